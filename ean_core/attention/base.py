@@ -1,0 +1,85 @@
+"""The contract of an attention module, and the registry of those there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from ean_core.errors import unknown_name
+
+#: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all a new module needs.
+ATTENTION = Registry("attention", scope="ean_core", locations=["ean_core.attention"])
+
+#: What one connected block of a stage hands to the next: ``None`` at a stage's start and for stateless modules.
+State = tuple[Tensor, ...] | None
+
+
+class Attention(nn.Module, ABC):
+    """An attention module ``M`` that rescales the residual branch of the blocks it is connected to (Eqn 4).
+
+    The three steps of the paper's introduction are separate methods, because deployment re-orders them and
+    visualisation looks at the gate between them. A subclass implements all three and its ``__init__`` takes
+    ``channels`` first and options with defaults (those of the paper's ImageNet networks) after it.
+
+    Args:
+        channels: ``C``, channels of the residual branch.
+    """
+
+    #: Options that fit the narrow networks of CIFAR better than the defaults: for bottlenecks and for basic blocks.
+    cifar_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bottleneck": {}, "basic": {}}
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    @abstractmethod
+    def extract(self, residual: Tensor) -> Tensor:
+        """Statistics of a residual branch ``(N, C, H, W)``; their shape is the module's own."""
+
+    @abstractmethod
+    def process(self, extracted: Tensor, state: State) -> tuple[Tensor, State]:
+        """The gate and the next state, from what :meth:`extract` returned and the stage's state."""
+
+    @abstractmethod
+    def recalibrate(self, residual: Tensor, gate: Tensor) -> Tensor:
+        """The residual branch ``(N, C, H, W)`` scaled by the gate; same shape and dtype."""
+
+    def forward(self, residual: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Recalibrate a residual branch.
+
+        Args:
+            residual: ``(N, C, H, W)``, the branch after its last normalisation.
+            state: what the previous connected block of the stage returned, ``None`` at the stage's start.
+
+        Returns:
+            The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
+        """
+        gate, state = self.process(self.extract(residual), state)
+        return self.recalibrate(residual, gate), state
+
+
+def attention_class(name: str) -> type[Attention]:
+    """The registered module called ``name``.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    found = ATTENTION.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise unknown_name("attention", name, ATTENTION.module_dict)
+    return found
+
+
+def reduced(channels: int, reduction: int) -> int:
+    """Hidden units of a squeeze layer, ``channels // reduction`` and at least one.
+
+    Raises:
+        ValueError: if ``reduction`` is below 1.
+    """
+    if reduction < 1:
+        raise ValueError(f"reduction is a positive integer, got {reduction}; for example 16")
+    return max(1, channels // reduction)

@@ -1,0 +1,36 @@
+"""Squeeze-and-Excitation: "Squeeze-and-Excitation Networks", Hu et al., CVPR 2018, arXiv 1709.01507."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .base import ATTENTION, Attention, State, reduced
+
+
+@ATTENTION.register_module()
+class SE(Attention):
+    """One gate a channel, from the pooled residual through a two-layer bottleneck.
+
+    Args:
+        channels: ``C``, channels of the residual branch.
+        reduction: ``r``; the hidden layer has ``C // r`` units.
+    """
+
+    # A reduction of 16 would leave one hidden unit in a CIFAR network of basic blocks.
+    cifar_options = {"bottleneck": {"reduction": 16}, "basic": {"reduction": 4}}
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__(channels)
+        hidden = reduced(channels, reduction)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def extract(self, residual: Tensor) -> Tensor:
+        return residual.mean((2, 3))  # (N, C)
+
+    def process(self, extracted: Tensor, state: State) -> tuple[Tensor, State]:
+        gate = self.fc2(self.fc1(extracted).relu()).sigmoid()  # (N, C)
+        return gate, None
+
+    def recalibrate(self, residual: Tensor, gate: Tensor) -> Tensor:
+        return residual * gate.to(residual.dtype)[:, :, None, None]

@@ -1,0 +1,54 @@
+"""Spatial Group-wise Enhance: "Spatial Group-wise Enhance: Improving Semantic Feature Learning in Convolutional
+Networks", Li et al., arXiv 1905.09646."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import ATTENTION, Attention, State
+
+EPS = 1e-5  # added to the standard deviation, not to the variance
+
+
+@ATTENTION.register_module()
+class SGE(Attention):
+    """One gate a position and group of channels: how much the position resembles the group's pooled vector.
+
+    Args:
+        channels: ``C``, channels of the residual branch.
+        groups: ``G``, a divisor of ``C``.
+
+    Raises:
+        ValueError: if ``groups`` does not divide ``channels``.
+    """
+
+    cifar_options = {"bottleneck": {"groups": 4}, "basic": {"groups": 4}}
+
+    def __init__(self, channels: int, groups: int = 64) -> None:
+        super().__init__(channels)
+        if groups < 1 or channels % groups:
+            near = max(g for g in range(1, max(2, min(groups, channels) + 1)) if channels % g == 0)
+            raise ValueError(f"groups={groups} does not divide {channels} channels; for example groups={near} does")
+        self.groups = groups
+        self.weight = nn.Parameter(torch.zeros(groups))
+        self.bias = nn.Parameter(torch.ones(groups))
+
+    def extract(self, residual: Tensor) -> Tensor:
+        grouped = residual.unflatten(1, (self.groups, -1))  # (N, G, C/G, H, W)
+        # Under autocast the statistics stay in fp32: a bf16 mean over thousands of positions is too coarse.
+        precise = torch.promote_types(residual.dtype, torch.float32)
+        pooled = grouped.mean((3, 4), keepdim=True, dtype=precise)  # (N, G, C/G, 1, 1)
+        similarity = (grouped * pooled).sum(2)  # (N, G, H, W)
+        if similarity.shape[2] * similarity.shape[3] == 1:
+            return torch.zeros_like(similarity)  # one position has no deviation from its own mean
+        std, mean = torch.std_mean(similarity, (2, 3), keepdim=True)
+        return (similarity - mean) / (std + EPS)  # (N, G, H, W)
+
+    def process(self, extracted: Tensor, state: State) -> tuple[Tensor, State]:
+        gate = (extracted * self.weight[:, None, None] + self.bias[:, None, None]).sigmoid()  # (N, G, H, W)
+        return gate, None
+
+    def recalibrate(self, residual: Tensor, gate: Tensor) -> Tensor:
+        grouped = residual.unflatten(1, (self.groups, -1))
+        return (grouped * gate.to(residual.dtype)[:, :, None]).flatten(1, 2)

@@ -1,0 +1,547 @@
+"""Residual backbones whose attention modules are shared within a stage and connected where a scheme says so.
+
+"Efficient Attention Network: Accelerate Attention by Searching Where to Plug", Huang et al., arXiv 2011.14058, on
+"Deep Residual Learning for Image Recognition", He et al., CVPR 2016.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, PretrainedInit
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from .attention import Attention, State, attention_class
+from .checkpoint import load_weights
+from .errors import unknown_name
+from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
+from .recorded import RECORDED, RecordedScheme
+from .scheme import ConnectionScheme
+
+
+@MODELS.register_module()
+class EANResNet(BaseModule):
+    """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
+
+    Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``, at 1/4, 1/8, 1/16
+    and 1/32 of the size with the default strides. Parameters have torchvision's names; only ``attention.*`` is new.
+    A network holds the attention modules that its scheme uses and no others.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        attention: name of an attention module, or a dict with its options: ``dict(type='SE', reduction=16)``.
+        scheme: ``'ean'`` for the scheme on record for this depth and attention (its leading stages where there are
+            fewer), ``'full'``, ``'none'``, or anything that :meth:`ConnectionScheme.parse` reads.
+        shared: one module a stage (Share-full, EAN) or one a connected block (Org-full).
+        conv_bias: a bias on every convolution, as in the authors' networks.
+        in_channels: channels of the image.
+        stem_channels: channels after the stem; ``base_channels`` if None.
+        base_channels: width of the first stage, doubled in each further one.
+        num_stages: 1 to 4. Longer ``strides`` and ``dilations`` are cut to it.
+        strides, dilations: of the first block of each stage, and of its 3x3 convolutions.
+        out_indices: stages to return, 0 for the first; None for all of them. Stages after the last are not computed.
+        style: ``'pytorch'`` has the stride of a bottleneck on its 3x3 convolution, ``'caffe'`` on the first 1x1.
+        deep_stem: three 3x3 convolutions for the 7x7 one (ResNetV1c).
+        avg_down: average pooling in front of a stride-free shortcut (ResNetV1d).
+        frozen_stages: -1 for none, 0 for the stem, k for the stem and the first k stages with their attention.
+        conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`.
+        norm_eval: keep batch norms, those of attention included, in evaluation mode while training.
+        multi_grid: dilation of each block of the last stage, in place of its ``dilations`` entry.
+        contract_dilation: halve the dilation of the first block of a dilated stage.
+        with_cp: recompute blocks in the backward pass to save memory.
+        zero_init_residual: start each block as the identity, by a zero scale in its last norm.
+        dcn, plugins: not supported; anything but None raises.
+        pretrained: older spelling of ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
+        init_cfg: as in OpenMMLab. ``Pretrained`` raises where no key matches, instead of loading nothing.
+
+    Raises:
+        ValueError: for an unknown depth, attention, scheme or out index, naming the valid ones; and for a depth and
+            attention without a recorded scheme, offering ``scheme='full'``.
+
+    Examples:
+        >>> backbone = EANResNet(depth=18, attention='SGE', scheme='10-01-11-00')
+        >>> [tuple(feature.shape) for feature in backbone(torch.zeros(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
+    """
+
+    family: ClassVar[str] = "imagenet"
+    depths: ClassVar[Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+        152: (Bottleneck, (3, 8, 36, 3)),
+    }
+
+    def __init__(
+        self,
+        depth: int = 50,
+        attention: str | Mapping[str, Any] = "SE",
+        scheme: Any = "ean",
+        *,
+        shared: bool = True,
+        conv_bias: bool = False,
+        in_channels: int = 3,
+        stem_channels: int | None = None,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] | None = None,
+        style: Style = "pytorch",
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        conv_cfg: Mapping[str, Any] | None = None,
+        norm_cfg: Mapping[str, Any] | None = None,
+        norm_eval: bool = False,
+        multi_grid: Sequence[int] | None = None,
+        contract_dilation: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        dcn: None = None,
+        stage_with_dcn: Sequence[bool] | None = None,
+        plugins: None = None,
+        pretrained: str | None = None,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(_with_pretrained(init_cfg, pretrained))
+        if dcn is not None or any(stage_with_dcn or ()):
+            raise ValueError(f"dcn={dcn!r}: {type(self).__name__} has no deformable convolutions; remove dcn")
+        if plugins is not None:
+            raise ValueError(f"plugins={plugins!r}: attention comes from attention=... and scheme=...; remove plugins")
+        if depth not in self.depths:
+            raise unknown_name("depth", depth, self.depths)
+        block, stage_blocks = self.depths[depth]
+        if not 1 <= num_stages <= len(stage_blocks):
+            raise ValueError(f"num_stages of a ResNet-{depth} is 1 to {len(stage_blocks)}, got {num_stages}")
+        if style not in ("pytorch", "caffe"):
+            raise unknown_name("style", style, ("pytorch", "caffe"))
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f"frozen_stages is -1 (none) to num_stages={num_stages}, got {frozen_stages}")
+
+        self.depth = depth
+        self.stage_blocks = stage_blocks[:num_stages]
+        self.strides = _per_stage("strides", strides, num_stages)
+        self.dilations = _per_stage("dilations", dilations, num_stages)
+        self.out_indices = _out_indices(out_indices, num_stages)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.shared = shared
+
+        layers = LayerFactory(conv_cfg, norm_cfg or {"type": "BN"}, conv_bias)
+        channels = stem_channels or base_channels
+        self._make_stem(in_channels, channels, layers, deep_stem)
+        self.stage_channels: list[int] = []
+        for k, n in enumerate(self.stage_blocks):
+            stage = self._make_stage(
+                block,
+                n,
+                channels,
+                base_channels * 2**k,
+                layers,
+                stride=self.strides[k],
+                dilations=_block_dilations(
+                    n, self.dilations[k], multi_grid if k == num_stages - 1 else None, contract_dilation
+                ),
+                style=style,
+                avg_down=avg_down,
+            )
+            channels = base_channels * 2**k * block.expansion
+            self.stage_channels.append(channels)
+            self.add_module(f"layer{k + 1}", stage)
+
+        self.attention_cfg = self._attention_options(attention, block)
+        first = self._resolve_scheme(scheme)
+        self.attention = nn.ModuleDict(
+            {key: self._make_attention(self.stage_channels[k]) for k, key in self._attention_keys(first)}
+        )
+        self.set_scheme(first)
+        self._reset_parameters(zero_init_residual)
+        self._freeze()
+
+    # ---------------------------------------------------------------- using it
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages in ``out_indices``, first stage first."""
+        x = self.forward_stem(x)
+        features = []
+        for k in range(max(self.out_indices) + 1):
+            state: State = None
+            for i, block in enumerate(self.stage(k)):
+                attention = self.attention_at(k, i)
+                if self.with_cp and x.requires_grad:
+                    x, state = checkpoint(_run_block, block, attention, x, state, use_reentrant=False)
+                else:
+                    x, state = _run_block(block, attention, x, state)
+            if k in self.out_indices:
+                features.append(x)
+        return tuple(features)
+
+    def set_scheme(self, scheme: Any) -> None:
+        """Narrow or widen the connections of a live network, e.g. of a supernet that was built ``full``.
+
+        Args:
+            scheme: anything that :meth:`ConnectionScheme.parse` reads.
+
+        Raises:
+            ValueError: if it does not fit the network's stages, or connects a block that has no attention module.
+        """
+        scheme = ConnectionScheme.parse(scheme, self.stage_blocks)
+        lacking = [key for _, key in self._attention_keys(scheme) if key not in self.attention]
+        if lacking:
+            raise ValueError(
+                f"scheme {str(scheme)!r} connects blocks without an attention module ({', '.join(lacking)}): this "
+                f"network was built for {str(self.scheme)!r}; build it with scheme='full' to use any scheme"
+            )
+        self.scheme = scheme
+        keys = {
+            (k, i): self._attention_key(k, i)
+            for k, bits in enumerate(scheme.by_stage)
+            for i, bit in enumerate(bits)
+            if bit
+        }
+        self._connected = keys
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """The input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
+        if hasattr(self, "stem"):
+            return self.maxpool(self.stem(x))
+        return self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
+
+    def stage(self, k: int) -> nn.ModuleList:
+        """The residual blocks of stage ``k`` (0 for the first)."""
+        return self.get_submodule(f"layer{k + 1}")  # type: ignore[return-value]
+
+    def attention_at(self, k: int, i: int) -> Attention | None:
+        """The attention module that the current scheme connects to block ``i`` of stage ``k``, if it does."""
+        key = self._connected.get((k, i))
+        return None if key is None else self.attention[key]  # type: ignore[return-value]
+
+    def blocks(self) -> Iterator[tuple[int, int, ResidualBlock]]:
+        """All residual blocks with their stage and place in it, in the order of the scheme's bits."""
+        for k in range(len(self.stage_blocks)):
+            for i, block in enumerate(self.stage(k)):
+                yield k, i, block  # type: ignore[misc]
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of the returned feature maps."""
+        return tuple(self.stage_channels[k] for k in self.out_indices)
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile each block body and attention module by itself, in place.
+
+        The scheme is read outside of what is compiled, so a supernet does not recompile at a new scheme.
+
+        Args:
+            options: for ``torch.compile``.
+        """
+        options.setdefault("dynamic", False)
+        modules = [block for _, _, block in self.blocks()] + list(self.attention.values())
+        # Blocks of one class share a code object, and dynamo limits the variants of a code object.
+        variants = 4 * len(modules)
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:
+            options.setdefault("recompile_limit", variants)
+        else:
+            import torch._dynamo
+
+            torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, variants)
+        for module in modules:
+            module.compile(**options)
+
+    def train(self, mode: bool = True) -> EANResNet:
+        """Set training mode; frozen stages and, with ``norm_eval``, batch norms stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``. The constructor has initialised the network already."""
+        configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else list(self.init_cfg or [])
+        pretrained = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
+        whole = self.init_cfg
+        self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = whole
+        for cfg in pretrained:
+            load_weights(self, cfg["checkpoint"], cfg.get("prefix"))
+
+    # ---------------------------------------------------------------- building it
+
+    def _make_stem(self, in_channels: int, channels: int, layers: LayerFactory, deep: bool) -> None:
+        if deep:
+            half = channels // 2
+            widths = [(in_channels, half, 2), (half, half, 1), (half, channels, 1)]
+            parts = [
+                part
+                for a, b, stride in widths
+                for part in (layers.conv(a, b, 3, stride=stride), layers.norm(b), nn.ReLU(inplace=True))
+            ]
+            self.stem = nn.Sequential(*parts)
+        else:
+            self.conv1 = layers.conv(in_channels, channels, 7, stride=2)
+            self.bn1 = layers.norm(channels)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
+
+    @staticmethod
+    def _make_stage(
+        block: type[BasicBlock] | type[Bottleneck],
+        n: int,
+        in_channels: int,
+        channels: int,
+        layers: LayerFactory,
+        *,
+        stride: int,
+        dilations: Sequence[int],
+        style: Style,
+        avg_down: bool,
+    ) -> nn.ModuleList:
+        out_channels = channels * block.expansion
+        downsample = None
+        if stride != 1 or in_channels != out_channels:
+            pooled = avg_down and stride != 1
+            parts: list[nn.Module] = []
+            if pooled:
+                parts.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+            parts.append(layers.conv(in_channels, out_channels, 1, stride=1 if pooled else stride))
+            parts.append(layers.norm(out_channels))
+            downsample = nn.Sequential(*parts)
+        return nn.ModuleList(
+            block(
+                in_channels if i == 0 else out_channels,
+                channels,
+                layers,
+                stride=stride if i == 0 else 1,
+                dilation=dilations[i],
+                style=style,
+                downsample=downsample if i == 0 else None,
+            )
+            for i in range(n)
+        )
+
+    def _attention_options(
+        self, attention: str | Mapping[str, Any], block: type[BasicBlock] | type[Bottleneck]
+    ) -> dict[str, Any]:
+        options = {"type": attention} if isinstance(attention, str) else dict(attention or {})
+        if "type" not in options:
+            raise ValueError(f"attention={attention!r} names no module; for example 'SE' or dict(type='SE')")
+        attention_class(options["type"])
+        return options
+
+    def _make_attention(self, channels: int) -> Attention:
+        options = dict(self.attention_cfg)
+        return attention_class(options.pop("type"))(channels, **options)
+
+    def _attention_key(self, k: int, i: int) -> str:
+        return f"layer{k + 1}" if self.shared else f"layer{k + 1}_{i}"
+
+    def _attention_keys(self, scheme: ConnectionScheme) -> list[tuple[int, str]]:
+        """Stage and name of each attention module that ``scheme`` uses, once each."""
+        keys = {
+            self._attention_key(k, i): k
+            for k, bits in enumerate(scheme.by_stage)
+            for i, bit in enumerate(bits)
+            if bit
+        }
+        return [(k, key) for key, k in keys.items()]
+
+    def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
+        if scheme != "ean":
+            return ConnectionScheme.parse(scheme, self.stage_blocks)
+        name = self.attention_cfg["type"]
+        recorded = RECORDED.get((self.family, self.depth, name))
+        if recorded is None:
+            known = [f"{d} with {a}" for family, d, a in RECORDED if family == self.family]
+            raise ValueError(
+                f"no scheme is on record for {type(self).__name__} depth {self.depth} with {name} (there is for "
+                f"{', '.join(known)}); take scheme='full', or search one with `ean search` and give it as text like "
+                f"{str(ConnectionScheme.every(self.stage_blocks, 2))!r}"
+            )
+        _log_standing(type(self).__name__, self.depth, name, recorded)
+        return recorded.scheme.leading(len(self.stage_blocks))
+
+    def _reset_parameters(self, zero_init_residual: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if zero_init_residual:
+            for _, _, block in self.blocks():
+                if getattr(block.last_norm, "weight", None) is not None:
+                    nn.init.zeros_(block.last_norm.weight)  # type: ignore[arg-type]
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem] if hasattr(self, "stem") else [self.conv1, self.bn1]
+        for k in range(self.frozen_stages):
+            frozen.append(self.stage(k))
+            frozen += [a for key, a in self.attention.items() if key.split("_")[0] == f"layer{k + 1}"]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+@MODELS.register_module()
+class EANResNetCIFAR(EANResNet):
+    """ResNet for 32x32 images (3x3 stem, three stages) with searched attention.
+
+    Maps ``(N, in_channels, H, W)`` to feature maps at 1/1, 1/2 and 1/4 of the size. Depths 20, 56 and 110 have basic
+    blocks, 164 has bottlenecks; shortcuts are projections (1x1 convolution and norm) wherever the shape changes.
+
+    Args:
+        depth: 20, 56, 110 or 164.
+        attention, scheme, shared, conv_bias, in_channels, out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval,
+            with_cp, zero_init_residual, init_cfg: as for :class:`EANResNet`. An attention given by name takes the
+            options that suit these narrow networks (its ``cifar_options``).
+        base_channels: width of the first stage.
+        num_stages: 1 to 3.
+        strides: of the first block of each stage.
+
+    Examples:
+        >>> backbone = EANResNetCIFAR(20, 'DIA', scheme='full')
+        >>> [tuple(feature.shape) for feature in backbone(torch.zeros(1, 3, 32, 32))]
+        [(1, 16, 32, 32), (1, 32, 16, 16), (1, 64, 8, 8)]
+    """
+
+    family = "cifar"
+    depths = {
+        20: (BasicBlock, (3, 3, 3)),
+        56: (BasicBlock, (9, 9, 9)),
+        110: (BasicBlock, (18, 18, 18)),
+        164: (Bottleneck, (18, 18, 18)),
+    }
+
+    def __init__(
+        self,
+        depth: int = 20,
+        attention: str | Mapping[str, Any] = "SE",
+        scheme: Any = "ean",
+        *,
+        shared: bool = True,
+        conv_bias: bool = False,
+        in_channels: int = 3,
+        base_channels: int = 16,
+        num_stages: int = 3,
+        strides: Sequence[int] = (1, 2, 2),
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        conv_cfg: Mapping[str, Any] | None = None,
+        norm_cfg: Mapping[str, Any] | None = None,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = False,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(
+            depth,
+            attention,
+            scheme,
+            shared=shared,
+            conv_bias=conv_bias,
+            in_channels=in_channels,
+            base_channels=base_channels,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=(1, 1, 1),
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            zero_init_residual=zero_init_residual,
+            init_cfg=init_cfg,
+        )
+
+    def _make_stem(self, in_channels: int, channels: int, layers: LayerFactory, deep: bool) -> None:
+        self.conv1 = layers.conv(in_channels, channels, 3)
+        self.bn1 = layers.norm(channels)
+        self.maxpool = nn.Identity()
+
+    def _attention_options(
+        self, attention: str | Mapping[str, Any], block: type[BasicBlock] | type[Bottleneck]
+    ) -> dict[str, Any]:
+        options = super()._attention_options(attention, block)
+        fitting = attention_class(options["type"]).cifar_options["basic" if block is BasicBlock else "bottleneck"]
+        return {**fitting, **options}
+
+
+def _run_block(block: nn.Module, attention: nn.Module | None, x: Tensor, state: State) -> tuple[Tensor, State]:
+    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al."""
+    residual, shortcut = block(x)
+    if attention is not None:
+        residual, state = attention(residual, state)
+    return join(residual, shortcut), state
+
+
+def join(residual: Tensor, shortcut: Tensor) -> Tensor:
+    """The output of a block from its branches; both ``(N, C, H, W)``, neither is changed."""
+    return torch.relu_(residual + shortcut)
+
+
+@cache
+def _log_standing(network: str, depth: int, attention: str, recorded: RecordedScheme) -> None:
+    print_log(
+        f"{network}-{depth} with {attention}: scheme {recorded.scheme}, {recorded.standing} ({recorded.source})",
+        logger="current",
+    )
+
+
+def _with_pretrained(init_cfg: Any, pretrained: str | None) -> Any:
+    if pretrained is None:
+        return init_cfg
+    if init_cfg is not None:
+        raise ValueError(f"give init_cfg or pretrained, not both: init_cfg={init_cfg!r}, pretrained={pretrained!r}")
+    warnings.warn(
+        f"pretrained={pretrained!r} is the older spelling of init_cfg=dict(type='Pretrained', checkpoint=...)",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return {"type": "Pretrained", "checkpoint": pretrained}
+
+
+def _per_stage(name: str, values: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    if len(values) < num_stages:
+        raise ValueError(f"{name}={tuple(values)} has fewer entries than the network's {num_stages} stages")
+    return tuple(values[:num_stages])
+
+
+def _out_indices(given: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
+    if given is None:
+        return tuple(range(num_stages))
+    for index in given:
+        if index not in range(num_stages):
+            raise unknown_name(f"out index for {num_stages} stages", index, range(num_stages))
+    if not given:
+        raise ValueError(f"out_indices is empty; choose from {tuple(range(num_stages))}")
+    return tuple(sorted(given))
+
+
+def _block_dilations(
+    n: int, dilation: int, multi_grid: Sequence[int] | None, contract_dilation: bool
+) -> tuple[int, ...]:
+    if multi_grid is not None:
+        if len(multi_grid) != n:
+            raise ValueError(f"multi_grid={tuple(multi_grid)} needs one dilation for each of the last stage's {n} blocks")
+        return tuple(multi_grid)
+    first = dilation // 2 if contract_dilation and dilation > 1 else dilation
+    return (first,) + (dilation,) * (n - 1)

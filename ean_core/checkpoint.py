@@ -1,0 +1,112 @@
+"""Reading weights, safely and never silently empty; writing the weights of a backbone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
+    """Weights from a file or address, on the CPU.
+
+    Args:
+        source: a ``.safetensors`` file, a PyTorch file (read with ``weights_only=True``: nothing in it is executed),
+            or an address that mmengine knows, such as ``torchvision://resnet50``.
+        prefix: keep only keys that begin so, and cut it off; e.g. ``'backbone.'`` for the file of a classifier.
+
+    Returns:
+        Names and tensors. A ``state_dict`` entry is unwrapped and a ``module.`` in front of all names removed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a checkpoint, needs code to be executed, or has no key with the prefix.
+    """
+    source = os.fspath(source)
+    if "://" in source and not source.startswith("file:"):
+        content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
+    else:
+        content = _read_file(Path(source.removeprefix("file://")).expanduser())
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{source} holds no state dict: expected names and tensors, or these under 'state_dict'")
+    state = dict(state)
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if prefix:
+        chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not chosen:
+            raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {_heads(state)}")
+        return chosen
+    return state
+
+
+def load_weights(module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None) -> None:
+    """Load what fits from ``source`` into ``module``; what is missing or left over is logged.
+
+    Raises:
+        ValueError: if no key matches, or a tensor of the same name has another shape. Nothing is changed then.
+    """
+    state = read_state_dict(source, prefix)
+    own = module.state_dict()
+    matched = {name: value for name, value in state.items() if name in own}
+    kind = type(module).__name__
+    if not matched:
+        hint = ""
+        for head in {name.split(".")[0] + "." for name in state}:
+            if any(name.removeprefix(head) in own for name in state):
+                hint = f"; add prefix={head!r} to load what is under it"
+        raise ValueError(
+            f"no key of {source} matches {kind}: its keys begin with {_heads(state)}, "
+            f"those of {kind} with {_heads(own)}{hint}"
+        )
+    wrong = [name for name, value in matched.items() if value.shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
+            f"{tuple(matched[name].shape)} in the file, {tuple(own[name].shape)} in the network"
+        )
+    module.load_state_dict(matched, strict=False)
+    missing = own.keys() - matched.keys()
+    if missing:
+        print_log(f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}", logger="current")
+    if state.keys() - own.keys():
+        print_log(f"{source}: not in {kind}, ignored: {_heads(state.keys() - own.keys(), depth=2)}", logger="current")
+
+
+def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Write plain tensors and plain metadata as safetensors, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, partial, dict(metadata))
+    partial.replace(path)
+
+
+def _read_file(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:  # the safetensors error class is not a public name in all versions
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} cannot be read as plain weights: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is not a whole PyTorch checkpoint: {error}") from error
+
+
+def _heads(names: Iterable[str], depth: int = 1) -> str:
+    heads = sorted({".".join(name.split(".")[:depth]) for name in names})
+    return ", ".join(heads[:8]) + (f", and {len(heads) - 8} more" if len(heads) > 8 else "") or "(nothing)"

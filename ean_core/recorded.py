@@ -1,0 +1,44 @@
+"""Connection schemes on record, and how far each can be relied on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .scheme import ConnectionScheme
+
+Standing = Literal["published", "inferred", "found here"]
+
+
+@dataclass(frozen=True)
+class RecordedScheme:
+    """A scheme that ``scheme='ean'`` stands for.
+
+    ``published``: printed in the paper or in the authors' code. ``inferred``: concluded from the authors' code, which
+    does not name it. ``found here``: the outcome of a search whose record is in this repository.
+    """
+
+    scheme: ConnectionScheme
+    standing: Standing
+    source: str
+
+
+def _entry(text: str, standing: Standing, source: str) -> RecordedScheme:
+    return RecordedScheme(ConnectionScheme.parse(text), standing, source)
+
+
+#: By (family, depth, attention); the family is the stem: ``imagenet`` or ``cifar``.
+RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
+    ("imagenet", 50, "SE"): _entry(
+        "010-0010-110011-001",
+        "inferred",
+        "the scheme in a timing line of the authors' SE network, where the SGE and DIA files hold the published ones",
+    ),
+    ("imagenet", 50, "SGE"): _entry("100-1011-010011-011", "published", "the authors' code"),
+    ("imagenet", 50, "DIA"): _entry("110-0011-110010-011", "published", "the authors' code"),
+    ("cifar", 164, "SE"): _entry(
+        "001100000001010111-011100001000010111-101000100110000000",
+        "published",
+        "Table 2, EAN (b); EAN (a) is printed with a wrong number of digits",
+    ),
+}
