@@ -1,7 +1,9 @@
 """Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
+from . import data, runner, supernet
 from .attention import ATTENTION, Attention
 from .backbone import EANResNet, EANResNetCIFAR
+from .classifier import ImageClassifier
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -12,6 +14,10 @@ __all__ = [
     "ConnectionScheme",
     "EANResNet",
     "EANResNetCIFAR",
+    "ImageClassifier",
     "RecordedScheme",
+    "data",
+    "runner",
+    "supernet",
 ]
 __version__ = "0.1.0"

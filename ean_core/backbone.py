@@ -254,9 +254,9 @@ class EANResNet(BaseModule):
         if "recompile_limit" in inspect.signature(torch.compile).parameters:
             options.setdefault("recompile_limit", variants)
         else:
-            import torch._dynamo
+            from torch._dynamo import config
 
-            torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, variants)
+            config.cache_size_limit = max(config.cache_size_limit, variants)
         for module in modules:
             module.compile(**options)
 
@@ -316,11 +316,10 @@ class EANResNet(BaseModule):
         out_channels = channels * block.expansion
         downsample = None
         if stride != 1 or in_channels != out_channels:
-            pooled = avg_down and stride != 1
             parts: list[nn.Module] = []
-            if pooled:
+            if avg_down:  # also at stride 1, where it changes nothing: mmseg and mmdet count it in their names
                 parts.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
-            parts.append(layers.conv(in_channels, out_channels, 1, stride=1 if pooled else stride))
+            parts.append(layers.conv(in_channels, out_channels, 1, stride=1 if avg_down else stride))
             parts.append(layers.norm(out_channels))
             downsample = nn.Sequential(*parts)
         return nn.ModuleList(
@@ -363,10 +362,14 @@ class EANResNet(BaseModule):
         return [(k, key) for key, k in keys.items()]
 
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
-        if scheme != "ean":
-            return ConnectionScheme.parse(scheme, self.stage_blocks)
         name = self.attention_cfg["type"]
         recorded = RECORDED.get((self.family, self.depth, name))
+        if scheme != "ean":
+            try:
+                return ConnectionScheme.parse(scheme, self.stage_blocks)
+            except ValueError as error:
+                hint = "; scheme='ean' takes the one on record" if recorded else ""
+                raise ValueError(f"{error}{hint}") from None
         if recorded is None:
             known = [f"{d} with {a}" for family, d, a in RECORDED if family == self.family]
             raise ValueError(
@@ -541,7 +544,9 @@ def _block_dilations(
 ) -> tuple[int, ...]:
     if multi_grid is not None:
         if len(multi_grid) != n:
-            raise ValueError(f"multi_grid={tuple(multi_grid)} needs one dilation for each of the last stage's {n} blocks")
+            raise ValueError(
+                f"multi_grid={tuple(multi_grid)} needs one dilation for each of the last stage's {n} blocks"
+            )
         return tuple(multi_grid)
     first = dilation // 2 if contract_dilation and dilation > 1 else dilation
     return (first,) + (dilation,) * (n - 1)

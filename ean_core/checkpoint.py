@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -48,11 +47,19 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     return state
 
 
-def load_weights(module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None) -> None:
+def load_weights(
+    module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None, *, strict: bool = False
+) -> None:
     """Load what fits from ``source`` into ``module``; what is missing or left over is logged.
 
+    Args:
+        module: the network.
+        source, prefix: see :func:`read_state_dict`.
+        strict: every tensor of the network must be in the file; the file may hold more.
+
     Raises:
-        ValueError: if no key matches, or a tensor of the same name has another shape. Nothing is changed then.
+        ValueError: if no key matches, a tensor of the same name has another shape, or ``strict`` is violated. Nothing
+            is changed then.
     """
     state = read_state_dict(source, prefix)
     own = module.state_dict()
@@ -74,8 +81,10 @@ def load_weights(module: nn.Module, source: str | os.PathLike[str], prefix: str 
             f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
             f"{tuple(matched[name].shape)} in the file, {tuple(own[name].shape)} in the network"
         )
-    module.load_state_dict(matched, strict=False)
     missing = own.keys() - matched.keys()
+    if missing and strict:
+        raise ValueError(f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}")
+    module.load_state_dict(matched, strict=False)
     if missing:
         print_log(f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}", logger="current")
     if state.keys() - own.keys():
@@ -101,10 +110,14 @@ def _read_file(path: Path) -> object:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} cannot be read as plain weights: {str(error).splitlines()[0]}") from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole PyTorch checkpoint: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle fails in a dozen ways
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as plain weights: it is damaged, not a PyTorch file, or needs code to be executed "
+            f"({reason.splitlines()[0].partition('. Please')[0]})"
+        ) from error
 
 
 def _heads(names: Iterable[str], depth: int = 1) -> str:

@@ -42,8 +42,8 @@ class ConnectionScheme:
         object.__setattr__(self, "bits", tuple(self.bits))
         if len(self.bits) != sum(self.stages):
             raise ValueError(
-                f"a scheme of {len(self.bits)} bits does not fit stages {self.stages}, "
-                f"which have {sum(self.stages)} blocks; for example {_example(self.stages)!r} does"
+                f"scheme {''.join(map(str, self.bits))!r} of {len(self.bits)} blocks does not fit stages "
+                f"{self.stages}, which have {sum(self.stages)} blocks; for example {_example(self.stages)!r} does"
             )
         wrong = [bit for bit in self.bits if bit not in (0, 1)]
         if wrong:

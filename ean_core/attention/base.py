@@ -68,7 +68,7 @@ def attention_class(name: str) -> type[Attention]:
     Raises:
         ValueError: if there is none; the message lists those there are.
     """
-    found = ATTENTION.get(name) if isinstance(name, str) else None
+    found = ATTENTION.module_dict.get(name) if isinstance(name, str) else None
     if found is None:
         raise unknown_name("attention", name, ATTENTION.module_dict)
     return found

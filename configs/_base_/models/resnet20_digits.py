@@ -1,0 +1,6 @@
+# The attention and the connection come from the config that builds on this one.
+model = dict(
+    type='ImageClassifier',
+    num_classes=10,
+    data_preprocessor=dict(type='ImagePreprocessor', mean=[77.8], std=[95.9]),
+    backbone=dict(type='EANResNetCIFAR', depth=20, in_channels=1))

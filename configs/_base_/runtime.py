@@ -1,0 +1,17 @@
+# What every run shares. Registers EAN's classes also for OpenMMLab's own tools.
+custom_imports = dict(imports=['ean_core'], allow_failed_imports=False)
+runner_type = 'EANRunner'
+default_scope = 'mmengine'
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    plain_checkpoint=dict(type='PlainCheckpointHook'),
+    record=dict(type='RunRecordHook'),
+    progress=dict(type='ProgressHook'),
+)
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0)

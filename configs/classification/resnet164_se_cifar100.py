@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/resnet164_cifar100.py',
+    '../_base_/datasets/cifar100.py',
+    '../_base_/schedules/cifar_164e_step.py',
+    '../_base_/runtime.py',
+]
+# The scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+model = dict(backbone=dict(attention='SE', scheme='ean'))

@@ -1,0 +1,148 @@
+"""Image classification: backbone, global average pooling, linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import METRICS, MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@MODELS.register_module()
+class ImagePreprocessor(BaseDataPreprocessor):
+    """Moves a batch to the model's device and normalises its images.
+
+    Args:
+        mean, std: one value a channel, in the units of the image (0 to 255).
+
+    Examples:
+        >>> preprocess = ImagePreprocessor(mean=[128.0], std=[64.0])
+        >>> preprocess({"inputs": torch.full((1, 1, 2, 2), 192, dtype=torch.uint8)})["inputs"].unique()
+        tensor([1.])
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ValueError(f"mean and std need one value a channel, std above 0; got mean={mean}, std={std}")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        """Normalise ``data['inputs']``, uint8 or float ``(N, C, H, W)``; everything else is only moved."""
+        data = dict(self.cast_data(data))
+        data["inputs"] = (data["inputs"].float() - self.mean) / self.std
+        return data
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """A backbone with global average pooling and one linear layer on its last feature map.
+
+    Args:
+        backbone: a module with ``out_channels`` that returns a tuple of feature maps, or the config of one.
+        num_classes: number of classes.
+        data_preprocessor: config of what normalises the images.
+        label_smoothing: in ``[0, 1)``, of the cross-entropy loss.
+        channels_last: keep weights and images in channels-last order, the faster one on most machines.
+        compile_blocks: compile block bodies and attention modules one by one (see ``EANResNet.compile_blocks``).
+        init_cfg: as in OpenMMLab.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | Mapping[str, Any],
+        num_classes: int,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        channels_last: bool = True,
+        compile_blocks: bool = False,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        if num_classes < 2:
+            raise ValueError(f"num_classes is at least 2, got {num_classes}")
+        self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(dict(backbone))
+        self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
+        self.label_smoothing = label_smoothing
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if compile_blocks:
+            self.backbone.compile_blocks()
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` from the last feature map ``(N, C, H, W)``."""
+        return self.fc(features.mean((2, 3)))
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Normalised images ``(N, C, H, W)`` in the memory order of the weights."""
+        return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
+
+    def forward(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        mode: Literal["tensor", "loss", "predict"] = "tensor",
+    ) -> Tensor | dict[str, Tensor] | list[dict[str, int]]:
+        """Classify normalised images.
+
+        Args:
+            inputs: ``(N, C, H, W)``.
+            labels: class indices ``(N,)``; not needed in mode ``tensor``.
+            mode: ``tensor`` returns logits ``(N, num_classes)``, ``loss`` the cross-entropy, ``predict`` one dict an
+                image: ``prediction``, ``label``, and ``rank``, the number of classes scored at least as high as the
+                label's.
+        """
+        logits = self.head(self.backbone(self.prepare(inputs))[-1])
+        if mode == "tensor":
+            return logits
+        if labels is None:
+            raise ValueError(f"mode={mode!r} needs labels")
+        if mode == "loss":
+            return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
+        ranks = label_ranks(logits, labels)
+        return [
+            {"prediction": prediction, "label": label, "rank": rank}
+            for prediction, label, rank in zip(
+                logits.argmax(1).tolist(), labels.tolist(), ranks.tolist(), strict=True
+            )
+        ]
+
+
+def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many other classes score at least as high as the label's: 0 where it is right; ties and NaN count as wrong.
+
+    Args:
+        logits: ``(N, K)``.
+        labels: ``(N,)``.
+    """
+    own = logits.gather(1, labels[:, None])
+    return logits.shape[1] - 1 - (logits < own).sum(1)
+
+
+@METRICS.register_module()
+class TopK(BaseMetric):
+    """Top-k accuracies in percent, ``accuracy/top1``, ``accuracy/top5``, ….
+
+    Args:
+        topk: which.
+    """
+
+    default_prefix = "accuracy"
+
+    def __init__(self, topk: Sequence[int] = (1,), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        self.results.extend(sample["rank"] for sample in data_samples)
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        return {f"top{k}": 100 * sum(rank < k for rank in results) / len(results) for k in self.topk}

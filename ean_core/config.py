@@ -1,0 +1,81 @@
+"""Configs: finding those that come with the package, reading them, overriding entries."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from .errors import unknown_name
+
+
+def config_root() -> Path:
+    """The folder of packaged configs, in an installed wheel or in a checkout."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "_configs"
+    return packaged if packaged.is_dir() else here.parent / "configs"
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Packaged configs by name, e.g. ``supernet_resnet20_se_cifar100``."""
+    root = config_root()
+    return {path.stem: path for path in sorted(root.rglob("*.py")) if "_base_" not in path.relative_to(root).parts}
+
+
+def find_config(name: str) -> Path:
+    """The file of a config given by path, or by the name of a packaged one.
+
+    Raises:
+        FileNotFoundError: if ``name`` is a path without a file.
+        ValueError: if it is a name that no packaged config has; the nearest are named.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    packaged = packaged_configs()
+    if path.stem in packaged and (path.parent == Path() or packaged[path.stem].parent.match(str(path.parent))):
+        return packaged[path.stem]
+    if path.suffix == ".py" and path.parent != Path():
+        raise FileNotFoundError(f"no config at {path}")
+    raise unknown_name("config", name, packaged)
+
+
+def load_config(name: str, options: Sequence[str] = ()) -> Config:
+    """Read a config and override entries of it.
+
+    Args:
+        name: a path or the name of a packaged config.
+        options: ``KEY=VALUE`` as OpenMMLab's ``--cfg-options`` takes them, e.g. ``model.backbone.scheme=full``.
+
+    Raises:
+        ValueError: if an option has no ``=``.
+    """
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
+    config = Config.fromfile(find_config(name))
+    if options:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("options", nargs="+", action=DictAction)
+        config.merge_from_dict(parser.parse_args([*options]).options)
+    _fit_schedules(config)
+    return config
+
+
+def _fit_schedules(config: Config) -> None:
+    """Give schedules that span the training its number of epochs, so that it is said once, in ``train_cfg``."""
+    epochs = (config.get("train_cfg") or {}).get("max_epochs")
+    schedules = config.get("param_scheduler") or []
+    for schedule in [schedules] if isinstance(schedules, dict) else schedules:
+        length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}.get(schedule["type"])
+        if epochs and length and schedule.get(length) is None:
+            schedule[length] = epochs - schedule.get("begin", 0)
+
+
+def list_configs() -> None:
+    """List the packaged configs, by folder."""
+    root = config_root()
+    for name, path in packaged_configs().items():
+        print(f"{path.relative_to(root).parent}/{name}")

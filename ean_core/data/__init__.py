@@ -1,0 +1,21 @@
+"""Data sets, their splits, and the loader's order."""
+
+from .folder import ImageTree
+from .resident import CIFAR100, Digits, ResidentDataset
+from .root import data_root
+from .sampler import EpochSampler, SampleKey, as_batch
+from .split import SPLITS, Split, split_indices
+
+__all__ = [
+    "CIFAR100",
+    "SPLITS",
+    "Digits",
+    "EpochSampler",
+    "ImageTree",
+    "ResidentDataset",
+    "SampleKey",
+    "Split",
+    "as_batch",
+    "data_root",
+    "split_indices",
+]

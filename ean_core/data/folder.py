@@ -1,0 +1,92 @@
+"""ImageNet-style folders of photographs, one folder a class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import DATASETS
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from .root import data_root
+from .sampler import SampleKey
+from .split import Split, check_split, split_indices
+
+
+@DATASETS.register_module()
+class ImageTree(Dataset):
+    """``ROOT/train/CLASS/*`` and ``ROOT/val/CLASS/*``, the layout in which ImageNet is commonly kept.
+
+    ``ROOT/val`` is the ``test`` split, as in the paper; ``val`` is held out of ``ROOT/train`` for the search. An item
+    is ``dict(inputs=(3, size, size) uint8, labels=int)``, for ``collate_fn=dict(type='default_collate')``.
+
+    Args:
+        split: ``trainval``, ``train``, ``val`` or ``test``.
+        root: the folder; relative paths are looked up in ``EAN_DATA``.
+        val_per_class: images a class in ``val``.
+        size: height and width of an item, in pixels.
+        augment: a random resized crop and flip (Inception style); else the centre of the image resized so that its
+            shorter side is ``size / 0.875``.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or holds no images.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        root: str | os.PathLike[str] = "imagenet",
+        val_per_class: int = 100,
+        size: int = 224,
+        augment: bool = False,
+    ) -> None:
+        check_split(split)
+        folder = data_root() / Path(root).expanduser() / ("val" if split == "test" else "train")
+        try:
+            files = ImageFolder(os.fspath(folder))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no images for split {split!r} in {folder} ({error}); expected one folder a class under "
+                f"{folder.parent / 'train'} and {folder.parent / 'val'}"
+            ) from error
+        self.samples: list[tuple[str, int]] = files.samples
+        if split != "test":
+            chosen = split_indices([label for _, label in files.samples], split, val_per_class)
+            self.samples = [files.samples[index] for index in chosen]
+        self.metainfo = {"classes": files.classes}
+        self.size = size
+        crop: list[Any]
+        if augment:
+            crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+        else:
+            crop = [v2.Resize(round(size / 0.875)), v2.CenterCrop(size)]
+        self.transform = v2.Compose([*crop, v2.PILToTensor()])
+        listing = "\n".join(f"{Path(path).relative_to(folder)} {Path(path).stat().st_size}" for path, _ in self.samples)
+        #: SHA-256 of the names and sizes of the files, and of what is done to them.
+        self.fingerprint = hashlib.sha256(f"{listing}\n{self.transform}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor | int]:
+        """One image; its augmentation depends on the key alone, not on which process loads it."""
+        index = key.index if isinstance(key, SampleKey) else key
+        path, label = self.samples[index]
+        try:
+            with Image.open(path) as image:
+                image = image.convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        if not isinstance(key, SampleKey):
+            return {"inputs": self.transform(image), "labels": label}
+        # torchvision's transforms draw from the global generator; lend it this image's seed and give it back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key.generator().initial_seed())
+            return {"inputs": self.transform(image), "labels": label}

@@ -1,0 +1,170 @@
+"""Small data sets kept on the device as uint8 and augmented a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from mmengine.registry import DATASETS
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .root import data_root
+from .sampler import SampleKey
+from .split import Split, check_split, split_indices
+
+
+class ResidentDataset(Dataset):
+    """Images in memory, of the device that trains, fetched and augmented by batch.
+
+    A batch is ``dict(inputs=(N, C, H, W) uint8 in channels-last order, labels=(N,) int64)``. For a ``DataLoader``
+    with the :class:`EpochSampler`, ``num_workers=0`` and ``collate_fn=dict(type='as_batch')``: gathering a batch
+    takes one indexing operation, which no worker process would speed up.
+
+    Args:
+        images: uint8 ``(N, H, W, C)``.
+        labels: ``(N,)``.
+        classes: their names.
+        pad: zero-pad by so many pixels and crop back to size at a random place; 0 for none.
+        flip: mirror each image left to right with probability 1/2.
+        device: where to keep the images; the training device if None.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: Sequence[int],
+        classes: Sequence[str],
+        *,
+        pad: int = 0,
+        flip: bool = False,
+        device: str | None = None,
+    ) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        device = device or get_device()
+        self.labels = torch.as_tensor(labels, dtype=torch.int64, device=device)
+        self.height, self.width = images.shape[1:3]
+        self.pad = pad
+        self.flip = flip
+        self.metainfo = {"classes": list(classes)}
+        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        self._padded = torch.from_numpy(np.pad(images, around)).to(device)  # (N, H + 2 pad, W + 2 pad, C)
+        digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
+        digest.update(np.asarray(labels, dtype=np.int64).tobytes())
+        #: SHA-256 of images and labels.
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor]:
+        """One image, augmented if asked for by a :class:`SampleKey`, as it is if by its index."""
+        if isinstance(key, SampleKey):
+            return {name: value[0] for name, value in self.__getitems__([key]).items()}
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"image {key} of {len(self)}")
+        inner = self._padded[key, self.pad : self.pad + self.height, self.pad : self.pad + self.width]
+        return {"inputs": inner.permute(2, 0, 1), "labels": self.labels[key]}
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> dict[str, Tensor]:
+        """A batch; the augmentation is drawn once for all of it, from its first key."""
+        device = self._padded.device
+        index = torch.tensor([key.index for key in keys], device=device)
+        n = len(keys)
+        draw = keys[0].generator(device)
+
+        def offsets() -> Tensor:
+            if not self.pad:
+                return torch.zeros(n, 1, dtype=torch.int64, device=device)
+            return torch.randint(2 * self.pad + 1, (n, 1), generator=draw, device=device)
+
+        rows = offsets() + torch.arange(self.height, device=device)  # (N, H)
+        columns = torch.arange(self.width, device=device).expand(n, -1)  # (N, W)
+        if self.flip:
+            mirrored = torch.rand(n, 1, generator=draw, device=device) < 0.5
+            columns = torch.where(mirrored, self.width - 1 - columns, columns)
+        columns = columns + offsets()
+        images = self._padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
+        return {"inputs": images.permute(0, 3, 1, 2), "labels": self.labels[index]}
+
+
+@DATASETS.register_module()
+class CIFAR100(ResidentDataset):
+    """CIFAR-100 ("Learning Multiple Layers of Features from Tiny Images", Krizhevsky, 2009): 32x32, 100 classes.
+
+    Reads torchvision's files from the folder ``EAN_DATA``, and has torchvision download them where they are missing
+    and there is a network.
+
+    Args:
+        split: ``trainval`` (50,000 images), ``train`` and ``val`` (40,000 and 10,000 of them), ``test`` (10,000).
+        val_per_class: images a class in ``val``.
+        pad, flip, device: see :class:`ResidentDataset`; the usual augmentation is ``pad=4, flip=True``.
+
+    Raises:
+        FileNotFoundError: if the files are missing and cannot be downloaded.
+    """
+
+    def __init__(self, split: Split, val_per_class: int = 100, **options: Any) -> None:
+        check_split(split)
+        data = _torchvision_cifar100(train=split != "test")
+        images, labels = data.data, np.asarray(data.targets)
+        if split != "test":
+            chosen = split_indices(labels.tolist(), split, val_per_class)
+            images, labels = images[chosen], labels[chosen]
+        super().__init__(images, labels.tolist(), data.classes, **options)
+
+
+def _torchvision_cifar100(train: bool) -> Any:
+    from torchvision.datasets import CIFAR100 as Files
+
+    root = data_root()
+    try:
+        return Files(root, train=train)
+    except RuntimeError:
+        pass  # missing or damaged
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return Files(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"CIFAR-100 is not (or not whole) in {root / 'cifar-100-python'} and could not be downloaded ({error}); "
+            "set EAN_DATA to the folder that holds cifar-100-python"
+        ) from error
+
+
+@DATASETS.register_module()
+class Digits(ResidentDataset):
+    """scikit-learn's handwritten digits: 1,797 real 8x8 grey images that come with the library, no download.
+
+    Args:
+        split: ``test`` is the last 40 images of each class, ``trainval`` the others, of which ``val`` is the first
+            ``val_per_class`` of each class and ``train`` the rest.
+        val_per_class: images a class in ``val``.
+        pad, flip, device: see :class:`ResidentDataset`; ``pad=1`` suits these images, flipping does not.
+    """
+
+    TEST_PER_CLASS = 40
+
+    def __init__(self, split: Split, val_per_class: int = 40, **options: Any) -> None:
+        from sklearn.datasets import load_digits
+
+        check_split(split)
+        data = load_digits()
+        images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]  # (N, 8, 8, 1), 0..16 -> 0..255
+        labels = data.target.tolist()
+        # The last images of a class are the first ones of the reversed order.
+        backwards = split_indices(labels[::-1], "val", self.TEST_PER_CLASS)
+        test = sorted(len(labels) - 1 - index for index in backwards)
+        kept = set(test)
+        rest = [index for index in range(len(labels)) if index not in kept]
+        if split == "test":
+            chosen = test
+        else:
+            chosen = [rest[i] for i in split_indices([labels[index] for index in rest], split, val_per_class)]
+        super().__init__(images[chosen], [labels[i] for i in chosen], [str(i) for i in range(10)], **options)

@@ -1,0 +1,70 @@
+"""Progress of long steps: a bar with an estimate on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY_S = 15.0
+
+
+class Progress:
+    """Counts the steps of one task.
+
+    Args:
+        description: what is being done, e.g. ``'search'``.
+        total: number of steps.
+        done: steps that an earlier, interrupted run has done.
+
+    Examples:
+        >>> with Progress('scoring', total=2) as progress:
+        ...     progress.advance('first')
+        ...     progress.advance('second')
+        scoring: 2/2, 0 s left, second
+    """
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self.description = description
+        self.total = total
+        self.done = done
+        self._begun_with = done
+        self._start = self._last_line = time.monotonic()
+        self._bar: Bar | None = None
+        if sys.stdout.isatty():
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._task = self._bar.add_task(description, total=total, completed=done, note="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def advance(self, note: str = "") -> None:
+        """One more step is done; ``note`` says something of the moment, such as a loss."""
+        self.done += 1
+        if self._bar:
+            self._bar.update(self._task, advance=1, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S or self.done == self.total:
+            left = (now - self._start) / (self.done - self._begun_with) * (self.total - self.done)
+            parts = [f"{self.description}: {self.done}/{self.total}", f"{left:.0f} s left", note]
+            print(", ".join(part for part in parts if part), flush=True)
+            self._last_line = now
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()

@@ -1,0 +1,147 @@
+"""The whole of it on one small data set: supernet, search, training, timing, one table. ``ean quickstart``."""
+
+from __future__ import annotations
+
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from mmengine.config import Config
+
+from .config import load_config
+from .inference.command import DEFAULT_SIZE
+from .inference.timing import time_networks
+from .record import read_record, write_record, write_text
+from .report.figures import trade_figure
+from .report.table import NetworkRow, markdown_table, print_table
+from .runner import latest_checkpoint
+from .scheme import ConnectionScheme
+from .search.command import run_search
+from .supernet import find_backbone
+from .training import CfgOptions, run_test, run_training
+
+
+class Dataset(str, Enum):
+    """What the quickstart runs on."""
+
+    digits = "digits"
+    cifar100 = "cifar100"
+
+
+def quickstart(
+    dataset: Annotated[Dataset, typer.Option(help="digits: minutes; cifar100: real files, an hour or more.")] = (
+        Dataset.digits
+    ),
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of everything; quickstart/DATASET if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted quickstart.")] = False,
+    amp: Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast.")] = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Supernet, search, vanilla / Share-full / EAN and timing on a small data set, ending in one table."""
+    folder = work_dir or Path("quickstart") / dataset.value
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
+    try:
+        rows = run_quickstart(dataset.value, folder, amp=amp, options=cfg_options or [])
+    except KeyboardInterrupt:
+        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
+        raise typer.Exit(130) from None
+    print_table(rows, title=f"ResNet20-SE on {dataset.value}")
+    typer.echo(f"figure, ledger and records: {folder}")
+
+
+def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str]) -> list[NetworkRow]:
+    """Run what is not done yet and return the table's rows: vanilla, Share-full, EAN.
+
+    Args:
+        dataset: ``digits`` or ``cifar100``.
+        folder: of everything that is made.
+        amp: train under bf16 autocast.
+        options: overrides, for all configs alike.
+    """
+
+    def config(name: str, *more: str) -> Config:
+        cfg = load_config(name, [*options, *more])
+        cfg.log_level = "ERROR"  # progress is what one wants to see here
+        cfg.default_hooks.progress.always = True
+        if amp:
+            cfg.optim_wrapper.type = "Bf16OptimWrapper"
+        return cfg
+
+    _say("1/4", "supernet: a random connection scheme in every iteration")
+    supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
+
+    _say("2/4", "search: the controller proposes, validation accuracy and sparsity reward")
+    searching = config(f"search_resnet20_se_{dataset}")
+    if not (folder / "search" / "search.json").exists():
+        run_search(searching, supernet, folder / "search", resume=True)
+    found = ConnectionScheme.parse(read_record(folder / "search" / "search.json")["result"]["scheme"])
+    typer.echo(f"found {found}")
+
+    schemes = {"vanilla": "none", "Share-full": "full", "EAN": str(found)}
+    networks, tests = {}, {}
+    for name, scheme in schemes.items():
+        _say("3/4", f"training {name} from scratch")
+        cfg = config(f"resnet20_se_{dataset}", f"model.backbone.scheme={scheme}")
+        place = folder / name.lower()
+        checkpoint = _trained(cfg, place)
+        if not (place / "test.json").exists():
+            run_test(cfg, checkpoint, place)
+        tests[name] = read_record(place / "test.json")
+        networks[name] = _loaded(cfg, checkpoint)
+
+    _say("4/4", "timing, batch 50")
+    backbone = find_backbone(networks["EAN"])
+    size = 8 if dataset == "digits" else DEFAULT_SIZE[backbone.family]
+    inputs = torch.randn(50, backbone.conv1.in_channels, size, size)
+    timings = time_networks(networks, inputs, baseline="vanilla", rounds=100)
+    write_record(
+        folder / "timing.json",
+        kind="timing",
+        batch=50,
+        size=size,
+        device="cpu",
+        networks={name: timing.to_dict() for name, timing in timings.items()},
+    )
+    rows = [
+        NetworkRow(
+            name=name,
+            scheme=find_backbone(network).scheme,
+            parameters=tests[name]["parameters"],
+            accuracy=tests[name]["metrics"]["accuracy/top1"],
+            seconds=timings[name].median,
+            increment=timings[name].increment,
+            increment_quartiles=timings[name].spread(timings[name].increments),
+        )
+        for name, network in networks.items()
+    ]
+    write_text(folder / "table.md", markdown_table(rows) + "\n")
+    trade_figure(rows, f"ResNet20-SE on {dataset}", folder / "figure.png")
+    return rows
+
+
+def _trained(config: Config, folder: Path) -> Path:
+    """The last checkpoint of a run that is finished, after finishing it where it is not."""
+    if (folder / "record.json").exists():
+        final = latest_checkpoint(folder)
+        if final is not None:
+            return final
+    return run_training(config, folder, resume=True)
+
+
+def _loaded(config: Config, checkpoint: Path) -> Any:
+    from mmengine.registry import MODELS
+
+    from .checkpoint import load_weights
+
+    network = MODELS.build(config.model)
+    load_weights(network, checkpoint, strict=True)
+    return network.eval()
+
+
+def _say(step: str, text: str) -> None:
+    width = shutil.get_terminal_size().columns
+    typer.echo(f"[{step}] {text}"[:width])

@@ -1,0 +1,88 @@
+"""Run records: the command, seed, versions and hardware behind every figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    program = Path(sys.argv[0])
+    name = "ean" if program.name in ("ean", "cli.py") else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as plain values."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in ("torch", "torchvision", "mmengine", "numpy")},
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def write_record(path: str | os.PathLike[str], **fields: Any) -> Path:
+    """Write a record as JSON, whole or not at all, with the command, the time and the environment.
+
+    Args:
+        path: the file; its folder is made.
+        fields: plain values of the record itself; they come first in the file.
+    """
+    path = Path(path)
+    record = {
+        **fields,
+        "command": command(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment(),
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Read a record.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is no record.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a run record: {error}") from error
+    if not isinstance(record, dict) or "environment" not in record:
+        raise ValueError(f"{path} is not a run record: it has no 'environment'")
+    return record
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary one beside it, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

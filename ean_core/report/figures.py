@@ -1,0 +1,87 @@
+"""Figures: the trade of accuracy against time (Figure 1), and schemes as strips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ean_core.scheme import ConnectionScheme
+
+from .table import NetworkRow
+
+#: Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+EMPTY = "#E4E4E4"
+
+
+def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes) -> None:
+    """Each scheme as a row of squares, one a block, filled where it is connected, with a gap between stages."""
+    for row, (name, scheme) in enumerate(schemes.items()):
+        x = 0.0
+        for k, stage in enumerate(scheme.by_stage):
+            for bit in stage:
+                colour = COLOURS[k % len(COLOURS)] if bit else EMPTY
+                axes.add_patch(Rectangle((x, -row - 0.35), 0.86, 0.7, facecolor=colour, linewidth=0))
+                x += 1
+            x += 0.5
+        axes.text(-0.4, -row, name, ha="right", va="center")
+    longest = max(len(s.bits) + 0.5 * (len(s.stages) - 1) for s in schemes.values())
+    axes.set_xlim(-0.2, longest)
+    axes.set_ylim(-len(schemes) + 0.4, 0.6)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
+    """Accuracy against relative inference time increment, circles as large as the networks (Figure 1).
+
+    Args:
+        rows: with accuracy and increment.
+        axes: to draw on.
+    """
+    largest = max(row.parameters for row in rows)
+    for row, colour in zip(rows, COLOURS, strict=False):
+        assert row.increment is not None and row.accuracy is not None
+        x = 100 * row.increment
+        axes.scatter(x, row.accuracy, s=500 * row.parameters / largest, color=colour, alpha=0.85, linewidth=0)
+        axes.annotate(row.name, (x, row.accuracy), (0, 15), textcoords="offset points", ha="center", va="bottom")
+    axes.set_xlabel("relative inference time increment (%)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.margins(0.25, 0.35)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
+    """Write the trade of the rows, and their schemes below it, as a picture (the format is that of the suffix)."""
+    figure = Figure(figsize=(7, 5.6), layout="constrained", dpi=150)
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1))
+    draw_trade(rows, above)
+    above.set_title(title, loc="left")
+    draw_schemes({row.name: row.scheme for row in rows}, below)
+    _save(figure, path)
+
+
+def scheme_figure(schemes: dict[str, ConnectionScheme], path: Path) -> None:
+    """Write schemes as strips."""
+    longest = max(len(scheme.bits) for scheme in schemes.values())
+    figure = Figure(figsize=(2.4 + 0.36 * longest, 0.3 + 0.4 * len(schemes)), layout="constrained", dpi=150)
+    draw_schemes(schemes, figure.subplots())
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.part{path.suffix}")
+    FigureCanvasAgg(figure)
+    # The same data make the same file: no date, and stable ids in SVG.
+    with mpl.rc_context({"svg.hashsalt": "ean", "svg.fonttype": "none"}):
+        figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {})
+    partial.replace(path)

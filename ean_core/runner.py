@@ -1,0 +1,167 @@
+"""What our runs need beyond mmengine's Runner: bf16 on any device, checkpoints that are whole and plain, records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS, RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from .progress import Progress
+from .record import write_record
+
+
+@RUNNERS.register_module()
+class EANRunner(Runner):
+    """mmengine's Runner with checkpoints that are written whole or not at all."""
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As in mmengine, through a temporary file: a file with the final name is complete, whatever happens."""
+        partial = f"{filename}.part"
+        super().save_checkpoint(out_dir, partial, *args, **kwargs)
+        self._rename(Path(out_dir) / partial, Path(out_dir) / filename)
+
+    @master_only
+    def _rename(self, partial: Path, final: Path) -> None:
+        partial.replace(final)
+
+
+def latest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint of the last finished epoch in a work directory, or None."""
+    found = {int(path.stem.split("_")[1]): path for path in Path(work_dir).glob("epoch_*.pth")}
+    return found[max(found)] if found else None
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bf16OptimWrapper(OptimWrapper):
+    """Forward passes under bf16 autocast, on CPUs and GPUs alike.
+
+    mmengine's AmpOptimWrapper refuses to run on CPUs; bf16 needs no loss scaling anywhere.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+            yield
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Leaves only tensors and plain values in a checkpoint, so that ``torch.load(weights_only=True)`` resumes it.
+
+    Emptied are the histories of logged scalars (smoothing windows, refilled within an iteration or two); functions in
+    scheduler states are dropped, for a scheduler makes its own.
+    """
+
+    priority = "LOWEST"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["message_hub"]["log_scalars"] = {}
+        for part in ("message_hub", "meta", "param_schedulers"):
+            if part in checkpoint:
+                checkpoint[part] = _plain(checkpoint[part])
+
+
+def _plain(value: Any) -> Any:
+    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_plain(item) for item in value])
+    return value
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Times the epochs, prints training throughput, and writes ``record.json`` at the end of training.
+
+    The times of epochs before a resume come out of the checkpoint.
+    """
+
+    KEY = "epoch_seconds"
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._start = time.perf_counter()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        seconds = time.perf_counter() - self._start
+        runner.message_hub.update_info(self.KEY, [*self._epochs(runner), seconds])
+        images = len(runner.train_dataloader.dataset)
+        runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: {images / seconds:.0f} images/s")
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        seconds = self._epochs(runner)
+        images = len(runner.train_dataloader.dataset)
+        last = runner.message_hub.log_scalars.get("val/accuracy/top1")
+        write_record(
+            Path(runner.work_dir) / "record.json",
+            kind="training",
+            config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            seed=runner.seed,
+            world_size=runner.world_size,
+            epochs=runner.epoch,
+            seconds=sum(seconds),
+            images_per_second=images / statistics.median(seconds) if seconds else None,
+            val_top1=None if last is None else last.current(),
+            settings=runner.cfg.to_dict() if hasattr(runner.cfg, "to_dict") else dict(runner.cfg),
+        )
+
+    def _epochs(self, runner: Runner) -> list[float]:
+        return list(runner.message_hub.runtime_info.get(self.KEY, []))
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """On a terminal, shows a bar in place of log lines, which still go to the log file.
+
+    Args:
+        always: count iterations also where there is no terminal, for runs whose log lines are turned off.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, always: bool = False) -> None:
+        self.always = always
+        self._progress: Progress | None = None
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        if self.always or sys.stdout.isatty():
+            for handler in runner.logger.handlers:
+                if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                    handler.setLevel(logging.WARNING)
+            self._progress = Progress(Path(runner.work_dir).name, runner.max_iters, runner.iter).__enter__()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self._progress:
+            loss = f"loss {float(outputs['loss']):.3f}" if outputs and "loss" in outputs else ""
+            self._progress.advance(f"epoch {runner.epoch + 1}/{runner.max_epochs} {loss}")
+
+    def after_train(self, runner: Runner) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back; also after an interruption."""
+        if self._progress:
+            self._progress.__exit__(None, None, None)
+            self._progress = None

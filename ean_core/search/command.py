@@ -1,0 +1,105 @@
+"""The command ``ean search``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+from ean_core.checkpoint import load_weights
+from ean_core.config import load_config
+from ean_core.record import write_record
+from ean_core.runner import latest_checkpoint
+from ean_core.training import CfgOptions, ConfigName, WorkDir
+
+from .evaluator import SupernetEvaluator
+from .loop import SearchResult
+from .loop import search as run_loop
+from .strategy import Reward, build_strategy
+
+
+def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool = False) -> SearchResult:
+    """Search the connections of a trained supernet; writes ``ledger.jsonl`` and ``search.json``.
+
+    Args:
+        config: a config with ``search`` and the validation images of its supernet.
+        supernet: the supernet's checkpoint.
+        work_dir: where ledger and record go.
+        resume: go on where the ledger ends, if there is one.
+
+    Raises:
+        FileExistsError: if ``work_dir`` holds a ledger and ``resume`` is not set.
+        ValueError: if the checkpoint is not of the config's supernet, or the ledger belongs to another search.
+    """
+    ledger = work_dir / "ledger.jsonl"
+    if ledger.exists() and not resume:
+        raise FileExistsError(f"{ledger} exists; add --resume to go on with it, or --work-dir to start elsewhere")
+    settings = config.search
+    model = MODELS.build(config.model)
+    load_weights(model, supernet, strict=True)
+    loader = Runner.build_dataloader(config.val_dataloader, seed=config.randomness.seed)
+    evaluator = SupernetEvaluator(model.to(get_device()), loader, loader.dataset.fingerprint, settings.precision)
+    strategy = build_strategy(settings.strategy, evaluator.stages, config.randomness.seed)
+    key = {"strategy": settings.strategy.to_dict(), "seed": config.randomness.seed}
+    result = run_loop(strategy, evaluator, Reward(**settings.reward), ledger, key, typer.echo)
+    write_record(
+        work_dir / "search.json",
+        kind="search",
+        config=Path(config.filename).stem if config.filename else None,
+        supernet=str(supernet),
+        **key,
+        **evaluator.key,
+        reward=dict(settings.reward),
+        result=_plain(result.scheme),
+        best_seen=_plain(result.best_seen),
+        evaluations=result.evaluations,
+        distinct=result.distinct,
+        block_bodies=evaluator.bodies,
+    )
+    return result
+
+
+def search(
+    config: ConfigName,
+    supernet: Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")] = None,
+    work_dir: WorkDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the ledger ends.")] = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Search where to connect the attention of a trained supernet."""
+    cfg = load_config(config, cfg_options or ())
+    name = Path(cfg.filename).stem
+    if "search" not in cfg:
+        raise ValueError(f"{name} has no `search` section; for example search_resnet20_se_cifar100 has")
+    checkpoint = supernet or cfg.search.supernet or _trained(name.replace("search_", "supernet_", 1))
+    folder = work_dir or Path("work_dirs") / name
+    try:
+        result = run_search(cfg, Path(checkpoint), folder, resume=resume)
+    except KeyboardInterrupt:
+        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
+        raise typer.Exit(130) from None
+    found, best = result.scheme, result.best_seen
+    typer.echo(
+        f"found {found.scheme}: accuracy {found.accuracy:.2f} %, {found.cost:.0f} connections, reward "
+        f"{found.reward:.2f}\nbest of {result.evaluations} evaluations ({result.distinct} different): {best.scheme}, "
+        f"reward {best.reward:.2f}\ntrain it: ean train {name.replace('search_', '', 1)} --cfg-options "
+        f"model.backbone.scheme={found.scheme}"
+    )
+
+
+def _trained(name: str) -> Path:
+    folder = Path("work_dirs") / name
+    found = latest_checkpoint(folder)
+    if found is None:
+        raise FileNotFoundError(f"no supernet in {folder}; train it with `ean train {name}`, or give --supernet FILE")
+    return found
+
+
+def _plain(evaluation: Any) -> dict[str, Any]:
+    return {**asdict(evaluation), "scheme": str(evaluation.scheme)}

@@ -1,0 +1,208 @@
+"""The paper's strategy: a controller trained by policy gradient (Section 4.3, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ean_core.errors import unknown_name
+from ean_core.scheme import ConnectionScheme
+from ean_core.seeding import Stream, generator
+
+from .strategy import STRATEGIES, Evaluation, Strategy
+
+INPUT_SIZE = 20
+TEMPERATURE = 5.0
+
+
+class Controller(nn.Module):
+    """Maps a constant zero vector to the probability of connecting each block.
+
+    With a zero input the weights of the first layer never get a gradient and only its biases learn; this follows
+    from the paper's ``x_0 = 0`` and is kept.
+
+    Args:
+        blocks: ``m``, number of residual blocks.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(INPUT_SIZE, 50), nn.ReLU(), nn.Linear(50, 2 * blocks))
+        self.register_buffer("constant", torch.zeros(INPUT_SIZE))
+
+    def forward(self) -> Tensor:
+        """Log-probabilities ``(m, 2)`` of leaving each block unconnected and of connecting it."""
+        logits = self.layers(self.constant) / TEMPERATURE
+        return logits.view(-1, 2).log_softmax(1)
+
+
+class Curiosity(nn.Module):
+    """The bonus of Random Network Distillation ("Exploration by Random Network Distillation", Burda et al., ICLR
+    2019): how badly a learned network predicts a fixed random one on a scheme; large for schemes it has not seen.
+
+    Args:
+        blocks: ``m``, number of residual blocks.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.target = nn.Sequential(
+            nn.Linear(blocks, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4 * blocks)
+        ).requires_grad_(False)
+        self.predictor = nn.Sequential(nn.Linear(blocks, 32), nn.ReLU(), nn.Linear(32, 4 * blocks))
+
+    def forward(self, bits: Tensor) -> Tensor:
+        """Squared L2 distance ``(K,)`` of the two networks on schemes ``(K, m)``."""
+        return (self.target(bits) - self.predictor(bits)).square().sum(1)
+
+
+class Memory(NamedTuple):
+    """One step of the replay buffer: schemes ``(K, m)``, their probabilities then ``(K, m)``, their rewards ``(K,)``."""
+
+    bits: Tensor
+    probabilities: Tensor
+    rewards: Tensor
+
+
+@STRATEGIES.register_module()
+class EANStrategy(Strategy):
+    """Algorithm 1 with the authors' settings where the paper gives none.
+
+    Each step samples schemes from the controller, adds the curiosity bonus to their rewards, updates the controller by
+    Eqn 5 and the bonus' predictor, and from step ``replay_from`` on updates the controller once more on a past step
+    by Eqn 8.
+
+    Args:
+        stages: blocks in each stage.
+        seed: of initial weights and draws.
+        steps: ``T``; the paper takes 300 on ImageNet, 1000 on CIFAR-100.
+        schemes_per_step: sampled in each step.
+        learning_rate: of the controller (Adam).
+        curiosity: weight of the bonus, ``lambda_3`` of Eqn 7.
+        baseline: ``'moving-average'`` subtracts an exponential average of past rewards; None is Eqn 5 to the letter,
+            which does not learn on rewards that are all of one sign, as accuracies are.
+        baseline_decay: of that average.
+        replay_from: step ``h`` from which on a past step is replayed; None for never.
+        buffer_steps: how many past steps are remembered.
+        select: the scheme returned: ``'mode'``, the controller's most probable one, or ``'best-seen'``, the one of
+            highest reward among those evaluated.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int],
+        seed: int = 0,
+        *,
+        steps: int = 300,
+        schemes_per_step: int = 3,
+        learning_rate: float = 0.05,
+        curiosity: float = 1.0,
+        baseline: Literal["moving-average"] | None = "moving-average",
+        baseline_decay: float = 0.95,
+        replay_from: int | None = 10,
+        buffer_steps: int = 30,
+        select: Literal["mode", "best-seen"] = "mode",
+    ) -> None:
+        super().__init__(stages, seed)
+        if steps < 1 or schemes_per_step < 1:
+            raise ValueError(f"steps and schemes_per_step are at least 1, got {steps} and {schemes_per_step}")
+        if baseline not in ("moving-average", None):
+            raise unknown_name("baseline", baseline, ("moving-average", None))
+        if select not in ("mode", "best-seen"):
+            raise unknown_name("selection rule", select, ("mode", "best-seen"))
+        self._steps = steps
+        self.schemes_per_step = schemes_per_step
+        self.curiosity = curiosity
+        self.baseline = baseline
+        self.baseline_decay = baseline_decay
+        self.replay_from = replay_from
+        self.select = select
+        self.step = 0
+        self.draws = generator(seed, Stream.STRATEGY)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.draws.initial_seed())
+            self.controller = Controller(sum(self.stages))
+            self.bonus = Curiosity(sum(self.stages))
+        self.controller_optimizer = torch.optim.Adam(self.controller.parameters(), lr=learning_rate)
+        self.bonus_optimizer = torch.optim.Adam(self.bonus.predictor.parameters(), lr=learning_rate)
+        self.buffer: deque[Memory] = deque(maxlen=buffer_steps)
+        self.average: float | None = None
+        self.best: Evaluation | None = None
+
+    @property
+    def steps(self) -> int:
+        return self._steps
+
+    def ask(self) -> list[ConnectionScheme]:
+        if self.step == self._steps:
+            return []
+        connect = self.probabilities().expand(self.schemes_per_step, -1)
+        bits = torch.bernoulli(connect, generator=self.draws)
+        return [ConnectionScheme(self.stages, tuple(int(bit) for bit in row)) for row in bits]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        bits = torch.tensor([evaluation.scheme.bits for evaluation in evaluations], dtype=torch.float32)  # (K, m)
+        surprise = self.bonus(bits)  # (K,)
+        rewards = torch.tensor([evaluation.reward for evaluation in evaluations])
+        rewards = rewards + self.curiosity * surprise.detach()
+        probabilities = self._log_probabilities(bits).detach().exp()
+
+        advantages = rewards - self._baseline(rewards)
+        _descend(self.controller_optimizer, -(advantages * self._log_probabilities(bits).sum(1)).mean())  # Eqn 5
+        _descend(self.bonus_optimizer, surprise.mean())
+        # Rewards are kept as advantages: without the baseline a replayed step would push to where it has been.
+        self.buffer.append(Memory(bits, probabilities, advantages))
+        self.step += 1
+        if self.replay_from is not None and self.step > self.replay_from:
+            self._replay()
+        for evaluation in evaluations:
+            if self.best is None or evaluation.reward > self.best.reward:
+                self.best = evaluation
+
+    def result(self) -> ConnectionScheme:
+        if self.select == "best-seen" and self.best is not None:
+            return self.best.scheme
+        return ConnectionScheme(self.stages, tuple(int(p > 0.5) for p in self.probabilities()))
+
+    def probabilities(self) -> Tensor:
+        """The controller's probability ``(m,)`` of connecting each block."""
+        with torch.no_grad():
+            return self.controller()[:, 1].exp()
+
+    def info(self) -> Mapping[str, float]:
+        """``mean_probability``: that of the schemes of the last step under the controller that sampled them, the
+        convergence curve of Figure 5."""
+        return {"mean_probability": float(self.buffer[-1].probabilities.mean())} if self.buffer else {}
+
+    def _log_probabilities(self, bits: Tensor) -> Tensor:
+        """Log-probability ``(K, m)`` of each bit of schemes ``(K, m)``; part of the controller's graph."""
+        logs = self.controller()  # (m, 2)
+        return torch.where(bits.bool(), logs[:, 1], logs[:, 0])
+
+    def _baseline(self, rewards: Tensor) -> float:
+        """The average of past rewards, this step's included."""
+        if self.baseline is None:
+            return 0.0
+        mean = float(rewards.mean())
+        self.average = mean if self.average is None else (
+            self.baseline_decay * self.average + (1 - self.baseline_decay) * mean
+        )
+        return self.average
+
+    def _replay(self) -> None:
+        """Update the controller on one past step, each block weighted by how likely its choice has become (Eqn 8)."""
+        index = int(torch.randint(len(self.buffer), (1,), generator=self.draws))
+        memory = self.buffer[index]
+        logs = self._log_probabilities(memory.bits)
+        ratios = (logs.detach().exp() / memory.probabilities)  # (K, m), not clipped
+        _descend(self.controller_optimizer, -(memory.rewards * (ratios * logs).sum(1)).mean())
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,110 @@
+"""The ledger: an append-only file with one JSON line for each evaluated scheme, which is all a search has to keep."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+class Ledger:
+    """The evaluations of one search, in order.
+
+    The first line is the search's key: what was searched, on which data, by which strategy. A line is on disk before
+    the next step begins; a torn last line (of a process killed while writing) is dropped and said aloud. Used as a
+    context manager, which holds a lock: a second search on the same ledger is refused.
+
+    Args:
+        path: the file; made if it does not exist.
+        key: plain values that identify the search.
+
+    Raises:
+        ValueError: if the file belongs to another search or is damaged before its last line.
+        RuntimeError: if another process works on it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.key = json.loads(json.dumps(key))
+        #: Lines read from the file: what an earlier, interrupted search had done.
+        self.lines: list[dict[str, Any]] = []
+        #: What was said about the file when it was opened, if anything.
+        self.notice: str | None = None
+        self._lock = FileLock(f"{self.path}.lock", timeout=0)
+
+    def __enter__(self) -> Ledger:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(
+                f"another search is writing {self.path}; wait for it, or choose another --work-dir"
+            ) from None
+        try:
+            self._read()
+            self._file = self.path.open("a", encoding="utf-8")
+            if not self.path.stat().st_size:
+                self._write(self.key)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one evaluation through to the disk."""
+        self._write(line)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        lines, torn = read_lines(self.path)
+        if torn:
+            whole = self.path.read_bytes()
+            os.truncate(self.path, len(whole) - len(torn))
+            self.notice = f"{self.path}: dropped a torn last line of {len(torn)} bytes; it is evaluated again"
+        if not lines:
+            return
+        found = lines[0]
+        different = sorted(name for name in {*found, *self.key} if found.get(name) != self.key.get(name))
+        if different:
+            raise ValueError(
+                f"{self.path} belongs to another search: "
+                + "; ".join(f"{name} is {found.get(name)!r} there, {self.key.get(name)!r} here" for name in different)
+                + ". Choose another --work-dir"
+            )
+        self.lines = lines[1:]
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], bytes]:
+    """The whole lines of a ledger, its key first, and the torn rest.
+
+    Raises:
+        ValueError: if a line other than the last is damaged.
+    """
+    *whole, torn = path.read_bytes().split(b"\n")
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(whole, 1):
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}, is damaged: {text[:60]!r}") from error
+        if not isinstance(line, dict):
+            raise ValueError(f"{path}, line {number}, is no ledger line: {text[:60]!r}")
+        lines.append(line)
+    return lines, torn

@@ -1,0 +1,92 @@
+"""The command line ``ean``: a table of commands, each imported only when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+#: Name, what it does in one line, and where its function is.
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("quickstart", "supernet, search, training and timing on a small data set", "ean_core.quickstart:quickstart"),
+    ("train", "train a network or a supernet from a config", "ean_core.training:train"),
+    ("search", "search where to connect the attention of a supernet", "ean_core.search.command:search"),
+    ("test", "measure a checkpoint on test images", "ean_core.training:test"),
+    ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
+    ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
+    ("configs", "list the packaged configs", "ean_core.config:list_configs"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``ean`` with the arguments of the process, or with ``arguments``; ends in SystemExit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        sys.exit(0)
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"ean-zoo {version('ean-zoo')}")
+        sys.exit(0)
+    targets = {name: target for name, _, target in COMMANDS}
+    if words[0] not in targets:
+        from difflib import get_close_matches
+
+        near = get_close_matches(words[0], targets, n=1)
+        hint = f"; did you mean `ean {near[0]}`?" if near else ""
+        sys.exit(f"ean: no command {words[0]!r}{hint} `ean --help` lists them.")
+    _run(words[0], targets[words[0]], _spread_cfg_options(words[1:]))
+
+
+def _run(name: str, target: str, arguments: list[str]) -> None:
+    import typer
+
+    module, function = target.split(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name)(getattr(import_module(module), function))
+    try:
+        app(arguments, prog_name=f"ean {name}")
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("EAN_TRACEBACK"):
+            raise
+        sys.exit(f"ean {name}: {error}")
+
+
+def _spread_cfg_options(words: Sequence[str]) -> list[str]:
+    """OpenMMLab's ``--cfg-options A=1 B=2`` with the flag in front of each pair.
+
+    Examples:
+        >>> _spread_cfg_options(['config', '--cfg-options', 'a=1', 'b=2', '--resume'])
+        ['config', '--cfg-options', 'a=1', '--cfg-options', 'b=2', '--resume']
+    """
+    spread: list[str] = []
+    position = 0
+    while position < len(words):
+        spread.append(words[position])
+        position += 1
+        if spread[-1] != "--cfg-options":
+            continue
+        start = position
+        while position < len(words) and "=" in words[position] and not words[position].startswith("-"):
+            if position > start:
+                spread.append("--cfg-options")
+            spread.append(words[position])
+            position += 1
+    return spread
+
+
+def _overview() -> str:
+    width = max(len(name) for name, _, _ in COMMANDS)
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text, _ in COMMANDS)
+    return (
+        "ean: efficient attention networks, searched, trained and timed\n\n"
+        f"usage: ean COMMAND [OPTIONS]\n\n{lines}\n\n"
+        "`ean COMMAND --help` says more. EAN_DATA names the folder of data sets, EAN_TRACEBACK=1 shows where an "
+        "error came from."
+    )
+
+
+if __name__ == "__main__":
+    main()

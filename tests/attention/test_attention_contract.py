@@ -1,0 +1,167 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import ean_core.attention
+from ean_core import ATTENTION, Attention, EANResNet, EANResNetCIFAR
+from ean_core.attention import attention_class
+
+NAMES = ["SE", "SGE", "DIA"]
+
+
+def made(name, channels=64):
+    torch.manual_seed(0)
+    module = attention_class(name)(channels)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+@pytest.fixture
+def half():
+    """A module of one's own, as a user would register it."""
+
+    @ATTENTION.register_module()
+    class Half(Attention):
+        def __init__(self, channels, factor=0.5):
+            super().__init__(channels)
+            self.factor = nn.Parameter(torch.full((channels,), factor))
+
+        def extract(self, residual):
+            return residual.new_zeros(())
+
+        def process(self, extracted, state):
+            count = torch.zeros(()) if state is None else state[0]
+            return self.factor, (count + 1,)
+
+        def recalibrate(self, residual, gate):
+            return residual * gate[:, None, None]
+
+    yield Half
+    ATTENTION.module_dict.pop("Half")
+
+
+def test_every_file_of_the_folder_is_imported_and_registers_its_module():
+    files = {path.stem for path in Path(ean_core.attention.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    modules = {f"ean_core.attention.{name}" for name in files}
+    assert modules <= sys.modules.keys()
+    assert {cls.__module__ for cls in ATTENTION.module_dict.values()} == modules
+    assert set(NAMES) <= ATTENTION.module_dict.keys()
+
+
+def test_a_registered_class_works_by_name_in_every_network(half):
+    assert attention_class("Half") is half
+    for network in (EANResNet(18, "Half", scheme="full"), EANResNetCIFAR(20, "Half", scheme="100-010-001")):
+        assert len(network(torch.randn(2, 3, 32, 32))) == len(network.stage_blocks)
+        assert {type(module) for module in network.attention.values()} == {half}
+
+
+def test_a_registered_class_takes_options_and_scales_the_residual_branch(half):
+    torch.manual_seed(0)
+    network = EANResNetCIFAR(20, {"type": "Half", "factor": 0.0}, scheme="full").eval()
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 16, 16)
+    shortcut_only = network.forward_stem(x)
+    for _, _, block in network.blocks():
+        shortcut_only = torch.relu(block(shortcut_only)[1])
+    assert torch.equal(network(x)[-1], shortcut_only)
+
+
+def test_a_module_that_lacks_a_step_cannot_be_made():
+    class Unfinished(Attention):
+        def extract(self, residual):
+            return residual
+
+        def process(self, extracted, state):
+            return extracted, state
+
+    with pytest.raises(TypeError, match="recalibrate"):
+        Unfinished(8)
+
+
+@pytest.mark.parametrize("name", ["SEE", "se", "", "torch.nn.ReLU", None, 3])
+def test_an_unknown_name_is_answered_with_those_there_are(name):
+    with pytest.raises(ValueError, match=f"unknown attention {name!r}.* from 'DIA', 'SE', 'SGE'"):
+        attention_class(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_is_extract_process_recalibrate(name):
+    module = made(name)
+    residual = torch.randn(2, 64, 5, 5)
+    _, state = module(residual)
+    for given in (None, state):
+        gate, left = module.process(module.extract(residual), given)
+        scaled, result = module(residual, given)
+        assert torch.equal(scaled, module.recalibrate(residual, gate))
+        assert (left is None) == (result is None)
+        assert all(torch.equal(a, b) for a, b in zip(left or (), result or (), strict=True))
+
+
+@pytest.mark.parametrize(("name", "keeps"), [("SE", False), ("SGE", False), ("DIA", True)])
+def test_only_dia_keeps_a_state_between_blocks(name, keeps):
+    module = made(name)
+    residual = torch.randn(2, 64, 5, 5)
+    first, state = module(residual)
+    second, _ = module(residual, state)
+    assert (state is not None) == keeps
+    assert torch.equal(first, second) != keeps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_residual_given_is_not_changed(name):
+    residual = torch.randn(2, 64, 5, 5)
+    before = residual.clone()
+    made(name)(residual)
+    assert torch.equal(residual, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_gives_the_same_values_and_stays_channels_last(name):
+    module = made(name)
+    residual = torch.randn(2, 64, 6, 6)
+    with torch.no_grad():
+        plain, _ = module(residual)
+        last, _ = module(residual.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(plain, last, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_shape_and_dtype_are_those_of_the_residual(name, dtype):
+    residual = torch.randn(2, 64, 3, 4, dtype=dtype)
+    scaled, _ = made(name).to(dtype)(residual)
+    assert (scaled.shape, scaled.dtype) == (residual.shape, dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3, -1e4, 1e-20])
+@pytest.mark.parametrize("size", [1, 4])
+def test_gradients_are_finite_at_constant_maps(name, value, size):
+    module = made(name)
+    residual = torch.full((2, 64, size, size), value, requires_grad=True)
+    first, state = module(residual)
+    second, _ = module(residual, state)
+    (first.sum() + second.sum()).backward()
+    for tensor in (residual, *module.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_finite_differences(name):
+    module = attention_class(name)(4, **{"SGE": {"groups": 2}}.get(name, {"reduction": 2})).double()
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+
+    def two_blocks(residual, *_):
+        first, state = module(residual)
+        return module(first, state)[0]
+
+    residual = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(two_blocks, (residual, *module.parameters()))
