@@ -115,6 +115,7 @@ class EANResNet(BaseModule):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(_with_pretrained(init_cfg, pretrained))
+        self.init_cfg: Any
         if dcn is not None or any(stage_with_dcn or ()):
             raise ValueError(f"dcn={dcn!r}: {type(self).__name__} has no deformable convolutions; remove dcn")
         if plugins is not None:
@@ -130,6 +131,7 @@ class EANResNet(BaseModule):
             raise ValueError(f"frozen_stages is -1 (none) to num_stages={num_stages}, got {frozen_stages}")
 
         self.depth = depth
+        self.in_channels = in_channels
         self.stage_blocks = stage_blocks[:num_stages]
         self.strides = _per_stage("strides", strides, num_stages)
         self.dilations = _per_stage("dilations", dilations, num_stages)
@@ -161,6 +163,7 @@ class EANResNet(BaseModule):
             self.stage_channels.append(channels)
             self.add_module(f"layer{k + 1}", stage)
 
+        self.scheme: ConnectionScheme
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
         self.attention = nn.ModuleDict(
@@ -221,7 +224,7 @@ class EANResNet(BaseModule):
 
     def stage(self, k: int) -> nn.ModuleList:
         """The residual blocks of stage ``k`` (0 for the first)."""
-        return self.get_submodule(f"layer{k + 1}")  # type: ignore[return-value]
+        return self.get_submodule(f"layer{k + 1}")
 
     def attention_at(self, k: int, i: int) -> Attention | None:
         """The attention module that the current scheme connects to block ``i`` of stage ``k``, if it does."""
@@ -354,10 +357,7 @@ class EANResNet(BaseModule):
     def _attention_keys(self, scheme: ConnectionScheme) -> list[tuple[int, str]]:
         """Stage and name of each attention module that ``scheme`` uses, once each."""
         keys = {
-            self._attention_key(k, i): k
-            for k, bits in enumerate(scheme.by_stage)
-            for i, bit in enumerate(bits)
-            if bit
+            self._attention_key(k, i): k for k, bits in enumerate(scheme.by_stage) for i, bit in enumerate(bits) if bit
         }
         return [(k, key) for key, k in keys.items()]
 
@@ -394,7 +394,7 @@ class EANResNet(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.stem] if hasattr(self, "stem") else [self.conv1, self.bn1]
+        frozen: list[nn.Module] = [self.stem] if hasattr(self, "stem") else [self.conv1, self.bn1]
         for k in range(self.frozen_stages):
             frozen.append(self.stage(k))
             frozen += [a for key, a in self.attention.items() if key.split("_")[0] == f"layer{k + 1}"]

@@ -12,6 +12,8 @@ from mmengine.registry import METRICS, MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .backbone import EANResNet
+
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
@@ -45,7 +47,7 @@ class ImageClassifier(BaseModel):
     """A backbone with global average pooling and one linear layer on its last feature map.
 
     Args:
-        backbone: a module with ``out_channels`` that returns a tuple of feature maps, or the config of one.
+        backbone: an EAN backbone, or the config of one.
         num_classes: number of classes.
         data_preprocessor: config of what normalises the images.
         label_smoothing: in ``[0, 1)``, of the cross-entropy loss.
@@ -56,7 +58,7 @@ class ImageClassifier(BaseModel):
 
     def __init__(
         self,
-        backbone: nn.Module | Mapping[str, Any],
+        backbone: EANResNet | Mapping[str, Any],
         num_classes: int,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         *,
@@ -68,8 +70,9 @@ class ImageClassifier(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         if num_classes < 2:
             raise ValueError(f"num_classes is at least 2, got {num_classes}")
-        self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(dict(backbone))
+        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else MODELS.build(dict(backbone))
         self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
+        self.data_preprocessor: BaseDataPreprocessor
         self.label_smoothing = label_smoothing
         self.channels_last = channels_last
         if channels_last:
@@ -110,9 +113,7 @@ class ImageClassifier(BaseModel):
         ranks = label_ranks(logits, labels)
         return [
             {"prediction": prediction, "label": label, "rank": rank}
-            for prediction, label, rank in zip(
-                logits.argmax(1).tolist(), labels.tolist(), ranks.tolist(), strict=True
-            )
+            for prediction, label, rank in zip(logits.argmax(1).tolist(), labels.tolist(), ranks.tolist(), strict=True)
         ]
 
 

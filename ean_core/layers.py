@@ -47,9 +47,7 @@ class LayerFactory:
         layer = nn.Conv2d if kind == "Conv2d" else _registered(kind, "conv_cfg type", ["Conv2d"])
         padding = dilation * (kernel - 1) // 2
         options.setdefault("bias", self.bias)
-        return layer(
-            in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation, **options
-        )
+        return layer(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation, **options)
 
     def norm(self, channels: int) -> nn.Module:
         """A normalisation of ``channels`` channels."""

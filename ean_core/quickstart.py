@@ -35,7 +35,7 @@ def quickstart(
     dataset: Annotated[Dataset, typer.Option(help="digits: minutes; cifar100: real files, an hour or more.")] = (
         Dataset.digits
     ),
-    work_dir: Annotated[Path | None, typer.Option(help="Folder of everything; quickstart/DATASET if not given.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of everything, quickstart/DATASET by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted quickstart.")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast.")] = False,
     cfg_options: CfgOptions = None,
@@ -49,7 +49,7 @@ def quickstart(
     except KeyboardInterrupt:
         typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
         raise typer.Exit(130) from None
-    print_table(rows, title=f"ResNet20-SE on {dataset.value}")
+    print_table(rows, title=_title(dataset.value, folder))
     typer.echo(f"figure, ledger and records: {folder}")
 
 
@@ -62,6 +62,9 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         amp: train under bf16 autocast.
         options: overrides, for all configs alike.
     """
+
+    if dataset == "digits":
+        torch.set_num_threads(1)  # 8x8 images do not fill a second core, and waiting threads stall on a busy machine
 
     def config(name: str, *more: str) -> Config:
         cfg = load_config(name, [*options, *more])
@@ -96,7 +99,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     _say("4/4", "timing, batch 50")
     backbone = find_backbone(networks["EAN"])
     size = 8 if dataset == "digits" else DEFAULT_SIZE[backbone.family]
-    inputs = torch.randn(50, backbone.conv1.in_channels, size, size)
+    inputs = torch.randn(50, backbone.in_channels, size, size)
     timings = time_networks(networks, inputs, baseline="vanilla", rounds=100)
     write_record(
         folder / "timing.json",
@@ -119,7 +122,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         for name, network in networks.items()
     ]
     write_text(folder / "table.md", markdown_table(rows) + "\n")
-    trade_figure(rows, f"ResNet20-SE on {dataset}", folder / "figure.png")
+    trade_figure(rows, _title(dataset, folder), folder / "figure.png")
     return rows
 
 
@@ -140,6 +143,11 @@ def _loaded(config: Config, checkpoint: Path) -> Any:
     network = MODELS.build(config.model)
     load_weights(network, checkpoint, strict=True)
     return network.eval()
+
+
+def _title(dataset: str, folder: Path) -> str:
+    images = read_record(folder / "vanilla" / "test.json")["images"]
+    return f"ResNet20-SE on {dataset}, {images:,} test images"
 
 
 def _say(step: str, text: str) -> None:

@@ -149,12 +149,12 @@ class ProgressHook(Hook):
         if self.always or sys.stdout.isatty():
             for handler in runner.logger.handlers:
                 if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                    handler.setLevel(logging.WARNING)
+                    handler.setLevel(max(handler.level, logging.WARNING))
             self._progress = Progress(Path(runner.work_dir).name, runner.max_iters, runner.iter).__enter__()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._progress:
-            loss = f"loss {float(outputs['loss']):.3f}" if outputs and "loss" in outputs else ""
+            loss = f"loss {outputs['loss'].item():.3f}" if outputs and "loss" in outputs else ""
             self._progress.advance(f"epoch {runner.epoch + 1}/{runner.max_epochs} {loss}")
 
     def after_train(self, runner: Runner) -> None:

@@ -208,15 +208,14 @@ class ConnectionScheme:
             raise ValueError(f"{value!r} does not say where stages end: nest it by stage, or pass stages=(3, 4, 6, 3)")
         if len(value) != len(stages) or len(value) == sum(stages):
             return cls(stages, tuple(value))
-        bits = ""
+        digits = ""
         for number, n in zip(value, stages, strict=True):
             if not 0 <= number < 2**n:
                 raise ValueError(
-                    f"{number} in {list(value)} does not fit a stage of {n} blocks, whose integers are "
-                    f"0 to {2**n - 1}"
+                    f"{number} in {list(value)} does not fit a stage of {n} blocks, whose integers are 0 to {2**n - 1}"
                 )
-            bits += f"{number:0{n}b}"
-        return cls(stages, tuple(int(bit) for bit in bits))
+            digits += f"{number:0{n}b}"
+        return cls(stages, tuple(int(bit) for bit in digits))
 
 
 def _check_stages(stages: Sequence[int]) -> tuple[int, ...]:

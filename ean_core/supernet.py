@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -21,8 +20,6 @@ def find_backbone(model: nn.Module) -> EANResNet:
     Raises:
         ValueError: if there is none.
     """
-    if is_model_wrapper(model):
-        model = model.module
     for module in model.modules():
         if isinstance(module, EANResNet):
             return module

@@ -23,7 +23,7 @@ from .supernet import find_backbone
 
 CfgOptions = Annotated[
     list[str] | None,
-    typer.Option(help="Overrides, KEY=VALUE, several after one flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
+    typer.Option(help="Overrides KEY=VALUE, several after one flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
 ]
 ConfigName = Annotated[str, typer.Argument(help="A config file, or the name of a packaged config.")]
 WorkDir = Annotated[Path | None, typer.Option(help="Folder of logs and checkpoints; work_dirs/CONFIG if not given.")]
@@ -155,7 +155,8 @@ def test(
     """Measure a checkpoint on a config's test images."""
     cfg, folder = _prepare(config, work_dir, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
-    typer.echo(", ".join(f"{name} {value:.2f} %" for name, value in metrics.items()) + f"; record: {folder / 'test.json'}")
+    figures = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
+    typer.echo(f"{figures}; record: {folder / 'test.json'}")
 
 
 def export(
@@ -166,7 +167,7 @@ def export(
 ) -> None:
     """Write a trained network's backbone as plain tensors, to initialise backbones in other configs."""
     if out.suffix != ".safetensors":
-        raise ValueError(f"the backbone is written as safetensors, got {out.name!r}; for example {out.stem}.safetensors")
+        raise ValueError(f"backbones are written as safetensors, got {out.name!r}; for example {out.stem}.safetensors")
     cfg, _ = _prepare(config, None, cfg_options)
     export_backbone(cfg, checkpoint, out)
     typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")

@@ -77,7 +77,7 @@ class ImageTree(Dataset):
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor | int]:
         """One image; its augmentation depends on the key alone, not on which process loads it."""
-        index = key.index if isinstance(key, SampleKey) else key
+        index = key.item if isinstance(key, SampleKey) else key
         path, label = self.samples[index]
         try:
             with Image.open(path) as image:

@@ -75,7 +75,7 @@ class ResidentDataset(Dataset):
     def __getitems__(self, keys: Sequence[SampleKey]) -> dict[str, Tensor]:
         """A batch; the augmentation is drawn once for all of it, from its first key."""
         device = self._padded.device
-        index = torch.tensor([key.index for key in keys], device=device)
+        index = torch.tensor([key.item for key in keys], device=device)
         n = len(keys)
         draw = keys[0].generator(device)
 
@@ -121,16 +121,16 @@ class CIFAR100(ResidentDataset):
 
 
 def _torchvision_cifar100(train: bool) -> Any:
-    from torchvision.datasets import CIFAR100 as Files
+    from torchvision import datasets
 
     root = data_root()
     try:
-        return Files(root, train=train)
+        return datasets.CIFAR100(root, train=train)
     except RuntimeError:
         pass  # missing or damaged
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return Files(root, train=train, download=True)
+        return datasets.CIFAR100(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"CIFAR-100 is not (or not whole) in {root / 'cifar-100-python'} and could not be downloaded ({error}); "

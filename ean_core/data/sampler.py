@@ -18,11 +18,11 @@ class SampleKey(NamedTuple):
 
     seed: int
     epoch: int
-    index: int
+    item: int
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers for augmenting this image in this epoch."""
-        return generator(self.seed, Stream.AUGMENTATION, self.epoch, self.index, device=device)
+        return generator(self.seed, Stream.AUGMENTATION, self.epoch, self.item, device=device)
 
 
 @DATA_SAMPLERS.register_module()

@@ -42,7 +42,8 @@ def split_indices(labels: Sequence[int], split: Split, val_per_class: int) -> li
     if val_per_class < 1:
         raise ValueError(f"val_per_class is at least 1, got {val_per_class}")
     seen: Counter[int] = Counter()
-    train, val = [], []
+    train: list[int] = []
+    val: list[int] = []
     for index, label in enumerate(labels):
         (val if seen[label] < val_per_class else train).append(index)
         seen[label] += 1

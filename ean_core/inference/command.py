@@ -58,9 +58,7 @@ def time_configs(
         for name, network in variants(config).items()
     }
     backbones = {name: find_backbone(network) for name, network in networks.items()}
-    shapes = {
-        (backbone.conv1.in_channels, size or DEFAULT_SIZE[backbone.family]) for backbone in backbones.values()
-    }
+    shapes = {(backbone.in_channels, size or DEFAULT_SIZE[backbone.family]) for backbone in backbones.values()}
     if len(shapes) > 1:
         raise ValueError(
             f"these configs take different images (channels, size): {sorted(shapes)}; time them separately, or give "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,13 +22,15 @@ EMPTY = "#E4E4E4"
 
 
 def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes) -> None:
-    """Each scheme as a row of squares, one a block, filled where it is connected, with a gap between stages."""
-    for row, (name, scheme) in enumerate(schemes.items()):
+    """Each scheme as a row of squares, one a block, filled where it is connected, with a gap between stages.
+
+    Rows have the colours that :func:`draw_trade` gives to networks in the same order.
+    """
+    for row, ((name, scheme), colour) in enumerate(zip(schemes.items(), cycle(COLOURS), strict=False)):
         x = 0.0
-        for k, stage in enumerate(scheme.by_stage):
+        for stage in scheme.by_stage:
             for bit in stage:
-                colour = COLOURS[k % len(COLOURS)] if bit else EMPTY
-                axes.add_patch(Rectangle((x, -row - 0.35), 0.86, 0.7, facecolor=colour, linewidth=0))
+                axes.add_patch(Rectangle((x, -row - 0.35), 0.86, 0.7, facecolor=colour if bit else EMPTY, linewidth=0))
                 x += 1
             x += 0.5
         axes.text(-0.4, -row, name, ha="right", va="center")
@@ -46,8 +49,9 @@ def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
         axes: to draw on.
     """
     largest = max(row.parameters for row in rows)
-    for row, colour in zip(rows, COLOURS, strict=False):
-        assert row.increment is not None and row.accuracy is not None
+    for row, colour in zip(rows, cycle(COLOURS), strict=False):
+        if row.increment is None or row.accuracy is None:
+            raise ValueError(f"{row.name} has no accuracy or no increment to draw")
         x = 100 * row.increment
         axes.scatter(x, row.accuracy, s=500 * row.parameters / largest, color=colour, alpha=0.85, linewidth=0)
         axes.annotate(row.name, (x, row.accuracy), (0, 15), textcoords="offset points", ha="center", va="bottom")

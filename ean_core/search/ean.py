@@ -61,7 +61,7 @@ class Curiosity(nn.Module):
 
 
 class Memory(NamedTuple):
-    """One step of the replay buffer: schemes ``(K, m)``, their probabilities then ``(K, m)``, their rewards ``(K,)``."""
+    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards ``(K,)``."""
 
     bits: Tensor
     probabilities: Tensor
@@ -188,8 +188,8 @@ class EANStrategy(Strategy):
         if self.baseline is None:
             return 0.0
         mean = float(rewards.mean())
-        self.average = mean if self.average is None else (
-            self.baseline_decay * self.average + (1 - self.baseline_decay) * mean
+        self.average = (
+            mean if self.average is None else (self.baseline_decay * self.average + (1 - self.baseline_decay) * mean)
         )
         return self.average
 
@@ -198,7 +198,7 @@ class EANStrategy(Strategy):
         index = int(torch.randint(len(self.buffer), (1,), generator=self.draws))
         memory = self.buffer[index]
         logs = self._log_probabilities(memory.bits)
-        ratios = (logs.detach().exp() / memory.probabilities)  # (K, m), not clipped
+        ratios = logs.detach().exp() / memory.probabilities  # (K, m), not clipped
         _descend(self.controller_optimizer, -(memory.rewards * (ratios * logs).sum(1)).mean())
 
 

@@ -89,8 +89,7 @@ def search(
                 history += evaluations
                 progress.advance(f"best {max(e.reward for e in history):.2f}")
         scheme = strategy.result()
-        line = next(past, None)
-        if line is not None:
+        for line in past:  # what is left is the line of the result
             known[scheme] = _replayed_accuracy(line, strategy.steps, scheme, ledger_path)
         fresh = scheme not in known
         if fresh:

@@ -1,6 +1,6 @@
 # scikit-learn's digits: final networks train on all training images; the test images are read once, by `ean test`.
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=64,
     num_workers=0,
     dataset=dict(type='Digits', split='trainval', pad=1),
     sampler=dict(type='EpochSampler', shuffle=True),

@@ -1,6 +1,6 @@
 # scikit-learn's digits: the supernet trains without the validation images, on which schemes are compared.
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=64,
     num_workers=0,
     dataset=dict(type='Digits', split='train', pad=1),
     sampler=dict(type='EpochSampler', shuffle=True),

@@ -1,0 +1,24 @@
+"""One thread a process: the networks here are small, and pytest-xdist keeps the cores busy with several processes.
+
+Waiting threads of several processes on few cores stall each other; this holds for the processes that tests start, too.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cifar_root():
+    """EAN_DATA where it holds the real CIFAR-100 files; tests that need them are skipped elsewhere."""
+    from ean_core.data import data_root
+
+    root = data_root()
+    if not (root / "cifar-100-python" / "train").is_file():
+        pytest.skip("CIFAR-100 is not in EAN_DATA")
+    return root
