@@ -1,0 +1,245 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from safetensors.torch import load_file
+
+from ean_core.checkpoint import read_state_dict
+from ean_core.config import load_config
+from ean_core.runner import latest_checkpoint
+from ean_core.search.ledger import read_lines
+from ean_core.training import run_test, run_training
+
+SUPERNET = "supernet_resnet20_se_digits"
+EPOCHS = 4
+
+
+def ean(*arguments, cwd, launcher=(), **options):
+    """Start ``ean`` as a user would, in a process group of its own."""
+    command = [sys.executable, *launcher, "-m", "tasks.cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process, timeout=240):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def wait_for(condition, process, timeout=120):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def same_tensors(first, second):
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+@pytest.fixture(scope="module")
+def supernet(tmp_path_factory):
+    """A work directory with a supernet that was trained in one go."""
+    folder = tmp_path_factory.mktemp("supernet")
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}"])
+    run_training(config, folder)
+    return folder
+
+
+def test_a_killed_supernet_run_resumes_to_the_same_tensors(supernet, tmp_path):
+    arguments = ("train", SUPERNET, "--work-dir", tmp_path, "--cfg-options", f"train_cfg.max_epochs={EPOCHS}")
+    process = ean(*arguments, cwd=tmp_path)
+    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    time.sleep(0.3)  # into the next epoch
+    kill(process)
+    reached = int(latest_checkpoint(tmp_path).stem.split("_")[1])
+    assert reached < EPOCHS, "killed too late to test anything"
+
+    refused = ean(*arguments, cwd=tmp_path)
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode != 0
+    assert "--resume" in output.splitlines()[-1]
+    finish(ean(*arguments, "--resume", cwd=tmp_path))
+
+    whole, resumed = (torch.load(folder / f"epoch_{EPOCHS}.pth", weights_only=True) for folder in (supernet, tmp_path))
+    assert same_tensors(whole["state_dict"], resumed["state_dict"]) == []
+    momentum = [
+        {k: state["momentum_buffer"] for k, state in run["optimizer"]["state"].items()} for run in (whole, resumed)
+    ]
+    assert same_tensors(*momentum) == []
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["epochs"] == EPOCHS
+    assert record["images_per_second"] > 0
+
+
+def test_checkpoints_hold_plain_values_only(supernet):
+    # weights_only=True on any torch: nothing in the file may need an allow-list
+    checkpoint = torch.load(supernet / f"epoch_{EPOCHS}.pth", weights_only=True)
+    assert checkpoint["meta"]["epoch"] == EPOCHS
+    assert checkpoint["message_hub"]["log_scalars"] == {}
+    assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == EPOCHS
+
+
+def test_a_killed_search_ends_in_the_same_ledger(supernet, tmp_path):
+    arguments = ("search", "search_resnet20_se_digits", "--supernet", supernet / f"epoch_{EPOCHS}.pth")
+    # a curiosity this high keeps the controller exploring, so that there is something to kill
+    options = ("--cfg-options", "search.strategy.steps=40", "search.strategy.curiosity=10")
+    finish(ean(*arguments, "--work-dir", tmp_path / "whole", *options, cwd=tmp_path))
+
+    process = ean(*arguments, "--work-dir", tmp_path / "killed", *options, cwd=tmp_path)
+    ledger = tmp_path / "killed" / "ledger.jsonl"
+    wait_for(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") > 10, process)
+    kill(process)
+    done = ledger.read_bytes().count(b"\n")
+    finish(ean(*arguments, "--work-dir", tmp_path / "killed", *options, "--resume", cwd=tmp_path))
+
+    def lines(folder):
+        return [
+            {name: value for name, value in line.items() if name != "seconds"}
+            for line in read_lines(tmp_path / folder / "ledger.jsonl")[0]
+        ]
+
+    assert done < len(lines("whole"))
+    assert lines("killed") == lines("whole")
+    results = [json.loads((tmp_path / name / "search.json").read_text())["result"] for name in ("whole", "killed")]
+    assert results[0] == results[1]
+
+
+def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
+    process = ean("train", SUPERNET, "--work-dir", tmp_path, cwd=tmp_path)
+    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+def test_two_processes_train_one_supernet(tmp_path):
+    """All ranks draw the same schemes and end with the same weights, with modules unused in most iterations."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch, ean_core\n"
+        "from pathlib import Path\n"
+        "from ean_core.config import load_config\n"
+        "from ean_core.training import build_runner\n"
+        "from mmengine.hooks import Hook\n"
+        "class Watch(Hook):\n"
+        "    priority = 'LOWEST'\n"
+        "    schemes = []\n"
+        "    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):\n"
+        "        self.schemes.append(str(runner.model.module.backbone.scheme))\n"
+        f"config = load_config({SUPERNET!r}, ['train_cfg.max_epochs=2'])\n"
+        "runner = build_runner(config, Path(sys.argv[1]), launcher='pytorch')\n"
+        "watch = Watch()\n"
+        "runner.register_hook(watch)\n"
+        "runner.train()\n"
+        "parameters = dict(runner.model.module.named_parameters())\n"
+        "torch.save((parameters, watch.schemes), Path(sys.argv[1]) / f'rank{runner.rank}.pt')\n"
+    )
+    work_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, str(script), str(work_dir)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (first, schemes), (second, others) = (torch.load(work_dir / f"rank{rank}.pt") for rank in (0, 1))
+    assert same_tensors(first, second) == []
+    assert schemes == others
+    assert len(set(schemes)) > 10
+    # 997 images over two ranks in batches of 64
+    assert len(schemes) == 2 * 8
+
+
+def test_bf16_training_works_on_this_machine(tmp_path):
+    config = load_config("resnet20_dia_digits", ["train_cfg.max_epochs=1", "optim_wrapper.type=Bf16OptimWrapper"])
+    final = run_training(config, tmp_path)
+    assert all(value.isfinite().all() for value in read_state_dict(final).values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize("scheme", ["none", "101-010-001"])
+def test_test_measures_what_was_trained(tmp_path, scheme):
+    config = load_config("resnet20_sge_digits", ["train_cfg.max_epochs=4", f"model.backbone.scheme={scheme}"])
+    final = run_training(config, tmp_path)
+    metrics = run_test(load_config("resnet20_sge_digits", [f"model.backbone.scheme={scheme}"]), final, tmp_path)
+
+    network = MODELS.build(config.model).eval()
+    network.load_state_dict(torch.load(final, weights_only=True)["state_dict"])
+    from ean_core.data import Digits
+
+    digits = Digits("test")
+    images = torch.stack([digits[i]["inputs"] for i in range(len(digits))])
+    data = network.data_preprocessor({"inputs": images, "labels": digits.labels})
+    with torch.no_grad():
+        right = (network(data["inputs"]).argmax(1) == digits.labels).float().mean().item()
+    assert metrics["accuracy/top1"] == pytest.approx(100 * right, abs=1e-4)
+    record = json.loads((tmp_path / "test.json").read_text())
+    assert record["images"] == 400
+    assert record["parameters"] == sum(p.numel() for p in network.parameters())
+    assert re.fullmatch("[01]{3}-[01]{3}-[01]{3}", record["scheme"])
+
+
+def test_a_checkpoint_of_another_network_is_refused(supernet, tmp_path):
+    config = load_config("resnet20_dia_digits")
+    with pytest.raises(ValueError, match=r"no checkpoint of this ImageClassifier.*backbone.attention"):
+        run_test(config, supernet / f"epoch_{EPOCHS}.pth", tmp_path)
+
+
+def test_an_exported_backbone_initialises_others(supernet, tmp_path):
+    checkpoint = supernet / f"epoch_{EPOCHS}.pth"
+    out = tmp_path / "backbone.safetensors"
+    finish(ean("export", SUPERNET, checkpoint, out, cwd=tmp_path))
+    assert "backbone.conv1.weight" in read_state_dict(checkpoint)
+    assert "conv1.weight" in load_file(out)
+    backbone = MODELS.build(
+        {
+            "type": "EANResNetCIFAR",
+            "depth": 20,
+            "in_channels": 1,
+            "scheme": "100-100-100",
+            "init_cfg": {"type": "Pretrained", "checkpoint": str(out)},
+        }
+    )
+    backbone.init_weights()
+    trained = read_state_dict(checkpoint, "backbone.")
+    assert all(torch.equal(value, trained[name]) for name, value in backbone.state_dict().items())
+
+
+def test_work_directories_are_not_overwritten(supernet):
+    before = {path: path.stat().st_mtime_ns for path in Path(supernet).rglob("*")}
+    with pytest.raises(FileExistsError, match="--resume"):
+        run_training(load_config(SUPERNET), supernet)
+    assert {path: path.stat().st_mtime_ns for path in Path(supernet).rglob("*")} == before
