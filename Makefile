@@ -1,0 +1,36 @@
+# make demo: install, then the main job on scikit-learn's digits. make test: install, then every check.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a process; pytest-xdist runs one process a core.
+export OMP_NUM_THREADS ?= 1
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
+.PHONY: demo test test-slow lint install clean
+
+demo: install
+	$(BIN)/ean quickstart --resume
+
+test: lint
+	$(PYTEST)
+
+# What takes long: installation from nothing, CIFAR-100 end to end.
+test-slow: install
+	$(PYTEST) -m slow -s
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""Images a second that one worker decodes, crops and flips (ImageTree's training items), without a network behind it.
+
+    python benchmarks/jpeg_decoding.py [FOLDER]
+
+FOLDER is an ImageNet-style tree. Without one, 300 JPEGs of ImageNet's typical 500 x 375 pixels and 300 of 64 x 64 are
+written from noise smoothed like a photograph, and both are measured. Writes benchmarks/results/jpeg_decoding.json.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from ean_core.data import ImageTree
+from ean_core.data.sampler import SampleKey
+from ean_core.record import write_record
+
+RESULT = Path(__file__).parent / "results" / "jpeg_decoding.json"
+
+
+def write_tree(root: Path, width: int, height: int, images: int = 300) -> None:
+    random = np.random.default_rng(0)
+    folder = root / "train" / "class"
+    folder.mkdir(parents=True)
+    for place in range(images):
+        noise = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        noise.filter(ImageFilter.GaussianBlur(2)).save(folder / f"{place}.jpg", quality=90)
+
+
+def measure(root: Path, size: int, rounds: int = 5) -> float:
+    images = ImageTree("trainval", root=root.resolve(), size=size, augment=True)
+    items = range(min(300, len(images)))
+    seconds = []
+    for epoch in range(-1, rounds):
+        start = time.perf_counter()
+        for item in items:
+            images[SampleKey(0, epoch + 1, item)]
+        if epoch >= 0:
+            seconds.append(time.perf_counter() - start)
+    return len(items) / statistics.median(seconds)
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # as in a worker of a DataLoader
+    rates = {}
+    if len(sys.argv) > 1:
+        rates["given tree, cropped to 224"] = measure(Path(sys.argv[1]), 224)
+    else:
+        for width, height, size in ((500, 375, 224), (64, 64, 64)):
+            with tempfile.TemporaryDirectory() as folder:
+                write_tree(Path(folder), width, height)
+                rates[f"{width} x {height}, cropped to {size}"] = measure(Path(folder), size)
+    for name, rate in rates.items():
+        print(f"{name}: {rate:.0f} images/s a worker")
+    write_record(RESULT, kind="benchmark", images_per_second_per_worker=rates)
+    print(f"record: {RESULT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a wheel holds, and that it works away from the checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command, cwd):
+    # nothing of the checkout or of this environment may leak in
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EAN_"))}
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ROOT,
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder,
+        cwd=folder,
+    )
+    return next(folder.glob("ean_zoo-*.whl"))
+
+
+def test_the_wheel_adds_three_packages_and_no_configs_or_tests_of_its_own(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"ean_core", "zoo", "tasks"}
+    configs = {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.py")}
+    assert {name.removeprefix("ean_core/_configs/") for name in names if "_configs/" in name} == configs
+
+
+def test_an_installed_wheel_trains_by_name_from_another_folder(wheel, tmp_path):
+    """An environment with this one's libraries, but not its packages: they come from the wheel."""
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=False)
+    site = next((home / "lib").glob("python*/site-packages"))
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    zipfile.ZipFile(wheel).extractall(site)
+    python = home / "bin" / "python"
+    found = run(python, "-c", "import ean_core; print(ean_core.__file__)", cwd=tmp_path)
+    assert Path(found.strip()).is_relative_to(home)
+    run(
+        *(python, "-m", "tasks.cli", "train", "supernet_resnet20_sge_digits", "--work-dir", "run"),
+        *("--cfg-options", "train_cfg.max_epochs=1"),
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+@pytest.mark.slow
+def test_pip_install_into_an_empty_environment(tmp_path):
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=True)
+    run(home / "bin" / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", ROOT, cwd=tmp_path)
+    assert "resnet20_se_digits" in run(home / "bin" / "ean", "configs", cwd=tmp_path)
+    out = run(
+        *(home / "bin" / "ean", "quickstart"),
+        *("--cfg-options", "train_cfg.max_epochs=1", "search.strategy.steps=2"),
+        cwd=tmp_path,
+    )
+    assert "Share-full" in out

@@ -1,0 +1,54 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from ean_core.scheme import ConnectionScheme
+from ean_core.search.ledger import read_lines
+
+SHORT = {
+    "digits": ["--cfg-options", "train_cfg.max_epochs=2", "search.strategy.steps=3"],
+    "cifar100": ["--amp", "--cfg-options", "train_cfg.max_epochs=1", "search.strategy.steps=2"],
+}
+COLUMNS = ("network", "parameters", "accuracy (%)", "latency (ms)", "increment (%)", "scheme")
+
+
+def quickstart(dataset, *arguments, cwd):
+    command = [sys.executable, "-m", "tasks.cli", "quickstart", "--dataset", dataset, *arguments, *SHORT[dataset]]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=1500, check=False)
+
+
+@pytest.mark.parametrize("dataset", ["digits", pytest.param("cifar100", marks=pytest.mark.slow)])
+def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, request):
+    if dataset == "cifar100":
+        request.getfixturevalue("cifar_root")
+    done = quickstart(dataset, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    folder = tmp_path / "quickstart" / dataset
+    table = (folder / "table.md").read_text()
+    for word in ("vanilla", "Share-full", "EAN", *COLUMNS):
+        assert word in table
+        assert word in done.stdout
+    found = ConnectionScheme.parse(json.loads((folder / "search" / "search.json").read_text())["result"]["scheme"])
+    assert str(found) in table
+    (key, *lines), torn = read_lines(folder / "search" / "ledger.jsonl")
+    assert key["images"] > 0
+    assert len(lines) >= 6
+    assert torn == b""
+    for place in ("supernet", "vanilla", "share-full", "ean"):
+        record = json.loads((folder / place / "record.json").read_text())
+        assert record["environment"]["packages"]["torch"]
+        assert record["command"].startswith("ean quickstart")
+    assert Image.open(folder / "figure.png").size[0] > 500
+
+    refused = quickstart(dataset, cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "--resume" in refused.stderr
+
+    weights = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
+    resumed = quickstart(dataset, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")} == weights, "trained again"
