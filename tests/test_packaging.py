@@ -26,18 +26,8 @@ def run(*command, cwd):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        ROOT,
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        folder,
-        cwd=folder,
-    )
+    build = ("--no-deps", "--no-build-isolation", "--wheel-dir", folder)
+    run(sys.executable, "-m", "pip", "wheel", ROOT, *build, cwd=folder)
     return next(folder.glob("ean_zoo-*.whl"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import DATASETS
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
@@ -37,6 +37,7 @@ class ImageTree(Dataset):
 
     Raises:
         FileNotFoundError: if a folder is missing or holds no images.
+        ValueError: if the two folders do not have the same classes, or a class has too few images to hold some out.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class ImageTree(Dataset):
                 f"no images for split {split!r} in {folder} ({error}); expected one folder a class under "
                 f"{folder.parent / 'train'} and {folder.parent / 'val'}"
             ) from error
+        if split == "test" and (folder.parent / "train").is_dir():
+            trained, _ = files.find_classes(folder.parent / "train")
+            different = sorted({*trained} ^ {*files.classes})
+            if different:  # labels count the folders, so one that is missing would shift those after it
+                raise ValueError(f"{folder} and {folder.parent / 'train'} differ in their classes: {different[:8]}")
         self.samples: list[tuple[str, int]] = files.samples
         if split != "test":
             chosen = split_indices([label for _, label in files.samples], split, val_per_class)
@@ -82,7 +88,7 @@ class ImageTree(Dataset):
         try:
             with Image.open(path) as image:
                 image = image.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
         if not isinstance(key, SampleKey):
             return {"inputs": self.transform(image), "labels": label}

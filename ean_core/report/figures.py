@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from ean_core.scheme import ConnectionScheme
 
@@ -61,6 +61,48 @@ def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=EMPTY, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def draw_network(scheme: ConnectionScheme, attention: str, axes: Axes) -> None:
+    """A network from left to right: its blocks, and under each stage the one module that connected blocks share."""
+    x = 0.0
+    for k, (stage, colour) in enumerate(zip(scheme.by_stage, cycle(COLOURS), strict=False)):
+        centre = x + (len(stage) - 1) / 2
+        used = any(stage)
+        for bit in stage:
+            if bit:
+                axes.plot((x, centre), (-0.42, -1.5), color=colour, linewidth=2, zorder=1, solid_capstyle="round")
+            axes.add_patch(_rounded(x, 0, 0.8, 0.8, colour if bit else EMPTY))
+            if x > 0:
+                axes.plot((x - 0.6, x - 0.4), (0, 0), color="#777777", linewidth=1.5, zorder=0)
+            x += 1
+        axes.add_patch(_rounded(centre, -1.8, 1.5, 0.7, colour if used else EMPTY))
+        axes.text(
+            centre, -1.83, attention, ha="center", va="center", color="white" if used else "#777777", weight="bold"
+        )
+        axes.text(centre, 0.62, f"stage {k + 1}", ha="center", va="bottom", color="#555555")
+        x += 0.6
+        if k + 1 < len(scheme.stages):
+            axes.plot((x - 1.2, x - 0.4), (0, 0), color="#777777", linewidth=1.5, zorder=0)
+    axes.set_xlim(-0.6, x - 1)
+    axes.set_ylim(-2.3, 1.2)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def _rounded(x: float, y: float, width: float, height: float, colour: str) -> FancyBboxPatch:
+    corner = (x - width / 2 + 0.1, y - height / 2 + 0.1)
+    return FancyBboxPatch(
+        corner, width - 0.2, height - 0.2, boxstyle="round,pad=0.1", facecolor=colour, linewidth=0, zorder=2
+    )
+
+
+def network_figure(scheme: ConnectionScheme, attention: str, path: Path) -> None:
+    """Write the picture of a network: blocks, shared modules, and the connections between them."""
+    width = len(scheme.bits) + 0.6 * len(scheme.stages)
+    figure = Figure(figsize=(0.5 * width, 1.9), layout="constrained", dpi=150)
+    draw_network(scheme, attention, figure.subplots())
+    _save(figure, path)
 
 
 def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
