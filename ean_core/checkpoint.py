@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
@@ -95,9 +95,13 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
     """Write plain tensors and plain metadata as safetensors, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     partial = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, partial, dict(metadata))
-    partial.replace(path)
+    try:
+        partial.write_bytes(save(tensors, dict(metadata)))  # save_file of safetensors 0.8 makes it unreadable to others
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read_file(path: Path) -> object:

@@ -194,12 +194,19 @@ def test_save_weights_leaves_the_old_file_whole_where_the_disk_is_full(tmp_path,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert same(read_state_dict(path), state)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_save_weights_leaves_no_partial_file_behind(tmp_path, state):
     save_weights(state, tmp_path / "w.safetensors", {})
     save_weights(state, tmp_path / "w.safetensors", {"again": "yes"})
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_saved_file_can_be_read_by_those_whom_the_umask_lets(tmp_path, state):
+    (tmp_path / "ordinary").touch()
+    save_weights(state, tmp_path / "w.safetensors", {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_save_weights_takes_parameters_and_strided_views(tmp_path):

@@ -35,7 +35,8 @@ def test_the_wheel_adds_three_packages_and_no_configs_or_tests_of_its_own(wheel)
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"ean_core", "zoo", "tasks"}
-    configs = {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.py")}
+    files = [path for path in (ROOT / "configs").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    configs = {path.relative_to(ROOT / "configs").as_posix() for path in files}
     assert {name.removeprefix("ean_core/_configs/") for name in names if "_configs/" in name} == configs
 
 

@@ -110,6 +110,8 @@ class EANStrategy(Strategy):
         super().__init__(stages, seed)
         if steps < 1 or schemes_per_step < 1:
             raise ValueError(f"steps and schemes_per_step are at least 1, got {steps} and {schemes_per_step}")
+        if buffer_steps < 1:
+            raise ValueError(f"buffer_steps is at least 1, got {buffer_steps}; replay_from=None turns replay off")
         if baseline not in ("moving-average", None):
             raise unknown_name("baseline", baseline, ("moving-average", None))
         if select not in ("mode", "best-seen"):

@@ -1,0 +1,48 @@
+"""The Python examples of the documents run as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "configs/README.md")
+
+
+def blocks(document, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("document", "number"), [(name, n) for name in DOCUMENTS for n in range(len(blocks(name, "python")))]
+)
+def test_python_examples_run(document, number):
+    names = {}
+    exec(blocks(document, "python")[number], names)
+    if "ECA" in names:
+        import torch
+
+        from ean_core import EANResNetCIFAR
+
+        features = EANResNetCIFAR(20, "ECA", scheme="full")(torch.zeros(2, 3, 32, 32))
+        assert features[-1].shape == (2, 64, 8, 8)
+
+
+def test_commands_in_documents_exist():
+    from ean_core.config import packaged_configs
+    from tasks.cli import COMMANDS
+
+    commands = {name for name, _, _ in COMMANDS}
+    configs = packaged_configs()
+    used = [line.split() for name in DOCUMENTS for block in blocks(name, "bash") for line in block.splitlines()]
+    words = [line for line in used if line[:1] == ["ean"]]
+    assert len(words) >= 5
+    for _, command, *arguments in words:
+        assert command in commands
+        assert arguments[0].startswith("-") or arguments[0] in configs
+
+
+def test_relative_links_lead_somewhere():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
+            assert (ROOT / document).parent.joinpath(target).exists(), f"{document} links to {target}"
