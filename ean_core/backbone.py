@@ -57,7 +57,7 @@ class EANResNet(BaseModule):
         norm_eval: keep batch norms, those of attention included, in evaluation mode while training.
         multi_grid: dilation of each block of the last stage, in place of its ``dilations`` entry.
         contract_dilation: halve the dilation of the first block of a dilated stage.
-        with_cp: recompute blocks in the backward pass to save memory.
+        with_cp: recompute blocks in the backward pass to save memory; batch norms then see each batch twice.
         zero_init_residual: start each block as the identity, by a zero scale in its last norm.
         dcn, plugins: not supported; anything but None raises.
         pretrained: older spelling of ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
@@ -364,7 +364,7 @@ class EANResNet(BaseModule):
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
         name = self.attention_cfg["type"]
         recorded = RECORDED.get((self.family, self.depth, name))
-        if scheme != "ean":
+        if not isinstance(scheme, str) or scheme != "ean":
             try:
                 return ConnectionScheme.parse(scheme, self.stage_blocks)
             except ValueError as error:
@@ -536,7 +536,7 @@ def _out_indices(given: Sequence[int] | None, num_stages: int) -> tuple[int, ...
             raise unknown_name(f"out index for {num_stages} stages", index, range(num_stages))
     if not given:
         raise ValueError(f"out_indices is empty; choose from {tuple(range(num_stages))}")
-    return tuple(sorted(given))
+    return tuple(sorted(set(given)))
 
 
 def _block_dilations(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     """
     source = os.fspath(source)
     if "://" in source and not source.startswith("file:"):
-        content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
+        with _plain_weights(source), _weights_only():
+            content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
         content = _read_file(Path(source.removeprefix("file://")).expanduser())
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
@@ -104,6 +106,21 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Have every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not its default."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def _read_file(path: Path) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -112,14 +129,21 @@ def _read_file(path: Path) -> object:
             return load_file(path)
         except Exception as error:  # the safetensors error class is not a public name in all versions
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    try:
+    with _plain_weights(path):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _plain_weights(source: object) -> Iterator[None]:
+    """Turn what ``torch.load`` raises for a file that is not plain weights into one error."""
+    try:
+        yield
     except OSError:
         raise
     except Exception as error:  # a damaged pickle fails in a dozen ways
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as plain weights: it is damaged, not a PyTorch file, or needs code to be executed "
+            f"{source} cannot be read as plain weights: it is damaged, not a PyTorch file, or needs code to be executed "
             f"({reason.splitlines()[0].partition('. Please')[0]})"
         ) from error
 

@@ -50,7 +50,7 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
         options: ``KEY=VALUE`` as OpenMMLab's ``--cfg-options`` takes them, e.g. ``model.backbone.scheme=full``.
 
     Raises:
-        ValueError: if an option has no ``=``.
+        ValueError: if an option has no ``=`` or a bracket without its other half.
     """
     wrong = [option for option in options if "=" not in option]
     if wrong:
@@ -59,7 +59,10 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
     if options:
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
-        config.merge_from_dict(parser.parse_args([*options]).options)
+        try:
+            config.merge_from_dict(parser.parse_args([*options]).options)
+        except AssertionError as error:  # DictAction's
+            raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     _fit_schedules(config)
     return config
 

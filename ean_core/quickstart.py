@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+from torch import nn
 
+from .checkpoint import load_weights
 from .config import load_config
 from .inference.command import DEFAULT_SIZE
 from .inference.timing import time_networks
@@ -99,14 +103,14 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     _say("4/4", "timing, batch 50")
     backbone = find_backbone(networks["EAN"])
     size = 8 if dataset == "digits" else DEFAULT_SIZE[backbone.family]
-    inputs = torch.randn(50, backbone.in_channels, size, size)
+    inputs = torch.randn(50, backbone.in_channels, size, size, device=get_device())
     timings = time_networks(networks, inputs, baseline="vanilla", rounds=100)
     write_record(
         folder / "timing.json",
         kind="timing",
         batch=50,
         size=size,
-        device="cpu",
+        device=str(inputs.device),
         networks={name: timing.to_dict() for name, timing in timings.items()},
     )
     rows = [
@@ -135,14 +139,10 @@ def _trained(config: Config, folder: Path) -> Path:
     return run_training(config, folder, resume=True)
 
 
-def _loaded(config: Config, checkpoint: Path) -> Any:
-    from mmengine.registry import MODELS
-
-    from .checkpoint import load_weights
-
+def _loaded(config: Config, checkpoint: Path) -> nn.Module:
     network = MODELS.build(config.model)
     load_weights(network, checkpoint, strict=True)
-    return network.eval()
+    return network.eval().to(get_device())
 
 
 def _title(dataset: str, folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ class ConnectionScheme:
                 - ``'full'`` or ``'none'`` (``stages`` required);
                 - a plain string or flat sequence of bits (``stages`` required);
                 - a nested sequence of bits, one sequence a stage;
+                - a NumPy array or tensor of bits;
                 - one integer a stage (``stages`` required), the form used in the authors' code: its binary
                   digits, most significant first, are the stage's blocks;
                 - a :class:`ConnectionScheme`, returned as it is.
@@ -79,6 +81,8 @@ class ConnectionScheme:
         """
         if stages is not None:
             stages = _check_stages(stages)
+        if hasattr(value, "tolist"):  # NumPy arrays, tensors
+            value = value.tolist()
         if isinstance(value, cls):
             scheme = value
         elif isinstance(value, str):
@@ -87,8 +91,8 @@ class ConnectionScheme:
             scheme = cls._from_sequence(value, stages)
         else:
             raise ValueError(
-                f"cannot read a scheme from {value!r} ({type(value).__name__}); give text such as "
-                f"{_example(stages)!r}, 'full', 'none', or a sequence of bits"
+                f"cannot read a scheme from {value!r} ({type(value).__name__}); give text with '-' between stages "
+                f"such as {_example(stages)!r}, 'full', 'none', or a sequence of bits"
             )
         if stages is not None and scheme.stages != stages:
             raise ValueError(
@@ -202,7 +206,7 @@ class ConnectionScheme:
         if all(isinstance(part, (Sequence, str)) for part in value):
             bits = tuple(int(bit) if bit in ("0", "1") else bit for part in value for bit in part)
             return cls(tuple(len(part) for part in value), bits)
-        if not all(isinstance(number, int) for number in value):
+        if not all(isinstance(number, Integral) for number in value):
             raise ValueError(f"cannot read a scheme from {value!r}: mixes numbers with something else")
         if stages is None:
             raise ValueError(f"{value!r} does not say where stages end: nest it by stage, or pass stages=(3, 4, 6, 3)")

@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 import typer
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import load_weights, read_state_dict, save_weights
@@ -179,8 +179,6 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     Raises:
         ValueError: if the checkpoint is not of the config's network.
     """
-    from mmengine.registry import MODELS
-
     backbone = MODELS.build(config.model.backbone)
     load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
     own = backbone.state_dict()

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from difflib import get_close_matches
 
         near = get_close_matches(words[0], targets, n=1)
-        hint = f"; did you mean `ean {near[0]}`?" if near else ""
+        hint = f"; did you mean `ean {near[0]}`?" if near else "."
         sys.exit(f"ean: no command {words[0]!r}{hint} `ean --help` lists them.")
     _run(words[0], targets[words[0]], _spread_cfg_options(words[1:]))
 
@@ -48,10 +48,10 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
     app.command(name)(getattr(import_module(module), function))
     try:
         app(arguments, prog_name=f"ean {name}")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, KeyError) as error:  # the last two of a mistyped config
         if os.environ.get("EAN_TRACEBACK"):
             raise
-        sys.exit(f"ean {name}: {error}")
+        sys.exit(f"ean {name}: {error.args[0] if isinstance(error, KeyError) and error.args else error}")
 
 
 def _spread_cfg_options(words: Sequence[str]) -> list[str]:

@@ -35,15 +35,6 @@ def train_step(network, x):
     return features
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors are small: on a busy machine threads wait for each other ten times longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def log(caplog):
     logger = MMLogger.get_current_instance()
@@ -444,7 +435,9 @@ def test_out_indices_choose_the_maps_and_later_stages_are_not_computed():
 @pytest.mark.parametrize("frozen", [-1, 0, 2, 4])
 @pytest.mark.parametrize("deep_stem", [True, False])
 def test_frozen_stages_neither_train_nor_get_gradients_attention_included(frozen, shared, deep_stem, with_norm):
-    network = EANResNet(18, with_norm, "full", shared=shared, frozen_stages=frozen, deep_stem=deep_stem)
+    network = EANResNet(
+        18, with_norm, "full", shared=shared, frozen_stages=frozen, deep_stem=deep_stem, base_channels=8
+    )
     for _ in range(2):
         network.eval()
         network.train()

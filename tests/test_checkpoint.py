@@ -1,5 +1,8 @@
+import functools
 import random
 import resource
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -213,3 +216,24 @@ def test_save_weights_takes_parameters_and_strided_views(tmp_path):
     state = {"view": torch.arange(6.0).view(2, 3).T, "parameter": nn.Parameter(torch.ones(2))}
     save_weights(state, tmp_path / "w.safetensors", {})
     assert same(read_state_dict(tmp_path / "w.safetensors"), {name: value.detach() for name, value in state.items()})
+
+
+def test_weights_from_an_address_are_read_as_plain_weights_on_every_torch(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    served = tmp_path / "served"
+    served.mkdir()
+    torch.save({"weight": torch.ones(2)}, served / "good.pth")
+    torch.save({"weight": Evil()}, served / "evil.pth")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=served)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert torch.equal(read_state_dict(f"{address}/good.pth")["weight"], torch.ones(2))
+        with pytest.raises(ValueError, match=r"evil.pth cannot be read as plain weights"):
+            read_state_dict(f"{address}/evil.pth")
+        server.shutdown()
+    assert not (tmp_path / "executed").exists()

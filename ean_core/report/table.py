@@ -10,6 +10,9 @@ from rich.table import Table
 
 from ean_core.scheme import ConnectionScheme
 
+#: Columns, first one first.
+TITLES = ("network", "parameters", "accuracy (%)", "latency (ms)", "increment (%)", "scheme")
+
 
 @dataclass(frozen=True)
 class NetworkRow:
@@ -58,9 +61,8 @@ def markdown_table(rows: Sequence[NetworkRow]) -> str:
         |---|---|---|---|
         | EAN | 1,234 | 70.50 | 10-01 |
     """
-    table = [row.cells() for row in rows]
-    titles = list(table[0])
-    lines = [titles, ["---"] * len(titles), *([row.get(title, "") for title in titles] for row in table)]
+    titles, texts = _columns(rows)
+    lines = [titles, ["---"] * len(titles), *texts]
     return "\n".join(
         "|---" * len(titles) + "|" if line[0] == "---" else "| " + " | ".join(line) + " |" for line in lines
     )
@@ -68,12 +70,19 @@ def markdown_table(rows: Sequence[NetworkRow]) -> str:
 
 def print_table(rows: Sequence[NetworkRow], title: str) -> None:
     """The rows on the terminal, as wide as they need."""
-    cells = [row.cells() for row in rows]
+    titles, texts = _columns(rows)
     table = Table(title=title, title_justify="left")
-    for column in cells[0]:
+    for column in titles:
         table.add_column(column, justify="left" if column in ("network", "scheme") else "right", no_wrap=True)
-    for row in cells:
-        table.add_row(*row.values())
+    for row in texts:
+        table.add_row(*row)
     console = Console()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
     Console(width=max(console.width, needed)).print(table)
+
+
+def _columns(rows: Sequence[NetworkRow]) -> tuple[list[str], list[list[str]]]:
+    """Titles of all columns that a row has, and each row's texts under them."""
+    table = [row.cells() for row in rows]
+    titles = [title for title in TITLES if any(title in cells for cells in table)]
+    return titles, [[cells.get(title, "") for title in titles] for cells in table]

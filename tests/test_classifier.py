@@ -1,0 +1,165 @@
+import pytest
+import torch
+from mmengine.registry import METRICS, MODELS
+from torch import nn
+from torch.nn import functional as F
+
+from ean_core import EANResNetCIFAR, ImageClassifier
+from ean_core.classifier import ImagePreprocessor, TopK, label_ranks
+
+
+def classifier(num_classes=4, **options):
+    torch.manual_seed(0)
+    backbone = EANResNetCIFAR(20, scheme="full", base_channels=4)
+    preprocessor = {"type": "ImagePreprocessor", "mean": [100.0, 110.0, 120.0], "std": [50.0, 60.0, 70.0]}
+    return ImageClassifier(backbone, num_classes, preprocessor, **options)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+LABELS = torch.tensor([0, 3, 1, 2, 2, 0])
+
+
+# ---------------------------------------------------------------- preprocessing
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_are_normalised_channel_by_channel_and_the_rest_is_kept(dtype):
+    inputs = torch.randint(256, (2, 3, 4, 5)).to(dtype)
+    data = {"inputs": inputs, "labels": torch.tensor([1, 2]), "names": ["a", "b"]}
+    out = ImagePreprocessor(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0])(data)
+    for c, (mean, std) in enumerate([(100, 50), (110, 60), (120, 70)]):
+        assert torch.allclose(out["inputs"][:, c], (inputs[:, c].float() - mean) / std)
+    assert out["inputs"].dtype == torch.float32
+    assert out["labels"].tolist() == [1, 2]
+    assert out["names"] == ["a", "b"]
+    assert data["inputs"] is inputs
+
+
+def test_normalisation_is_no_part_of_a_checkpoint():
+    assert ImagePreprocessor([1.0], [1.0]).state_dict() == {}
+
+
+@pytest.mark.parametrize(("mean", "std"), [([1.0, 2.0], [1.0]), ([1.0], [0.0]), ([1.0], [-1.0])])
+def test_means_and_deviations_that_do_not_fit_are_refused(mean, std):
+    with pytest.raises(ValueError, match=r"one value a channel, std above 0; got mean="):
+        ImagePreprocessor(mean, std)
+
+
+# ---------------------------------------------------------------- the network
+
+
+def test_it_is_a_backbone_pooling_and_a_linear_layer(images):
+    model = classifier().eval()
+    with torch.no_grad():
+        last = model.backbone(images)[-1]
+        expected = F.linear(F.adaptive_avg_pool2d(last, 1).flatten(1), model.fc.weight, model.fc.bias)
+        assert torch.allclose(model(images), expected, atol=1e-6)
+    assert sorted({name.split(".")[0] for name in model.state_dict()}) == ["backbone", "fc"]
+
+
+def test_it_is_built_from_a_config():
+    config = {"type": "ImageClassifier", "num_classes": 3, "backbone": {"type": "EANResNet", "depth": 18, "scheme": "none"}}
+    model = MODELS.build(config)
+    assert model.fc.weight.shape == (3, 512)
+    assert config["backbone"] == {"type": "EANResNet", "depth": 18, "scheme": "none"}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_cross_entropy_and_reaches_every_parameter(images, smoothing):
+    model = classifier(label_smoothing=smoothing).train()
+    loss = model(images, LABELS, mode="loss")["loss"]
+    logs = model(images).log_softmax(1)
+    own = -logs.gather(1, LABELS[:, None]).mean()
+    assert torch.allclose(loss, (1 - smoothing) * own - smoothing * logs.mean(), atol=1e-4)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_loss_under_bf16_autocast_is_computed_in_fp32(images):
+    model = classifier()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images).dtype == torch.bfloat16
+        assert model(images, LABELS, mode="loss")["loss"].dtype == torch.float32
+
+
+def test_predictions_come_one_an_image_with_label_and_rank(images):
+    model = classifier().eval()
+    with torch.no_grad():
+        logits, found = model(images), model(images, LABELS, mode="predict")
+    for row, label, prediction in zip(logits, LABELS.tolist(), found, strict=True):
+        order = row.argsort(descending=True).tolist()
+        assert prediction == {"prediction": order[0], "label": label, "rank": order.index(label)}
+
+
+@pytest.mark.parametrize("mode", ["loss", "predict"])
+def test_modes_that_need_labels_say_so(images, mode):
+    with pytest.raises(ValueError, match=f"mode='{mode}' needs labels"):
+        classifier()(images, mode=mode)
+
+
+def test_an_unknown_mode_is_refused(images):
+    with pytest.raises(ValueError, match=r"unknown mode 'predicted'; did you mean 'predict'"):
+        classifier()(images, LABELS, mode="predicted")
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_order_is_the_same_all_the_way_and_changes_no_result(images, channels_last):
+    model = classifier(channels_last=channels_last).eval()
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    assert model.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=order)
+    assert model.prepare(images).is_contiguous(memory_format=order)
+    with torch.no_grad():
+        assert model.backbone(model.prepare(images))[-1].is_contiguous(memory_format=order)
+        assert torch.allclose(model(images), classifier(channels_last=not channels_last).eval()(images), atol=1e-5)
+
+
+def test_fewer_than_two_classes_are_refused():
+    with pytest.raises(ValueError, match="num_classes is at least 2, got 1"):
+        classifier(num_classes=1)
+
+
+def test_a_backbone_that_is_built_already_is_taken_as_it_is():
+    backbone = EANResNetCIFAR(20, scheme="none")
+    model = ImageClassifier(backbone, 10)
+    assert model.backbone is backbone
+    assert isinstance(model.fc, nn.Linear)
+    assert model.fc.in_features == 64
+
+
+# ---------------------------------------------------------------- the metric
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "rank"),
+    [
+        ([3.0, 2.0, 1.0], 0, 0),
+        ([3.0, 2.0, 1.0], 1, 1),
+        ([3.0, 2.0, 1.0], 2, 2),
+        ([2.0, 2.0, 1.0], 0, 1),  # a tie is not right
+        ([1.0, 1.0, 1.0], 2, 2),
+        ([NAN, NAN, NAN], 0, 2),
+        ([NAN, 2.0, 1.0], 1, 1),  # nor is a label beside a NaN
+        ([float("-inf"), 0.0, 0.0], 0, 2),
+    ],
+)
+def test_the_rank_counts_classes_scored_at_least_as_high(logits, label, rank):
+    assert label_ranks(torch.tensor([logits]), torch.tensor([label])).tolist() == [rank]
+
+
+def test_topk_is_the_share_of_labels_among_the_k_best():
+    metric = TopK((1, 2, 5))
+    metric.process(None, [{"rank": rank} for rank in (0, 1, 4)])
+    metric.process(None, [{"rank": 0}])
+    assert metric.evaluate(4) == {"accuracy/top1": 50.0, "accuracy/top2": 75.0, "accuracy/top5": 100.0}
+
+
+def test_topk_cuts_off_the_repetitions_that_fill_up_an_epoch():
+    metric = METRICS.build({"type": "TopK"})
+    metric.process(None, [{"rank": rank} for rank in (0, 0, 1, 1)])
+    assert metric.evaluate(2) == {"accuracy/top1": 100.0}

@@ -1,0 +1,156 @@
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tasks.cli import COMMANDS, main
+
+EAN = Path(sys.executable).with_name("ean")
+
+
+def process(*words, **environment):
+    return subprocess.run(
+        [EAN, *words], capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120
+    )
+
+
+def run(capsys, *words):
+    """Exit status and what was printed, of a command run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+# ---------------------------------------------------------------- the overview
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"], []])
+def test_help_lists_every_command_with_its_line(capsys, words):
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    for name, text, _ in COMMANDS:
+        assert re.search(rf"^  {name} +{re.escape(text)}$", out, re.MULTILINE)
+    assert "EAN_DATA" in out
+    assert "EAN_TRACEBACK" in out
+
+
+@pytest.mark.parametrize("word", ["--help", "--version", "trian"])
+def test_help_version_and_suggestions_import_nothing_heavy(word):
+    done = process(word, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "tasks" in imported
+    assert not imported & {"torch", "numpy", "mmengine", "typer", "rich", "click", "ean_core", "zoo"}
+
+
+def test_the_version_is_the_distributions(capsys):
+    for word in ("--version", "-V"):
+        assert run(capsys, word) == (0, f"ean-zoo {version('ean-zoo')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trian", "ean: no command 'trian'; did you mean `ean train`? `ean --help` lists them."),
+        ("Search", "ean: no command 'Search'; did you mean `ean search`? `ean --help` lists them."),
+        ("frobnicate", "ean: no command 'frobnicate'. `ean --help` lists them."),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_nearest(capsys, word, message):
+    assert run(capsys, word)[0] == message
+
+
+# ---------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize(("name", "target"), [(name, target) for name, _, target in COMMANDS])
+def test_a_command_is_a_documented_function_and_has_help_of_its_own(capsys, name, target):
+    module, function = target.split(":")
+    found = getattr(import_module(module), function)
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert f"ean {name}" in out
+    assert inspect.getdoc(found).splitlines()[0].split(".")[0] in " ".join(out.split())
+
+
+def test_names_are_unique_and_lines_short():
+    names, texts, _ = zip(*COMMANDS, strict=True)
+    assert len(set(names)) == len(names)
+    assert all(len(text) <= 65 and not text.endswith(".") for text in texts)
+
+
+def test_configs_are_listed(capsys):
+    code, out, _ = run(capsys, "configs")
+    assert code == 0
+    assert "search/search_resnet20_se_digits" in out.splitlines()
+
+
+def test_time_measures_the_three_variants_and_takes_several_options_after_one_flag(capsys, tmp_path):
+    options = ["model.backbone.scheme=010-010-001", "model.backbone.attention=DIA"]
+    words = ["time", "resnet20_se_digits", "--cfg-options", *options, "--batch", "2", "--size", "8", "--rounds", "2"]
+    code, out, _ = run(capsys, *words, "--threads", "1", "--out", str(tmp_path / "timing.json"))
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    schemes = {"vanilla": "000-000-000", "Share-full": "111-111-111", "EAN": "010-010-001"}
+    assert {row[0]: row[-1] for row in rows} == schemes
+    record = json.loads((tmp_path / "timing.json").read_text())
+    assert (record["kind"], record["batch"], record["size"], record["channels"]) == ("timing", 2, 8, 1)
+    assert list(record["networks"]) == list(schemes)
+    assert record["networks"]["vanilla"]["increment"] == 0
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "resnet20_se_digit"], r"ean train: unknown config 'resnet20_se_digit'; did you mean"),
+        (["train", "nowhere/mine.py"], r"ean train: no config at nowhere/mine.py$"),
+        (["train", "resnet20_se_digits", "--cfg-options", "seed"], r".*unexpected extra argument"),
+        (["test", "resnet20_se_digits", "missing.pth"], r"ean test: no checkpoint at missing.pth$"),
+        (["search", "resnet20_se_digits"], r"ean search: resnet20_se_digits has no `search` section; for example"),
+        (["search", "search_resnet20_se_digits"], r"ean search: no supernet in work_dirs/supernet_resnet20_se_digits;"),
+        (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: backbones are written as safetensors, got"),
+        (
+            ["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheem=full"],
+            r"ean time: .*unexpected keyword argument 'scheem'$",
+        ),
+        (["time", "resnet20_se_digits", "--cfg-options", "model.type=Classifier"], r"ean time: .*Classifier"),
+        (["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheme=[1"], r"ean time: --cfg-options: Imbal"),
+        (["time", "resnet20_se_digits", "resnet20_se_cifar100"], r"ean time: these configs take different images"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EAN_TRACEBACK", raising=False)
+    code, _, err = run(capsys, *words)
+    if code == 2:  # typer's own, for what it cannot parse
+        assert re.search(message, " ".join(err.split()))
+    else:
+        assert re.match(message, code)
+        assert "\n" not in code.strip()
+
+
+def test_a_ledger_that_is_there_is_not_overwritten(capsys, tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("")
+    words = ["search", "search_resnet20_se_digits", "--supernet", "x.pth", "--work-dir", str(tmp_path)]
+    assert "ledger.jsonl exists; add --resume to go on with it, or --work-dir to start elsewhere" in run(capsys, *words)[0]
+
+
+def test_a_process_that_fails_prints_one_line_and_on_demand_where_it_came_from():
+    plain = process("train", "resnet20_se_digit", EAN_TRACEBACK="")
+    assert plain.returncode == 1
+    assert plain.stdout == ""
+    assert re.fullmatch(r"ean train: unknown config .*\n", plain.stderr)
+    traced = process("train", "resnet20_se_digit", EAN_TRACEBACK="1")
+    assert traced.returncode == 1
+    assert "Traceback (most recent call last)" in traced.stderr
+    assert "ValueError: unknown config 'resnet20_se_digit'" in traced.stderr

@@ -1,0 +1,81 @@
+import json
+import sys
+from datetime import datetime, timezone
+
+import pytest
+import torch
+
+from ean_core.record import command, environment, read_record, write_record, write_text
+
+
+def test_a_record_holds_its_fields_first_then_command_time_and_environment(tmp_path):
+    path = write_record(tmp_path / "new" / "record.json", kind="test", metrics={"accuracy/top1": 70.5}, none=None)
+    record = read_record(path)
+    assert list(record) == ["kind", "metrics", "none", "command", "finished", "environment"]
+    assert (record["kind"], record["metrics"], record["none"]) == ("test", {"accuracy/top1": 70.5}, None)
+    assert record["command"] == command()
+    assert record["environment"] == environment()
+    assert abs((datetime.now(timezone.utc) - datetime.fromisoformat(record["finished"])).total_seconds()) < 60
+
+
+def test_the_environment_says_versions_and_hardware_in_plain_values():
+    found = environment()
+    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in found["packages"]["torch"]
+    assert set(found["packages"]) == {"torch", "torchvision", "mmengine", "numpy"}
+    assert found["threads"] == torch.get_num_threads()
+    assert found["cpu"]
+    assert len(found["gpus"]) == torch.cuda.device_count()
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/venv/bin/ean", "train", "a b.py"], "ean train 'a b.py'"),
+        (["/repo/tasks/cli.py", "time", "x"], "ean time x"),
+        (["/repo/benchmarks/speed.py", "--n=3"], "speed.py --n=3"),
+        (["/venv/bin/ean"], "ean"),
+    ],
+)
+def test_the_command_is_what_one_would_type(monkeypatch, argv, expected):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert command() == expected
+
+
+def test_a_record_replaces_the_one_before_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, kind="a")
+    write_record(path, kind="b")
+    assert read_record(path)["kind"] == "b"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = write_record(tmp_path / "record.json", kind="a")
+    with pytest.raises(TypeError):
+        write_record(path, kind=tmp_path)
+    assert read_record(path)["kind"] == "a"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_in_place_only_when_whole(tmp_path):
+    path = tmp_path / "table.md"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not a run record"), ("{}", "has no 'environment'"), ("[1]", "has no 'environment'"), ("", "is not")],
+)
+def test_what_is_no_record_is_refused_by_name(tmp_path, text, message):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"x\.json.*{message}"):
+        read_record(tmp_path / "x.json")
+
+
+def test_a_missing_record_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_record(tmp_path / "x.json")
