@@ -143,7 +143,7 @@ def _plain_weights(source: object) -> Iterator[None]:
     except Exception as error:  # a damaged pickle fails in a dozen ways
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(
-            f"{source} cannot be read as plain weights: it is damaged, not a PyTorch file, or needs code to be executed "
+            f"{source} cannot be read as plain weights: it is damaged, no PyTorch file, or needs code to be executed "
             f"({reason.splitlines()[0].partition('. Please')[0]})"
         ) from error
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbone import EANResNet
+from .errors import unknown_name
 
 
 @MODELS.register_module()
@@ -103,6 +104,8 @@ class ImageClassifier(BaseModel):
                 image: ``prediction``, ``label``, and ``rank``, the number of classes scored at least as high as the
                 label's.
         """
+        if mode not in ("tensor", "loss", "predict"):
+            raise unknown_name("mode", mode, ("tensor", "loss", "predict"))
         logits = self.head(self.backbone(self.prepare(inputs))[-1])
         if mode == "tensor":
             return logits

@@ -1,10 +1,6 @@
-# CIFAR-100: the supernet trains without the validation images, on which schemes are compared.
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=0,
-    dataset=dict(type='CIFAR100', split='train', pad=4, flip=True),
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='as_batch'))
+_base_ = './cifar100.py'
+# For supernet and search: the supernet trains without the 100 images a class on which schemes are compared (Section 5.1).
+train_dataloader = dict(dataset=dict(split='train'))
 val_dataloader = dict(
     batch_size=500,
     num_workers=0,
@@ -13,11 +9,3 @@ val_dataloader = dict(
     collate_fn=dict(type='as_batch'))
 val_evaluator = dict(type='TopK', topk=(1, 5))
 val_cfg = dict(type='ValLoop')
-test_dataloader = dict(
-    batch_size=500,
-    num_workers=0,
-    dataset=dict(type='CIFAR100', split='test'),
-    sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='as_batch'))
-test_evaluator = dict(type='TopK', topk=(1, 5))
-test_cfg = dict(type='TestLoop')
