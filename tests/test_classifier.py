@@ -62,7 +62,11 @@ def test_it_is_a_backbone_pooling_and_a_linear_layer(images):
 
 
 def test_it_is_built_from_a_config():
-    config = {"type": "ImageClassifier", "num_classes": 3, "backbone": {"type": "EANResNet", "depth": 18, "scheme": "none"}}
+    config = {
+        "type": "ImageClassifier",
+        "num_classes": 3,
+        "backbone": {"type": "EANResNet", "depth": 18, "scheme": "none"},
+    }
     model = MODELS.build(config)
     assert model.fc.weight.shape == (3, 512)
     assert config["backbone"] == {"type": "EANResNet", "depth": 18, "scheme": "none"}
@@ -79,11 +83,12 @@ def test_the_loss_is_cross_entropy_and_reaches_every_parameter(images, smoothing
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_loss_under_bf16_autocast_is_computed_in_fp32(images):
+def test_the_loss_of_bf16_logits_is_computed_in_fp32(images):
     model = classifier()
     with torch.autocast("cpu", torch.bfloat16):
         assert model(images).dtype == torch.bfloat16
         assert model(images, LABELS, mode="loss")["loss"].dtype == torch.float32
+    assert model.bfloat16()(images.bfloat16(), LABELS, mode="loss")["loss"].dtype == torch.float32
 
 
 def test_predictions_come_one_an_image_with_label_and_rank(images):

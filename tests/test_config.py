@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    FUNCTIONS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    PARAM_SCHEDULERS,
+)
 
 from ean_core.config import config_root, find_config, list_configs, load_config, packaged_configs
 from ean_core.search import Reward, build_strategy
@@ -142,8 +151,12 @@ def test_a_config_without_training_loads(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet20_se_digits", "resnet20_se_digits.py", "classification/resnet20_se_digits"]
-    + ["classification/resnet20_se_digits.py"],
+    [
+        "resnet20_se_digits",
+        "resnet20_se_digits.py",
+        "classification/resnet20_se_digits",
+        "classification/resnet20_se_digits.py",
+    ],
 )
 def test_a_packaged_config_is_found_by_name_and_by_folder_and_name(name):
     assert find_config(name) == config_root() / "classification" / "resnet20_se_digits.py"
@@ -227,7 +240,10 @@ def test_several_options_override_and_the_rest_stays():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.backbone.scheme", r"takes KEY=VALUE, got 'model.backbone.scheme'; for example model.backbone.scheme=full"),
+        (
+            "model.backbone.scheme",
+            r"takes KEY=VALUE, got 'model.backbone.scheme'; for example model.backbone.scheme=full",
+        ),
         ("test_evaluator.topk=[1,5", r"--cfg-options: Imbalanced brackets exist in \[1,5"),
     ],
 )

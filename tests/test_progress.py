@@ -1,6 +1,6 @@
 import os
-import subprocess
 import sys
+from threading import Thread
 
 import pytest
 
@@ -41,7 +41,11 @@ def test_without_a_terminal_there_is_a_line_every_15_seconds_and_one_at_the_end(
 
 def test_slow_steps_have_a_line_each(clock, capsys):
     steps(clock, total=3, seconds=60)
-    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == [" 120 s left", " 60 s left", " 0 s left"]
+    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == [
+        " 120 s left",
+        " 60 s left",
+        " 0 s left",
+    ]
 
 
 def test_the_estimate_of_a_resumed_task_counts_only_its_own_steps(clock, capsys):
@@ -60,26 +64,31 @@ def test_an_error_inside_is_passed_on(clock):
         raise KeyError
 
 
-def test_on_a_terminal_there_is_a_bar_with_count_estimate_and_note():
-    code = (
-        "from ean_core.progress import Progress\n"
-        "with Progress('search', 3, done=1) as progress:\n"
-        "    progress.advance('first')\n    progress.advance('best 71.20')\n"
-    )
+def test_on_a_terminal_there_is_a_bar_with_count_estimate_and_note(monkeypatch):
     ours, theirs = os.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        done = subprocess.run([sys.executable, "-c", code], stdout=theirs, env=environment, check=False)
-        os.close(theirs)
-        shown = b""
+    shown = b""
+
+    def read():
+        nonlocal shown
         try:
-            while chunk := terminal.read(4096):
+            while chunk := os.read(ours, 4096):
                 shown += chunk
         except OSError:  # how Linux says that the other side is closed
             pass
-    assert done.returncode == 0
+
+    reader = Thread(target=read)
+    reader.start()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+        with Progress("search", 3, done=1) as made:
+            made.advance("first")
+            made.advance("best 71.20")
+        monkeypatch.undo()
+    reader.join(timeout=10)
+    os.close(ours)
     text = shown.decode()
-    assert "━" in text
-    assert "3/3" in text
-    assert "best 71.20" in text
+    for expected in ("search", "━", "3/3", "0:00:00", "best 71.20"):
+        assert expected in text
     assert "s left" not in text

@@ -1,13 +1,14 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ean_core.data import SPLITS, split_indices
 from ean_core.data.split import check_split
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 4), st.integers(1, 5))
 def test_validation_is_the_first_images_of_each_class_and_training_the_rest(data, val_per_class, classes):
     labels = [label for label in range(classes) for _ in range(val_per_class + data.draw(st.integers(1, 5)))]
@@ -60,6 +61,8 @@ def test_the_test_images_are_no_part_of_the_training_images():
 
 
 def test_an_unknown_split_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown split 'vall'; did you mean 'val'.*'test', 'train', 'trainval', 'val'"):
+    with pytest.raises(
+        ValueError, match=r"unknown split 'vall'; did you mean 'val'.*'test', 'train', 'trainval', 'val'"
+    ):
         check_split("vall")
     assert [check_split(split) for split in SPLITS] == [None] * 4

@@ -1,0 +1,114 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from ean_core.inference import Timing, time_networks
+
+INPUTS = torch.zeros(2, 3, 4, 4)
+
+
+class Lab:
+    """A clock, and networks that take known times on it and note when they run."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.calls = []
+
+    def clock(self):
+        return self.now
+
+    def network(self, name, seconds):
+        times = itertools.cycle(seconds if isinstance(seconds, list) else [seconds])
+
+        def run(inputs):
+            assert inputs is INPUTS
+            self.calls.append(name)
+            self.now += next(times)
+
+        return run
+
+
+def measure(seconds, **options):
+    """Timings of networks that take the seconds given, and the order in which they ran."""
+    lab = Lab()
+    networks = {name: lab.network(name, each) for name, each in seconds.items()}
+    options = {"baseline": next(iter(networks)), "warmup": 0, **options}
+    return time_networks(networks, INPUTS, clock=lab.clock, **options), lab.calls
+
+
+def test_medians_and_increments_are_those_of_the_clock():
+    timings, _ = measure({"vanilla": 2.0, "full": 3.0, "ean": 2.5}, rounds=4)
+    assert [(t.name, t.median, t.increment) for t in timings.values()] == [
+        ("vanilla", 2.0, 0.0),
+        ("full", 3.0, 0.5),
+        ("ean", 2.5, 0.25),
+    ]
+
+
+def test_an_increment_compares_times_of_one_round_not_of_medians():
+    # The machine slows down fourfold, and the increment of each round stays 25 %.
+    drift = [1.0, 2.0, 3.0, 4.0]
+    timings, _ = measure({"vanilla": drift, "ean": [1.25 * t for t in drift]}, rounds=4)
+    assert timings["ean"].seconds == (1.25, 2.5, 3.75, 5.0)
+    assert timings["ean"].increments == (0.25,) * 4
+    mixed, _ = measure({"vanilla": [1.0, 4.0, 2.0], "ean": [3.0, 4.0, 2.0]}, rounds=3)
+    assert mixed["ean"].increments == (2.0, 0.0, 0.0)
+    assert mixed["ean"].increment == 0.0
+    assert mixed["ean"].median / mixed["vanilla"].median - 1 == 0.5
+
+
+def test_the_baseline_is_the_network_named():
+    timings, _ = measure({"full": 3.0, "vanilla": 2.0}, rounds=2, baseline="vanilla")
+    assert timings["full"].increment == 0.5
+    assert timings["vanilla"].increments == (0.0, 0.0)
+
+
+def test_a_faster_network_has_a_negative_increment():
+    timings, _ = measure({"vanilla": 2.0, "folded": 1.5}, rounds=2)
+    assert timings["folded"].increment == -0.25
+
+
+def test_quartiles_are_inclusive():
+    timing = Timing("ean", (5.0, 1.0, 2.0, 4.0, 3.0), (0.5, 0.1, 0.2, 0.4, 0.3))
+    assert (timing.median, timing.increment) == (3.0, 0.3)
+    assert timing.spread(timing.seconds) == (2.0, 4.0)
+    assert timing.to_dict() == {
+        "median_s": 3.0,
+        "quartiles_s": (2.0, 4.0),
+        "increment": 0.3,
+        "increment_quartiles": pytest.approx((0.2, 0.4)),
+    }
+
+
+def test_rounds_interleave_the_networks_and_each_starts_with_the_next():
+    _, calls = measure({"a": 1.0, "b": 1.0, "c": 1.0}, rounds=4)
+    assert "".join(calls) == "abcbcacababc"
+
+
+def test_warm_up_rounds_come_first_and_are_not_counted():
+    timings, calls = measure({"a": [9.0, 9.0, 1.0, 2.0, 3.0], "b": [7.0, 7.0, 1.0, 2.0, 3.0]}, rounds=3, warmup=2)
+    assert "".join(calls) == "abba" + "abbaab"
+    assert timings["a"].seconds == timings["b"].seconds == (1.0, 2.0, 3.0)
+
+
+def test_networks_run_in_inference_mode():
+    seen = []
+    network = nn.Conv2d(3, 2, 3)
+    network.register_forward_hook(lambda *_: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled())))
+    timings = time_networks({"vanilla": network}, INPUTS, baseline="vanilla", rounds=2, warmup=1)
+    assert seen == [(True, False)] * 3
+    assert all(seconds > 0 for seconds in timings["vanilla"].seconds)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_a_missing_baseline_is_answered_with_the_networks_there_are():
+    with pytest.raises(ValueError, match="'vanila' is not among the networks: vanilla, full"):
+        measure({"vanilla": 1.0, "full": 1.0}, rounds=2, baseline="vanila")
+
+
+@pytest.mark.parametrize("options", [{"rounds": 1}, {"rounds": 2, "warmup": -1}])
+def test_too_few_rounds_are_refused(options):
+    with pytest.raises(ValueError, match="needs at least 2 rounds and no negative warm-up"):
+        measure({"vanilla": 1.0}, **options)

@@ -1,0 +1,73 @@
+import pytest
+
+from ean_core import ConnectionScheme
+from ean_core.report import NetworkRow, markdown_table, print_table
+
+VANILLA = NetworkRow("vanilla", ConnectionScheme.parse("00-00"), 1727284, 74.1, 0.01234, 0.0, (-0.012, 0.013))
+EAN = NetworkRow("EAN", ConnectionScheme.parse("10-01"), 1738512, 75.256, 0.0131, 0.103, (0.0995, 0.1204))
+LONG = "001100000001010111-011100001000010111-101000100110000000"
+
+
+def test_every_value_has_its_column_and_unit():
+    assert EAN.cells() == {
+        "network": "EAN",
+        "parameters": "1,738,512",
+        "accuracy (%)": "75.26",
+        "latency (ms)": "13.10",
+        "increment (%)": "+10.3 (+10.0 to +12.0)",
+        "scheme": "10-01",
+    }
+
+
+def test_what_is_unknown_has_no_cell_and_zero_is_known():
+    assert list(NetworkRow("EAN", EAN.scheme, 1).cells()) == ["network", "parameters", "scheme"]
+    zero = NetworkRow("worst", EAN.scheme, 0, 0.0, 0.0, 0.0).cells()
+    assert (zero["accuracy (%)"], zero["latency (ms)"], zero["increment (%)"]) == ("0.00", "0.00", "+0.0")
+    assert NetworkRow("EAN", EAN.scheme, 1, increment=-0.05).cells()["increment (%)"] == "-5.0"
+
+
+def test_markdown_has_a_line_a_network():
+    assert markdown_table([VANILLA, EAN]).splitlines() == [
+        "| network | parameters | accuracy (%) | latency (ms) | increment (%) | scheme |",
+        "|---|---|---|---|---|---|",
+        "| vanilla | 1,727,284 | 74.10 | 12.34 | +0.0 (-1.2 to +1.3) | 00-00 |",
+        "| EAN | 1,738,512 | 75.26 | 13.10 | +10.3 (+10.0 to +12.0) | 10-01 |",
+    ]
+
+
+def sparse():
+    return [NetworkRow("vanilla", VANILLA.scheme, 10, seconds=0.001), NetworkRow("EAN", EAN.scheme, 11, accuracy=75.0)]
+
+
+def test_rows_that_know_different_things_keep_their_columns():
+    assert markdown_table(sparse()).splitlines() == [
+        "| network | parameters | accuracy (%) | latency (ms) | scheme |",
+        "|---|---|---|---|---|",
+        "| vanilla | 10 |  | 1.00 | 00-00 |",
+        "| EAN | 11 | 75.00 |  | 10-01 |",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def cells(line):
+    return [cell.strip() for cell in line.replace("┃", "│").strip("│").split("│")]
+
+
+def test_the_terminal_shows_the_same_cells(capsys):
+    print_table(sparse(), title="inference, batch 50")
+    title, _, head, _, *rows, _ = capsys.readouterr().out.splitlines()
+    assert title.strip() == "inference, batch 50"
+    assert cells(head) == ["network", "parameters", "accuracy (%)", "latency (ms)", "scheme"]
+    assert [cells(row) for row in rows] == [["vanilla", "10", "", "1.00", "00-00"], ["EAN", "11", "75.00", "", "10-01"]]
+
+
+@pytest.mark.parametrize("columns", ["20", "400"])
+def test_a_long_scheme_is_neither_cut_nor_broken(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table([NetworkRow("EAN", ConnectionScheme.parse(LONG), 1946132, 75.0, 0.1, 0.9, (0.8, 1.0))], title="t")
+    assert LONG in capsys.readouterr().out
