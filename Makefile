@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint install headless clean
 
 demo: install
 	$(BIN)/ean quickstart --resume
@@ -30,7 +30,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) headless
 	touch $@
+
+# mmengine imports OpenCV, whose usual build needs libraries of a desktop; where these are missing, the other one.
+headless:
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	$(BIN)/python -m pip install --quiet opencv-python-headless
 
 clean:
 	rm -rf $(VENV) quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

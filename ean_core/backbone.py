@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention, State, attention_class
-from .checkpoint import load_weights
+from .checkpoint import PretrainedOrRaise
 from .errors import unknown_name
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
 from .recorded import RECORDED, RecordedScheme
@@ -29,7 +29,7 @@ from .scheme import ConnectionScheme
 
 
 @MODELS.register_module()
-class EANResNet(BaseModule):
+class EANResNet(PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
 
     Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``, at 1/4, 1/8, 1/16
@@ -272,19 +272,6 @@ class EANResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-    def init_weights(self) -> None:
-        """Apply ``init_cfg``. The constructor has initialised the network already."""
-        configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else list(self.init_cfg or [])
-        pretrained = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
-        whole = self.init_cfg
-        self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
-        try:
-            super().init_weights()
-        finally:
-            self.init_cfg = whole
-        for cfg in pretrained:
-            load_weights(self, cfg["checkpoint"], cfg.get("prefix"))
 
     # ---------------------------------------------------------------- building it
 

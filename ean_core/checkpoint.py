@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -91,6 +93,28 @@ def load_weights(
         print_log(f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}", logger="current")
     if state.keys() - own.keys():
         print_log(f"{source}: not in {kind}, ignored: {_heads(state.keys() - own.keys(), depth=2)}", logger="current")
+
+
+class PretrainedOrRaise:
+    """For modules in front of mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` raises where no key matches.
+
+    mmengine loads nothing then and says so in a log line.
+    """
+
+    init_cfg: Any
+
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``: pretrained weights last, by :func:`load_weights`."""
+        whole = self.init_cfg
+        configs = [whole] if isinstance(whole, Mapping) else list(whole or [])
+        pretrained = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
+        try:
+            super().init_weights()  # type: ignore[misc]
+        finally:
+            self.init_cfg = whole
+        for cfg in pretrained:
+            load_weights(self, cfg["checkpoint"], cfg.get("prefix"))  # type: ignore[arg-type]
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

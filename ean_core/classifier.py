@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbone import EANResNet
+from .checkpoint import PretrainedOrRaise
 from .errors import unknown_name
 
 
@@ -30,7 +31,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
+        super().__init__(non_blocking=True)
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ValueError(f"mean and std need one value a channel, std above 0; got mean={mean}, std={std}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
@@ -44,7 +45,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(BaseModel):
+class ImageClassifier(PretrainedOrRaise, BaseModel):
     """A backbone with global average pooling and one linear layer on its last feature map.
 
     Args:

@@ -68,13 +68,16 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
 
 
 def _fit_schedules(config: Config) -> None:
-    """Give schedules that span the training its number of epochs, so that it is said once, in ``train_cfg``."""
+    """Give schedules what other entries say already: their length, of ``train_cfg``, and one-cycle its top, the
+    optimiser's learning rate."""
     epochs = (config.get("train_cfg") or {}).get("max_epochs")
     schedules = config.get("param_scheduler") or []
     for schedule in [schedules] if isinstance(schedules, dict) else schedules:
         length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}.get(schedule["type"])
         if epochs and length and schedule.get(length) is None:
             schedule[length] = epochs - schedule.get("begin", 0)
+        if schedule["type"] == "OneCycleLR":
+            schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)
 
 
 def list_configs() -> None:

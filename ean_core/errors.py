@@ -1,9 +1,13 @@
-"""What every room says when a name is not known."""
+"""Errors that several rooms raise."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class InUseError(OSError):
+    """Another process works on the same files."""
 
 
 def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueError:

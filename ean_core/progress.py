@@ -50,15 +50,23 @@ class Progress:
             self._bar.start()
         return self
 
-    def advance(self, note: str = "") -> None:
-        """One more step is done; ``note`` says something of the moment, such as a loss."""
+    def advance(self, note: str = "", replayed: bool = False) -> None:
+        """One more step is done.
+
+        Args:
+            note: says something of the moment, such as a loss.
+            replayed: the step was only read from a record, and says nothing of how long the next one takes.
+        """
         self.done += 1
+        if replayed:
+            self._begun_with = self.done
+            self._start = time.monotonic()
         if self._bar:
             self._bar.update(self._task, advance=1, note=note)
             return
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S or self.done == self.total:
-            left = (now - self._start) / (self.done - self._begun_with) * (self.total - self.done)
+            left = (now - self._start) / max(1, self.done - self._begun_with) * (self.total - self.done)
             parts = [f"{self.description}: {self.done}/{self.total}", f"{left:.0f} s left", note]
             print(", ".join(part for part in parts if part), flush=True)
             self._last_line = now

@@ -16,16 +16,15 @@ from torch import nn
 
 from .checkpoint import load_weights
 from .config import load_config
-from .inference.command import DEFAULT_SIZE
-from .inference.timing import time_networks
-from .record import read_record, write_record, write_text
+from .inference.command import record_timing
+from .options import Amp, CfgOptions, Resume, resumable, use_bf16
+from .record import read_record, write_text
 from .report.figures import trade_figure
 from .report.table import NetworkRow, markdown_table, print_table
 from .runner import latest_checkpoint
 from .scheme import ConnectionScheme
 from .search.command import run_search
-from .supernet import find_backbone
-from .training import CfgOptions, run_test, run_training
+from .training import check_same_run, run_test, run_training
 
 
 class Dataset(str, Enum):
@@ -40,19 +39,16 @@ def quickstart(
         Dataset.digits
     ),
     work_dir: Annotated[Path | None, typer.Option(help="Folder of everything, quickstart/DATASET by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted quickstart.")] = False,
-    amp: Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast.")] = False,
+    resume: Resume = False,
+    amp: Amp = False,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Supernet, search, vanilla / Share-full / EAN and timing on a small data set, ending in one table."""
     folder = work_dir or Path("quickstart") / dataset.value
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
-    try:
+    with resumable(folder):
         rows = run_quickstart(dataset.value, folder, amp=amp, options=cfg_options or [])
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
-        raise typer.Exit(130) from None
     print_table(rows, title=_title(dataset.value, folder))
     typer.echo(f"figure, ledger and records: {folder}")
 
@@ -75,7 +71,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         cfg.log_level = "ERROR"  # progress is what one wants to see here
         cfg.default_hooks.progress.always = True
         if amp:
-            cfg.optim_wrapper.type = "Bf16OptimWrapper"
+            use_bf16(cfg)
         return cfg
 
     _say("1/4", "supernet: a random connection scheme in every iteration")
@@ -101,29 +97,11 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         networks[name] = _loaded(cfg, checkpoint)
 
     _say("4/4", "timing, batch 50")
-    backbone = find_backbone(networks["EAN"])
-    size = 8 if dataset == "digits" else DEFAULT_SIZE[backbone.family]
-    inputs = torch.randn(50, backbone.in_channels, size, size, device=get_device())
-    timings = time_networks(networks, inputs, baseline="vanilla", rounds=100)
-    write_record(
-        folder / "timing.json",
-        kind="timing",
-        batch=50,
-        size=size,
-        device=str(inputs.device),
-        networks={name: timing.to_dict() for name, timing in timings.items()},
-    )
+    size = 8 if dataset == "digits" else None
+    timing = record_timing(folder / "timing.json", networks, batch=50, size=size, rounds=100)
     rows = [
-        NetworkRow(
-            name=name,
-            scheme=find_backbone(network).scheme,
-            parameters=tests[name]["parameters"],
-            accuracy=tests[name]["metrics"]["accuracy/top1"],
-            seconds=timings[name].median,
-            increment=timings[name].increment,
-            increment_quartiles=timings[name].spread(timings[name].increments),
-        )
-        for name, network in networks.items()
+        NetworkRow.of_record(name, measured, tests[name]["metrics"]["accuracy/top1"])
+        for name, measured in timing["networks"].items()
     ]
     write_text(folder / "table.md", markdown_table(rows) + "\n")
     trade_figure(rows, _title(dataset, folder), folder / "figure.png")
@@ -132,11 +110,11 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
 
 def _trained(config: Config, folder: Path) -> Path:
     """The last checkpoint of a run that is finished, after finishing it where it is not."""
-    if (folder / "record.json").exists():
-        final = latest_checkpoint(folder)
-        if final is not None:
-            return final
-    return run_training(config, folder, resume=True)
+    final = latest_checkpoint(folder)
+    if final is None or not (folder / "record.json").exists():
+        return run_training(config, folder, resume=True)
+    check_same_run(read_record(folder / "record.json")["settings"], config, folder)
+    return final
 
 
 def _loaded(config: Config, checkpoint: Path) -> nn.Module:

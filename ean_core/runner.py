@@ -71,7 +71,9 @@ class PlainCheckpointHook(Hook):
     priority = "LOWEST"
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        checkpoint["message_hub"]["log_scalars"] = {}
+        hub = checkpoint["message_hub"]
+        hub["log_scalars"] = {}
+        hub["resumed_keys"] = {key: kept for key, kept in hub["resumed_keys"].items() if key in hub["runtime_info"]}
         for part in ("message_hub", "meta", "param_schedulers"):
             if part in checkpoint:
                 checkpoint[part] = _plain(checkpoint[part])
@@ -92,38 +94,48 @@ def _plain(value: Any) -> Any:
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Times the epochs, prints training throughput, and writes ``record.json`` at the end of training.
+    """Times the epochs, logs training throughput, and writes ``record.json`` at the end of training.
 
     The times of epochs before a resume come out of the checkpoint.
     """
 
     KEY = "epoch_seconds"
 
+    def before_train(self, runner: Runner) -> None:
+        self._validation: dict[str, float] | None = None
+        self._trained = False
+
     def before_train_epoch(self, runner: Runner) -> None:
         self._start = time.perf_counter()
 
     def after_train_epoch(self, runner: Runner) -> None:
+        self._trained = True
         seconds = time.perf_counter() - self._start
         runner.message_hub.update_info(self.KEY, [*self._epochs(runner), seconds])
         images = len(runner.train_dataloader.dataset)
         runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: {images / seconds:.0f} images/s")
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._validation = {name: float(value) for name, value in (metrics or {}).items()}
+
     @master_only
     def after_train(self, runner: Runner) -> None:
+        path = Path(runner.work_dir) / "record.json"
+        if not self._trained and path.exists():
+            return  # resumed after its end: the record is there
         seconds = self._epochs(runner)
         images = len(runner.train_dataloader.dataset)
-        last = runner.message_hub.log_scalars.get("val/accuracy/top1")
         write_record(
-            Path(runner.work_dir) / "record.json",
+            path,
             kind="training",
             config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
             seed=runner.seed,
             world_size=runner.world_size,
             epochs=runner.epoch,
             seconds=sum(seconds),
-            images_per_second=images / statistics.median(seconds) if seconds else None,
-            val_top1=None if last is None else last.current(),
-            settings=runner.cfg.to_dict() if hasattr(runner.cfg, "to_dict") else dict(runner.cfg),
+            images_per_second=images / statistics.median(seconds),
+            validation=self._validation,
+            settings=runner.cfg.to_dict(),
         )
 
     def _epochs(self, runner: Runner) -> list[float]:
@@ -146,18 +158,31 @@ class ProgressHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        if self.always or sys.stdout.isatty():
-            for handler in runner.logger.handlers:
-                if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                    handler.setLevel(max(handler.level, logging.WARNING))
-            self._progress = Progress(Path(runner.work_dir).name, runner.max_iters, runner.iter).__enter__()
+        self._begin(runner, Path(runner.work_dir).name, runner.max_iters, runner.iter)
+
+    @master_only
+    def before_test(self, runner: Runner) -> None:
+        self._begin(runner, "test", len(runner.test_dataloader))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._start = time.perf_counter()
+        self._images = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._progress:
+            self._images += len(data_batch["inputs"]) * runner.world_size
+            rate = self._images / (time.perf_counter() - self._start)
             loss = f"loss {outputs['loss'].item():.3f}" if outputs and "loss" in outputs else ""
-            self._progress.advance(f"epoch {runner.epoch + 1}/{runner.max_epochs} {loss}")
+            self._progress.advance(f"epoch {runner.epoch + 1}/{runner.max_epochs}, {rate:.0f} images/s, {loss}")
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self._progress:
+            self._progress.advance()
 
     def after_train(self, runner: Runner) -> None:
+        self.stop()
+
+    def after_test(self, runner: Runner) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -165,3 +190,11 @@ class ProgressHook(Hook):
         if self._progress:
             self._progress.__exit__(None, None, None)
             self._progress = None
+
+    def _begin(self, runner: Runner, name: str, total: int, done: int = 0) -> None:
+        if not self.always and not sys.stdout.isatty():
+            return
+        for handler in runner.logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(max(handler.level, logging.WARNING))
+        self._progress = Progress(name, total, done).__enter__()

@@ -224,9 +224,9 @@ class ConnectionScheme:
 
 def _check_stages(stages: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(stages)
-    if not stages or any(not isinstance(n, int) or n < 1 for n in stages):
+    if not stages or any(not isinstance(n, Integral) or n < 1 for n in stages):
         raise ValueError(f"stages are positive numbers of blocks, e.g. (3, 4, 6, 3), got {stages}")
-    return stages
+    return tuple(int(n) for n in stages)
 
 
 def _example(stages: Sequence[int] | None) -> str:

@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from enum import Enum
+import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import uuid4
 
 import torch
 import typer
 from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import load_weights, read_state_dict, save_weights
-from .config import load_config
-from .record import write_record
+from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
+from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
 from .supernet import find_backbone
 
-CfgOptions = Annotated[
-    list[str] | None,
-    typer.Option(help="Overrides KEY=VALUE, several after one flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
-]
-ConfigName = Annotated[str, typer.Argument(help="A config file, or the name of a packaged config.")]
-WorkDir = Annotated[Path | None, typer.Option(help="Folder of logs and checkpoints; work_dirs/CONFIG if not given.")]
-
-
-class Launcher(str, Enum):
-    """How the processes of a run were started."""
-
-    none = "none"
-    pytorch = "pytorch"
-    slurm = "slurm"
-    mpi = "mpi"
+#: What a resumed run must have in common with the run it goes on with.
+IDENTITY = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
 
 
 def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
-    """The Runner of a config, on GPUs or, with gloo between processes, on CPUs."""
+    """The Runner of a config, on GPUs or, with gloo between processes, on CPUs.
+
+    Raises:
+        ValueError: if the launcher cannot start processes on this machine.
+    """
+    _initialize_processes(config, launcher)
     config.work_dir = str(work_dir)
     config.launcher = launcher
     # mmengine shares logs and message hubs between runners of one name, which by default has a resolution of a second.
     config.experiment_name = f"{work_dir.name}_{uuid4().hex[:8]}"
-    if launcher == "pytorch" and not torch.cuda.is_available():
-        # mmengine would select a CUDA device and hand it to DistributedDataParallel.
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("gloo")
-        config.model_wrapper_cfg = {
-            "type": "MMDistributedDataParallel",
-            "device_ids": None,
-            "broadcast_buffers": False,
-            "find_unused_parameters": config.get("find_unused_parameters", False),
-        }
     return RUNNERS.build(config)
 
 
@@ -71,13 +55,17 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
 
     Raises:
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
+        ValueError: if the run in ``work_dir`` is of another network, data, optimisation or seed.
     """
-    latest = latest_checkpoint(work_dir)
+    _initialize_processes(config, launcher)
+    latest = _agreed(latest_checkpoint(work_dir))
     if latest and not resume:
         raise FileExistsError(
             f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
         )
     if latest:
+        content = torch.load(latest, map_location="cpu", weights_only=True)
+        check_same_run(Config.fromstring(content["meta"]["cfg"], ".py"), config, work_dir)
         config.load_from = str(latest)
         config.resume = True
     runner = build_runner(config, work_dir, launcher)
@@ -87,10 +75,27 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         for hook in runner.hooks:
             if isinstance(hook, ProgressHook):
                 hook.stop()
-    final = latest_checkpoint(work_dir)
+    barrier()  # the first process writes the checkpoint
+    final = _agreed(latest_checkpoint(work_dir))
     if final is None:
-        raise RuntimeError(f"training ended without a checkpoint in {work_dir}; is default_hooks.checkpoint removed?")
+        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
     return final
+
+
+def check_same_run(before: Config | dict[str, Any], now: Config, work_dir: Path) -> None:
+    """Refuse to go on with a run under other settings than it began with.
+
+    Raises:
+        ValueError: that names the first entries that differ.
+    """
+    plain_before, plain_now = (_plain({name: config.get(name) for name in IDENTITY}) for config in (before, now))
+    different = list(_differences(plain_before, plain_now))
+    if different:
+        listing = "; ".join(f"{name} is {old!r} there, {new!r} here" for name, old, new in different[:4])
+        raise ValueError(
+            f"{work_dir} holds a run with other settings: {listing}. Give the same settings to --resume it, or "
+            "--work-dir to start elsewhere"
+        )
 
 
 def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
@@ -105,10 +110,10 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     config.load_from = None
     config.resume = False
     runner = build_runner(config, work_dir, launcher)
-    load_weights(runner.model.module if launcher != "none" else runner.model, checkpoint, strict=True)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, checkpoint, strict=True)
     metrics = {name: float(value) for name, value in runner.test().items()}
-    model = runner.model
-    if runner.rank == 0:
+    if is_main_process():
         write_record(
             work_dir / "test.json",
             kind="test",
@@ -120,57 +125,6 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
             metrics=metrics,
         )
     return metrics
-
-
-# ---------------------------------------------------------------- commands
-
-
-def train(
-    config: ConfigName,
-    work_dir: WorkDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
-    amp: Annotated[bool, typer.Option("--amp", help="bf16 autocast, on CPUs and GPUs.")] = False,
-    cfg_options: CfgOptions = None,
-    launcher: Annotated[Launcher, typer.Option(help="How several processes were started.")] = Launcher.none,
-) -> None:
-    """Train a network or a supernet from a config."""
-    cfg, folder = _prepare(config, work_dir, cfg_options)
-    if amp:
-        cfg.optim_wrapper.type = "Bf16OptimWrapper"
-    try:
-        final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
-        raise typer.Exit(130) from None
-    typer.echo(f"trained: {final}")
-
-
-def test(
-    config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
-    work_dir: WorkDir = None,
-    cfg_options: CfgOptions = None,
-    launcher: Annotated[Launcher, typer.Option(help="How several processes were started.")] = Launcher.none,
-) -> None:
-    """Measure a checkpoint on a config's test images."""
-    cfg, folder = _prepare(config, work_dir, cfg_options)
-    metrics = run_test(cfg, checkpoint, folder, launcher.value)
-    figures = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
-    typer.echo(f"{figures}; record: {folder / 'test.json'}")
-
-
-def export(
-    config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
-    out: Annotated[Path, typer.Argument(help="File to write, *.safetensors.")],
-    cfg_options: CfgOptions = None,
-) -> None:
-    """Write a trained network's backbone as plain tensors, to initialise backbones in other configs."""
-    if out.suffix != ".safetensors":
-        raise ValueError(f"backbones are written as safetensors, got {out.name!r}; for example {out.stem}.safetensors")
-    cfg, _ = _prepare(config, None, cfg_options)
-    export_backbone(cfg, checkpoint, out)
-    typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
@@ -193,6 +147,96 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     save_weights(state, out, description)
 
 
-def _prepare(config: str, work_dir: Path | None, cfg_options: Sequence[str] | None) -> tuple[Config, Path]:
-    cfg = load_config(config, cfg_options or ())
-    return cfg, work_dir or Path("work_dirs") / Path(cfg.filename).stem
+# ---------------------------------------------------------------- commands
+
+
+def train(
+    config: ConfigName,
+    work_dir: WorkDir = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
+) -> None:
+    """Train a network or a supernet from a config."""
+    cfg, folder = prepare(config, work_dir, cfg_options)
+    if amp:
+        use_bf16(cfg)
+    with resumable(folder):
+        final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
+    if is_main_process():
+        record = read_record(folder / "record.json")
+        accuracy = "".join(f", {name} {value:.2f} %" for name, value in (record["validation"] or {}).items())
+        typer.echo(f"trained: {final}, {record['images_per_second']:.0f} images/s{accuracy}")
+
+
+def test(
+    config: ConfigName,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
+    work_dir: WorkDir = None,
+    cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
+) -> None:
+    """Measure a checkpoint on a config's test images."""
+    cfg, folder = prepare(config, work_dir, cfg_options)
+    metrics = run_test(cfg, checkpoint, folder, launcher.value)
+    if is_main_process():
+        figures = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
+        typer.echo(f"{figures}; record: {folder / 'test.json'}")
+
+
+def export(
+    config: ConfigName,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
+    out: Annotated[Path, typer.Argument(help="File to write, *.safetensors.")],
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Write a trained network's backbone as plain tensors, to initialise backbones in other configs."""
+    if out.suffix != ".safetensors":
+        raise ValueError(f"backbones are written as safetensors, got {out.name!r}; for example {out.stem}.safetensors")
+    cfg, _ = prepare(config, None, cfg_options)
+    export_backbone(cfg, checkpoint, out)
+    typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
+
+
+# ---------------------------------------------------------------- processes and settings
+
+
+def _initialize_processes(config: Config, launcher: str) -> None:
+    """Join the processes of a run where mmengine would not: on CPUs, whose devices it would take for GPUs."""
+    if launcher == "none":
+        return
+    if torch.cuda.is_available():
+        if launcher == "mpi":  # mmengine reads it, but does not set it
+            os.environ.setdefault("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
+        return
+    if launcher != "pytorch":
+        raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    config.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "device_ids": None,
+        "broadcast_buffers": False,
+        "find_unused_parameters": config.get("find_unused_parameters", False),
+    }
+
+
+def _agreed(path: Path | None) -> Path | None:
+    """What the first process sees, on all of them."""
+    seen = [path]
+    broadcast_object_list(seen)
+    return seen[0]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Any:
+    """Name, old and new value of each entry that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, before, now

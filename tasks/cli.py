@@ -48,10 +48,12 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
     app.command(name)(getattr(import_module(module), function))
     try:
         app(arguments, prog_name=f"ean {name}")
-    except (ValueError, OSError, RuntimeError, TypeError, KeyError) as error:  # the last two of a mistyped config
+    except (ValueError, OSError, TypeError, KeyError) as error:  # the last two of a mistyped config
         if os.environ.get("EAN_TRACEBACK"):
             raise
-        sys.exit(f"ean {name}: {error.args[0] if isinstance(error, KeyError) and error.args else error}")
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        hint = "" if isinstance(error, (ValueError, OSError)) else " (EAN_TRACEBACK=1 shows where)"
+        sys.exit(f"ean {name}: {text}{hint}")
 
 
 def _spread_cfg_options(words: Sequence[str]) -> list[str]:

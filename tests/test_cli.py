@@ -124,14 +124,14 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: backbones are written as safetensors, got"),
         (
             ["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheem=full"],
-            r"ean time: .*unexpected keyword argument 'scheem'$",
+            r"ean time: .*unexpected keyword argument 'scheem' .EAN_TRACEBACK=1",
         ),
         (["time", "resnet20_se_digits", "--cfg-options", "model.type=Classifier"], r"ean time: .*Classifier"),
         (
             ["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheme=[1,0"],
             r"ean time: --cfg-options: Imbal",
         ),
-        (["time", "resnet20_se_digits", "resnet20_se_cifar100"], r"ean time: these configs take different images"),
+        (["time", "resnet20_se_digits", "resnet20_se_cifar100"], r"ean time: these networks take different images"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(capsys, tmp_path, monkeypatch, words, message):

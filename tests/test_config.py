@@ -259,3 +259,8 @@ def test_one_network_of_each_kind_builds_and_runs(name):
     batch = model.data_preprocessor({"inputs": torch.zeros(1, channels, pixels, pixels, dtype=torch.uint8)})
     with torch.inference_mode():
         assert model(batch["inputs"]).shape == (1, model.fc.out_features)
+
+
+def test_one_cycle_rises_to_the_learning_rate_of_the_optimizer():
+    config = load_config("resnet20_se_cifar100", ["optim_wrapper.optimizer.lr=0.05"])
+    assert config.param_scheduler.eta_max == 0.05

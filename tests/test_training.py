@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
+from PIL import Image
 from safetensors.torch import load_file
 
 from ean_core.checkpoint import read_state_dict
@@ -142,7 +144,8 @@ def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
 
 
 def test_two_processes_train_one_supernet(tmp_path):
-    """All ranks draw the same schemes and end with the same weights, with modules unused in most iterations."""
+    """All ranks draw the same schemes and end with the same weights and statistics, with modules unused in most
+    iterations."""
     script = tmp_path / "train.py"
     script.write_text(
         "import sys, torch, ean_core\n"
@@ -160,8 +163,7 @@ def test_two_processes_train_one_supernet(tmp_path):
         "watch = Watch()\n"
         "runner.register_hook(watch)\n"
         "runner.train()\n"
-        "parameters = dict(runner.model.module.named_parameters())\n"
-        "torch.save((parameters, watch.schemes), Path(sys.argv[1]) / f'rank{runner.rank}.pt')\n"
+        "torch.save((runner.model.module.state_dict(), watch.schemes), Path(sys.argv[1]) / f'rank{runner.rank}.pt')\n"
     )
     work_dir = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -190,9 +192,64 @@ def test_bf16_training_works_on_this_machine(tmp_path):
     assert all(value.isfinite().all() for value in read_state_dict(final).values() if value.is_floating_point())
 
 
+def test_the_command_line_trains_under_torchrun(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    arguments = ("train", SUPERNET, "--launcher", "pytorch", "--work-dir", "run")
+    output = finish(ean(*arguments, "--cfg-options", "train_cfg.max_epochs=1", cwd=tmp_path, launcher=launcher))
+    assert output.count("trained: run/epoch_1.pth") == 1
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["world_size"] == 2
+    assert set(record["validation"]) == {"accuracy/top1"}
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("model.backbone.attention=DIA", "model.backbone.attention is 'SE' there, 'DIA' here"),
+        ("randomness.seed=7", "randomness.seed is 0 there, 7 here"),
+        ("optim_wrapper.optimizer.lr=0.05", "optim_wrapper.optimizer.lr is 0.2 there, 0.05 here"),
+        ("train_dataloader.batch_size=16", "train_dataloader.batch_size is 64 there, 16 here"),
+    ],
+)
+def test_a_run_is_not_resumed_under_other_settings(supernet, option, named):
+    before = (supernet / "record.json").read_bytes()
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}", option])
+    with pytest.raises(ValueError, match=re.escape(named)):
+        run_training(config, supernet, resume=True)
+    assert (supernet / "record.json").read_bytes() == before
+
+
+def test_resuming_a_finished_run_leaves_its_record(supernet):
+    before = (supernet / "record.json").read_bytes()
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}"])
+    assert run_training(config, supernet, resume=True) == supernet / f"epoch_{EPOCHS}.pth"
+    assert (supernet / "record.json").read_bytes() == before
+
+
+def test_an_image_tree_run_with_workers_resumes_to_the_same_tensors(tmp_path, monkeypatch):
+    """Augmentation depends on seed, epoch and image, not on which worker draws it or when the run began."""
+    for label in range(2):
+        folder = tmp_path / "imagenet" / "train" / f"class{label}"
+        folder.mkdir(parents=True)
+        for place in range(12):
+            pixels = np.random.default_rng((label, place)).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{place}.jpg")
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    small = ["model.num_classes=2", "model.backbone.depth=18", "model.backbone.scheme=full"]
+    loader = [f"train_dataloader.{setting}" for setting in ("batch_size=8", "num_workers=2", "dataset.size=32")]
+
+    def train(epochs, folder):
+        config = load_config("resnet50_sge_imagenet", [*small, *loader, f"train_cfg.max_epochs={epochs}"])
+        return read_state_dict(run_training(config, tmp_path / folder, resume=True))
+
+    whole = train(3, "whole")
+    train(1, "parts")
+    assert same_tensors(whole, train(3, "parts")) == []
+
+
 @pytest.mark.parametrize("scheme", ["none", "101-010-001"])
 def test_test_measures_what_was_trained(tmp_path, scheme):
-    config = load_config("resnet20_sge_digits", ["train_cfg.max_epochs=4", f"model.backbone.scheme={scheme}"])
+    config = load_config("resnet20_sge_digits", ["train_cfg.max_epochs=6", f"model.backbone.scheme={scheme}"])
     final = run_training(config, tmp_path)
     metrics = run_test(load_config("resnet20_sge_digits", [f"model.backbone.scheme={scheme}"]), final, tmp_path)
 
@@ -206,6 +263,7 @@ def test_test_measures_what_was_trained(tmp_path, scheme):
     with torch.no_grad():
         right = (network(data["inputs"]).argmax(1) == digits.labels).float().mean().item()
     assert metrics["accuracy/top1"] == pytest.approx(100 * right, abs=1e-4)
+    assert metrics["accuracy/top1"] > 60, "six epochs of digits should teach more than that"
     record = json.loads((tmp_path / "test.json").read_text())
     assert record["images"] == 400
     assert record["parameters"] == sum(p.numel() for p in network.parameters())

@@ -5,6 +5,7 @@ default_scope = 'mmengine'
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    sync_buffers=dict(type='SyncBuffersHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
     record=dict(type='RunRecordHook'),
     progress=dict(type='ProgressHook'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,14 @@ class ImageTree(Dataset):
         else:
             crop = [v2.Resize(round(size / 0.875)), v2.CenterCrop(size)]
         self.transform = v2.Compose([*crop, v2.PILToTensor()])
-        listing = "\n".join(f"{Path(path).relative_to(folder)} {Path(path).stat().st_size}" for path, _ in self.samples)
-        #: SHA-256 of the names and sizes of the files, and of what is done to them.
-        self.fingerprint = hashlib.sha256(f"{listing}\n{self.transform}".encode()).hexdigest()
+        self._folder = folder
+        self._treatment = f"size {size}, augment {augment}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names and sizes of the files, and of what is done to them."""
+        listing = [f"{os.path.relpath(path, self._folder)} {Path(path).stat().st_size}" for path, _ in self.samples]
+        return hashlib.sha256("\n".join([*listing, self._treatment]).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.samples)

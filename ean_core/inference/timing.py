@@ -38,18 +38,13 @@ class Timing:
         """Median relative inference time increment (Eqn 9); 0.1 is ten percent."""
         return statistics.median(self.increments)
 
-    def spread(self, values: Sequence[float]) -> tuple[float, float]:
-        """The quartiles of a sample, between which the middle half lies."""
-        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-        return low, high
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a record."""
+        """Plain values for a record; between its quartiles lies the middle half of a sample."""
         return {
             "median_s": self.median,
-            "quartiles_s": self.spread(self.seconds),
+            "quartiles_s": _quartiles(self.seconds),
             "increment": self.increment,
-            "increment_quartiles": self.spread(self.increments),
+            "increment_quartiles": _quartiles(self.increments),
         }
 
 
@@ -110,3 +105,8 @@ def time_networks(
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high

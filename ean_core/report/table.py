@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +36,20 @@ class NetworkRow:
     seconds: float | None = None
     increment: float | None = None
     increment_quartiles: tuple[float, float] | None = None
+
+    @classmethod
+    def of_record(cls, name: str, record: Mapping[str, Any], accuracy: float | None = None) -> NetworkRow:
+        """A row from a network's entry in a timing record."""
+        low, high = record["increment_quartiles"]
+        return cls(
+            name=name,
+            scheme=ConnectionScheme.parse(record["scheme"]),
+            parameters=record["parameters"],
+            accuracy=accuracy,
+            seconds=record["median_s"],
+            increment=record["increment"],
+            increment_quartiles=(low, high),
+        )
 
     def cells(self) -> dict[str, str]:
         """Column titles and texts."""
@@ -78,7 +93,7 @@ def print_table(rows: Sequence[NetworkRow], title: str) -> None:
         table.add_row(*row)
     console = Console()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    Console(width=max(console.width, needed)).print(table)
+    Console(width=max(console.width, needed), markup=False).print(table)
 
 
 def _columns(rows: Sequence[NetworkRow]) -> tuple[list[str], list[list[str]]]:

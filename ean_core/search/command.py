@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from ean_core.checkpoint import load_weights
-from ean_core.config import load_config
+from ean_core.options import CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable
+from ean_core.progress import Progress
 from ean_core.record import write_record
 from ean_core.runner import latest_checkpoint
-from ean_core.training import CfgOptions, ConfigName, WorkDir
 
 from .evaluator import SupernetEvaluator
 from .loop import SearchResult
@@ -43,10 +45,12 @@ def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool =
     settings = config.search
     model = MODELS.build(config.model)
     load_weights(model, supernet, strict=True)
-    loader = Runner.build_dataloader(config.val_dataloader, seed=config.randomness.seed)
-    evaluator = SupernetEvaluator(model.to(get_device()), loader, loader.dataset.fingerprint, settings.precision)
-    strategy = build_strategy(settings.strategy, evaluator.stages, config.randomness.seed)
-    key = {"strategy": settings.strategy.to_dict(), "seed": config.randomness.seed}
+    seed = config.randomness.get("seed") or 0
+    loader = Runner.build_dataloader(config.val_dataloader, seed=seed)
+    images, fingerprint = _watched(loader), loader.dataset.fingerprint
+    evaluator = SupernetEvaluator(model.to(get_device()), images, fingerprint, settings.precision)
+    strategy = build_strategy(settings.strategy, evaluator.stages, seed)
+    key = {"strategy": settings.strategy.to_dict(), "seed": seed}
     result = run_loop(strategy, evaluator, Reward(**settings.reward), ledger, key, typer.echo)
     write_record(
         work_dir / "search.json",
@@ -69,28 +73,36 @@ def search(
     config: ConfigName,
     supernet: Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")] = None,
     work_dir: WorkDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the ledger ends.")] = False,
+    resume: Resume = False,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Search where to connect the attention of a trained supernet."""
-    cfg = load_config(config, cfg_options or ())
+    cfg, folder = prepare(config, work_dir, cfg_options)
     name = Path(cfg.filename).stem
     if "search" not in cfg:
         raise ValueError(f"{name} has no `search` section; for example search_resnet20_se_cifar100 has")
     checkpoint = supernet or cfg.search.supernet or _trained(name.replace("search_", "supernet_", 1))
-    folder = work_dir or Path("work_dirs") / name
-    try:
+    with resumable(folder):
         result = run_search(cfg, Path(checkpoint), folder, resume=resume)
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
-        raise typer.Exit(130) from None
     found, best = result.scheme, result.best_seen
     typer.echo(
         f"found {found.scheme}: accuracy {found.accuracy:.2f} %, {found.cost:.0f} connections, reward "
         f"{found.reward:.2f}\nbest of {result.evaluations} evaluations ({result.distinct} different): {best.scheme}, "
-        f"reward {best.reward:.2f}\ntrain it: ean train {name.replace('search_', '', 1)} --cfg-options "
+        f"reward {best.reward:.2f}\ntrain it: ean train {_classification(name)} --cfg-options "
         f"model.backbone.scheme={found.scheme}"
     )
+
+
+def _classification(name: str) -> str:
+    """The config that trains what a packaged search config found."""
+    return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
+
+
+def _watched(loader: DataLoader) -> Iterator[Any]:
+    with Progress("reading validation images", len(loader)) as progress:
+        for batch in loader:
+            yield batch
+            progress.advance()
 
 
 def _trained(name: str) -> Path:

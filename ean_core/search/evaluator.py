@@ -51,7 +51,7 @@ class SupernetEvaluator:
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
 
     Raises:
-        ValueError: if there are no images, or the precision is unknown.
+        ValueError: if there are no images, the precision is unknown, or the head does not sit on the last stage.
     """
 
     def __init__(
@@ -68,9 +68,15 @@ class SupernetEvaluator:
         self.precision = precision
         self.fingerprint = fingerprint
         self.device = next(supernet.parameters()).device
-        self._batches = [(batch["inputs"], batch["labels"]) for batch in batches]
+        # Copies leave the shared or pinned memory of loader processes, of which there is little.
+        self._batches = [(batch["inputs"].clone(), batch["labels"].clone()) for batch in batches]
         #: Number of validation images.
         self.images = sum(len(labels) for _, labels in self._batches)
+        if self.backbone.out_indices[-1] + 1 != len(self.backbone.stage_blocks):
+            raise ValueError(
+                f"the supernet's head sits on stage {self.backbone.out_indices[-1]} of out_indices="
+                f"{self.backbone.out_indices}; a scheme covers all stages, so the last one must be among them"
+            )
         if not self.images:
             raise ValueError("there are no validation images to score schemes on")
         #: Block bodies computed so far, over one batch each.

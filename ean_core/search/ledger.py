@@ -11,6 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ean_core.errors import InUseError
+
 
 class Ledger:
     """The evaluations of one search, in order.
@@ -25,7 +27,7 @@ class Ledger:
 
     Raises:
         ValueError: if the file belongs to another search or is damaged before its last line.
-        RuntimeError: if another process works on it.
+        InUseError: if another process works on it.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
@@ -42,7 +44,7 @@ class Ledger:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RuntimeError(
+            raise InUseError(
                 f"another search is writing {self.path}; wait for it, or choose another --work-dir"
             ) from None
         try:

@@ -56,7 +56,7 @@ def search(
 
     Raises:
         ValueError: if the ledger belongs to another search.
-        RuntimeError: if another process is writing it.
+        InUseError: if another process is writing it.
     """
     full_key = {**key, "reward": asdict(reward), "stages": list(strategy.stages), **evaluator.key}
     known: dict[ConnectionScheme, float] = {}
@@ -87,7 +87,7 @@ def search(
                     share = seconds / len(unknown) if evaluation.scheme in unknown else 0.0
                     ledger.append(_line(step, evaluation, share, info))
                 history += evaluations
-                progress.advance(f"best {max(e.reward for e in history):.2f}")
+                progress.advance(f"best {max(e.reward for e in history):.2f}", replayed=len(replayed) == len(asked))
         scheme = strategy.result()
         for line in past:  # what is left is the line of the result
             known[scheme] = _replayed_accuracy(line, strategy.steps, scheme, ledger_path)
@@ -103,10 +103,11 @@ def search(
 
 
 def _replayed_accuracy(line: Mapping[str, Any], step: int, scheme: ConnectionScheme, path: Path) -> float:
-    if line["scheme"] != str(scheme) or line["step"] != step:
+    if line.get("scheme") != str(scheme) or line.get("step") != step or not isinstance(line.get("accuracy"), float):
         raise ValueError(
-            f"{path}: step {step} asked for {scheme}, the ledger has step {line['step']} with {line['scheme']}; it was "
-            "written by another version. Choose another --work-dir"
+            f"{path}: step {step} asked for {scheme}, the ledger has step {line.get('step')} with "
+            f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was altered, or written by another version. "
+            "Choose another --work-dir"
         )
     return line["accuracy"]
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ean_core.errors import InUseError
 from ean_core.search import Ledger
 from ean_core.search.ledger import read_lines
 
@@ -112,7 +113,7 @@ def test_a_key_that_is_not_plain_is_refused_before_anything_is_written(tmp_path)
 def test_a_second_search_in_the_same_process_is_refused(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with Ledger(path, KEY) as ledger:
-        with pytest.raises(RuntimeError, match=r"another search is writing .*ledger\.jsonl.*--work-dir"):
+        with pytest.raises(InUseError, match=r"another search is writing .*ledger\.jsonl.*--work-dir"):
             reopen(path)
         ledger.append(LINES[0])
     assert reopen(path) == (LINES[:1], None)
@@ -128,7 +129,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         try:
             assert first.stdout.readline() == "held\n"
-            with pytest.raises(RuntimeError, match="another search is writing"):
+            with pytest.raises(InUseError, match="another search is writing"):
                 reopen(path)
         finally:
             os.kill(first.pid, signal.SIGKILL)
