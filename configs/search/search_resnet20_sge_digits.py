@@ -4,4 +4,4 @@ search = dict(
     supernet=None,
     precision='fp32',
     reward=dict(sparsity=2.0),
-    strategy=dict(type='EANStrategy', steps=40))
+    strategy=dict(type='EANStrategy', steps=150))
