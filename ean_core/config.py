@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from mmengine.config import Config, DictAction
 
 from .errors import unknown_name
@@ -80,8 +82,13 @@ def _fit_schedules(config: Config) -> None:
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)
 
 
-def list_configs() -> None:
-    """List the packaged configs, by folder."""
-    root = config_root()
-    for name, path in packaged_configs().items():
-        print(f"{path.relative_to(root).parent}/{name}")
+def show_configs(
+    name: Annotated[str | None, typer.Argument(help="A config to print whole, with what it builds on.")] = None,
+) -> None:
+    """List the packaged configs, or print one to start a file of one's own from."""
+    if name is None:
+        root = config_root()
+        for packaged, path in packaged_configs().items():
+            typer.echo(f"{path.relative_to(root).parent}/{packaged}")
+    else:
+        typer.echo(Config.fromfile(find_config(name)).pretty_text, nl=False)

@@ -15,7 +15,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("test", "measure a checkpoint on test images", "ean_core.training:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
     ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
-    ("configs", "list the packaged configs", "ean_core.config:list_configs"),
+    ("configs", "list the packaged configs, or print one", "ean_core.config:show_configs"),
 )
 
 

@@ -14,7 +14,7 @@ from mmengine.registry import (
     PARAM_SCHEDULERS,
 )
 
-from ean_core.config import config_root, find_config, list_configs, load_config, packaged_configs
+from ean_core.config import config_root, find_config, load_config, packaged_configs, show_configs
 from ean_core.search import Reward, build_strategy
 from ean_core.supernet import find_backbone
 
@@ -192,7 +192,7 @@ def test_a_path_without_a_file_is_a_missing_file(name):
 
 
 def test_configs_are_listed_by_folder(capsys):
-    list_configs()
+    show_configs()
     listed = capsys.readouterr().out.splitlines()
     assert "classification/resnet20_se_digits" in listed
     assert len(listed) == len(NAMES)
@@ -264,3 +264,13 @@ def test_one_network_of_each_kind_builds_and_runs(name):
 def test_one_cycle_rises_to_the_learning_rate_of_the_optimizer():
     config = load_config("resnet20_se_cifar100", ["optim_wrapper.optimizer.lr=0.05"])
     assert config.param_scheduler.eta_max == 0.05
+
+
+def test_a_printed_config_is_a_config(tmp_path, capsys):
+    show_configs("supernet_resnet20_se_cifar100")
+    path = tmp_path / "mine.py"
+    path.write_text(capsys.readouterr().out)
+    mine = load_config(str(path), ["train_cfg.max_epochs=3"])
+    packaged = load_config("supernet_resnet20_se_cifar100", ["train_cfg.max_epochs=3"])
+    assert mine.to_dict() == packaged.to_dict()
+    assert mine.param_scheduler.total_steps == 3
