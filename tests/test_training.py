@@ -134,7 +134,9 @@ def test_a_killed_search_ends_in_the_same_ledger(supernet, tmp_path):
 
 
 def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
-    process = ean("train", SUPERNET, "--work-dir", tmp_path, cwd=tmp_path)
+    # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = ean("train", SUPERNET, "--work-dir", tmp_path, cwd=tmp_path, **listening)
     wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
