@@ -43,6 +43,7 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, re
         assert record["environment"]["packages"]["torch"]
         assert record["command"].startswith("ean quickstart")
     assert Image.open(folder / "figure.png").size[0] > 500
+    assert (folder / "search" / "scheme.svg").is_file()
 
     refused = quickstart(dataset, cwd=tmp_path)
     assert refused.returncode != 0

@@ -115,14 +115,6 @@ def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
     _save(figure, path)
 
 
-def scheme_figure(schemes: dict[str, ConnectionScheme], path: Path) -> None:
-    """Write schemes as strips."""
-    longest = max(len(scheme.bits) for scheme in schemes.values())
-    figure = Figure(figsize=(2.4 + 0.36 * longest, 0.3 + 0.4 * len(schemes)), layout="constrained", dpi=150)
-    draw_schemes(schemes, figure.subplots())
-    _save(figure, path)
-
-
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.part{path.suffix}")

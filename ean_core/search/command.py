@@ -18,6 +18,7 @@ from ean_core.checkpoint import load_weights
 from ean_core.options import CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable
 from ean_core.progress import Progress
 from ean_core.record import write_record
+from ean_core.report.figures import network_figure
 from ean_core.runner import latest_checkpoint
 
 from .evaluator import SupernetEvaluator
@@ -27,7 +28,8 @@ from .strategy import Reward, build_strategy
 
 
 def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool = False) -> SearchResult:
-    """Search the connections of a trained supernet; writes ``ledger.jsonl`` and ``search.json``.
+    """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and the picture
+    ``scheme.svg`` of the network found.
 
     Args:
         config: a config with ``search`` and the validation images of its supernet.
@@ -66,6 +68,7 @@ def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool =
         distinct=result.distinct,
         block_bodies=evaluator.bodies,
     )
+    network_figure(result.scheme.scheme, model.backbone.attention_cfg["type"], work_dir / "scheme.svg")
     return result
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ean_core import ConnectionScheme
 from ean_core.report import NetworkRow
-from ean_core.report.figures import COLOURS, EMPTY, draw_schemes, draw_trade, scheme_figure, trade_figure
+from ean_core.report.figures import COLOURS, EMPTY, draw_network, draw_schemes, draw_trade, network_figure, trade_figure
 
 SCHEMES = {"vanilla": "000-0000", "Share-full": "111-1111", "EAN": "010-0011"}
 ROWS = [
@@ -95,7 +95,17 @@ def test_more_networks_than_colours_are_drawn(axes):
     assert len(axes.collections) == 8
 
 
-def test_schemes_of_different_lengths_fit_one_figure(tmp_path):
-    schemes = {"short": ConnectionScheme.parse("10-1"), "long": ConnectionScheme.full((18, 18, 18))}
-    scheme_figure(schemes, tmp_path / "schemes.svg")
-    assert ">short<" in (tmp_path / "schemes.svg").read_text()
+def test_a_network_shows_a_line_for_each_connection_and_a_module_for_each_stage(tmp_path):
+    axes = Figure().subplots()
+    draw_network(ConnectionScheme.parse("010-0010-110011-000"), "SE", axes)
+    modules = [text for text in axes.texts if text.get_text() == "SE"]
+    assert len(modules) == 4
+    coloured = [to_hex(line.get_color()).upper() for line in axes.lines if line.get_linewidth() == 2]
+    assert coloured == [COLOURS[0], COLOURS[1], *[COLOURS[2]] * 4]
+
+
+@pytest.mark.parametrize("scheme", ["1", "none", "full"])
+def test_any_network_can_be_drawn(scheme, tmp_path):
+    stages = (1,) if scheme == "1" else (18, 18, 18)
+    network_figure(ConnectionScheme.parse(scheme, stages), "DIA", tmp_path / "network.svg")
+    assert ">DIA<" in (tmp_path / "network.svg").read_text()
