@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,11 +45,19 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     if prefix:
+        prefix = prefix.rstrip(".") + "."
         chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if not chosen:
             raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {_heads(state)}")
         return chosen
     return state
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """The ``meta`` entry that mmengine writes into its checkpoints, empty where a file has none."""
+    content = _read_file(path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def load_weights(
@@ -90,7 +99,12 @@ def load_weights(
         raise ValueError(f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}")
     module.load_state_dict(matched, strict=False)
     if missing:
-        print_log(f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}", logger="current")
+        expected = all("attention" in name.split(".") for name in missing)
+        print_log(
+            f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}",
+            logger="current",
+            level=logging.INFO if expected else logging.WARNING,
+        )
     if state.keys() - own.keys():
         print_log(f"{source}: not in {kind}, ignored: {_heads(state.keys() - own.keys(), depth=2)}", logger="current")
 

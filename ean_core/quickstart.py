@@ -24,7 +24,7 @@ from .report.table import NetworkRow, markdown_table, print_table
 from .runner import latest_checkpoint
 from .scheme import ConnectionScheme
 from .search.command import run_search
-from .training import check_same_run, run_test, run_training
+from .training import RUN, check_same_settings, run_test, run_training
 
 
 class Dataset(str, Enum):
@@ -113,7 +113,7 @@ def _trained(config: Config, folder: Path) -> Path:
     final = latest_checkpoint(folder)
     if final is None or not (folder / "record.json").exists():
         return run_training(config, folder, resume=True)
-    check_same_run(read_record(folder / "record.json")["settings"], config, folder)
+    check_same_settings(read_record(folder / "record.json")["settings"], config, RUN, f"{folder} holds a run with")
     return final
 
 

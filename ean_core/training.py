@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -17,14 +19,16 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import load_weights, read_state_dict, save_weights
+from .checkpoint import load_weights, read_meta, read_state_dict, save_weights
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
 from .supernet import find_backbone
 
 #: What a resumed run must have in common with the run it goes on with.
-IDENTITY = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
+RUN = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
+#: What a network must have in common with the one whose checkpoint it takes.
+NETWORK = ("model.num_classes", "model.data_preprocessor", "model.backbone")
 
 
 def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
@@ -64,8 +68,7 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
             f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
         )
     if latest:
-        content = torch.load(latest, map_location="cpu", weights_only=True)
-        check_same_run(Config.fromstring(content["meta"]["cfg"], ".py"), config, work_dir)
+        check_same_settings(_trained_config(latest), config, RUN, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
     runner = build_runner(config, work_dir, launcher)
@@ -82,20 +85,39 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
     return final
 
 
-def check_same_run(before: Config | dict[str, Any], now: Config, work_dir: Path) -> None:
-    """Refuse to go on with a run under other settings than it began with.
+def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: Sequence[str], what: str) -> None:
+    """Refuse to go on with a run, or to take a checkpoint, under other settings than it was made with.
+
+    Args:
+        before, now: the settings, then and now.
+        names: the entries that count.
+        what: the beginning of the message: who has other settings.
 
     Raises:
         ValueError: that names the first entries that differ.
     """
-    plain_before, plain_now = (_plain({name: config.get(name) for name in IDENTITY}) for config in (before, now))
-    different = list(_differences(plain_before, plain_now))
+    different = [entry for name in names for entry in _differences(_entry(before, name), _entry(now, name), name)]
     if different:
         listing = "; ".join(f"{name} is {old!r} there, {new!r} here" for name, old, new in different[:4])
-        raise ValueError(
-            f"{work_dir} holds a run with other settings: {listing}. Give the same settings to --resume it, or "
-            "--work-dir to start elsewhere"
-        )
+        raise ValueError(f"{what} other settings: {listing}. Give the same --cfg-options, or another file or folder")
+
+
+def check_same_network(checkpoint: Path, config: Config) -> None:
+    """Refuse a checkpoint of ours whose network is not the config's, also where the tensors would fit.
+
+    A shared module has the same tensors whatever the scheme, so only the settings in the checkpoint tell networks
+    apart. Any sub-network of a supernet is allowed.
+
+    Raises:
+        ValueError: that names the entries that differ.
+    """
+    before = _trained_config(checkpoint)
+    if before is None:
+        return
+    now = copy.deepcopy(config)
+    if "scheme" in (before.get("default_hooks") or {}):
+        now.model.backbone.scheme = before.model.backbone.scheme
+    check_same_settings(before, now, NETWORK, f"{checkpoint} was trained with")
 
 
 def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
@@ -107,6 +129,7 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     Raises:
         ValueError: if the checkpoint is not of the config's network.
     """
+    check_same_network(checkpoint, config)
     config.load_from = None
     config.resume = False
     runner = build_runner(config, work_dir, launcher)
@@ -133,6 +156,7 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     Raises:
         ValueError: if the checkpoint is not of the config's network.
     """
+    check_same_network(checkpoint, config)
     backbone = MODELS.build(config.model.backbone)
     load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
     own = backbone.state_dict()
@@ -173,12 +197,12 @@ def train(
 def test(
     config: ConfigName,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
-    work_dir: WorkDir = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of test.json; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
     """Measure a checkpoint on a config's test images."""
-    cfg, folder = prepare(config, work_dir, cfg_options)
+    cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if is_main_process():
         figures = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
@@ -229,7 +253,19 @@ def _agreed(path: Path | None) -> Path | None:
     return seen[0]
 
 
-def _plain(value: Any) -> Any:
+def _trained_config(checkpoint: Path) -> Config | None:
+    """The settings in a checkpoint of ours; None for other files."""
+    if checkpoint.suffix != ".pth" or not checkpoint.is_file():
+        return None
+    text = read_meta(checkpoint).get("cfg")
+    return Config.fromstring(text, ".py") if isinstance(text, str) else None
+
+
+def _entry(config: Config | Mapping[str, Any], name: str) -> Any:
+    """An entry by its dotted name, as plain values."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) or hasattr(value, "get") else None
     return json.loads(json.dumps(value, default=str))
 
 

@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         near = get_close_matches(words[0], targets, n=1)
         hint = f"; did you mean `ean {near[0]}`?" if near else "."
         sys.exit(f"ean: no command {words[0]!r}{hint} `ean --help` lists them.")
-    _run(words[0], targets[words[0]], _spread_cfg_options(words[1:]))
+    try:
+        _run(words[0], targets[words[0]], _spread_cfg_options(words[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _run(name: str, target: str, arguments: list[str]) -> None:
@@ -45,10 +48,10 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
 
     module, function = target.split(":")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name)(getattr(import_module(module), function))
     try:
+        app.command(name)(getattr(import_module(module), function))
         app(arguments, prog_name=f"ean {name}")
-    except (ValueError, OSError, TypeError, KeyError) as error:  # the last two of a mistyped config
+    except (ValueError, OSError, TypeError, KeyError, ImportError) as error:  # the last three of a mistyped config
         if os.environ.get("EAN_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -14,11 +14,11 @@ from mmengine.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file
 
-from ean_core.checkpoint import read_state_dict
+from ean_core.checkpoint import read_state_dict, save_weights
 from ean_core.config import load_config
 from ean_core.runner import latest_checkpoint
 from ean_core.search.ledger import read_lines
-from ean_core.training import run_test, run_training
+from ean_core.training import export_backbone, run_test, run_training
 
 SUPERNET = "supernet_resnet20_se_digits"
 EPOCHS = 4
@@ -274,8 +274,23 @@ def test_test_measures_what_was_trained(tmp_path, scheme):
 
 def test_a_checkpoint_of_another_network_is_refused(supernet, tmp_path):
     config = load_config("resnet20_dia_digits")
-    with pytest.raises(ValueError, match=r"no checkpoint of this ImageClassifier.*backbone.attention"):
+    with pytest.raises(ValueError, match=r"epoch_4.pth was trained .*backbone.attention is 'SE' there, 'DIA'"):
         run_test(config, supernet / f"epoch_{EPOCHS}.pth", tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    save_weights(read_state_dict(supernet / f"epoch_{EPOCHS}.pth"), weights, {})
+    with pytest.raises(ValueError, match=r"no checkpoint of this ImageClassifier.*backbone.attention"):
+        run_test(config, weights, tmp_path)
+
+
+def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, supernet):
+    config = load_config("resnet20_se_digits", ["train_cfg.max_epochs=1", "model.backbone.scheme=100-100-100"])
+    final = run_training(config, tmp_path)
+    forgotten = load_config("resnet20_se_digits")  # its tensors would fit
+    for use in (run_test, export_backbone):
+        with pytest.raises(ValueError, match=r"backbone.scheme is '100-100-100' there, 'full' here.*--cfg-options"):
+            use(forgotten, final, tmp_path / "out.safetensors")
+    subnetwork = load_config(SUPERNET, ["model.backbone.scheme=100-000-001"])
+    assert 0 <= run_test(subnetwork, supernet / f"epoch_{EPOCHS}.pth", tmp_path)["accuracy/top1"] <= 100
 
 
 def test_an_exported_backbone_initialises_others(supernet, tmp_path):

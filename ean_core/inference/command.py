@@ -91,7 +91,9 @@ def _all_variants(configs: Sequence[Config]) -> dict[str, nn.Module]:
 def time(
     configs: Annotated[list[str], typer.Argument(help="Config files or names of packaged configs.")],
     batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
-    size: Annotated[int | None, typer.Option(help="Height and width in pixels; 224, or 32 for CIFAR networks.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width, pixels; 224, or 32 for CIFAR networks.", min=1)
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Forward passes of each network that are counted.", min=2)] = 50,
     threads: Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice if not given.", min=1)] = None,
     out: Annotated[Path, typer.Option(help="Record to write, JSON.")] = Path("work_dirs") / "timing.json",
@@ -103,5 +105,5 @@ def time(
     networks = _all_variants([load_config(config, cfg_options or ()) for config in configs])
     record = record_timing(out, networks, batch=batch, size=size, rounds=rounds)
     rows = [NetworkRow.of_record(name, measured) for name, measured in record["networks"].items()]
-    print_table(rows, title=f"inference, batch {batch}, {torch.get_num_threads()} threads")
+    print_table(rows, title=f"inference, batch {batch} at {record['size']} pixels, {torch.get_num_threads()} threads")
     typer.echo(f"record: {out}")

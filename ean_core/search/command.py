@@ -89,7 +89,7 @@ def search(
         result = run_search(cfg, Path(checkpoint), folder, resume=resume)
     found, best = result.scheme, result.best_seen
     typer.echo(
-        f"found {found.scheme}: accuracy {found.accuracy:.2f} %, {found.cost:.0f} connections, reward "
+        f"the strategy's choice, {found.scheme}: accuracy {found.accuracy:.2f} %, {found.cost:.0f} connections, reward "
         f"{found.reward:.2f}\nbest of {result.evaluations} evaluations ({result.distinct} different): {best.scheme}, "
         f"reward {best.reward:.2f}\ntrain it: ean train {_classification(name)} --cfg-options "
         f"model.backbone.scheme={found.scheme}"
