@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import load_weights, read_meta, read_state_dict, save_weights
+from .checkpoint import load_weights, read_meta, save_weights
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
@@ -159,8 +159,6 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     check_same_network(checkpoint, config)
     backbone = MODELS.build(config.model.backbone)
     load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
-    own = backbone.state_dict()
-    state = {name: value for name, value in read_state_dict(checkpoint, "backbone.").items() if name in own}
     description = {
         "type": type(backbone).__name__,
         "depth": str(backbone.depth),
@@ -168,7 +166,7 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
         "scheme": str(backbone.scheme),
         "shared": str(backbone.shared),
     }
-    save_weights(state, out, description)
+    save_weights(backbone.state_dict(), out, description)
 
 
 # ---------------------------------------------------------------- commands
@@ -265,14 +263,14 @@ def _entry(config: Config | Mapping[str, Any], name: str) -> Any:
     """An entry by its dotted name, as plain values."""
     value: Any = config
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) or hasattr(value, "get") else None
+        value = value.get(part) if hasattr(value, "get") else None
     return json.loads(json.dumps(value, default=str))
 
 
-def _differences(before: Any, now: Any, name: str = "") -> Any:
+def _differences(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     """Name, old and new value of each entry that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}")
     elif before != now:
         yield name, before, now
