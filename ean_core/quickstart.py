@@ -22,7 +22,6 @@ from .record import read_record, write_text
 from .report.figures import trade_figure
 from .report.table import NetworkRow, markdown_table, print_table
 from .runner import latest_checkpoint
-from .scheme import ConnectionScheme
 from .search.command import run_search
 from .training import RUN, check_same_settings, run_test, run_training
 
@@ -78,10 +77,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
 
     _say("2/4", "search: the controller proposes, validation accuracy and sparsity reward")
-    searching = config(f"search_resnet20_se_{dataset}")
-    if not (folder / "search" / "search.json").exists():
-        run_search(searching, supernet, folder / "search", resume=True)
-    found = ConnectionScheme.parse(read_record(folder / "search" / "search.json")["result"]["scheme"])
+    found = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True).scheme.scheme
     typer.echo(f"found {found}")
 
     schemes = {"vanilla": "none", "Share-full": "full", "EAN": str(found)}

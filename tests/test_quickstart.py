@@ -49,7 +49,13 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, re
     assert refused.returncode != 0
     assert "--resume" in refused.stderr
 
+    searched = (folder / "search" / "search.json").read_bytes()
+    other = quickstart(dataset, "--resume", "--cfg-options", "search.strategy.seed=3", cwd=tmp_path)
+    assert other.returncode != 0
+    assert "belongs to another search" in other.stderr
+
     weights = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
     resumed = quickstart(dataset, "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")} == weights, "trained again"
+    assert (folder / "search" / "search.json").read_bytes() == searched

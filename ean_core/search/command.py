@@ -54,8 +54,11 @@ def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool =
     strategy = build_strategy(settings.strategy, evaluator.stages, seed)
     key = {"strategy": settings.strategy.to_dict(), "seed": seed}
     result = run_loop(strategy, evaluator, Reward(**settings.reward), ledger, key, typer.echo)
+    record = work_dir / "search.json"
+    if record.exists() and not evaluator.bodies:
+        return result  # resumed after its end: the record is there
     write_record(
-        work_dir / "search.json",
+        record,
         kind="search",
         config=Path(config.filename).stem if config.filename else None,
         supernet=str(supernet),
