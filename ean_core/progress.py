@@ -50,19 +50,20 @@ class Progress:
             self._bar.start()
         return self
 
-    def advance(self, note: str = "", replayed: bool = False) -> None:
-        """One more step is done.
+    def advance(self, note: str = "", replayed: bool = False, steps: int = 1) -> None:
+        """One more step is done, or several.
 
         Args:
             note: says something of the moment, such as a loss.
             replayed: the step was only read from a record, and says nothing of how long the next one takes.
+            steps: how many are done.
         """
-        self.done += 1
+        self.done += steps
         if replayed:
             self._begun_with = self.done
             self._start = time.monotonic()
         if self._bar:
-            self._bar.update(self._task, advance=1, note=note)
+            self._bar.update(self._task, advance=steps, note=note)
             return
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S or self.done == self.total:

@@ -77,7 +77,9 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
 
     _say("2/4", "search: the controller proposes, validation accuracy and sparsity reward")
-    found = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True).scheme.scheme
+    result = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True)
+    assert result is not None  # this is the only process
+    found = result.scheme.scheme
     typer.echo(f"found {found}")
 
     schemes = {"vanilla": "none", "Share-full": "full", "EAN": str(found)}

@@ -15,6 +15,7 @@ class Stream(IntEnum):
     AUGMENTATION = 1
     SCHEME = 2
     STRATEGY = 3
+    CALIBRATION = 4
 
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:

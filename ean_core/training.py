@@ -37,7 +37,7 @@ def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runn
     Raises:
         ValueError: if the launcher cannot start processes on this machine.
     """
-    _initialize_processes(config, launcher)
+    initialize_processes(config, launcher)
     config.work_dir = str(work_dir)
     config.launcher = launcher
     # mmengine shares logs and message hubs between runners of one name, which by default has a resolution of a second.
@@ -61,14 +61,14 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
         ValueError: if the run in ``work_dir`` is of another network, data, optimisation or seed.
     """
-    _initialize_processes(config, launcher)
+    initialize_processes(config, launcher)
     latest = _agreed(latest_checkpoint(work_dir))
     if latest and not resume:
         raise FileExistsError(
             f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
         )
     if latest:
-        check_same_settings(_trained_config(latest), config, RUN, f"{work_dir} holds a run with")
+        check_same_settings(trained_config(latest), config, RUN, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
     runner = build_runner(config, work_dir, launcher)
@@ -111,7 +111,7 @@ def check_same_network(checkpoint: Path, config: Config) -> None:
     Raises:
         ValueError: that names the entries that differ.
     """
-    before = _trained_config(checkpoint)
+    before = trained_config(checkpoint)
     if before is None:
         return
     now = copy.deepcopy(config)
@@ -224,7 +224,7 @@ def export(
 # ---------------------------------------------------------------- processes and settings
 
 
-def _initialize_processes(config: Config, launcher: str) -> None:
+def initialize_processes(config: Config, launcher: str) -> None:
     """Join the processes of a run where mmengine would not: on CPUs, whose devices it would take for GPUs."""
     if launcher == "none":
         return
@@ -251,7 +251,7 @@ def _agreed(path: Path | None) -> Path | None:
     return seen[0]
 
 
-def _trained_config(checkpoint: Path) -> Config | None:
+def trained_config(checkpoint: Path) -> Config | None:
     """The settings in a checkpoint of ours; None for other files."""
     if checkpoint.suffix != ".pth" or not checkpoint.is_file():
         return None

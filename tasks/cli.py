@@ -7,11 +7,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-#: Name, what it does in one line, and where its function is.
+#: Name of one or two words, what it does in one line, and where its function is.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("quickstart", "supernet, search, training and timing on a small data set", "ean_core.quickstart:quickstart"),
     ("train", "train a network or a supernet from a config", "ean_core.training:train"),
     ("search", "search where to connect the attention of a supernet", "ean_core.search.command:search"),
+    ("search compare", "compare search strategies on one supernet", "ean_core.search.compare:compare"),
+    ("search correlate", "how well a supernet ranks its schemes", "ean_core.search.correlate:correlate"),
+    ("search latency", "measure what each connection costs on this device", "ean_core.search.command:latency"),
     ("test", "measure a checkpoint on test images", "ean_core.training:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
     ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
@@ -31,14 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"ean-zoo {version('ean-zoo')}")
         sys.exit(0)
     targets = {name: target for name, _, target in COMMANDS}
-    if words[0] not in targets:
+    # Some commands have two words.
+    name = next((name for name in (" ".join(words[:2]), words[0]) if name in targets), None)
+    if name is None:
         from difflib import get_close_matches
 
-        near = get_close_matches(words[0], targets, n=1)
+        near = get_close_matches(words[0], targets, n=1) or [name for name in targets if name.split()[0] == words[0]]
         hint = f"; did you mean `ean {near[0]}`?" if near else "."
         sys.exit(f"ean: no command {words[0]!r}{hint} `ean --help` lists them.")
     try:
-        _run(words[0], targets[words[0]], _spread_cfg_options(words[1:]))
+        _run(name, targets[name], _spread_cfg_options(words[len(name.split()) :]))
     except KeyboardInterrupt:
         sys.exit(130)
 

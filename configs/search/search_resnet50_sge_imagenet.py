@@ -1,7 +1,3 @@
-_base_ = '../supernet/supernet_resnet50_sge_imagenet.py'
+_base_ = ['../supernet/supernet_resnet50_sge_imagenet.py', '../_base_/search.py']
 # Without `supernet`, the checkpoint is looked for in work_dirs/supernet_resnet50_sge_imagenet.
-search = dict(
-    supernet=None,
-    precision='fp32',
-    reward=dict(sparsity=2.0),
-    strategy=dict(type='EANStrategy', steps=300))
+search = dict(strategy=dict(type='ean', evaluations=900))

@@ -84,10 +84,10 @@ def time_networks(
         for turn in range(-warmup, rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                _synchronize(inputs.device)
+                synchronize(inputs.device)
                 start = clock()
                 networks[name](inputs)
-                _synchronize(inputs.device)
+                synchronize(inputs.device)
                 elapsed = clock() - start
                 if turn >= 0:
                     seconds[name].append(elapsed)
@@ -102,7 +102,8 @@ def time_networks(
     }
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a device has been given to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

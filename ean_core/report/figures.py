@@ -21,12 +21,12 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 EMPTY = "#E4E4E4"
 
 
-def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes) -> None:
+def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequence[str] = COLOURS) -> None:
     """Each scheme as a row of squares, one a block, filled where it is connected, with a gap between stages.
 
-    Rows have the colours that :func:`draw_trade` gives to networks in the same order.
+    Rows take the colours in turn; the default ones are those that :func:`draw_trade` gives to networks in that order.
     """
-    for row, ((name, scheme), colour) in enumerate(zip(schemes.items(), cycle(COLOURS), strict=False)):
+    for row, ((name, scheme), colour) in enumerate(zip(schemes.items(), cycle(colours), strict=False)):
         x = 0.0
         for stage in scheme.by_stage:
             for bit in stage:
@@ -102,7 +102,7 @@ def network_figure(scheme: ConnectionScheme, attention: str, path: Path) -> None
     width = len(scheme.bits) + 0.6 * len(scheme.stages)
     figure = Figure(figsize=(0.5 * width, 1.9), layout="constrained", dpi=150)
     draw_network(scheme, attention, figure.subplots())
-    _save(figure, path)
+    save(figure, path)
 
 
 def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
@@ -112,10 +112,11 @@ def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
     draw_trade(rows, above)
     above.set_title(title, loc="left")
     draw_schemes({row.name: row.scheme for row in rows}, below)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, in the format of the suffix; equal figures make equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.part{path.suffix}")
     FigureCanvasAgg(figure)

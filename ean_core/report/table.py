@@ -1,18 +1,28 @@
-"""Tables of networks, on the terminal and as Markdown, in the form of the paper's Table 1."""
+"""Tables, on the terminal and as Markdown; of networks in the form of the paper's Table 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from ean_core.scheme import ConnectionScheme
 
-#: Columns, first one first.
-TITLES = ("network", "parameters", "accuracy (%)", "latency (ms)", "increment (%)", "scheme")
+
+class Row(Protocol):
+    """One line of a table."""
+
+    #: Columns that such a row may have, first one first.
+    titles: ClassVar[tuple[str, ...]]
+    #: Those of them that are words, not numbers.
+    words: ClassVar[tuple[str, ...]]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts; a column without a text in any row is left out."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,16 @@ class NetworkRow:
         increment: relative inference time increment (Eqn 9); 0.1 is ten percent.
         increment_quartiles: between which the middle half of its rounds lies.
     """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "network",
+        "parameters",
+        "accuracy (%)",
+        "latency (ms)",
+        "increment (%)",
+        "scheme",
+    )
+    words: ClassVar[tuple[str, ...]] = ("network", "scheme")
 
     name: str
     scheme: ConnectionScheme
@@ -67,7 +87,7 @@ class NetworkRow:
         return cells
 
 
-def markdown_table(rows: Sequence[NetworkRow]) -> str:
+def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table.
 
     Examples:
@@ -83,12 +103,12 @@ def markdown_table(rows: Sequence[NetworkRow]) -> str:
     )
 
 
-def print_table(rows: Sequence[NetworkRow], title: str) -> None:
+def print_table(rows: Sequence[Row], title: str) -> None:
     """The rows on the terminal, as wide as they need."""
     titles, texts = _columns(rows)
     table = Table(title=title, title_justify="left")
     for column in titles:
-        table.add_column(column, justify="left" if column in ("network", "scheme") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in rows[0].words else "right", no_wrap=True)
     for row in texts:
         table.add_row(*row)
     console = Console()
@@ -96,8 +116,8 @@ def print_table(rows: Sequence[NetworkRow], title: str) -> None:
     Console(width=max(console.width, needed), markup=False).print(table)
 
 
-def _columns(rows: Sequence[NetworkRow]) -> tuple[list[str], list[list[str]]]:
+def _columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Titles of all columns that a row has, and each row's texts under them."""
     table = [row.cells() for row in rows]
-    titles = [title for title in TITLES if any(title in cells for cells in table)]
+    titles = [title for title in rows[0].titles if any(title in cells for cells in table)]
     return titles, [[cells.get(title, "") for title in titles] for cells in table]

@@ -2,20 +2,30 @@
 
 from .ean import EANStrategy
 from .evaluator import Evaluator, SupernetEvaluator
+from .exhaustive import Exhaustive
+from .heuristics import HeuristicSelection, RandomSearch
 from .ledger import Ledger
+from .local import LocalSearch
 from .loop import SearchResult, search
-from .strategy import STRATEGIES, Evaluation, Reward, Strategy, build_strategy
+from .reward import Reward
+from .strategy import STRATEGIES, Evaluation, Strategy, build_strategy
+from .synthetic import SyntheticEvaluator
 
 __all__ = [
     "STRATEGIES",
     "EANStrategy",
     "Evaluation",
     "Evaluator",
+    "Exhaustive",
+    "HeuristicSelection",
     "Ledger",
+    "LocalSearch",
+    "RandomSearch",
     "Reward",
     "SearchResult",
     "Strategy",
     "SupernetEvaluator",
+    "SyntheticEvaluator",
     "build_strategy",
     "search",
 ]

@@ -1,33 +1,225 @@
-"""The command ``ean search``."""
+"""The commands ``ean search`` and ``ean search latency``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import MODELS
+from mmengine.dist import get_dist_info, is_main_process
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ean_core.checkpoint import load_weights
-from ean_core.options import CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable
+from ean_core.data.sampler import SampleKey
+from ean_core.inference.latency import BlockTimes
+from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable
 from ean_core.progress import Progress
-from ean_core.record import write_record
+from ean_core.record import read_record, write_record
 from ean_core.report.figures import network_figure
 from ean_core.runner import latest_checkpoint
+from ean_core.scheme import ConnectionScheme
+from ean_core.seeding import Stream, generator
+from ean_core.supernet import find_backbone
+from ean_core.training import check_same_network, initialize_processes, trained_config
 
-from .evaluator import SupernetEvaluator
-from .loop import SearchResult
+from .darts import run_darts
+from .evaluator import RecalibratedEvaluator, SupernetEvaluator, dismiss, serve
+from .front import best_by_coefficient
+from .loop import SearchResult, best_schemes, rescore, with_extremes
 from .loop import search as run_loop
-from .strategy import Reward, build_strategy
+from .reward import Reward
+from .scores import RememberedScores
+from .strategy import Evaluation, Strategy, build_strategy
+
+#: Images of the batch on which latency is measured, as in the paper (Section 5.1).
+LATENCY_BATCH = 50
 
 
-def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool = False) -> SearchResult:
+@dataclass
+class Bench:
+    """A supernet with the images to score its schemes on: what all searches of a config have in common.
+
+    Args:
+        config: with a ``search`` section.
+        supernet: the supernet's checkpoint; None where only its speed matters.
+
+    Raises:
+        ValueError: if the config has no such section, or the checkpoint is not of the config's supernet.
+    """
+
+    config: Config
+    supernet: Path | None
+
+    def __post_init__(self) -> None:
+        if "search" not in self.config:
+            raise ValueError(
+                f"{_name(self.config)} has no `search` section; for example search_resnet20_se_cifar100 has"
+            )
+        if self.supernet is None:
+            return
+        before = trained_config(self.supernet)
+        if before is not None and "scheme" not in (before.get("default_hooks") or {}):
+            raise ValueError(
+                f"{self.supernet} was trained with one scheme, {before.model.backbone.scheme!r}; a search needs a "
+                f"supernet, which `ean train {_supernet(_name(self.config))}` trains"
+            )
+        check_same_network(self.supernet, self.config)
+
+    @property
+    def seed(self) -> int:
+        """Of strategies and of calibration images."""
+        return self.config.randomness.get("seed") or 0
+
+    @cached_property
+    def plain(self) -> SupernetEvaluator:
+        """Scores with the supernet's own batch norms."""
+        model = MODELS.build(self.config.model)
+        if self.supernet is not None:
+            load_weights(model, self.supernet, strict=True)
+        loader = Runner.build_dataloader(self.config.val_dataloader, seed=self.seed)
+        images = _own_part(loader)
+        return SupernetEvaluator(
+            model.to(get_device()), images, loader.dataset.fingerprint, self.config.search.precision
+        )
+
+    @cached_property
+    def training_images(self) -> Any:
+        """The supernet's training images as validation images are: without augmentation."""
+        return DATASETS.build({**self.config.val_dataloader.dataset, "split": "train"})
+
+    @cached_property
+    def recalibrated(self) -> RecalibratedEvaluator:
+        """Scores with batch norms estimated on training images."""
+        settings, dataset = self.config.val_dataloader, self.training_images
+        order = torch.randperm(len(dataset), generator=generator(self.seed, Stream.CALIBRATION)).tolist()
+        chosen = [SampleKey(self.seed, 0, item) for item in order[: self.config.search.finalists.images]]
+        loader = DataLoader(
+            dataset,
+            settings.batch_size,
+            sampler=chosen,
+            num_workers=settings.num_workers,
+            collate_fn=FUNCTIONS.get(settings.collate_fn.type),
+        )
+        fingerprint = f"{len(chosen)} of {dataset.fingerprint}, seed {self.seed}, batches of {settings.batch_size}"
+        return RecalibratedEvaluator(self.plain, loader, fingerprint)
+
+    @contextmanager
+    def processes(self) -> Iterator[bool]:
+        """True on the first process, whose searches the others serve until it leaves; they get False then."""
+        if is_main_process():
+            try:
+                yield True
+            finally:
+                dismiss()
+        else:
+            serve(self.plain, self.recalibrated)
+            yield False
+
+    @property
+    def scores(self) -> Path:
+        """The folder of scores that searches of this supernet share."""
+        assert self.supernet is not None
+        return Path(self.config.search.scores or self.supernet.parent)
+
+    def reward(self, work_dir: Path) -> Reward:
+        """The config's reward; block times that it needs and does not name are measured here, into ``work_dir``."""
+        weights = dict(self.config.search.reward)
+        table = weights.pop("table", None)
+        if not weights.get("latency"):
+            return Reward(**weights)
+        path = Path(table) if table else work_dir / "block_times.json"
+        if not table and not path.exists():
+            save_block_times(self.plain, path)
+        return Reward(**weights, table=BlockTimes.load(path))
+
+    def search(
+        self,
+        strategy: Strategy,
+        settings: Mapping[str, Any],
+        reward: Reward,
+        work_dir: Path,
+        *,
+        seed: int,
+        finalists: bool = True,
+    ) -> SearchResult:
+        """Run a strategy, its ledger in ``work_dir``, from where that stands.
+
+        Args:
+            strategy: freshly built.
+            settings: what it was built from, for the ledger.
+            reward: what it maximises.
+            work_dir: of ``ledger.jsonl``.
+            seed: of the strategy.
+            finalists: score the best schemes once more.
+        """
+        return run_loop(
+            strategy,
+            RememberedScores(self.plain, self.scores),
+            reward,
+            work_dir / "ledger.jsonl",
+            {"strategy": dict(settings), "seed": seed},
+            typer.echo,
+            finalists=RememberedScores(self.recalibrated, self.scores) if finalists else None,
+            final_count=self.config.search.finalists.count,
+            rule=self.config.search.rule,
+        )
+
+    def rescore(
+        self, history: Sequence[Evaluation], reward: Reward, ledger: Path, key: Mapping[str, Any]
+    ) -> list[Evaluation]:
+        """Score the best schemes of several searches, ``none`` and ``full`` once more.
+
+        Args:
+            history: all evaluations of the searches.
+            reward: what they maximised.
+            ledger: file of the scores.
+            key: what identifies the searches.
+        """
+        return rescore(
+            with_extremes(best_schemes(history, self.config.search.finalists.count), self.plain.stages),
+            RememberedScores(self.plain, self.scores),
+            RememberedScores(self.recalibrated, self.scores),
+            reward,
+            ledger,
+            key,
+            typer.echo,
+        )
+
+
+class GivenScheme(Strategy):
+    """Asks for one scheme, and returns it: how the scheme that a trainer ended in is scored and written down."""
+
+    rule = "mode"
+
+    def __init__(self, scheme: ConnectionScheme) -> None:
+        super().__init__(scheme.stages, evaluations=1)
+        self.scheme = scheme
+        self.asked = False
+
+    def ask(self) -> list[ConnectionScheme]:
+        return [] if self.asked else [self.scheme]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self.asked = True
+
+    def mode(self) -> ConnectionScheme:
+        return self.scheme
+
+
+def run_search(
+    config: Config, supernet: Path, work_dir: Path, *, resume: bool = False, launcher: str = "none"
+) -> SearchResult | None:
     """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and the picture
     ``scheme.svg`` of the network found.
 
@@ -36,6 +228,10 @@ def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool =
         supernet: the supernet's checkpoint.
         work_dir: where ledger and record go.
         resume: go on where the ledger ends, if there is one.
+        launcher: how the processes were started, each of which scores its part of the images.
+
+    Returns:
+        What was found; None on processes other than the first.
 
     Raises:
         FileExistsError: if ``work_dir`` holds a ledger and ``resume`` is not set.
@@ -44,74 +240,144 @@ def run_search(config: Config, supernet: Path, work_dir: Path, *, resume: bool =
     ledger = work_dir / "ledger.jsonl"
     if ledger.exists() and not resume:
         raise FileExistsError(f"{ledger} exists; add --resume to go on with it, or --work-dir to start elsewhere")
-    settings = config.search
-    model = MODELS.build(config.model)
-    load_weights(model, supernet, strict=True)
-    seed = config.randomness.get("seed") or 0
-    loader = Runner.build_dataloader(config.val_dataloader, seed=seed)
-    images, fingerprint = _watched(loader), loader.dataset.fingerprint
-    evaluator = SupernetEvaluator(model.to(get_device()), images, fingerprint, settings.precision)
-    strategy = build_strategy(settings.strategy, evaluator.stages, seed)
-    key = {"strategy": settings.strategy.to_dict(), "seed": seed}
-    result = run_loop(strategy, evaluator, Reward(**settings.reward), ledger, key, typer.echo)
-    record = work_dir / "search.json"
-    if record.exists() and not evaluator.bodies:
-        return result  # resumed after its end: the record is there
-    write_record(
-        record,
-        kind="search",
-        config=Path(config.filename).stem if config.filename else None,
-        supernet=str(supernet),
-        **key,
-        **evaluator.key,
-        reward=dict(settings.reward),
-        result=_plain(result.scheme),
-        best_seen=_plain(result.best_seen),
-        evaluations=result.evaluations,
-        distinct=result.distinct,
-        block_bodies=evaluator.bodies,
-    )
-    network_figure(result.scheme.scheme, model.backbone.attention_cfg["type"], work_dir / "scheme.svg")
+    initialize_processes(config, launcher)
+    bench = Bench(config, supernet)
+    settings = config.search.strategy.to_dict()
+    if settings.get("type") == "darts":
+        if launcher != "none":
+            raise ValueError(f"darts trains in one process, got --launcher {launcher}; start it without")
+        times = bench.reward(work_dir).table
+        strategy: Strategy = GivenScheme(run_darts(config, supernet, work_dir / "training", times=times, resume=resume))
+    else:
+        strategy = build_strategy(settings, bench.plain.stages, bench.seed)
+    with bench.processes() as first:
+        if not first:
+            return None
+        result = bench.search(strategy, settings, bench.reward(work_dir), work_dir, seed=bench.seed)
+    record_search(work_dir, bench, settings, result, seed=bench.seed)
+    scheme = result.scheme.scheme
+    network_figure(scheme, find_backbone(bench.plain.supernet).attention_cfg["type"], work_dir / "scheme.svg")
     return result
+
+
+def record_search(
+    work_dir: Path, bench: Bench, settings: Mapping[str, Any], result: SearchResult, *, seed: int
+) -> None:
+    """Write ``search.json``: what a search found. A record that says so already is left as it is.
+
+    Args:
+        work_dir: of the search; ``training`` in it is the run of a strategy that is a trainer.
+        bench: what was searched.
+        settings: of the strategy.
+        result: of the search.
+        seed: of the strategy.
+    """
+    path, training = work_dir / "search.json", work_dir / "training" / "record.json"
+    found = plain_values(result.scheme)
+    if path.exists() and read_record(path).get("scheme") == found:
+        return
+    write_record(
+        path,
+        kind="search",
+        config=_name(bench.config),
+        supernet=str(bench.supernet),
+        strategy=dict(settings),
+        seed=seed,
+        **bench.plain.key,
+        reward=dict(bench.config.search.reward),
+        rule=result.rule,
+        scheme=found,
+        best_seen=plain_values(result.best_seen),
+        front=[plain_values(evaluation) for evaluation in result.front],
+        evaluations=len(result.history),
+        distinct=len({evaluation.scheme for evaluation in result.history}),
+        block_bodies=bench.plain.bodies,
+        training_seconds=read_record(training)["seconds"] if training.exists() else None,
+    )
+
+
+def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
+    """Measure what each part of a supernet takes, on a batch of up to 50 validation images, and write it down."""
+    inputs, _ = evaluator.batches[0]
+    times = evaluator.block_times(min(LATENCY_BATCH, len(inputs)))
+    times.save(path, batch=min(LATENCY_BATCH, len(inputs)), size=list(inputs.shape[2:]), device=str(evaluator.device))
+    return times
+
+
+# ---------------------------------------------------------------- commands
+
+Supernet = Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")]
 
 
 def search(
     config: ConfigName,
-    supernet: Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="ean, exhaustive, local, random, hsp, enas, darts, ga, tpe, optuna; the config's by default."
+        ),
+    ] = None,
+    supernet: Supernet = None,
     work_dir: WorkDir = None,
     resume: Resume = False,
     cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
 ) -> None:
     """Search where to connect the attention of a trained supernet."""
     cfg, folder = prepare(config, work_dir, cfg_options)
-    name = Path(cfg.filename).stem
-    if "search" not in cfg:
-        raise ValueError(f"{name} has no `search` section; for example search_resnet20_se_cifar100 has")
-    checkpoint = supernet or cfg.search.supernet or _trained(name.replace("search_", "supernet_", 1))
+    if strategy:
+        choose_strategy(cfg, strategy)
     with resumable(folder):
-        result = run_search(cfg, Path(checkpoint), folder, resume=resume)
+        result = run_search(cfg, find_supernet(cfg, supernet), folder, resume=resume, launcher=launcher.value)
+    if result is None:
+        return
     found, best = result.scheme, result.best_seen
     typer.echo(
-        f"the strategy's choice, {found.scheme}: accuracy {found.accuracy:.2f} %, {found.cost:.0f} connections, reward "
-        f"{found.reward:.2f}\nbest of {result.evaluations} evaluations ({result.distinct} different): {best.scheme}, "
-        f"reward {best.reward:.2f}\ntrain it: ean train {_classification(name)} --cfg-options "
-        f"model.backbone.scheme={found.scheme}"
+        f"{found.scheme}, chosen by rule {result.rule}: accuracy {found.accuracy:.2f} +- {found.standard_error:.2f} %, "
+        f"{found.scheme.connections} connections, reward {found.reward:.2f}\n"
+        f"best of {len(result.history)} evaluations "
+        f"({len({evaluation.scheme for evaluation in result.history})} different), before batch norms were estimated "
+        f"anew: {best.scheme}, reward {best.reward:.2f}"
+    )
+    if len(result.history) == 2 ** len(found.scheme.bits):
+        _say_coefficients(result)
+    typer.echo(
+        f"record: {folder / 'search.json'}\n"
+        f"train it: ean train {_classification(_name(cfg))} --cfg-options model.backbone.scheme={found.scheme}"
     )
 
 
-def _classification(name: str) -> str:
-    """The config that trains what a packaged search config found."""
-    return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
+def latency(
+    config: ConfigName,
+    out: Annotated[Path, typer.Option(help="Record to write, JSON.")] = Path("work_dirs") / "block_times.json",
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Measure what each connection costs on this device, for searches that weigh latency."""
+    cfg, _ = prepare(config, None, cfg_options)
+    times = save_block_times(Bench(cfg, None).plain, out)
+    whole, plain = times.whole(ConnectionScheme.full(times.stages)), times.whole(ConnectionScheme.none(times.stages))
+    typer.echo(
+        f"all connections add {100 * (whole / plain - 1):.1f} % to a forward pass of {1e3 * plain:.1f} ms\n"
+        f"record: {out}; use it with --cfg-options search.reward.sparsity=0 search.reward.latency=2 "
+        f"search.reward.table={out}"
+    )
 
 
-def _watched(loader: DataLoader) -> Iterator[Any]:
-    with Progress("reading validation images", len(loader)) as progress:
-        for batch in loader:
-            yield batch
-            progress.advance()
+def choose_strategy(config: Config, name: str) -> None:
+    """What ``--strategy`` does: the config's strategy, or the one of that name with its own settings."""
+    if name != config.search.strategy.type:
+        config.search.strategy = ConfigDict(type=name)
 
 
-def _trained(name: str) -> Path:
+def find_supernet(config: Config, given: Path | None) -> Path:
+    """The supernet's checkpoint: as given, as the config says, or the latest in ``work_dirs``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if given or config.get("search", {}).get("supernet"):
+        return Path(given or config.search.supernet)
+    name = _supernet(_name(config))
     folder = Path("work_dirs") / name
     found = latest_checkpoint(folder)
     if found is None:
@@ -119,5 +385,43 @@ def _trained(name: str) -> Path:
     return found
 
 
-def _plain(evaluation: Any) -> dict[str, Any]:
+def plain_values(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation for a record."""
     return {**asdict(evaluation), "scheme": str(evaluation.scheme)}
+
+
+def _say_coefficients(result: SearchResult) -> None:
+    """All schemes are known: which of them is best is known for every weight of the sparsity."""
+    typer.echo("best scheme for each weight of the sparsity, before batch norms were estimated anew:")
+    for low, high, evaluation in best_by_coefficient(result.history):
+        until = "    " if math.isinf(high) else f"{high:6.2f}"
+        typer.echo(
+            f"  {low:6.2f} to {until:>6}  {evaluation.scheme}  {evaluation.scheme.connections:2d} connections, "
+            f"{evaluation.accuracy:.2f} %"
+        )
+
+
+def _name(config: Config) -> str:
+    return Path(config.filename).stem if config.filename else "config"
+
+
+def _supernet(name: str) -> str:
+    """The config of the supernet that a packaged search config searches."""
+    return name.replace("search_", "supernet_", 1)
+
+
+def _classification(name: str) -> str:
+    """The config that trains what a packaged search config found."""
+    return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
+
+
+def _own_part(loader: Any) -> Iterator[Mapping[str, Tensor]]:
+    """The batches of this process, without the images that the sampler repeats at its end."""
+    rank, world_size = get_dist_info()
+    left = len(range(rank, len(loader.dataset), world_size))
+    with Progress("reading validation images", len(loader)) if rank == 0 else nullcontext() as progress:
+        for batch in loader:
+            yield {name: value[:left] for name, value in batch.items()}
+            left -= len(batch["labels"])
+            if progress:
+                progress.advance()

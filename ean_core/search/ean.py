@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from .strategy import STRATEGIES, Evaluation, Strategy
 
 INPUT_SIZE = 20
 TEMPERATURE = 5.0
+
+#: Faults of the authors' search code that ``compat`` switches on.
+Compat = Literal["scrambled-schemes", "summed-bonus", "clipped-replay"]
+FAULTS: tuple[Compat, ...] = get_args(Compat)
 
 
 class Controller(nn.Module):
@@ -61,14 +65,15 @@ class Curiosity(nn.Module):
 
 
 class Memory(NamedTuple):
-    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards ``(K,)``."""
+    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards above the
+    baseline, ``(K,)``."""
 
     bits: Tensor
     probabilities: Tensor
-    rewards: Tensor
+    advantages: Tensor
 
 
-@STRATEGIES.register_module()
+@STRATEGIES.register_module(name="ean")
 class EANStrategy(Strategy):
     """Algorithm 1 with the authors' settings where the paper gives none.
 
@@ -79,7 +84,8 @@ class EANStrategy(Strategy):
     Args:
         stages: blocks in each stage.
         seed: of initial weights and draws.
-        steps: ``T``; the paper takes 300 on ImageNet, 1000 on CIFAR-100.
+        evaluations: of schemes, in all: ``T``, the number of steps, times ``schemes_per_step``. The paper takes
+            ``T = 300`` on ImageNet, 1000 on CIFAR-100.
         schemes_per_step: sampled in each step.
         learning_rate: of the controller (Adam).
         curiosity: weight of the bonus, ``lambda_3`` of Eqn 7.
@@ -87,43 +93,57 @@ class EANStrategy(Strategy):
             which does not learn on rewards that are all of one sign, as accuracies are.
         baseline_decay: of that average.
         replay_from: step ``h`` from which on a past step is replayed; None for never.
+        replay_weight: of the replayed loss.
         buffer_steps: how many past steps are remembered.
-        select: the scheme returned: ``'mode'``, the controller's most probable one, or ``'best-seen'``, the one of
-            highest reward among those evaluated.
+        compat: faults of the authors' code to reproduce, by name:
+
+            - ``'scrambled-schemes'``: curiosity bonus and replay see the schemes of a step reshaped in the wrong order;
+            - ``'summed-bonus'``: the bonuses of a step are summed and added to each of its schemes alike, so that they
+              rank nothing, and replayed rewards leave them out while the baseline includes them;
+            - ``'clipped-replay'``: one ratio for a whole step, of probabilities averaged over blocks and schemes and
+              clipped to ``1 +- 0.1``, which re-weights Eqn 8 where it was meant to bound it.
+
+    Raises:
+        ValueError: if an option has no sensible value.
     """
+
+    rule = "mode"
 
     def __init__(
         self,
         stages: Sequence[int],
         seed: int = 0,
         *,
-        steps: int = 300,
+        evaluations: int = 900,
         schemes_per_step: int = 3,
         learning_rate: float = 0.05,
         curiosity: float = 1.0,
         baseline: Literal["moving-average"] | None = "moving-average",
         baseline_decay: float = 0.95,
         replay_from: int | None = 10,
+        replay_weight: float = 0.1,
         buffer_steps: int = 30,
-        select: Literal["mode", "best-seen"] = "mode",
+        compat: Sequence[Compat] = (),
     ) -> None:
-        super().__init__(stages, seed)
-        if steps < 1 or schemes_per_step < 1:
-            raise ValueError(f"steps and schemes_per_step are at least 1, got {steps} and {schemes_per_step}")
+        super().__init__(stages, seed, evaluations=evaluations)
+        if schemes_per_step < 1:
+            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
         if buffer_steps < 1:
             raise ValueError(f"buffer_steps is at least 1, got {buffer_steps}; replay_from=None turns replay off")
         if baseline not in ("moving-average", None):
             raise unknown_name("baseline", baseline, ("moving-average", None))
-        if select not in ("mode", "best-seen"):
-            raise unknown_name("selection rule", select, ("mode", "best-seen"))
-        self._steps = steps
+        for fault in compat:
+            if fault not in FAULTS:
+                raise unknown_name("compat switch", fault, FAULTS)
         self.schemes_per_step = schemes_per_step
         self.curiosity = curiosity
         self.baseline = baseline
         self.baseline_decay = baseline_decay
         self.replay_from = replay_from
-        self.select = select
+        self.replay_weight = replay_weight
+        self.compat = frozenset(compat)
         self.step = 0
+        self.left = evaluations
         self.draws = generator(seed, Stream.STRATEGY)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.draws.initial_seed())
@@ -133,41 +153,36 @@ class EANStrategy(Strategy):
         self.bonus_optimizer = torch.optim.Adam(self.bonus.predictor.parameters(), lr=learning_rate)
         self.buffer: deque[Memory] = deque(maxlen=buffer_steps)
         self.average: float | None = None
-        self.best: Evaluation | None = None
-
-    @property
-    def steps(self) -> int:
-        return self._steps
 
     def ask(self) -> list[ConnectionScheme]:
-        if self.step == self._steps:
-            return []
-        connect = self.probabilities().expand(self.schemes_per_step, -1)
+        connect = self.probabilities().expand(min(self.schemes_per_step, self.left), -1)
         bits = torch.bernoulli(connect, generator=self.draws)
         return [ConnectionScheme(self.stages, tuple(int(bit) for bit in row)) for row in bits]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         bits = torch.tensor([evaluation.scheme.bits for evaluation in evaluations], dtype=torch.float32)  # (K, m)
-        surprise = self.bonus(bits)  # (K,)
-        rewards = torch.tensor([evaluation.reward for evaluation in evaluations])
-        rewards = rewards + self.curiosity * surprise.detach()
-        probabilities = self._log_probabilities(bits).detach().exp()
+        remembered = bits.T.reshape(bits.shape) if "scrambled-schemes" in self.compat else bits
+        surprise = self.bonus(remembered)  # (K,)
+        bonus = self.curiosity * surprise.detach()
+        plain = torch.tensor([evaluation.reward for evaluation in evaluations])
+        # Summed, it lifts all alike and cannot rank them.
+        rewards = plain + (bonus.sum() if "summed-bonus" in self.compat else bonus)
+        probabilities = self._log_probabilities(remembered).detach().exp()
+        self._sampled_with = float(self._log_probabilities(bits).detach().exp().mean())
 
-        advantages = rewards - self._baseline(rewards)
-        _descend(self.controller_optimizer, -(advantages * self._log_probabilities(bits).sum(1)).mean())  # Eqn 5
+        baseline = self._baseline(rewards)
+        _descend(self.controller_optimizer, -((rewards - baseline) * self._log_probabilities(bits).sum(1)).mean())
         _descend(self.bonus_optimizer, surprise.mean())
         # Rewards are kept as advantages: without the baseline a replayed step would push to where it has been.
-        self.buffer.append(Memory(bits, probabilities, advantages))
+        advantages = (plain if "summed-bonus" in self.compat else rewards) - baseline
+        self.buffer.append(Memory(remembered, probabilities, advantages))
         self.step += 1
+        self.left -= len(evaluations)
         if self.replay_from is not None and self.step > self.replay_from:
             self._replay()
-        for evaluation in evaluations:
-            if self.best is None or evaluation.reward > self.best.reward:
-                self.best = evaluation
 
-    def result(self) -> ConnectionScheme:
-        if self.select == "best-seen" and self.best is not None:
-            return self.best.scheme
+    def mode(self) -> ConnectionScheme:
+        """The controller's most probable scheme."""
         return ConnectionScheme(self.stages, tuple(int(p > 0.5) for p in self.probabilities()))
 
     def probabilities(self) -> Tensor:
@@ -178,7 +193,7 @@ class EANStrategy(Strategy):
     def info(self) -> Mapping[str, float]:
         """``mean_probability``: that of the schemes of the last step under the controller that sampled them, the
         convergence curve of Figure 5."""
-        return {"mean_probability": float(self.buffer[-1].probabilities.mean())} if self.buffer else {}
+        return {"mean_probability": self._sampled_with} if self.step else {}
 
     def _log_probabilities(self, bits: Tensor) -> Tensor:
         """Log-probability ``(K, m)`` of each bit of schemes ``(K, m)``; part of the controller's graph."""
@@ -201,7 +216,9 @@ class EANStrategy(Strategy):
         memory = self.buffer[index]
         logs = self._log_probabilities(memory.bits)
         ratios = logs.detach().exp() / memory.probabilities  # (K, m), not clipped
-        _descend(self.controller_optimizer, -(memory.rewards * (ratios * logs).sum(1)).mean())
+        if "clipped-replay" in self.compat:
+            ratios = ratios.mean().clamp(0.9, 1.1)
+        _descend(self.controller_optimizer, -self.replay_weight * (memory.advantages * (ratios * logs).sum(1)).mean())
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

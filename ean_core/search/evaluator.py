@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
 from ean_core.backbone import join
 from ean_core.classifier import ImageClassifier, label_ranks
 from ean_core.errors import unknown_name
+from ean_core.inference.latency import BlockTimes, time_blocks
 from ean_core.scheme import ConnectionScheme
 
 Precision = Literal["fp32", "bf16"]
@@ -36,6 +41,10 @@ class Evaluator(Protocol):
         """Accuracies in percent, in the order of ``schemes``."""
         ...
 
+    def standard_error(self, accuracy: float) -> float:
+        """Of an accuracy in percent, in percentage points."""
+        ...
+
 
 class SupernetEvaluator:
     """Validation accuracies of a supernet's sub-networks.
@@ -44,14 +53,19 @@ class SupernetEvaluator:
     depth-first as the prefix tree they form, so that a body is computed once for each distinct prefix; the
     activations kept are one for each open branch, and DIA's state belongs to the prefix like the activation.
 
+    Where several processes were started, each scores its part of the images: the first one calls :meth:`evaluate`,
+    the others :func:`serve`.
+
     Args:
         supernet: a classifier whose backbone holds a module for every connection; set to evaluation mode.
-        batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, read once and kept.
-        fingerprint: identifies the images, e.g. a data set's ``fingerprint``.
+        batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, this process' part of the images; read when first
+            needed, and kept.
+        fingerprint: identifies the images of all processes, e.g. a data set's ``fingerprint``.
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
 
     Raises:
-        ValueError: if there are no images, the precision is unknown, or the head does not sit on the last stage.
+        ValueError: if the precision is unknown or the head does not sit on the last stage; when first asked, if there
+            are no images.
     """
 
     def __init__(
@@ -68,54 +82,97 @@ class SupernetEvaluator:
         self.precision = precision
         self.fingerprint = fingerprint
         self.device = next(supernet.parameters()).device
-        # Copies leave the shared or pinned memory of loader processes, of which there is little.
-        self._batches = [(batch["inputs"].clone(), batch["labels"].clone()) for batch in batches]
-        #: Number of validation images.
-        self.images = sum(len(labels) for _, labels in self._batches)
         if self.backbone.out_indices[-1] + 1 != len(self.backbone.stage_blocks):
             raise ValueError(
                 f"the supernet's head sits on stage {self.backbone.out_indices[-1]} of out_indices="
                 f"{self.backbone.out_indices}; a scheme covers all stages, so the last one must be among them"
             )
-        if not self.images:
-            raise ValueError("there are no validation images to score schemes on")
-        #: Block bodies computed so far, over one batch each.
+        #: Block bodies computed so far by this process, over one batch each.
         self.bodies = 0
+        self._source = batches
         self._blocks = list(self.backbone.blocks())
 
     @property
     def stages(self) -> tuple[int, ...]:
         return self.backbone.stage_blocks
 
-    @property
-    def key(self) -> dict[str, Any]:
-        """Hash of the weights, of the data, and the precision."""
+    @cached_property
+    def key(self) -> Mapping[str, Any]:
         return {
             "weights": weights_hash(self.supernet.state_dict()),
             "data": self.fingerprint,
-            "images": self.images,
             "precision": self.precision,
         }
 
-    @torch.inference_mode()
-    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Top-1 accuracies in percent, in the order of ``schemes``; one that is given twice is computed once.
+    @cached_property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """This process' images, uint8, and labels."""
+        # Copies leave the shared or pinned memory of loader processes, of which there is little.
+        return [(batch["inputs"].clone(), batch["labels"].clone()) for batch in self._source]
+
+    @cached_property
+    def images(self) -> int:
+        """Number of validation images, of all processes together.
 
         Raises:
-            ValueError: if a scheme does not fit the supernet.
+            ValueError: if there are none.
+        """
+        count = torch.tensor(sum(len(labels) for _, labels in self.batches), device=self.device)
+        all_reduce(count)
+        if not count:
+            raise ValueError("there are no validation images to score schemes on")
+        return int(count)
+
+    def standard_error(self, accuracy: float) -> float:
+        """Binomial, of a single accuracy. Schemes are compared on the same images, so that a difference between two
+        of them is surer than their errors suggest."""
+        share = accuracy / 100
+        return 100 * math.sqrt(share * (1 - share) / self.images)
+
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
+        """Top-1 accuracies in percent, in the order of ``schemes``, to the image what each scores alone; one that is
+        given twice is computed once.
+
+        Raises:
+            ValueError: if a scheme does not fit the supernet, or there are no images.
         """
         for scheme in schemes:
             self.backbone.set_scheme(scheme)  # refuses what the supernet cannot do
-        self.backbone.set_scheme("full")
         distinct = sorted(set(schemes))
-        correct = dict.fromkeys(distinct, 0)
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with autocast:
-            for inputs, labels in self._batches:
+        if is_main_process():
+            broadcast_object_list([(type(self).__name__, distinct)])
+        images = self.images
+        counts = torch.tensor(self._correct(distinct), device=self.device)
+        all_reduce(counts)
+        correct = dict(zip(distinct, counts.tolist(), strict=True))
+        return [100 * correct[scheme] / images for scheme in schemes]
+
+    @torch.inference_mode()
+    def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
+        """How many of this process' images each of the schemes, all different, gets right."""
+        self.backbone.set_scheme("full")
+        correct = dict.fromkeys(schemes, 0)
+        with self._autocast():
+            for inputs, labels in self.batches:
                 data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
                 x = self.backbone.forward_stem(self.supernet.prepare(data["inputs"]))
-                self._walk(0, x, None, distinct, data["labels"], correct)
-        return [100 * correct[scheme] / self.images for scheme in schemes]
+                self._walk(0, x, None, schemes, data["labels"], correct)
+        return list(correct.values())
+
+    def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
+        """What each part of the supernet takes, as it is scored here, on a batch of so many validation images."""
+        self.backbone.set_scheme("full")
+        inputs, labels = (part[:images] for part in self.batches[0])
+        data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
+
+        def head(x: Tensor) -> Tensor:
+            return label_ranks(self.supernet.head(x.float()), data["labels"])
+
+        with self._autocast():
+            return time_blocks(self.backbone, self.supernet.prepare(data["inputs"]), head, rounds=rounds)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def _walk(
         self,
@@ -147,6 +204,89 @@ class SupernetEvaluator:
             assert attention is not None  # the supernet is fully connected here
             residual, state = attention(residual, state)
             self._walk(depth + 1, join(residual, shortcut), state, connected, labels, correct)
+
+
+class RecalibratedEvaluator(SupernetEvaluator):
+    """Validation accuracies in fp32, of each scheme with batch norms of its own.
+
+    The running statistics of a supernet are those of half-connected networks, which under-rates schemes with few or
+    nearly all connections. Here they are estimated anew for each scheme before it is scored, which no prefix can
+    share: this is for the last few tens of schemes.
+
+    Args:
+        plain: whose supernet and images are used; its own scores stay what they are.
+        calibration: batches as validation batches are, of *training* images without augmentation; read when first
+            needed, and kept. Every process gets all of them.
+        fingerprint: identifies the calibration images.
+    """
+
+    def __init__(self, plain: SupernetEvaluator, calibration: Iterable[Mapping[str, Tensor]], fingerprint: str) -> None:
+        super().__init__(plain.supernet, (), plain.fingerprint)
+        self._plain = plain
+        self._calibration_source = calibration
+        self._calibration_fingerprint = fingerprint
+
+    @cached_property
+    def key(self) -> Mapping[str, Any]:
+        return {**super().key, "calibration": self._calibration_fingerprint}
+
+    @cached_property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        return self._plain.batches
+
+    @cached_property
+    def _calibration(self) -> list[Tensor]:
+        return [batch["inputs"].clone() for batch in self._calibration_source]
+
+    def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
+        correct = []
+        for scheme in schemes:
+            with self._reestimated(scheme):
+                correct += super()._correct([scheme])
+        return correct
+
+    @contextmanager
+    def _reestimated(self, scheme: ConnectionScheme) -> Iterator[None]:
+        """Batch norms whose statistics are the mean over the calibration batches, under this scheme."""
+        norms = [module for module in self.supernet.modules() if isinstance(module, _BatchNorm)]
+        states = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
+        momenta = [norm.momentum for norm in norms]
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
+                norm.train()
+            self.backbone.set_scheme(scheme)
+            with torch.no_grad():
+                for inputs in self._calibration:
+                    data = self.supernet.data_preprocessor({"inputs": inputs})
+                    self.backbone(self.supernet.prepare(data["inputs"]))
+            self.supernet.eval()
+            yield
+        finally:
+            for norm, state, momentum in zip(norms, states, momenta, strict=True):
+                norm.load_state_dict(state)
+                norm.momentum = momentum
+            self.supernet.eval()
+            self.backbone.set_scheme("full")
+
+
+def serve(*evaluators: SupernetEvaluator) -> None:
+    """On every process but the first: score whatever evaluators of the same classes are asked there, until
+    :func:`dismiss` is called there."""
+    by_class = {type(evaluator).__name__: evaluator for evaluator in evaluators}
+    while True:
+        message: list[Any] = [None]
+        broadcast_object_list(message)
+        if message[0] is None:
+            return
+        name, schemes = message[0]
+        by_class[name].evaluate(schemes)
+
+
+def dismiss() -> None:
+    """On the first process: let the others go on from :func:`serve`."""
+    broadcast_object_list([None])
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -24,20 +24,21 @@ class Ledger:
     Args:
         path: the file; made if it does not exist.
         key: plain values that identify the search.
+        patience_s: seconds to wait for another process that works on the file.
 
     Raises:
         ValueError: if the file belongs to another search or is damaged before its last line.
         InUseError: if another process works on it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any], patience_s: float = 0.0) -> None:
         self.path = Path(path)
         self.key = json.loads(json.dumps(key))
         #: Lines read from the file: what an earlier, interrupted search had done.
         self.lines: list[dict[str, Any]] = []
         #: What was said about the file when it was opened, if anything.
         self.notice: str | None = None
-        self._lock = FileLock(f"{self.path}.lock", timeout=0)
+        self._lock = FileLock(f"{self.path}.lock", timeout=patience_s)
 
     def __enter__(self) -> Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,26 +52,23 @@ class Ledger:
             self._read()
             self._file = self.path.open("a", encoding="utf-8")
             if not self.path.stat().st_size:
-                self._write(self.key)
+                self.append(self.key)
         except BaseException:
             self._lock.release()
             raise
         return self
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one evaluation through to the disk."""
-        self._write(line)
+    def append(self, *lines: Mapping[str, Any]) -> None:
+        """Write lines through to the disk, all of a step at once."""
+        self._file.write("".join(json.dumps(line) + "\n" for line in lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
         self._lock.release()
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _read(self) -> None:
         if not self.path.exists():

@@ -1,19 +1,25 @@
-"""The search loop: ask, evaluate, write down, tell."""
+"""The search loop: ask, evaluate, write down, tell; then score the finalists once more."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ean_core.errors import unknown_name
 from ean_core.progress import Progress
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
+from .front import front
 from .ledger import Ledger
-from .strategy import Evaluation, Reward, Strategy
+from .reward import Reward
+from .strategy import RULES, Evaluation, Rule, Strategy
+
+#: Step of the ledger lines after the search itself.
+FINALISTS = "finalists"
 
 
 @dataclass(frozen=True)
@@ -21,16 +27,23 @@ class SearchResult:
     """What a search found.
 
     Args:
-        scheme: by the strategy's rule, with its evaluation.
-        best_seen: the evaluation of highest reward.
-        evaluations: how many were asked for.
-        distinct: how many different schemes among them.
+        scheme: what it returns, chosen by ``rule``.
+        rule: by which.
+        best_seen: the evaluation of highest reward in the search itself.
+        history: all evaluations, in the order they were asked for.
+        finalists: the best schemes and the extremes, with accuracies by the finalists' evaluator.
     """
 
     scheme: Evaluation
+    rule: Rule
     best_seen: Evaluation
-    evaluations: int
-    distinct: int
+    history: tuple[Evaluation, ...]
+    finalists: tuple[Evaluation, ...] = ()
+
+    @property
+    def front(self) -> list[Evaluation]:
+        """The evaluations that no other one beats in accuracy and cost; of the finalists where there are any."""
+        return front(self.finalists or self.history)
 
 
 def search(
@@ -40,6 +53,10 @@ def search(
     ledger_path: Path,
     key: Mapping[str, Any],
     say: Callable[[str], None] = print,
+    *,
+    finalists: Evaluator | None = None,
+    final_count: int = 20,
+    rule: Rule | None = None,
 ) -> SearchResult:
     """Run a search to its end, from where its ledger stands.
 
@@ -51,74 +68,189 @@ def search(
         evaluator: scores.
         reward: of a scheme and its accuracy.
         ledger_path: file of the ledger.
-        key: what identifies strategy and its settings; the evaluator's key is added to it.
+        key: what identifies strategy and its settings; the evaluators' keys are added to it.
         say: where notices go.
+        finalists: scores the ``final_count`` best schemes, the strategy's mode and the extremes ``none`` and ``full``
+            once more, more carefully; without it, the front is that of the search.
+        final_count: at least 1.
+        rule: how the scheme returned is chosen; the strategy's own rule if None. Without finalists, ``'front'`` is
+            ``'best-seen'``.
 
     Raises:
-        ValueError: if the ledger belongs to another search.
+        ValueError: if the ledger belongs to another search, or the rule does not go with the strategy.
         InUseError: if another process is writing it.
     """
+    rule = rule or strategy.rule
+    if rule not in RULES:
+        raise unknown_name("rule", rule, RULES)
+    if rule == "mode" and strategy.mode() is None:
+        raise ValueError(f"{type(strategy).__name__} has no mode to return; choose rule='best-seen' or 'front'")
+    if rule == "front" and finalists is None:
+        rule = "best-seen"
     full_key = {**key, "reward": asdict(reward), "stages": list(strategy.stages), **evaluator.key}
-    known: dict[ConnectionScheme, float] = {}
-    history: list[Evaluation] = []
+    if finalists is not None:
+        full_key[FINALISTS] = {"count": final_count, **finalists.key}
     with Ledger(ledger_path, full_key) as ledger:
         if ledger.notice:
             say(ledger.notice)
-        past = iter(ledger.lines)
-        with Progress("search", strategy.steps) as progress:
-            for step in range(strategy.steps):
-                asked = strategy.ask()
-                if not asked:
-                    break
-                replayed = [line for _, line in zip(asked, past, strict=False)]
-                for line, scheme in zip(replayed, asked, strict=False):
-                    known[scheme] = _replayed_accuracy(line, step, scheme, ledger_path)
-                start = time.perf_counter()
-                unknown = list(dict.fromkeys(scheme for scheme in asked if scheme not in known))
-                known.update(zip(unknown, evaluator.evaluate(unknown) if unknown else [], strict=True))
-                seconds = time.perf_counter() - start
-                evaluations = [
-                    Evaluation(scheme, known[scheme], scheme.connections, reward(scheme, known[scheme]))
-                    for scheme in asked
-                ]
-                strategy.tell(evaluations)
-                info = strategy.info()
-                for evaluation in evaluations[len(replayed) :]:
-                    share = seconds / len(unknown) if evaluation.scheme in unknown else 0.0
-                    ledger.append(_line(step, evaluation, share, info))
-                history += evaluations
-                progress.advance(f"best {max(e.reward for e in history):.2f}", replayed=len(replayed) == len(asked))
-        scheme = strategy.result()
-        for line in past:  # what is left is the line of the result
-            known[scheme] = _replayed_accuracy(line, strategy.steps, scheme, ledger_path)
-        fresh = scheme not in known
-        if fresh:
+        past = _Past(ledger)
+        history = _run(strategy, evaluator, reward, ledger, past)
+        best = max(history, key=lambda evaluation: evaluation.reward)
+        mode = strategy.mode()
+        chosen = best_schemes(history, final_count) if finalists is not None else []
+        if mode is not None and mode not in chosen:
+            chosen.append(mode)
+        if finalists is not None:
+            chosen = with_extremes(chosen, strategy.stages)
+        known = {evaluation.scheme: evaluation.accuracy for evaluation in history}
+        final = _score_finalists(chosen, known, evaluator, finalists, reward, ledger, past)
+    found = {evaluation.scheme: evaluation for evaluation in (*history, *final)}
+    top = max(final or history, key=lambda evaluation: evaluation.reward)
+    scheme = {"mode": mode, "best-seen": best.scheme, "front": top.scheme}[rule]
+    assert scheme is not None  # a rule that needs a mode was refused without
+    return SearchResult(found[scheme], rule, best, tuple(history), tuple(final) if finalists is not None else ())
+
+
+def best_schemes(history: Sequence[Evaluation], count: int) -> list[ConnectionScheme]:
+    """The different schemes of highest reward, best first."""
+    rewards = {evaluation.scheme: evaluation.reward for evaluation in history}
+    return sorted(rewards, key=lambda scheme: (-rewards[scheme], scheme))[:count]
+
+
+def with_extremes(schemes: Sequence[ConnectionScheme], stages: Sequence[int]) -> list[ConnectionScheme]:
+    """The schemes, ``none`` and ``full``, each once."""
+    return list(dict.fromkeys([*schemes, ConnectionScheme.none(stages), ConnectionScheme.full(stages)]))
+
+
+def rescore(
+    schemes: Sequence[ConnectionScheme],
+    evaluator: Evaluator,
+    finalists: Evaluator,
+    reward: Reward,
+    ledger_path: Path,
+    key: Mapping[str, Any],
+    say: Callable[[str], None] = print,
+) -> list[Evaluation]:
+    """Score schemes by the finalists' evaluator, from where the ledger stands.
+
+    Args:
+        schemes: all different.
+        evaluator: of the searches that they come from; its scores are written down, too.
+        finalists: scores.
+        reward: of a scheme and its accuracy.
+        ledger_path: file of the ledger, which holds nothing else.
+        key: what identifies the searches; the evaluators' keys are added to it.
+        say: where notices go.
+
+    Raises:
+        ValueError: if the ledger belongs to something else.
+        InUseError: if another process is writing it.
+    """
+    full_key = {**key, "reward": asdict(reward), **evaluator.key, FINALISTS: dict(finalists.key)}
+    with Ledger(ledger_path, full_key) as ledger:
+        if ledger.notice:
+            say(ledger.notice)
+        return _score_finalists(schemes, {}, evaluator, finalists, reward, ledger, _Past(ledger))
+
+
+class _Past:
+    """The lines that an interrupted search left, taken in order and checked against what is asked now."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.path = ledger.path
+        self._lines = iter(ledger.lines)
+
+    def take(self, step: int | str, schemes: list[ConnectionScheme]) -> Iterator[Mapping[str, Any]]:
+        """The lines of this step's first schemes, as far as they go."""
+        for scheme in schemes:
+            line = next(self._lines, None)
+            if line is None:
+                return
+            if line.get("scheme") != str(scheme) or line.get("step") != step or not _has_accuracy(line):
+                raise ValueError(
+                    f"{self.path}: step {step} asked for {scheme}, the ledger has step {line.get('step')} with "
+                    f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was altered, or written by another "
+                    "version. Choose another --work-dir"
+                )
+            yield line
+
+
+def _run(strategy: Strategy, evaluator: Evaluator, reward: Reward, ledger: Ledger, past: _Past) -> list[Evaluation]:
+    """Ask and tell until the strategy has nothing left to ask."""
+    known: dict[ConnectionScheme, tuple[float, float]] = {}
+    history: list[Evaluation] = []
+    best = float("-inf")
+    step = 0
+    with Progress("search", strategy.evaluations) as progress:
+        while asked := strategy.ask():
+            replayed = list(past.take(step, asked))
+            for line, scheme in zip(replayed, asked, strict=False):
+                known[scheme] = line["accuracy"], line["standard_error"]
             start = time.perf_counter()
-            known[scheme] = evaluator.evaluate([scheme])[0]
-        final = Evaluation(scheme, known[scheme], scheme.connections, reward(scheme, known[scheme]))
-        if fresh:
-            ledger.append(_line(strategy.steps, final, time.perf_counter() - start, {}))
-    best = max(history, key=lambda evaluation: evaluation.reward)
-    return SearchResult(final, best, len(history), len({evaluation.scheme for evaluation in history}))
+            unknown = list(dict.fromkeys(scheme for scheme in asked if scheme not in known))
+            accuracies = evaluator.evaluate(unknown) if unknown else []
+            for scheme, accuracy in zip(unknown, accuracies, strict=True):
+                known[scheme] = accuracy, evaluator.standard_error(accuracy)
+            share = (time.perf_counter() - start) / max(1, len(unknown))
+            evaluations = [reward.evaluation(scheme, *known[scheme]) for scheme in asked]
+            strategy.tell(evaluations)
+            info = strategy.info()
+            more = {"info": dict(info)} if info else {}
+            fresh = set(unknown)
+            ledger.append(
+                *(
+                    _line(step, evaluation, share if evaluation.scheme in fresh else 0.0, **more)
+                    for evaluation in evaluations[len(replayed) :]
+                )
+            )
+            history += evaluations
+            best = max(best, *(evaluation.reward for evaluation in evaluations))
+            progress.advance(f"best {best:.2f}", replayed=len(replayed) == len(asked), steps=len(asked))
+            step += 1
+    return history
 
 
-def _replayed_accuracy(line: Mapping[str, Any], step: int, scheme: ConnectionScheme, path: Path) -> float:
-    if line.get("scheme") != str(scheme) or line.get("step") != step or not isinstance(line.get("accuracy"), float):
-        raise ValueError(
-            f"{path}: step {step} asked for {scheme}, the ledger has step {line.get('step')} with "
-            f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was altered, or written by another version. "
-            "Choose another --work-dir"
-        )
-    return line["accuracy"]
+def _score_finalists(
+    schemes: Sequence[ConnectionScheme],
+    known: Mapping[ConnectionScheme, float],
+    evaluator: Evaluator,
+    finalists: Evaluator | None,
+    reward: Reward,
+    ledger: Ledger,
+    past: _Past,
+) -> list[Evaluation]:
+    """Score schemes once more, one at a time and each written down at once; without a finalists' evaluator they keep
+    the search's own scores."""
+    evaluations = []
+    with Progress("finalists", len(schemes)) as progress:
+        for scheme in schemes:
+            start = time.perf_counter()
+            replayed = next(past.take(FINALISTS, [scheme]), None)
+            if replayed is not None:
+                evaluation = reward.evaluation(scheme, replayed["accuracy"], replayed["standard_error"])
+            else:
+                plain = known[scheme] if scheme in known else evaluator.evaluate([scheme])[0]
+                accuracy = plain if finalists is None else finalists.evaluate([scheme])[0]
+                evaluation = reward.evaluation(scheme, accuracy, (finalists or evaluator).standard_error(accuracy))
+                more = {} if finalists is None else {"supernet_accuracy": plain}
+                ledger.append(_line(FINALISTS, evaluation, time.perf_counter() - start, **more))
+            evaluations.append(evaluation)
+            progress.advance(f"{scheme} {evaluation.accuracy:.2f} %", replayed=replayed is not None)
+    return evaluations
 
 
-def _line(step: int, evaluation: Evaluation, seconds: float, info: Mapping[str, float]) -> dict[str, Any]:
+def _has_accuracy(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("accuracy"), float) and isinstance(line.get("standard_error"), float)
+
+
+def _line(step: int | str, evaluation: Evaluation, seconds: float, **more: Any) -> dict[str, Any]:
     return {
         "step": step,
         "scheme": str(evaluation.scheme),
         "accuracy": evaluation.accuracy,
+        "standard_error": evaluation.standard_error,
         "cost": evaluation.cost,
         "reward": evaluation.reward,
-        **({"info": dict(info)} if info else {}),
+        **more,
         "seconds": round(seconds, 4),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from mmengine.registry import Registry
 
@@ -15,6 +15,12 @@ from ean_core.scheme import ConnectionScheme
 #: Search strategies by name.
 STRATEGIES = Registry("search strategy", scope="ean_core", locations=["ean_core.search"])
 
+#: How the scheme that a search returns is chosen: the strategy's own most probable one; the one of highest reward among
+#: those evaluated; the one of highest reward among the finalists, whose accuracy is measured with batch norms
+#: re-estimated for each of them.
+Rule = Literal["mode", "best-seen", "front"]
+RULES: tuple[Rule, ...] = ("mode", "best-seen", "front")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -22,35 +28,17 @@ class Evaluation:
 
     Args:
         scheme: which.
-        accuracy: of the supernet's sub-network on the validation images, in percent.
-        cost: number of connections.
+        accuracy: on the validation images, in percent.
+        cost: number of connections, or milliseconds where the reward weighs measured latency.
         reward: what the search maximises, see :class:`Reward`.
+        standard_error: of the accuracy, in percentage points.
     """
 
     scheme: ConnectionScheme
     accuracy: float
     cost: float
     reward: float
-
-
-@dataclass(frozen=True)
-class Reward:
-    """Accuracy and efficiency as one number, Eqn 7 without the curiosity bonus, which belongs to its strategy.
-
-    Args:
-        accuracy: weight of the validation accuracy in percent.
-        sparsity: weight of the sparsity (Eqn 6), in ``[0, 1]``. The paper gives no weights; the authors' code has 2.
-
-    Examples:
-        >>> Reward(sparsity=2.0)(ConnectionScheme.parse('100-100'), accuracy=70.0)
-        71.33333333333333
-    """
-
-    accuracy: float = 1.0
-    sparsity: float = 2.0
-
-    def __call__(self, scheme: ConnectionScheme, accuracy: float) -> float:
-        return self.accuracy * accuracy + self.sparsity * scheme.sparsity
+    standard_error: float = 0.0
 
 
 class Strategy(ABC):
@@ -62,43 +50,61 @@ class Strategy(ABC):
     Args:
         stages: blocks in each stage of the network.
         seed: of all its draws.
+        evaluations: how many schemes it may ask for, repetitions included.
+
+    Raises:
+        ValueError: if there is nothing to evaluate.
     """
 
-    def __init__(self, stages: Sequence[int], seed: int = 0) -> None:
+    #: How the scheme returned is chosen where the search's config does not say.
+    rule: ClassVar[Rule] = "front"
+    #: False for strategies whose number of evaluations follows from the network.
+    budgeted: ClassVar[bool] = True
+
+    def __init__(self, stages: Sequence[int], seed: int = 0, *, evaluations: int) -> None:
+        if evaluations < 1:
+            raise ValueError(f"a search needs at least 1 evaluation, got evaluations={evaluations}")
         self.stages = tuple(stages)
         self.seed = seed
+        self.evaluations = evaluations
 
     @abstractmethod
     def ask(self) -> list[ConnectionScheme]:
-        """The schemes of the next step; empty when the search is over. Asked again only after :meth:`tell`."""
+        """The schemes of the next step; empty when the search is over. Asked again only after :meth:`tell`.
+
+        Schemes of one step are scored together and share the work of common prefixes.
+        """
 
     @abstractmethod
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """The evaluations of what was asked for, in the same order."""
 
-    @property
-    @abstractmethod
-    def steps(self) -> int:
-        """Number of steps of the whole search."""
-
-    @abstractmethod
-    def result(self) -> ConnectionScheme:
-        """The scheme that the search ends in, by the strategy's rule."""
+    def mode(self) -> ConnectionScheme | None:
+        """The scheme that the strategy itself has come to hold most probable; None where it holds no such belief."""
+        return None
 
     def info(self) -> Mapping[str, float]:
         """What the strategy wants recorded of the step it was last told about, e.g. its convergence."""
         return {}
 
 
+def strategy_class(name: Any) -> type[Strategy]:
+    """The strategy of a name.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    found = STRATEGIES.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise unknown_name("search strategy", name, STRATEGIES.module_dict)
+    return found
+
+
 def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) -> Strategy:
-    """A strategy from ``dict(type='EANStrategy', ...)``.
+    """A strategy from ``dict(type='ean', ...)``.
 
     Raises:
         ValueError: if there is no strategy of that name.
     """
     options = dict(config)
-    name = options.pop("type", None)
-    found = STRATEGIES.get(name) if isinstance(name, str) else None
-    if found is None:
-        raise unknown_name("search strategy", name, STRATEGIES.module_dict)
-    return found(stages=stages, **{"seed": seed, **options})
+    return strategy_class(options.pop("type", None))(stages=stages, **{"seed": seed, **options})

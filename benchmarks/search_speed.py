@@ -1,0 +1,159 @@
+"""What sharing prefixes saves: all schemes of a supernet scored together, and each alone.
+
+    python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 16]
+
+ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, subtree by subtree in turns, and
+the two answers are compared image by image. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: all of them in
+subtrees, and 64 random schemes alone, a few between subtrees, from whose median time the time of all is *extrapolated*.
+Both ratios are printed beside the ones that the times of single blocks predict, measured in the same run. Weights and
+images are random, on which speed does not depend. Writes benchmarks/results/search_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR, ImageClassifier
+from ean_core.classifier import label_ranks
+from ean_core.inference import BlockTimes
+from ean_core.progress import Progress
+from ean_core.record import environment, write_record
+from ean_core.search import SupernetEvaluator, build_strategy
+from ean_core.search.prefixes import count_bodies, walk_seconds
+
+RESULT = Path(__file__).parent / "results" / "search_speed.json"
+ALONE = 64
+
+
+def evaluator(backbone: EANResNet, pixels: int, batches: int, batch: int) -> SupernetEvaluator:
+    preprocessor = {"type": "ImagePreprocessor", "mean": [128.0] * 3, "std": [64.0] * 3}
+    supernet = ImageClassifier(backbone, 100, preprocessor)
+    images = [
+        {
+            "inputs": torch.randint(256, (batch, 3, pixels, pixels), dtype=torch.uint8),
+            "labels": torch.randint(100, (batch,)),
+        }
+        for _ in range(batches)
+    ]
+    return SupernetEvaluator(supernet, images, "random")
+
+
+@torch.inference_mode()
+def alone(scorer: SupernetEvaluator, scheme: ConnectionScheme) -> float:
+    """Accuracy by the network's own forward pass, as one would score a single network."""
+    scorer.backbone.set_scheme(scheme)
+    correct = 0
+    for inputs, labels in scorer.batches:
+        data = scorer.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
+        logits: Tensor = scorer.supernet(data["inputs"])
+        correct += int((label_ranks(logits, data["labels"]) == 0).sum())
+    return 100 * correct / scorer.images
+
+
+def timed(run: Any, *arguments: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = run(*arguments)
+    return time.perf_counter() - start, result
+
+
+def medians(measured: list[BlockTimes]) -> BlockTimes:
+    """Each part's median over measurements spread over the run."""
+
+    def parts(name: str) -> tuple[float, ...]:
+        return tuple(map(statistics.median, zip(*(getattr(times, name) for times in measured), strict=True)))
+
+    return BlockTimes(
+        stages=measured[0].stages,
+        stem=statistics.median(times.stem for times in measured),
+        bodies=parts("bodies"),
+        connections=parts("connections"),
+        joins=parts("joins"),
+        head=statistics.median(times.head for times in measured),
+    )
+
+
+def compare(scorer: SupernetEvaluator, every: bool) -> dict[str, Any]:
+    """Score all schemes by subtrees, and alone every one of them, or some in turns with subtrees."""
+    batch, stages = len(scorer.batches[0][0]), scorer.stages
+    strategy = build_strategy({"type": "exhaustive"}, stages, 0)
+    draws = torch.Generator().manual_seed(1)
+    sample = [ConnectionScheme.random(stages, 0.5, draws) for _ in range(ALONE)]
+    subtrees, single, times, walks, different = [], [], [], [], 0
+    scorer.evaluate([sample[0]])  # warm up
+    scorer.bodies = 0
+    measure_every = -(-strategy.evaluations // 256 // 16) if not every else 1
+    with Progress("subtrees", strategy.evaluations) as progress:
+        while schemes := strategy.ask():
+            strategy.tell([])
+            if len(subtrees) % measure_every == 0:
+                times.append(scorer.block_times(batch, rounds=5))
+            seconds, together = timed(scorer.evaluate, schemes)
+            subtrees.append(seconds)
+            walks.append(schemes)
+            chosen = schemes if every else sample[len(subtrees) - 1 :: strategy.evaluations // len(schemes)]
+            for scheme in chosen:
+                seconds, accuracy = timed(alone, scorer, scheme)
+                single.append(seconds)
+                if every:
+                    different += accuracy != together[schemes.index(scheme)]
+            progress.advance(steps=len(schemes))
+    parts = medians(times)
+    batches = len(scorer.batches)
+    predicted_together = batches * sum(walk_seconds(schemes, parts) for schemes in walks)
+    predicted_alone = batches * sum(parts.whole(scheme) for schemes in walks for scheme in schemes)
+    taken_alone = sum(single) if every else strategy.evaluations * statistics.median(single)
+    return {
+        "stages": list(stages),
+        "schemes": strategy.evaluations,
+        "images": scorer.images,
+        "together_s": sum(subtrees),
+        "alone_s": taken_alone,
+        "alone_is": "measured" if every else f"extrapolated from the median of {len(single)} random schemes",
+        "schemes_that_differ": different if every else None,
+        "bodies_counted": scorer.bodies // batches,
+        "bodies_expected": sum(map(count_bodies, walks)),
+        "bodies_alone": strategy.evaluations * sum(stages),
+        "ratio": taken_alone / sum(subtrees),
+        "predicted_ratio": predicted_alone / predicted_together,
+        "block_times": {name: list(getattr(parts, name)) for name in ("bodies", "connections", "joins")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=("resnet20", "resnet50"), help="both if not given")
+    parser.add_argument("--batch", type=int, default=16, help="images of ResNet50")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    results: dict[str, Any] = {}
+    if RESULT.exists():  # parts may be measured one by one, on one machine
+        before = json.loads(RESULT.read_text())
+        if before["environment"] == environment():
+            results = before["results"]
+    for part in arguments.part or ("resnet20", "resnet50"):
+        if part == "resnet20":
+            found = compare(evaluator(EANResNetCIFAR(20, "SE", "full"), 32, batches=2, batch=500), every=True)
+        else:
+            found = compare(evaluator(EANResNet(50, "SE", "full"), 64, batches=1, batch=arguments.batch), every=False)
+        results[part] = found
+        print(
+            f"{part}: {found['schemes']:,} schemes in {found['together_s']:.1f} s together, {found['alone_s']:.1f} s "
+            f"alone ({found['alone_is']}): {found['ratio']:.2f} times, predicted {found['predicted_ratio']:.2f}; "
+            f"{found['bodies_counted']:,} bodies of {found['bodies_alone']:,}"
+        )
+        write_record(RESULT, kind="search speed", results=results)
+    print(f"record: {RESULT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Figure of a correlation: what a supernet says of schemes against what they reach alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .figures import COLOURS, EMPTY, save
+
+#: Fields of a record's schemes, and how they are called.
+PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms estimated anew"}
+
+
+def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Write stand-alone accuracy against the supernet's, one panel a proxy, with standard errors.
+
+    Args:
+        record: what ``ean search correlate`` wrote.
+        path: of the picture; the format is that of the suffix.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained", dpi=150)
+    axes = figure.subplots(1, len(PROXIES), sharey=True)
+    for one, (name, title), colour in zip(axes, PROXIES.items(), COLOURS, strict=False):
+        found = record["correlations"][name]
+        one.errorbar(
+            [row[name] for row in record["schemes"]],
+            [row["alone"] for row in record["schemes"]],
+            record["standard_error"],
+            record["standard_error"],
+            fmt="o",
+            color=colour,
+            ecolor=EMPTY,
+            elinewidth=1.5,
+        )
+        one.set_title(
+            f"{title}\nPearson {_with_interval(found, 'pearson')}\nSpearman {_with_interval(found, 'spearman')}",
+            loc="left",
+            fontsize=10,
+        )
+        one.set_xlabel("supernet's validation accuracy (%)")
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color=EMPTY, linewidth=0.8)
+        one.set_axisbelow(True)
+    axes[0].set_ylabel(f"accuracy alone, {record['epochs']} epochs (%)")
+    save(figure, path)
+
+
+def _with_interval(found: Mapping[str, Any], name: str) -> str:
+    low, high = found[f"{name}_interval"]
+    return f"{found[name]:.2f} ({low:.2f} to {high:.2f})"

@@ -1,0 +1,468 @@
+"""Reports of searches and of comparisons of them, from ledgers and run records alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from ean_core.inference.latency import BlockTimes
+from ean_core.record import read_record, write_text
+from ean_core.scheme import ConnectionScheme
+from ean_core.search.ledger import read_lines
+from ean_core.search.prefixes import count_bodies, walk_seconds
+from ean_core.search.strategy import Evaluation
+
+from .search_figures import convergence_figure, distribution_figure, front_figure
+from .table import markdown_table
+
+#: Strategies that draw nothing: one seed stands for all, and the order of their evaluations means nothing.
+SEEDLESS = ("exhaustive", "hsp")
+
+#: What the figures show.
+FIGURES = {
+    "front": "Accuracy against cost: every scheme scored, and the finalists with batch norms re-estimated; below, the "
+    "schemes of the finalists' front.",
+    "convergence": "How decided controllers become, and the best reward so far.",
+    "distribution": "Accuracies of the different schemes in the later half of each search (all of them where nothing "
+    "is learned), and Welch's t-test against random schemes, which takes schemes as independent of each other.",
+}
+
+
+@dataclass(frozen=True)
+class SearchHistory:
+    """A search as its ledger tells it.
+
+    Args:
+        key: what was searched, and how.
+        evaluations: all that were asked for, in order, repetitions included.
+        steps: number of the step of each evaluation.
+        infos: by step, what the strategy recorded of it, e.g. ``mean_probability``.
+        finalists: evaluations with batch norms re-estimated for each scheme.
+    """
+
+    key: Mapping[str, Any]
+    evaluations: list[Evaluation]
+    steps: list[int]
+    infos: Mapping[int, Mapping[str, float]]
+    finalists: list[Evaluation]
+
+    @property
+    def best(self) -> Evaluation:
+        """The evaluation of highest reward, the first of them."""
+        return max(self.evaluations, key=lambda evaluation: evaluation.reward)
+
+    @property
+    def unique(self) -> int:
+        """Number of different schemes among the evaluations."""
+        return len({evaluation.scheme for evaluation in self.evaluations})
+
+    def walks(self) -> list[list[ConnectionScheme]]:
+        """By step, the schemes that are new to the search: what it computes if it remembers its own scores only."""
+        seen: set[ConnectionScheme] = set()
+        walks = []
+        for _, step in groupby(zip(self.steps, self.evaluations, strict=True), key=lambda pair: pair[0]):
+            fresh = {evaluation.scheme for _, evaluation in step} - seen
+            seen |= fresh
+            walks.append(sorted(fresh))
+        return walks
+
+
+def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistory:
+    """Read a ledger; one that is still being written is read up to its last whole line.
+
+    Args:
+        path: of the ledger.
+        stages: blocks in each stage of the network, where the ledger's key does not say them.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is empty or damaged, or holds a line that is no evaluation.
+    """
+    lines, _ = read_lines(path)
+    if not lines:
+        raise ValueError(f"{path} is empty; a ledger starts with the key of its search, which `ean search` writes")
+    evaluations: list[Evaluation] = []
+    steps: list[int] = []
+    infos: dict[int, Mapping[str, float]] = {}
+    finalists: list[Evaluation] = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            evaluation, step = _evaluation(line, stages or lines[0].get("stages")), line["step"]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}, is no evaluation ({error!r}): {line}") from error
+        if step == "finalists":
+            finalists.append(evaluation)
+            continue
+        evaluations.append(evaluation)
+        steps.append(step)
+        if "info" in line:
+            infos[step] = line["info"]
+    return SearchHistory(lines[0], evaluations, steps, infos, finalists)
+
+
+def _evaluation(line: Mapping[str, Any], stages: Sequence[int] | None) -> Evaluation:
+    return Evaluation(
+        ConnectionScheme.parse(line["scheme"], stages),
+        line["accuracy"],
+        line["cost"],
+        line["reward"],
+        line.get("standard_error", 0.0),
+    )
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """One search of a comparison.
+
+    Args:
+        strategy: its name.
+        seed: of its draws.
+        history: its ledger.
+        rule: how the scheme returned was chosen.
+        returned: that scheme; by the rule ``front`` its accuracy is that with batch norms re-estimated.
+        bodies: block bodies that the search alone computes; None for a trainer.
+        seconds: that it alone takes, predicted from the times of blocks; measured for a trainer.
+    """
+
+    strategy: str
+    seed: int
+    history: SearchHistory
+    rule: str
+    returned: Evaluation
+    bodies: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Searches of one supernet by several strategies, with several seeds each.
+
+    Args:
+        record: ``compare.json``.
+        runs: by strategy in the record's order, then by seed.
+        finalists: the best schemes of all searches, none and full, with batch norms re-estimated.
+    """
+
+    record: Mapping[str, Any]
+    runs: tuple[SearchRun, ...]
+    finalists: list[Evaluation]
+
+    @cached_property
+    def optimum(self) -> Evaluation | None:
+        """The best of all schemes there are, where an exhaustive search took part."""
+        return next((run.history.best for run in self.runs if run.strategy == "exhaustive"), None)
+
+    @property
+    def reward(self) -> Mapping[str, Any]:
+        """Settings of the reward, which all searches have in common."""
+        reward: Mapping[str, Any] = self.runs[0].history.key["reward"]
+        return reward
+
+    def found_optimum(self, run: SearchRun) -> bool | None:
+        """Whether a search came across a scheme as good as the best of all; None where that is not known."""
+        return None if self.optimum is None else run.history.best.reward >= self.optimum.reward
+
+    def by_strategy(self) -> dict[str, list[SearchRun]]:
+        """The searches of each strategy."""
+        return {name: list(runs) for name, runs in groupby(self.runs, key=lambda run: run.strategy)}
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read the folder of a comparison.
+
+    Raises:
+        FileNotFoundError: if a part of it is missing.
+        ValueError: if a part is damaged, or ``compare.json`` is the record of something else.
+    """
+    record = read_record(folder / "compare.json")
+    if record.get("kind") != "search comparison":
+        raise ValueError(
+            f"{folder / 'compare.json'} is no comparison of searches (kind {record.get('kind')!r}); "
+            "`ean search compare` makes one"
+        )
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record["block_times"].items()
+    }
+    times = BlockTimes(**fields)
+    return Comparison(
+        record,
+        tuple(
+            _read_run(folder / name / f"seed_{seed}", name, seed, times, record["batches"])
+            for name in record["strategies"]
+            for seed in ([0] if name in SEEDLESS else record["seeds"])
+        ),
+        read_search(folder / "finalists.jsonl", times.stages).finalists,
+    )
+
+
+def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches: int) -> SearchRun:
+    history, record = read_search(folder / "ledger.jsonl", times.stages), read_record(folder / "search.json")
+    if not history.evaluations:
+        raise ValueError(f"{folder / 'ledger.jsonl'} holds no evaluation; run the comparison again to complete it")
+    trained, walks = record.get("training_seconds"), history.walks()
+    return SearchRun(
+        strategy=strategy,
+        seed=seed,
+        history=history,
+        rule=record["rule"],
+        returned=_evaluation(record["scheme"], times.stages),
+        bodies=batches * sum(map(count_bodies, walks)) if trained is None else None,
+        seconds=batches * sum(walk_seconds(walk, times) for walk in walks) if trained is None else trained,
+    )
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over seeds; no deviation where there is one seed.
+
+    Examples:
+        >>> print(Spread.of([3, 4, 5]).text(1), Spread.of([3]).text(1), Spread.of([3, 3]).text(0))
+        4.0 ± 1.0 3.0 3
+    """
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def text(self, digits: int) -> str:
+        """In digits after the point; without a deviation where there is none."""
+        return f"{self.mean:,.{digits}f}" + (f" ± {self.deviation:,.{digits}f}" if self.deviation else "")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One strategy of a comparison, over its seeds.
+
+    Args:
+        strategy: its name.
+        seeds: how many searches.
+        best_reward: the highest it saw.
+        accuracy: of the scheme of that reward, in percent.
+        connections: of that scheme.
+        returned_reward: of the scheme it returned.
+        rule: by which that was chosen.
+        evaluations: that were asked for.
+        unique: different schemes among them.
+        bodies: block bodies that one search alone computes; None for a trainer.
+        seconds: that one search alone takes, see :class:`SearchRun`.
+        optimum: in how many searches the best of all schemes was found; None where that is not known.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "strategy",
+        "best reward",
+        "accuracy (%)",
+        "connections",
+        "optimum found",
+        "reward returned",
+        "rule",
+        "evaluations",
+        "unique",
+        "block bodies",
+        "seconds",
+    )
+    words: ClassVar[tuple[str, ...]] = ("strategy", "rule")
+
+    strategy: str
+    seeds: int
+    best_reward: Spread
+    accuracy: Spread
+    connections: Spread
+    returned_reward: Spread
+    rule: str
+    evaluations: Spread
+    unique: Spread
+    bodies: Spread | None
+    seconds: Spread
+    optimum: int | None
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {
+            "strategy": self.strategy,
+            "best reward": self.best_reward.text(2),
+            "accuracy (%)": self.accuracy.text(2),
+            "connections": self.connections.text(1),
+            "reward returned": self.returned_reward.text(2),
+            "rule": self.rule,
+            "evaluations": self.evaluations.text(0),
+            "unique": self.unique.text(0),
+            "seconds": self.seconds.text(1 if self.seconds.mean < 100 else 0),
+        }
+        if self.optimum is not None:
+            cells["optimum found"] = f"{self.optimum} of {self.seeds}"
+        if self.bodies is not None:
+            cells["block bodies"] = self.bodies.text(0)
+        return cells
+
+
+def comparison_rows(folder: Path) -> list[ComparisonRow]:
+    """What each strategy of a comparison came to.
+
+    Raises:
+        FileNotFoundError: if a part of the comparison is missing.
+        ValueError: if a part is damaged.
+    """
+    return _rows(read_comparison(folder))
+
+
+def _rows(comparison: Comparison) -> list[ComparisonRow]:
+    def row(strategy: str, runs: list[SearchRun]) -> ComparisonRow:
+        def spread(value: Callable[[SearchRun], float]) -> Spread:
+            return Spread.of([value(run) for run in runs])
+
+        bodies = [run.bodies for run in runs if run.bodies is not None]
+        return ComparisonRow(
+            strategy=strategy,
+            seeds=len(runs),
+            best_reward=spread(lambda run: run.history.best.reward),
+            accuracy=spread(lambda run: run.history.best.accuracy),
+            connections=spread(lambda run: run.history.best.scheme.connections),
+            returned_reward=spread(lambda run: run.returned.reward),
+            rule=runs[0].rule,
+            evaluations=spread(lambda run: len(run.history.evaluations)),
+            unique=spread(lambda run: run.history.unique),
+            bodies=Spread.of(bodies) if bodies else None,
+            seconds=spread(lambda run: run.seconds),
+            optimum=None if comparison.optimum is None else sum(map(bool, map(comparison.found_optimum, runs))),
+        )
+
+    return [row(strategy, runs) for strategy, runs in comparison.by_strategy().items()]
+
+
+def write_comparison(folder: Path) -> list[ComparisonRow]:
+    """Write the report of a comparison into its folder.
+
+    It is ``comparison.md``, ``comparison.csv`` (unrounded, a line a search), and the figures ``front.png``,
+    ``convergence.png`` and, where random search took part, ``distribution.png``.
+
+    Returns:
+        The table's rows, for :func:`ean_core.report.print_table`.
+
+    Raises:
+        FileNotFoundError: if a part of the comparison is missing.
+        ValueError: if a part is damaged.
+    """
+    comparison = read_comparison(folder)
+    rows, figures = _rows(comparison), _write_figures(comparison, folder)
+    pictures = "\n\n".join(f"![{name}]({name}.png)\n\n{FIGURES[name]}" for name in figures)
+    text = f"{_title(comparison)}\n\n{markdown_table(rows)}\n\n{_caption(comparison)}\n\n{pictures}\n"
+    write_text(folder / "comparison.md", text)
+    write_text(folder / "comparison.csv", _csv(comparison))
+    return rows
+
+
+def _write_figures(comparison: Comparison, folder: Path) -> list[str]:
+    """Draw what there is to draw, and name it."""
+    searches = {name: [run.history for run in runs] for name, runs in comparison.by_strategy().items()}
+    front_figure(
+        {e.scheme: e for histories in searches.values() for h in histories for e in h.evaluations}.values(),
+        comparison.finalists,
+        folder / "front.png",
+        exact=comparison.optimum is not None,
+        cost="attention time (ms a batch)" if comparison.reward["latency"] else "connections",
+    )
+    convergence_figure(
+        {name: [_so_far(h) for h in histories] for name, histories in searches.items() if name != "exhaustive"},
+        {
+            name: [[info["mean_probability"] for _, info in sorted(h.infos.items())] for h in histories]
+            for name, histories in searches.items()
+            if all(h.infos and all("mean_probability" in info for info in h.infos.values()) for h in histories)
+        },
+        folder / "convergence.png",
+        optimum=None if comparison.optimum is None else comparison.optimum.reward,
+    )
+    if "random" not in searches:
+        return ["front", "convergence"]
+    distribution_figure(
+        {name: _late(name, histories) for name, histories in searches.items()}, folder / "distribution.png"
+    )
+    return list(FIGURES)
+
+
+def _so_far(history: SearchHistory) -> list[float]:
+    return list(accumulate((evaluation.reward for evaluation in history.evaluations), max))
+
+
+def _late(strategy: str, histories: Iterable[SearchHistory]) -> list[float]:
+    """Accuracies of the different schemes in the later half of each search, when it has learned what it will; of all
+    schemes where nothing is learned."""
+    whole = strategy in (*SEEDLESS, "random")
+    schemes = {
+        evaluation.scheme: evaluation.accuracy
+        for history in histories
+        for evaluation in history.evaluations[0 if whole else len(history.evaluations) // 2 :]
+    }
+    return list(schemes.values())
+
+
+def _title(comparison: Comparison) -> str:
+    name, stages = comparison.record["config"] or "one supernet", comparison.record["block_times"]["stages"]
+    return f"# Search strategies on {name}, {sum(stages)} blocks in stages of {', '.join(map(str, stages))}"
+
+
+def _caption(comparison: Comparison) -> str:
+    record, best = comparison.record, max((run.history.best for run in comparison.runs), key=lambda e: e.reward)
+    units = {"accuracy": "accuracy (%)", "sparsity": "sparsity", "latency": "share of the attention's time saved"}
+    weights = {unit: comparison.reward[name] for name, unit in units.items()}
+    images = f"{record['images']:,} " if "images" in record else ""
+    sentences = [
+        f"{record['evaluations']} evaluations a search, repetitions included, with the seeds "
+        f"{', '.join(map(str, record['seeds']))}: mean ± sample standard deviation over seeds, which is left out "
+        "where all agree. Strategies that draw nothing run once, on as many schemes as they define.",
+        f"Reward: {' + '.join(f'{weight:g} x {unit}' for unit, weight in weights.items() if weight)}.",
+        f"Accuracies are the supernet's on {images}validation images, the same for all schemes; the standard error "
+        f"of one is {best.standard_error:.2f} percentage points at {best.accuracy:.2f} %.",
+        "Block bodies are counted and seconds predicted for each search alone: what walking the schemes that are new "
+        "to it takes, step by step with shared prefixes, by the measured times of the network's parts (the searches "
+        "themselves shared their scores).",
+    ]
+    if any(run.rule == "front" for run in comparison.runs):
+        sentences.append(
+            "By the rule `front` the scheme returned is the best of the search's finalists, whose rewards count the "
+            "accuracy with batch norms re-estimated for each: compare them with each other, not with the best seen."
+        )
+    trainers = [name for name, runs in comparison.by_strategy().items() if runs[0].bodies is None]
+    if trainers:
+        sentences.append(f"The seconds of {' and '.join(trainers)}, which trains, are measured.")
+    return " ".join(sentences)
+
+
+def _csv(comparison: Comparison) -> str:
+    text = io.StringIO()
+    lines = [
+        {
+            "strategy": run.strategy,
+            "seed": run.seed,
+            "best_scheme": run.history.best.scheme,
+            "best_reward": run.history.best.reward,
+            "best_accuracy": run.history.best.accuracy,
+            "best_standard_error": run.history.best.standard_error,
+            "best_connections": run.history.best.scheme.connections,
+            "found_optimum": comparison.found_optimum(run),
+            "rule": run.rule,
+            "returned_scheme": run.returned.scheme,
+            "returned_reward": run.returned.reward,
+            "returned_accuracy": run.returned.accuracy,
+            "returned_connections": run.returned.scheme.connections,
+            "evaluations": len(run.history.evaluations),
+            "unique": run.history.unique,
+            "block_bodies": run.bodies,
+            "seconds": run.seconds,
+        }
+        for run in comparison.runs
+    ]
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

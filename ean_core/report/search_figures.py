@@ -1,0 +1,289 @@
+"""Figures of searches: the front of accuracy against cost, convergence (Figure 5), distributions (Figure 4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy.stats import ttest_ind
+
+from ean_core.scheme import ConnectionScheme
+from ean_core.search.front import front
+from ean_core.search.strategy import Evaluation
+
+from .figures import COLOURS, EMPTY, draw_schemes, save
+
+INK = "#222222"
+#: Colours of strategies in every figure; what learns nothing is grey.
+STRATEGY_COLOURS = {
+    "ean": COLOURS[0],
+    "enas": COLOURS[5],
+    "ga": COLOURS[2],
+    "tpe": COLOURS[4],
+    "local": COLOURS[1],
+    "darts": COLOURS[3],
+    "hsp": "#882255",
+    "random": "#777777",
+    "exhaustive": INK,
+}
+OTHER = "#8C6D31"
+#: Schemes needed for a standard deviation and a test worth stating.
+FEWEST = 3
+#: Schemes needed for a histogram; fewer are drawn one by one.
+MANY = 20
+
+
+def front_figure(
+    evaluations: Iterable[Evaluation],
+    finalists: Sequence[Evaluation],
+    path: Path,
+    *,
+    exact: bool,
+    cost: str = "connections",
+) -> None:
+    """Write accuracy against cost: all that was scored, the finalists, and the schemes of their front.
+
+    Args:
+        evaluations: with the supernet's own batch norms, one a scheme.
+        finalists: with batch norms re-estimated, none and full among them.
+        path: of the picture; the format is that of the suffix.
+        exact: whether ``evaluations`` are of all schemes there are, so that their front is drawn, too.
+        cost: what the evaluations' cost counts.
+    """
+    kept = front(finalists)
+    best = max(finalists, key=lambda evaluation: evaluation.reward)
+    blocks = len(best.scheme.bits) + 0.5 * len(best.scheme.stages)
+    square = 0.2 if blocks < 30 else 0.14  # inches; labels need a row's height
+    width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + 1)
+    figure = Figure(figsize=(width, 4.4 + strips), layout="constrained", dpi=150)
+    above, below = figure.subplots(2, 1, height_ratios=(4.4, strips))
+    _draw_front(list(evaluations), finalists, kept, best, above, exact)
+    above.set_xlabel(cost)
+    above.xaxis.get_major_locator().set_params(integer=cost == "connections")
+    names = {
+        f"{scheme.connections} connection{'s' * (scheme.connections != 1)}, {evaluation.accuracy:.2f} %": scheme
+        for evaluation in kept
+        for scheme in [evaluation.scheme]
+    }
+    draw_schemes(names, below, [COLOURS[5] if scheme == best.scheme else COLOURS[0] for scheme in names.values()])
+    for text in below.texts:
+        text.set_fontsize(8)
+    save(figure, path)
+
+
+def _draw_front(
+    evaluations: list[Evaluation],
+    finalists: Sequence[Evaluation],
+    kept: list[Evaluation],
+    best: Evaluation,
+    axes: Axes,
+    exact: bool,
+) -> None:
+    _style(axes)
+    axes.set_ylabel("validation accuracy (%)")
+    axes.scatter(
+        [e.cost for e in evaluations],
+        [e.accuracy for e in evaluations],
+        s=9,
+        color="#999999",
+        alpha=0.5,
+        linewidth=0,
+        label=f"as scored in the search ({len(evaluations):,} schemes)",
+    )
+    if exact:
+        axes.plot(
+            *_places(front(evaluations)),
+            color="#777777",
+            linestyle="--",
+            drawstyle="steps-post",
+            linewidth=1,
+            label="their exact front",
+        )
+    others = [e for e in finalists if e not in kept]
+    bars: dict[str, Any] = {"color": COLOURS[0], "elinewidth": 1.2, "zorder": 3}
+    label = "finalists, batch norms re-estimated, ± standard error"
+    axes.errorbar(*_dodged(others, kept), _errors(others), fmt="o", markersize=3.5, alpha=0.4, label=label, **bars)
+    axes.errorbar(
+        *_places(kept),
+        _errors(kept),
+        fmt="o-",
+        drawstyle="steps-post",
+        linewidth=1.8,
+        capsize=3,
+        label="front of the finalists",
+        **bars,
+    )
+    axes.plot(*_places([best]), "o", color=COLOURS[5], markersize=9, zorder=4)
+    _name("best reward", best, 1, axes, COLOURS[5])
+    for end in (ConnectionScheme.none(best.scheme.stages), ConnectionScheme.full(best.scheme.stages)):
+        for evaluation in finalists:
+            if evaluation.scheme == end:
+                _name("full" if end.connections else "none", evaluation, -1, axes, INK)
+    axes.margins(0.06, 0.12)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
+
+
+def _places(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
+    return [e.cost for e in evaluations], [e.accuracy for e in evaluations]
+
+
+def _errors(evaluations: Sequence[Evaluation]) -> list[float]:
+    return [e.standard_error for e in evaluations]
+
+
+def _dodged(evaluations: list[Evaluation], kept: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
+    """Places with those of equal cost side by side, so that error bars can be told apart; the front keeps its own.
+
+    The evaluations are sorted by what they cost.
+    """
+    evaluations.sort(key=lambda e: (e.cost, e.scheme))
+    taken = Counter(e.cost for e in kept)
+    x = []
+    for evaluation in evaluations:
+        k = taken[evaluation.cost]
+        x.append(evaluation.cost + 0.09 * (-1) ** k * ((k + 1) // 2))
+        taken[evaluation.cost] += 1
+    return x, [e.accuracy for e in evaluations]
+
+
+def _name(text: str, evaluation: Evaluation, side: int, axes: Axes, colour: str) -> None:
+    """Write a name above (``side`` 1) or below (-1) an evaluation's error bar."""
+    axes.annotate(
+        text,
+        (evaluation.cost, evaluation.accuracy + side * evaluation.standard_error),
+        (0, 8 * side),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        color=colour,
+        weight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        zorder=5,
+    )
+
+
+def convergence_figure(
+    rewards: Mapping[str, Sequence[Sequence[float]]],
+    probabilities: Mapping[str, Sequence[Sequence[float]]],
+    path: Path,
+    *,
+    optimum: float | None = None,
+) -> None:
+    """Write how searches converge: how decided controllers are (Figure 5), and the best reward so far.
+
+    Lines are means over seeds. Bands reach over all seeds on the left; on the right, where many curves meet, they are
+    the standard error of the mean.
+
+    Args:
+        rewards: by strategy and seed, the best so far after each evaluation.
+        probabilities: by strategy and seed, the mean probability of what was sampled, in each step.
+        path: of the picture; the format is that of the suffix.
+        optimum: the highest reward of all schemes there are, if it is known.
+    """
+    figure = Figure(figsize=(10.5 if probabilities else 6, 4.8), layout="constrained", dpi=150)
+    *left, right = figure.subplots(1, 2 if probabilities else 1, squeeze=False)[0]
+    for axes in left:
+        for name, curves in probabilities.items():
+            values = _matrix(curves, min(map(len, curves)))
+            _draw_curve(name, values, values.min(0), values.max(0), axes, "default")
+        _style(axes)
+        axes.set_title("controllers; band: all seeds", loc="left", fontsize=10)
+        axes.set_xlabel("step")
+        axes.set_ylabel("mean probability of what is sampled")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(top=1.01)
+    handles = []
+    for name, curves in rewards.items():
+        values = _matrix(curves, max(map(len, curves)))
+        error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(values.shape[1])
+        handles.append(_draw_curve(name, values, values.mean(0) - error, values.mean(0) + error, right, "steps-post"))
+    if optimum is not None:
+        handles.append(right.axhline(optimum, color=INK, linestyle="--", label="best of all (exhaustive)"))
+    _style(right)
+    right.set_title("all strategies; band: standard error of the mean", loc="left", fontsize=10)
+    right.set_xscale("log")
+    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.set_xlabel("evaluations")
+    right.set_ylabel("best reward so far")
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False)
+    save(figure, path)
+
+
+def _matrix(curves: Sequence[Sequence[float]], length: int) -> NDArray[np.float64]:
+    """One row a seed, cut or continued with its last value to a common length."""
+    return np.array([[*curve[:length], *[curve[-1]] * (length - len(curve))] for curve in curves])
+
+
+def _draw_curve(
+    name: str,
+    values: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    axes: Axes,
+    style: Literal["default", "steps-post"],
+) -> Line2D:
+    """The mean over the rows and a band; a dot where there is one column only."""
+    x, colour = np.arange(1, values.shape[1] + 1), _colour(name)
+    axes.fill_between(x, low, high, step="post" if style == "steps-post" else None, color=colour, alpha=0.15, lw=0)
+    dot: dict[str, Any] = {"marker": "o", "linestyle": ""} if len(x) == 1 else {}
+    (line,) = axes.plot(x, values.mean(0), color=colour, label=name, linewidth=1.8, drawstyle=style, **dot)
+    return line
+
+
+def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Write how the accuracies of strategies' schemes are distributed, against those of random ones (Figure 4).
+
+    Means, standard deviations and the p-value of Welch's t-test against random stand beside each.
+
+    Args:
+        samples: by strategy, accuracies of different schemes in percent; ``random`` among them.
+        path: of the picture; the format is that of the suffix.
+    """
+    base = samples["random"]
+    order = ["random", *(name for name in samples if name != "random")]
+    bins = np.histogram_bin_edges([value for values in samples.values() for value in values], bins=32)
+    figure = Figure(figsize=(9, 0.8 + 0.75 * len(order)), layout="constrained", dpi=150)
+    panels = figure.subplots(len(order), 1, sharex=True, squeeze=False)[:, 0]
+    for name, axes in zip(order, panels, strict=True):
+        values, colour = samples[name], _colour(name)
+        if len(values) >= MANY:
+            axes.hist(values, bins, weights=[1 / len(values)] * len(values), color=colour, alpha=0.7)
+        else:
+            axes.vlines(values, 0, 0.5, colour, linewidth=2, transform=axes.get_xaxis_transform())
+        axes.hist(base, bins, weights=[1 / len(base)] * len(base), color="#555555", histtype="step", linewidth=0.9)
+        if len(values) >= FEWEST:
+            axes.plot(np.mean(values), 0, "^", color=colour, markeredgecolor="white", markersize=10, clip_on=False)
+        axes.text(-0.015, 0.1, name, transform=axes.transAxes, ha="right", color=INK, weight="bold")
+        axes.text(1.015, 0.1, _statement(name, values, base), transform=axes.transAxes, fontsize=9, linespacing=1.4)
+        axes.spines[["top", "left", "right"]].set_visible(False)
+        axes.set_yticks([])
+        axes.tick_params(bottom=axes is panels[-1])
+    panels[-1].set_xlabel("validation accuracy (%) of different schemes; outline: random ones; triangle: mean")
+    save(figure, path)
+
+
+def _statement(name: str, values: Sequence[float], base: Sequence[float]) -> str:
+    if len(values) < FEWEST:
+        return f"{len(values)} scheme{'s' * (len(values) != 1)}:\ntoo few to compare"
+    text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{len(values):,} schemes"
+    if name == "random" or len(base) < FEWEST:
+        return text
+    p = ttest_ind(values, base, equal_var=False).pvalue
+    return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
+
+
+def _colour(strategy: str) -> str:
+    return STRATEGY_COLOURS.get(strategy, OTHER)
+
+
+def _style(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -1,0 +1,204 @@
+"""The command ``ean search correlate``: how well a supernet ranks schemes that are trained alone."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from mmengine.config import Config
+from scipy import stats
+
+from ean_core.options import Amp, CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable, use_bf16
+from ean_core.record import read_record, write_record, write_text
+from ean_core.report.correlation import correlation_figure
+from ean_core.runner import latest_checkpoint
+from ean_core.scheme import ConnectionScheme
+from ean_core.seeding import Stream, generator
+from ean_core.training import run_training
+
+from .command import Bench, Supernet, find_supernet
+from .scores import RememberedScores
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Of two measurements of the same things, with the middle 95 % of what resampling them gives.
+
+    Args:
+        pearson, spearman: in ``[-1, 1]``.
+        pearson_interval, spearman_interval: bootstrap percentile intervals.
+        count: number of things.
+    """
+
+    pearson: float
+    pearson_interval: tuple[float, float]
+    spearman: float
+    spearman_interval: tuple[float, float]
+    count: int
+
+
+def correlation(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Correlation:
+    """How two measurements of the same things go together.
+
+    Args:
+        first, second: of the same length, at least 3.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if there are too few values, or one of the two never changes.
+
+    Examples:
+        >>> found = correlation([1, 2, 3, 4], [2, 4, 6, 8.5])
+        >>> round(found.pearson, 3), round(found.spearman, 3)
+        (0.998, 1.0)
+    """
+    pairs = np.array([first, second], dtype=float).T  # (n, 2)
+    if len(pairs) < 3 or not np.ptp(pairs, axis=0).all():
+        raise ValueError(f"a correlation needs at least 3 pairs whose values differ, got {pairs.tolist()}")
+    draws = np.random.default_rng(seed)
+    resampled = pairs[draws.integers(len(pairs), size=(5000, len(pairs)))]  # (R, n, 2)
+    resampled = resampled[np.ptp(resampled, axis=1).all(1)]  # a sample of one thing, repeated, has no correlation
+
+    def interval(values: np.ndarray) -> tuple[float, float]:
+        low, high = np.quantile(_pearson(values), (0.025, 0.975))
+        return float(low), float(high)
+
+    ranks = stats.rankdata(pairs, axis=0)
+    return Correlation(
+        pearson=float(_pearson(pairs[None])[0]),
+        pearson_interval=interval(resampled),
+        spearman=float(_pearson(ranks[None])[0]),
+        spearman_interval=interval(stats.rankdata(resampled, axis=1)),
+        count=len(pairs),
+    )
+
+
+def _pearson(pairs: np.ndarray) -> np.ndarray:
+    """Of each set of pairs ``(R, n, 2)``."""
+    centred = pairs - pairs.mean(1, keepdims=True)
+    product = (centred[..., 0] * centred[..., 1]).sum(1)
+    return product / np.sqrt((centred**2).sum(1).prod(1))
+
+
+def sample_schemes(stages: Sequence[int], count: int, seed: int) -> list[ConnectionScheme]:
+    """Different random schemes, drawn before anything is scored.
+
+    Raises:
+        ValueError: if there are not so many.
+    """
+    if not 3 <= count <= 2 ** sum(stages):
+        raise ValueError(
+            f"a correlation over stages {tuple(stages)} takes 3 to {2 ** sum(stages)} schemes, got {count}"
+        )
+    draws = generator(seed, Stream.STRATEGY)
+    chosen: dict[ConnectionScheme, None] = {}
+    while len(chosen) < count:
+        chosen[ConnectionScheme.random(stages, 0.5, draws)] = None
+    return list(chosen)
+
+
+def run_correlation(
+    config: Config, supernet: Path, work_dir: Path, *, schemes: int, resume: bool = False
+) -> dict[str, Correlation]:
+    """Train random schemes alone, each for a few epochs on the training split, and compare their validation
+    accuracies with those that the supernet gives them; writes ``correlation.json``, ``.csv`` and ``.png``.
+
+    Every scheme has a run of its own in ``work_dir``; one that is finished is not trained again.
+
+    Args:
+        config: of the search, which is the supernet's with a ``search`` section; ``train_cfg.max_epochs`` is the
+            length of each training.
+        supernet: its checkpoint.
+        work_dir: of everything that is made.
+        schemes: how many, at least 3.
+        resume: go on with what is there.
+
+    Returns:
+        The correlations of stand-alone accuracy with the supernet's accuracy (``'supernet'``), and with that after
+        batch norms were estimated anew (``'recalibrated'``).
+
+    Raises:
+        FileExistsError: if there are runs in ``work_dir`` and ``resume`` is not set.
+    """
+    bench = Bench(config, supernet)
+    chosen = sample_schemes(bench.plain.stages, schemes, bench.seed)
+    rows: list[dict[str, Any]] = []
+    for number, scheme in enumerate(chosen, 1):
+        typer.echo(f"{number}/{schemes}: training {scheme} alone")
+        accuracy = _train_alone(config, scheme, work_dir / str(scheme), resume)
+        rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": accuracy})
+    for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.recalibrated)):
+        accuracies = RememberedScores(evaluator, bench.scores).evaluate(chosen)
+        for row, accuracy in zip(rows, accuracies, strict=True):
+            row[name] = accuracy
+    alone = [row["alone"] for row in rows]
+    found = {name: correlation([row[name] for row in rows], alone, bench.seed) for name in ("supernet", "recalibrated")}
+    write_record(
+        work_dir / "correlation.json",
+        kind="correlation",
+        config=Path(config.filename).stem if config.filename else None,
+        supernet=str(supernet),
+        seed=bench.seed,
+        epochs=config.train_cfg.max_epochs,
+        standard_error=bench.plain.standard_error(float(np.mean(alone))),
+        **bench.plain.key,
+        correlations={name: asdict(each) for name, each in found.items()},
+        schemes=rows,
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(work_dir / "correlation.csv", text.getvalue())
+    correlation_figure(read_record(work_dir / "correlation.json"), work_dir / "correlation.png")
+    return found
+
+
+def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
+    """Validation accuracy after the last epoch."""
+    settings = copy.deepcopy(config)
+    settings.pop("search")
+    settings.default_hooks.pop("scheme")
+    settings.model.backbone.scheme = str(scheme)
+    settings.log_level = "ERROR"  # progress is what one wants to see here
+    settings.default_hooks.progress.always = True
+    record = folder / "record.json"
+    if not (resume and record.exists() and latest_checkpoint(folder)):
+        run_training(settings, folder, resume=resume)
+    return float(read_record(record)["validation"]["accuracy/top1"])
+
+
+def correlate(
+    config: ConfigName,
+    schemes: Annotated[int, typer.Option(help="How many schemes to train alone.", min=3)] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 5,
+    supernet: Supernet = None,
+    work_dir: WorkDir = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Train a handful of random schemes alone, and correlate their accuracies with the supernet's."""
+    cfg, folder = prepare(config, work_dir, [*(cfg_options or ()), f"train_cfg.max_epochs={epochs}"])
+    folder = work_dir or folder.with_name(f"correlate_{folder.name}")
+    if amp:
+        use_bf16(cfg)
+    with resumable(folder):
+        found = run_correlation(cfg, find_supernet(cfg, supernet), folder, schemes=schemes, resume=resume)
+    for name, each in found.items():
+        typer.echo(
+            f"{name:>12}: Pearson {each.pearson:+.2f} ({_span(each.pearson_interval)}), "
+            f"Spearman {each.spearman:+.2f} ({_span(each.spearman_interval)}) over {each.count} schemes"
+        )
+    typer.echo(f"in brackets, 95 % intervals; record and figure: {folder}")
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return "{:+.2f} to {:+.2f}".format(*interval)

@@ -1,0 +1,53 @@
+"""Every scheme there is, in the order in which shared prefixes make them cheapest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ean_core.scheme import ConnectionScheme
+
+from .strategy import STRATEGIES, Evaluation, Strategy
+
+MOST_BLOCKS = 20
+
+
+@STRATEGIES.register_module(name="exhaustive")
+class Exhaustive(Strategy):
+    """All ``2^m`` schemes in lexicographic order of their bits, the first block's being the most significant.
+
+    A step is a subtree, the schemes that share all but their last bits: 64 schemes of up to 12 blocks, 256 of more.
+    Larger ones would share no more to speak of (67,328 block bodies at ``m = 16`` where one step of all 65,536 schemes
+    takes 65,535), and a step is what a search loses when it is killed.
+
+    Args:
+        stages: blocks in each stage.
+        seed: without effect.
+
+    Raises:
+        ValueError: if there are more than 20 blocks.
+
+    Examples:
+        >>> [str(scheme) for scheme in Exhaustive((1, 1)).ask()]
+        ['0-0', '0-1', '1-0', '1-1']
+    """
+
+    budgeted = False
+
+    def __init__(self, stages: Sequence[int], seed: int = 0) -> None:
+        blocks = sum(stages)
+        if blocks > MOST_BLOCKS:
+            raise ValueError(
+                f"stages {tuple(stages)} have {blocks} blocks, hence {2**blocks:,} schemes, too many to score them all "
+                f"(at most {MOST_BLOCKS} blocks); search with 'local' instead"
+            )
+        super().__init__(stages, seed, evaluations=2**blocks)
+        self.schemes_per_step = min(2**blocks, 64 if blocks <= 12 else 256)
+        self.asked = 0
+
+    def ask(self) -> list[ConnectionScheme]:
+        numbers = range(self.asked, min(self.asked + self.schemes_per_step, self.evaluations))
+        self.asked += len(numbers)
+        return [ConnectionScheme.parse(f"{number:0{sum(self.stages)}b}", self.stages) for number in numbers]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """What comes next depends on nothing."""

@@ -1,0 +1,51 @@
+"""Accuracies made by a formula, to compare strategies on more schemes than any supernet could score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ean_core.scheme import ConnectionScheme
+
+
+class SyntheticEvaluator:
+    """Each block is worth something, and so is each pair of blocks: ``base + w . a + a . J a``.
+
+    Args:
+        stages: blocks in each stage.
+        seed: of weights and interactions.
+        interaction: standard deviation of what all pairs with one block are worth together, beside that of the
+            weights, which is 1.
+        base: accuracy of the vanilla network.
+
+    Examples:
+        >>> evaluator = SyntheticEvaluator((2, 2), seed=0)
+        >>> evaluator.evaluate([ConnectionScheme.none((2, 2))])
+        [50.0]
+    """
+
+    def __init__(self, stages: Sequence[int], seed: int = 0, interaction: float = 1.0, base: float = 50.0) -> None:
+        self.stages = tuple(stages)
+        self.seed = seed
+        self.interaction = interaction
+        self.base = base
+        blocks = sum(self.stages)
+        draws = np.random.default_rng(seed)
+        self.weights = draws.normal(size=blocks)
+        self.pairs = np.triu(draws.normal(scale=interaction / np.sqrt(blocks), size=(blocks, blocks)), 1)
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        return {"synthetic": [list(self.stages), self.seed, self.interaction, self.base]}
+
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
+        """Accuracies in percent, in the order of ``schemes``."""
+        bits = np.array([scheme.bits for scheme in schemes], dtype=float)  # (K, m)
+        gains = bits @ self.weights + ((bits @ self.pairs) * bits).sum(1)
+        return [float(value) for value in self.base + gains]
+
+    def standard_error(self, accuracy: float) -> float:
+        """Nothing is drawn at random here."""
+        return 0.0
