@@ -19,6 +19,7 @@ def blocks(document, language):
 )
 def test_python_examples_run(document, number):
     from ean_core import ATTENTION, EANResNetCIFAR
+    from ean_core.search import STRATEGIES, build_strategy
 
     names = {}
     try:
@@ -26,7 +27,12 @@ def test_python_examples_run(document, number):
         if "ECA" in names:
             features = EANResNetCIFAR(20, "ECA", scheme="full")(torch.zeros(2, 3, 32, 32))
             assert features[-1].shape == (2, 64, 8, 8)
+        if "Growing" in names:
+            strategy = build_strategy({"type": "growing"}, (2, 1), seed=0)
+            assert [str(strategy.ask()[0]) for _ in range(3)] == ["00-1", "01-1", "11-1"]
+            assert strategy.ask() == []
     finally:
+        STRATEGIES.module_dict.pop("growing", None)
         ATTENTION.module_dict.pop("ECA", None)  # other tests list what is registered
 
 
@@ -39,8 +45,10 @@ def test_commands_in_documents_exist():
     used = [line.split() for name in DOCUMENTS for block in blocks(name, "bash") for line in block.splitlines()]
     words = [line for line in used if line[:1] == ["ean"]]
     assert len(words) >= 5
-    for _, command, *arguments in words:
-        assert command in commands
+    for _, *line in words:
+        length = 2 if " ".join(line[:2]) in commands else 1
+        assert " ".join(line[:length]) in commands
+        arguments = line[length:]
         assert arguments[0].startswith("-") or arguments[0] in configs
 
 

@@ -28,13 +28,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import Attention, State
 from ean_core.backbone import join
-from ean_core.checkpoint import load_weights
+from ean_core.checkpoint import load_weights, read_state_dict
 from ean_core.classifier import ImageClassifier
 from ean_core.errors import unknown_name
 from ean_core.inference.latency import BlockTimes
 from ean_core.record import read_record, write_record
 from ean_core.scheme import ConnectionScheme
 from ean_core.training import check_same_network, run_training
+
+from .evaluator import weights_hash
 
 #: A block whose gate is above this is connected in the end.
 THRESHOLD = 0.5
@@ -117,7 +119,8 @@ def run_darts(
     check_same_network(supernet, config)
     config.model.update(
         type="RelaxedClassifier",
-        supernet=str(supernet),
+        # The hash refuses to resume on a supernet that was trained again.
+        supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(supernet))},
         penalty=settings.penalty,
         costs=list(times.connections) if times else None,
     )
@@ -150,7 +153,7 @@ class RelaxedClassifier(ImageClassifier):
 
     Args:
         backbone, num_classes: see :class:`ImageClassifier`; the backbone needs a module for every connection.
-        supernet: checkpoint that all weights come from when a run begins; the alphas begin at 0.
+        supernet: ``dict(checkpoint=...)``, which all weights come from when a run begins; the alphas begin at 0.
         penalty: weight of the expected cost ``sum_l g_l t_l / sum_l t_l``, in ``[0, 1]``, in the loss of the alphas.
         costs: ``t_l``, one a block: seconds that connecting it takes. If None all are equal, and the expected cost
             is the expected share of connections.
@@ -165,7 +168,7 @@ class RelaxedClassifier(ImageClassifier):
         backbone: Any,
         num_classes: int,
         *,
-        supernet: str | None = None,
+        supernet: Mapping[str, str] | None = None,
         penalty: float = 0.0,
         costs: Sequence[float] | None = None,
         **options: Any,
@@ -202,8 +205,8 @@ class RelaxedClassifier(ImageClassifier):
         if self.supernet is None:
             super().init_weights()
             return
-        load_weights(self.backbone, self.supernet, "backbone.", strict=True)
-        load_weights(self.fc, self.supernet, "fc.", strict=True)
+        for prefix, module in (("backbone.", self.backbone), ("fc.", self.fc)):
+            load_weights(module, self.supernet["checkpoint"], prefix, strict=True)
 
     def forward(
         self,
@@ -318,7 +321,8 @@ class GateHook(Hook):
             path,
             kind="darts",
             config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
-            supernet=runner.model.supernet,
+            supernet=runner.model.supernet["checkpoint"],
+            weights=runner.model.supernet["weights"],
             seed=runner.seed,
             settings=asdict(DartsSettings.read(runner.cfg.search.strategy)),
             costs=runner.model.costs.tolist(),

@@ -43,8 +43,8 @@ class ENASStrategy(Strategy):
     paper compares with in Tables 2 and 4 and Figure 5; there each decision is whether to connect a block.
 
     As in ENAS: one LSTM layer of 100 units that is fed the previous decision, all weights uniform in ``[-0.1, 0.1]``
-    at first, logits divided by the temperature 5 and bounded by 2.5 through a tanh, Adam, REINFORCE with a moving average
-    of past rewards as baseline, and the entropy of what was sampled added to the reward.
+    at first, logits divided by the temperature 5 and bounded by 2.5 through a tanh, Adam, REINFORCE with a moving
+    average of past rewards as baseline, and the entropy of what was sampled added to the reward.
 
     Otherwise than there, because ENAS takes some ten thousand controller steps and a search here some hundreds: a
     learning rate of 0.005 for its 0.00035, and a baseline that starts at the first rewards and decays by 0.95 a
@@ -57,8 +57,8 @@ class ENASStrategy(Strategy):
         schemes_per_step: sampled in each step.
         learning_rate: of Adam.
         baseline_decay: of the moving average.
-        entropy: weight of the entropy, in nats, of a scheme's decisions. ENAS' 1e-4 is for accuracies as fractions; ours
-            are in percent.
+        entropy: weight of the entropy, in nats, of a scheme's decisions. ENAS' 1e-4 is for accuracies as fractions;
+            here they are in percent.
 
     Raises:
         ValueError: if there is nothing to evaluate.

@@ -11,6 +11,8 @@ from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 
+Bits = tuple[int, ...]
+
 
 @STRATEGIES.register_module(name="local")
 class LocalSearch(Strategy):
@@ -53,10 +55,11 @@ class LocalSearch(Strategy):
         self.schemes_per_step = schemes_per_step
         self.kick = kick
         self.draws = generator(seed, Stream.STRATEGY)
-        self.rewards: dict[ConnectionScheme, float] = {}
+        #: Of every scheme evaluated, by its bits.
+        self.rewards: dict[Bits, float] = {}
         #: The scheme to improve on, and the one whose neighbours are asked for: what the flips that improved give
         #: together, or else the incumbent.
-        self.incumbent = self.centre = ConnectionScheme.random(self.stages, generator=self.draws)
+        self.incumbent = self.centre = ConnectionScheme.random(self.stages, generator=self.draws).bits
         self.best = self.incumbent
         self._flipped_last = 0
 
@@ -68,53 +71,56 @@ class LocalSearch(Strategy):
         if not asked:
             self.incumbent = self.centre = self._kicked()
             asked = self._unknown()
-        return asked[:left]
+        return [ConnectionScheme(self.stages, bits) for bits in asked[:left]]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self.rewards.update((evaluation.scheme, evaluation.reward) for evaluation in evaluations)
-        gains = [e.scheme for e in evaluations if e.reward > self.rewards[self.centre]]
-        joint = self._joined(gains)
+        self.rewards.update((evaluation.scheme.bits, evaluation.reward) for evaluation in evaluations)
+        gains = [e.scheme.bits for e in evaluations if e.reward > self.rewards[self.centre]]
+        joint = _joined(self.centre, gains)
         better = self.rewards[self.centre] >= self.rewards[self.incumbent]
         self.incumbent = self._climbed(self._highest(self.incumbent, self.centre, *gains))
         self.centre = joint if better and joint not in self.rewards else self.incumbent
         self.best = self._highest(self.best, self.incumbent)
 
-    def _unknown(self) -> list[ConnectionScheme]:
+    def _unknown(self) -> list[Bits]:
         """The centre, if it has not been evaluated, and the next of its neighbours that have not been."""
         asked = [] if self.centre in self.rewards else [self.centre]
-        neighbours = list(self.centre.neighbours())
-        blocks = len(neighbours)
+        blocks = len(self.centre)
         for block in [(self._flipped_last - k) % blocks for k in range(1, blocks + 1)]:
-            if len(asked) < self.schemes_per_step and neighbours[block] not in self.rewards:
-                asked.append(neighbours[block])
+            flipped = _flipped(self.centre, block)
+            if len(asked) < self.schemes_per_step and flipped not in self.rewards:
+                asked.append(flipped)
                 self._flipped_last = block
         return asked
 
-    def _joined(self, flips: Sequence[ConnectionScheme]) -> ConnectionScheme:
-        """The centre with the flips of all these neighbours of it."""
-        columns = zip(self.centre.bits, *(scheme.bits for scheme in flips), strict=True)
-        return ConnectionScheme(self.stages, tuple(1 - bit if 1 - bit in others else bit for bit, *others in columns))
-
-    def _climbed(self, scheme: ConnectionScheme) -> ConnectionScheme:
+    def _climbed(self, bits: Bits) -> Bits:
         """The scheme reached by going to the best neighbour among those evaluated, until none is better."""
         while True:
-            known = [neighbour for neighbour in scheme.neighbours() if neighbour in self.rewards]
-            best = self._highest(scheme, *known)
-            if best == scheme:
-                return scheme
-            scheme = best
+            neighbours = [_flipped(bits, block) for block in range(len(bits))]
+            best = self._highest(bits, *(neighbour for neighbour in neighbours if neighbour in self.rewards))
+            if best == bits:
+                return bits
+            bits = best
 
-    def _kicked(self) -> ConnectionScheme:
+    def _kicked(self) -> Bits:
         """A scheme around the best that has not been evaluated."""
         p = self.kick
         while True:
-            flips = torch.rand(sum(self.stages), generator=self.draws) < p
-            bits = tuple(bit ^ int(flip) for bit, flip in zip(self.best.bits, flips, strict=True))
-            scheme = ConnectionScheme(self.stages, bits)
-            if scheme not in self.rewards:
-                return scheme
+            flips = (torch.rand(len(self.best), generator=self.draws) < p).tolist()
+            kicked = tuple(bit ^ flip for bit, flip in zip(self.best, flips, strict=True))
+            if kicked not in self.rewards:
+                return kicked
             p = min(1.1 * p, 0.5)
 
-    def _highest(self, *schemes: ConnectionScheme) -> ConnectionScheme:
+    def _highest(self, *schemes: Bits) -> Bits:
         """The one of highest reward, the first of equals."""
         return max(schemes, key=self.rewards.__getitem__)
+
+
+def _flipped(bits: Bits, block: int) -> Bits:
+    return (*bits[:block], 1 - bits[block], *bits[block + 1 :])
+
+
+def _joined(bits: Bits, neighbours: Sequence[Bits]) -> Bits:
+    """All that these neighbours flip, flipped."""
+    return tuple(bit ^ any(bit != other for other in others) for bit, *others in zip(bits, *neighbours, strict=True))

@@ -93,6 +93,11 @@ def search(
     with Ledger(ledger_path, full_key) as ledger:
         if ledger.notice:
             say(ledger.notice)
+        if ledger.lines and not strategy.replayable:
+            raise ValueError(
+                f"{ledger_path}: a search on a storage that others write to cannot be replayed; start it again with "
+                "another --work-dir, the storage remembers its evaluations"
+            )
         past = _Past(ledger)
         history = _run(strategy, evaluator, reward, ledger, past)
         best = max(history, key=lambda evaluation: evaluation.reward)

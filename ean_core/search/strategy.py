@@ -60,6 +60,8 @@ class Strategy(ABC):
     rule: ClassVar[Rule] = "front"
     #: False for strategies whose number of evaluations follows from the network.
     budgeted: ClassVar[bool] = True
+    #: False where a search depends on more than its arguments and what it was told, and cannot resume by replay.
+    replayable: bool = True
 
     def __init__(self, stages: Sequence[int], seed: int = 0, *, evaluations: int) -> None:
         if evaluations < 1:

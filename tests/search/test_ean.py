@@ -8,7 +8,7 @@ from torch.distributions import Bernoulli
 
 from ean_core import ConnectionScheme
 from ean_core.search import EANStrategy, Evaluation
-from ean_core.search.ean import TEMPERATURE
+from ean_core.search.ean import FAULTS, TEMPERATURE, Memory
 
 STAGES = (3, 4, 6, 3)
 
@@ -34,7 +34,7 @@ def run(strategy, reward):
 def gain(strategy, worth):
     """What was gained over the mean of all schemes, as a share of what there is to gain."""
     mean, best = worth.sum() / 2, worth.clamp(min=0).sum()
-    found = worth @ torch.tensor(strategy.result().bits, dtype=torch.float64)
+    found = worth @ torch.tensor(strategy.mode().bits, dtype=torch.float64)
     return float((found - mean) / (best - mean))
 
 
@@ -47,24 +47,31 @@ def test_it_asks_the_same_when_told_the_same_whatever_the_global_generators_say(
     for _ in range(2):
         torch.manual_seed(len(runs))
         random.seed(len(runs))
-        strategy = EANStrategy(STAGES, seed=5, steps=25)
-        runs.append((run(strategy, reward), strategy.result(), strategy.probabilities().tolist()))
+        strategy = EANStrategy(STAGES, seed=5, evaluations=75)
+        runs.append((run(strategy, reward), strategy.mode(), strategy.probabilities().tolist()))
     assert runs[0] == runs[1]
-    other = EANStrategy(STAGES, seed=6, steps=25)
+    other = EANStrategy(STAGES, seed=6, evaluations=75)
     assert run(other, reward) != runs[0][0]
 
 
 def test_it_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    run(EANStrategy(STAGES, steps=12), linear(STAGES, 0)[0])
+    run(EANStrategy(STAGES, evaluations=36), linear(STAGES, 0)[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_asks_for_so_many_schemes_in_so_many_steps():
-    strategy = EANStrategy((2, 3), steps=4, schemes_per_step=5)
-    asked = run(strategy, lambda scheme: 1.0)
-    assert strategy.steps == 4
-    assert [scheme.stages for scheme in asked] == [(2, 3)] * 20
+@pytest.mark.parametrize(
+    ("evaluations", "sizes"), [(20, [5, 5, 5, 5]), (1, [1]), (5, [5]), (12, [5, 5, 2])], ids=str
+)
+def test_it_asks_for_so_many_schemes_and_the_last_step_takes_what_is_left(evaluations, sizes):
+    strategy = EANStrategy((2, 3), evaluations=evaluations, schemes_per_step=5)
+    assert strategy.evaluations == evaluations
+    found = []
+    while asked := strategy.ask():
+        assert {scheme.stages for scheme in asked} == {(2, 3)}
+        found.append(len(asked))
+        tell(strategy, asked, lambda scheme: 1.0)
+    assert found == sizes
     assert strategy.ask() == []
 
 
@@ -91,10 +98,11 @@ def test_the_probabilities_are_a_pairwise_softmax_with_temperature_5():
     ("options", "message"),
     [
         ({"baseline": "moving"}, r"unknown baseline 'moving'.*None, 'moving-average'"),
-        ({"select": "best"}, r"unknown selection rule 'best'; did you mean 'best-seen'.*'best-seen', 'mode'"),
-        ({"steps": 0}, r"at least 1, got 0 and 3"),
-        ({"schemes_per_step": 0}, r"at least 1, got 300 and 0"),
+        ({"evaluations": 0}, r"at least 1 evaluation, got evaluations=0"),
+        ({"schemes_per_step": 0}, r"schemes_per_step is at least 1, got 0"),
         ({"buffer_steps": 0}, r"buffer_steps is at least 1, got 0"),
+        ({"compat": ["clipped"]}, r"unknown compat switch 'clipped'; did you mean 'clipped-replay'\?.*'summed-bonus'"),
+        ({"compat": ["summed-bonus", "ppo"]}, r"unknown compat switch 'ppo'; choose from 'clipped-replay'"),
     ],
 )
 def test_a_wrong_option_is_answered_with_the_valid_ones(options, message):
@@ -109,7 +117,7 @@ def test_it_finds_most_of_what_a_linear_reward_has_to_offer():
     gains = []
     for seed in range(4):
         reward, worth = linear(STAGES, 100 + seed)
-        strategy = EANStrategy(STAGES, seed, steps=300)
+        strategy = EANStrategy(STAGES, seed, evaluations=900)
         run(strategy, reward)
         gains.append(gain(strategy, worth))
     assert statistics.mean(gains) > 0.93  # 0.97 and more where this was written
@@ -120,7 +128,7 @@ def test_eqn_5_to_the_letter_does_not_learn_and_keeps_sampling_new_schemes():
     stages, distinct, gains = (18, 18, 18), {}, {}
     for baseline in ("moving-average", None):
         reward, worth = linear(stages, 100)
-        strategy = EANStrategy(stages, 0, steps=300, baseline=baseline)
+        strategy = EANStrategy(stages, 0, evaluations=900, baseline=baseline)
         distinct[baseline] = len(set(run(strategy, reward)))
         gains[baseline] = gain(strategy, worth)
     assert distinct[None] > 1.7 * distinct["moving-average"]
@@ -170,52 +178,125 @@ def test_a_step_follows_the_gradient_of_eqn_5(baseline, curiosity):
     assert last > 100
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_replayed_step_follows_the_gradient_of_eqn_8(seed):
-    with_replay = EANStrategy((3, 4), seed, curiosity=0, replay_from=3, steps=10)
-    without = EANStrategy((3, 4), seed, curiosity=0, replay_from=None, steps=10)
+def remembered_schemes(bits, compat):
+    """The schemes of a step ``(K, m)`` as the bonus and the replay see them."""
+    if "scrambled-schemes" not in compat:
+        return bits
+    one_block_after_the_other = [float(scheme[i]) for i in range(bits.shape[1]) for scheme in bits]
+    return torch.tensor(one_block_after_the_other).reshape(bits.shape)
+
+
+def eqn_8(controller, memory, compat, weight):
+    """Gradients of the replayed objective, for ascent: each block weighted by ``p_theta / p_old``."""
+    bits, p_old, advantages = memory
+    logits = controller.layers(torch.zeros(20)).view(-1, 2) / 5
+    policy = Bernoulli(logits=logits[:, 1] - logits[:, 0])
+    logs = [policy.log_prob(a) for a in bits]
+    ratios = [(log.exp() / old).detach() for log, old in zip(logs, p_old, strict=True)]
+    if "clipped-replay" in compat:
+        mean = statistics.fmean(float(ratio) for each in ratios for ratio in each)
+        ratios = [min(max(mean, 0.9), 1.1)] * len(bits)
+    objective = 0
+    for log, ratio, advantage in zip(logs, ratios, advantages, strict=True):
+        objective = objective + weight * float(advantage) * (ratio * log).sum() / len(bits)
+    return torch.autograd.grad(objective, list(controller.parameters()))
+
+
+@pytest.mark.parametrize("curiosity", [0.0, 0.7])
+@pytest.mark.parametrize("replay_weight", [0.1, 1.0])
+@pytest.mark.parametrize(
+    "compat",
+    [(), ("scrambled-schemes",), ("summed-bonus",), ("clipped-replay",), FAULTS],
+    ids=lambda names: "+".join(names) or "none",
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_replayed_step_follows_eqn_8_and_each_fault_changes_what_it_says(seed, compat, replay_weight, curiosity):
+    options = {"curiosity": curiosity, "compat": compat, "evaluations": 36}
+    replaying = EANStrategy((3, 4), seed, replay_from=3, replay_weight=replay_weight, **options)
+    without = EANStrategy((3, 4), seed, replay_from=None, **options)
     reward, _ = linear((3, 4), seed)
     average, past = None, []
     for step in range(1, 5):
-        old = without.probabilities()
-        asked = with_replay.ask()
+        controller, bonus, old = copy.deepcopy(without.controller), copy.deepcopy(without.bonus), without.probabilities()
+        asked = replaying.ask()
         assert without.ask() == asked
         draws = torch.Generator()
-        draws.set_state(with_replay.draws.get_state())
-        tell(with_replay, asked, reward)
+        draws.set_state(replaying.draws.get_state())
+        tell(replaying, asked, reward)
         tell(without, asked, reward)
         if step < 4:  # up to step h nothing is replayed
-            assert torch.equal(with_replay.probabilities(), without.probabilities())
-            assert torch.equal(with_replay.draws.get_state(), draws.get_state())
-        rewards = torch.tensor([reward(scheme) for scheme in asked])
-        mean = float(rewards.mean())
-        average = mean if average is None else 0.95 * average + 0.05 * mean
-        past.append((torch.tensor([scheme.bits for scheme in asked], dtype=torch.float32), old, rewards - average))
+            assert torch.equal(replaying.probabilities(), without.probabilities())
+            assert torch.equal(replaying.draws.get_state(), draws.get_state())
 
-    bits, old, advantages = past[int(torch.randint(4, (1,), generator=draws))]
-    # theta after Eqn 5 is `without`'s; each block's log-probability is weighted by p_theta / p_old.
-    controller = without.controller
-    logits = controller.layers(torch.zeros(20)).view(-1, 2) / 5
-    policy = Bernoulli(logits=logits[:, 1] - logits[:, 0])
-    objective = 0
-    for a, advantage in zip(bits, advantages, strict=True):
-        p_old = torch.where(a.bool(), old, 1 - old)
-        ratio = (policy.log_prob(a).exp() / p_old).detach()
-        objective = objective + advantage * (ratio * policy.log_prob(a)).sum() / len(bits)
-    expected = torch.autograd.grad(objective, list(controller.parameters()))
-    for parameter, g in zip(with_replay.controller.parameters(), expected, strict=True):
-        assert torch.allclose(parameter.grad, -g, rtol=1e-3, atol=1e-5)
-    assert not torch.equal(with_replay.probabilities(), without.probabilities())
+        bits = torch.tensor([scheme.bits for scheme in asked], dtype=torch.float32)
+        seen = remembered_schemes(bits, compat)
+        surprises = [(bonus.target(a) - bonus.predictor(a)).square().sum() for a in seen]
+        expected = torch.autograd.grad(sum(surprises) / 3, list(bonus.predictor.parameters()))
+        surprises = [each.item() for each in surprises]
+        for parameter, g in zip(without.bonus.predictor.parameters(), expected, strict=True):
+            assert torch.allclose(parameter.grad, g, rtol=1e-4, atol=1e-5)
+        plain = [reward(scheme) for scheme in asked]
+        if "summed-bonus" in compat:
+            rewards = [r + curiosity * sum(surprises) for r in plain]
+        else:
+            rewards = [r + curiosity * each for r, each in zip(plain, surprises, strict=True)]
+        mean = statistics.fmean(rewards)
+        average = mean if average is None else 0.95 * average + 0.05 * mean
+        expected = eqn_5(controller, bits, [r - average for r in rewards])  # of what was sampled, whatever is kept
+        for parameter, g in zip(without.controller.parameters(), expected, strict=True):
+            assert torch.allclose(parameter.grad, -g, rtol=1e-3, atol=1e-4)
+        kept = plain if "summed-bonus" in compat else rewards
+        past.append((seen, torch.where(seen.bool(), old, 1 - old), [r - average for r in kept]))
+
+    memory = past[int(torch.randint(4, (1,), generator=draws))]
+    expected = eqn_8(without.controller, memory, compat, replay_weight)  # theta after Eqn 5 is `without`'s
+    for parameter, g in zip(replaying.controller.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, -g, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(replaying.probabilities(), without.probabilities())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_makes_a_difference(fault):
+    reward, _ = linear((3, 4), 0)
+    runs = [EANStrategy((3, 4), 0, evaluations=90, compat=compat) for compat in ((), (fault,))]
+    for strategy in runs:
+        run(strategy, reward)
+    assert not torch.equal(runs[0].probabilities(), runs[1].probabilities())
+
+
+@pytest.mark.parametrize(("then", "ratio"), [(0.25, 1.1), (1.0, 0.9), (0.5, None)])
+@pytest.mark.parametrize("compat", [(), ("clipped-replay",)])
+def test_a_ratio_is_bounded_by_the_fault_alone(compat, then, ratio):
+    strategy = EANStrategy((3, 4), compat=compat, replay_weight=1.0)
+    bits = torch.tensor([[1.0, 0, 0, 1, 1, 0, 1], [0.0, 1, 1, 1, 0, 0, 0]])
+    memory = Memory(bits, torch.full((2, 7), then), torch.tensor([1.5, -0.5]))
+    strategy.buffer.append(memory)
+    before = copy.deepcopy(strategy.controller)
+    strategy._replay()
+    expected = eqn_8(before, memory, compat, 1.0)
+    if compat and ratio:  # every block counts alike, as in Eqn 5
+        expected = [ratio * g for g in eqn_5(before, bits, memory.advantages)]
+    for parameter, g in zip(strategy.controller.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, -g, rtol=1e-4, atol=1e-6)
+
+
+def test_of_one_scheme_a_step_the_faults_in_its_order_and_its_sum_leave_no_trace():
+    reward, _ = linear((3, 4), 0)
+    options = {"evaluations": 9, "schemes_per_step": 1, "replay_from": None}
+    right = EANStrategy((3, 4), 0, **options)
+    faulty = EANStrategy((3, 4), 0, compat=["scrambled-schemes", "summed-bonus"], **options)
+    assert run(right, reward) == run(faulty, reward)
+    assert torch.equal(right.probabilities(), faulty.probabilities())
 
 
 def test_only_so_many_past_steps_are_remembered():
-    strategy = EANStrategy((2, 2), steps=12, buffer_steps=5)
+    strategy = EANStrategy((2, 2), evaluations=36, buffer_steps=5)
     run(strategy, lambda scheme: 1.0)
     assert len(strategy.buffer) == 5
 
 
 def test_the_first_layers_weights_never_change_and_its_biases_do():
-    strategy = EANStrategy((3, 3), steps=30)
+    strategy = EANStrategy((3, 3), evaluations=90)
     first = strategy.controller.layers[0]
     weight, bias = first.weight.clone(), first.bias.clone()
     run(strategy, linear((3, 3), 0)[0])
@@ -253,26 +334,13 @@ def test_each_scheme_has_a_bonus_of_its_own():
     assert len(set(together.tolist())) == 3
 
 
-# ---------------------------------------------------------------- the result
+# ---------------------------------------------------------------- what it says of itself
 
 
 def test_the_mode_is_what_the_controller_finds_more_likely_than_not():
-    strategy = EANStrategy((3, 3), steps=40)
+    strategy = EANStrategy((3, 3), evaluations=120)
     run(strategy, linear((3, 3), 1)[0])
-    assert strategy.result().bits == tuple(int(p > 0.5) for p in strategy.probabilities().tolist())
-
-
-def test_best_seen_is_the_first_of_the_highest_rewards_told():
-    strategy = EANStrategy((2, 2), select="best-seen")
-    texts = [["10-00", "11-00"], ["00-01", "00-11"], ["01-10", "11-11"]]
-    rewards = {"10-00": 70, "11-00": 71, "00-01": 73.5, "00-11": 73.5, "01-10": 72, "11-11": 73.5}
-    for step in texts:
-        tell(strategy, [ConnectionScheme.parse(text) for text in step], lambda scheme: rewards[str(scheme)])
-    assert str(strategy.result()) == "00-01"
-
-
-def test_before_anything_is_told_best_seen_falls_back_to_the_mode():
-    assert EANStrategy((2, 2), select="best-seen").result() == EANStrategy((2, 2)).result()
+    assert strategy.mode().bits == tuple(int(p > 0.5) for p in strategy.probabilities().tolist())
 
 
 def test_info_is_the_mean_probability_of_what_was_sampled():

@@ -1,3 +1,7 @@
+import copy
+import math
+import multiprocessing
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +9,8 @@ from hypothesis import strategies as st
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
 from ean_core.search import SupernetEvaluator
-from ean_core.search.evaluator import weights_hash
+from ean_core.search.evaluator import RecalibratedEvaluator, dismiss, serve, weights_hash
+from ean_core.search.prefixes import count_bodies
 
 CLASSES = 5
 STAGES = (3, 3, 3)
@@ -61,10 +66,6 @@ def alone(model, scheme, data, precision):
                 model(batch["inputs"])
 
 
-def prefixes(schemes):
-    return {scheme.bits[:length] for scheme in schemes for length in range(len(scheme.bits))}
-
-
 bits = st.lists(st.integers(0, 1), min_size=9, max_size=9)
 
 
@@ -91,7 +92,7 @@ def test_prefixes_give_bit_for_bit_what_each_scheme_gives_alone(
     shared = list(calls)
     distinct = sorted(set(schemes))
     assert len(shared) == len(distinct) * len(data)  # one that is given twice is computed once
-    assert evaluator.bodies == len(prefixes(schemes)) * len(data)
+    assert evaluator.bodies == count_bodies(schemes) * len(data)
 
     expected = {}
     for position, scheme in enumerate(distinct):
@@ -138,11 +139,42 @@ def test_the_supernet_is_left_whole_unchanged_and_in_evaluation_mode():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_batches_are_read_once():
-    evaluator = SupernetEvaluator(supernet(), iter(batches()), "data")
+def test_batches_are_read_once_and_not_before_they_are_needed():
+    read = []
+
+    def source():
+        for batch in batches():
+            read.append(len(batch["labels"]))
+            yield batch
+
+    evaluator = SupernetEvaluator(supernet(), source(), "data")
+    assert evaluator.key["data"] == "data"
+    assert evaluator.stages == STAGES
+    assert read == []
     scheme = ConnectionScheme.full(STAGES)
-    assert evaluator.images == 12
     assert evaluator.evaluate([scheme]) == evaluator.evaluate([scheme])
+    assert evaluator.images == 12
+    assert read == [7, 5]
+
+
+def test_batches_are_kept_though_their_memory_is_used_again():
+    inputs = torch.empty(4, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.empty(4, dtype=torch.int64)
+
+    def source():
+        for batch in batches((4, 4, 4)):
+            inputs.copy_(batch["inputs"])
+            labels.copy_(batch["labels"])
+            yield {"inputs": inputs, "labels": labels}
+
+    schemes = [ConnectionScheme.full(STAGES), ConnectionScheme.none(STAGES)]
+    expected = SupernetEvaluator(supernet(), batches((4, 4, 4)), "data").evaluate(schemes)
+    assert SupernetEvaluator(supernet(), source(), "data").evaluate(schemes) == expected
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(50.0, 100 * math.sqrt(0.25 / 12)), (100.0, 0.0), (0.0, 0.0)])
+def test_the_standard_error_is_binomial(accuracy, expected):
+    assert SupernetEvaluator(supernet(), batches(), "data").standard_error(accuracy) == pytest.approx(expected)
 
 
 def test_stages_are_those_of_the_network():
@@ -153,14 +185,13 @@ def test_stages_are_those_of_the_network():
 
 
 def test_the_key_changes_with_weights_data_and_precision_and_with_nothing_else():
-    def key(seed=0, fingerprint="data", precision="fp32", sizes=(7, 5), **options):
-        return SupernetEvaluator(supernet(seed=seed, **options), batches(sizes), fingerprint, precision).key
+    def key(seed=0, fingerprint="data", precision="fp32", **options):
+        return SupernetEvaluator(supernet(seed=seed, **options), batches(), fingerprint, precision).key
 
     assert key() == key() == key(channels_last=False)
     assert {name for name, value in key(seed=1).items() if value != key()[name]} == {"weights"}
     assert {name for name, value in key(fingerprint="other").items() if value != key()[name]} == {"data"}
     assert {name for name, value in key(precision="bf16").items() if value != key()[name]} == {"precision"}
-    assert {name for name, value in key(sizes=(7,)).items() if value != key()[name]} == {"images"}
 
 
 def test_the_hash_of_weights_does_not_depend_on_memory_order():
@@ -187,13 +218,195 @@ def test_the_hash_of_weights_tells_names_types_shapes_and_values(change):
     assert weights_hash({**state, **change} if name == "a" else change) != weights_hash(state)
 
 
+# ---------------------------------------------------------------- batch norms estimated anew
+
+
+def recalibrated(model, data=None, calibration=None, precision="fp32", fingerprint="calibration"):
+    plain = SupernetEvaluator(model, data or batches(), "data", precision)
+    return plain, RecalibratedEvaluator(plain, calibration or batches((9, 6), seed=99), fingerprint)
+
+
+def estimated_anew(model, scheme, data, calibration):
+    """Accuracy and logits of a copy of the network whose norms are estimated as PyTorch does it, under one scheme."""
+    model = copy.deepcopy(model)
+    model.backbone.set_scheme(scheme)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        for batch in calibration:
+            model(model.data_preprocessor({"inputs": batch["inputs"]})["inputs"])
+        model.eval()
+        logits = [model(model.data_preprocessor(batch)["inputs"]) for batch in data]
+    right = [each.argmax(1) == batch["labels"] for each, batch in zip(logits, data, strict=True)]
+    return 100 * int(torch.cat(right).sum()) / sum(map(len, right)), logits
+
+
+def values(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("attention", ["SE", "SGE", "DIA"])
+@pytest.mark.parametrize("seed", range(2))
+def test_norms_estimated_anew_score_like_a_copy_of_the_network_with_norms_of_its_own(attention, seed):
+    data, calibration = batches((40,), seed), batches((40, 24), seed + 50)
+    model = supernet(attention, seed)
+    draw = torch.Generator().manual_seed(seed)
+    schemes = [ConnectionScheme.random(STAGES, generator=draw) for _ in range(3)]
+    schemes += [ConnectionScheme.none(STAGES), ConnectionScheme.full(STAGES)]
+    expected = {scheme: estimated_anew(model, scheme, data, calibration) for scheme in schemes}
+    plain, anew = recalibrated(model, data, calibration)
+    calls = record_heads(model)
+    plain.evaluate(schemes)
+    before = [logits for _, logits in calls]
+    calls.clear()
+    assert anew.evaluate(schemes) == [expected[scheme][0] for scheme in schemes]
+    found = [logits for _, logits in calls]
+    logits = [each for scheme in sorted(schemes) for each in expected[scheme][1]]
+    assert all(map(torch.equal, found, logits))
+    assert not any(map(torch.equal, found, before))
+
+
+def test_what_is_estimated_anew_leaves_supernet_and_plain_scores_as_they_were():
+    model = supernet("DIA")
+    before = values(model)
+    plain, anew = recalibrated(model)
+    schemes = [ConnectionScheme.parse("100-010-001"), ConnectionScheme.none(STAGES)]
+    scores, key = plain.evaluate(schemes), weights_hash(model.state_dict())
+    first = anew.evaluate(schemes)
+    assert weights_hash(model.state_dict()) == key == plain.key["weights"]
+    assert same_values(model, before)
+    assert plain.evaluate(schemes) == scores
+    assert anew.evaluate(schemes[::-1]) == first[::-1]  # nor does one scheme leave anything to the next
+    assert not model.training
+    assert not any(module.training for module in model.modules())
+    assert {norm.momentum for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {0.1}
+
+
+def same_values(model, before):
+    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("interrupted_after", [0, 5, 40, 90])
+def test_an_interruption_in_the_middle_leaves_the_supernet_whole(interrupted_after):
+    model = supernet("SE")
+    before = values(model)
+    plain, anew = recalibrated(model)
+    schemes = [ConnectionScheme.parse("100-010-001"), ConnectionScheme.parse("000-010-101")]
+    scores, expected = plain.evaluate(schemes), anew.evaluate(schemes)
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+        if calls > interrupted_after:
+            raise KeyboardInterrupt
+
+    hooks = [module.register_forward_hook(count) for module in model.modules() if not list(module.children())]
+    with pytest.raises(KeyboardInterrupt):
+        anew.evaluate(schemes)
+    for hook in hooks:
+        hook.remove()
+    assert same_values(model, before)
+    assert not any(module.training for module in model.modules())
+    assert plain.evaluate(schemes) == scores
+    assert anew.evaluate(schemes) == expected
+
+
+def test_the_key_says_what_the_norms_were_estimated_on():
+    plain, anew = recalibrated(supernet())
+    assert anew.key == {**plain.key, "calibration": "calibration"}
+    assert plain.key == SupernetEvaluator(supernet(), batches(), "data").key
+    assert recalibrated(supernet(), fingerprint="other")[1].key["calibration"] == "other"
+
+
+def test_finalists_are_scored_in_fp32_whatever_the_search_is():
+    schemes = [ConnectionScheme.parse("100-010-001")]
+    exact, anew = (recalibrated(supernet(), precision=precision)[1] for precision in ("fp32", "bf16"))
+    assert anew.key == exact.key
+    assert anew.evaluate(schemes) == exact.evaluate(schemes)
+
+
+def test_calibration_images_are_read_once_and_not_before_they_are_needed():
+    read = []
+
+    def source():
+        for batch in batches((9, 6), seed=99):
+            read.append(len(batch["labels"]))
+            yield batch
+
+    _, anew = recalibrated(supernet(), calibration=source())
+    assert anew.key["calibration"]
+    assert read == []
+    anew.evaluate([ConnectionScheme.none(STAGES), ConnectionScheme.full(STAGES)])
+    assert read == [9, 6]
+
+
+# ---------------------------------------------------------------- times of its parts
+
+
+def test_parts_are_timed_on_so_many_images():
+    model = supernet("DIA")
+    seen = []
+    model.fc.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    times = SupernetEvaluator(model, batches((9,)), "data").block_times(6, rounds=2)
+    assert times.stages == STAGES
+    assert set(seen) == {6}
+    assert times.head > 0
+    assert min(times.bodies + times.connections + times.joins) > 0
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def share(rank, meeting, answers):
+    """A process that has every other image: the first asks, the second serves."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    whole = batches((16, 7))
+    data = [{name: value[rank::2] for name, value in batch.items()} for batch in whole]
+    plain, anew = recalibrated(supernet("DIA"), data)
+    if rank:
+        serve(plain, anew)
+        answers.put((rank, plain.images, plain.bodies))
+        return
+    schemes = [ConnectionScheme.parse(text) for text in ("100-010-001", "111-111-111", "100-010-011")]
+    found = [plain.evaluate(schemes), anew.evaluate(schemes), plain.evaluate(schemes[:1]), plain.standard_error(40.0)]
+    dismiss()
+    answers.put((rank, found, plain.bodies))
+
+
+def test_processes_share_the_images_and_score_as_one_does(tmp_path):
+    context = multiprocessing.get_context("fork")  # the networks of this test are on the CPU
+    answers = context.Queue()
+    processes = [context.Process(target=share, args=(rank, tmp_path / "meeting", answers)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    (_, found, bodies), (_, images, others) = sorted(answers.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    plain, anew = recalibrated(supernet("DIA"), batches((16, 7)))
+    schemes = [ConnectionScheme.parse(text) for text in ("100-010-001", "111-111-111", "100-010-011")]
+    assert found[0] == plain.evaluate(schemes)
+    assert found[1] == anew.evaluate(schemes)
+    assert found[2] == found[0][:1]
+    assert found[3] == plain.standard_error(40.0)
+    assert images == plain.images == 23
+    assert bodies == others
+
+
 # ---------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize("empty", [[], batches((0,))])
 def test_an_empty_validation_set_is_refused(empty):
+    evaluator = SupernetEvaluator(supernet(), empty, "data")
     with pytest.raises(ValueError, match="no validation images"):
-        SupernetEvaluator(supernet(), empty, "data")
+        evaluator.evaluate([ConnectionScheme.full(STAGES)])
+    with pytest.raises(ValueError, match="no validation images"):
+        evaluator.standard_error(50.0)
 
 
 def test_an_unknown_precision_is_answered_with_the_valid_ones():

@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from threading import Event, Thread
 
 import pytest
 
@@ -10,7 +12,7 @@ from ean_core.errors import InUseError
 from ean_core.search import Ledger
 from ean_core.search.ledger import read_lines
 
-KEY = {"strategy": {"type": "EANStrategy", "steps": 3}, "seed": 0, "stages": [3, 3]}
+KEY = {"strategy": {"type": "ean", "evaluations": 3}, "seed": 0, "stages": [3, 3]}
 LINES = [{"step": step, "scheme": "101-010", "accuracy": 70 + step / 3} for step in range(3)]
 
 
@@ -51,6 +53,16 @@ def test_a_line_is_on_disk_when_append_returns(tmp_path):
             assert read_lines(path) == ([KEY, *LINES[:number]], b"")
 
 
+def test_the_lines_of_a_step_are_on_disk_together(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, KEY) as ledger:
+        ledger.append(*LINES)
+        assert read_lines(path) == ([KEY, *LINES], b"")
+        ledger.append()
+        assert read_lines(path) == ([KEY, *LINES], b"")
+    assert reopen(path) == (LINES, None)
+
+
 def test_wherever_a_ledger_is_cut_its_whole_lines_are_kept_and_the_rest_is_said_to_be_dropped(tmp_path):
     whole = write(tmp_path / "whole.jsonl").read_bytes()
     path = tmp_path / "ledger.jsonl"
@@ -86,7 +98,10 @@ def test_a_damaged_line_is_refused_with_its_number_and_nothing_is_changed(tmp_pa
     ("key", "message"),
     [
         ({**KEY, "seed": 1}, r"seed is 0 there, 1 here"),
-        ({**KEY, "strategy": {"type": "EANStrategy", "steps": 4}}, r"strategy is .*'steps': 3.* there, .*'steps': 4"),
+        (
+            {**KEY, "strategy": {"type": "ean", "evaluations": 4}},
+            r"strategy is .*'evaluations': 3.* there, .*'evaluations': 4",
+        ),
         ({**KEY, "data": "abc"}, r"data is None there, 'abc' here"),
         ({name: KEY[name] for name in ("strategy", "stages")}, r"seed is 0 there, None here"),
     ],
@@ -117,6 +132,33 @@ def test_a_second_search_in_the_same_process_is_refused(tmp_path):
             reopen(path)
         ledger.append(LINES[0])
     assert reopen(path) == (LINES[:1], None)
+
+
+def test_one_that_has_patience_waits_for_the_other(tmp_path):
+    path, held = tmp_path / "ledger.jsonl", Event()
+
+    def hold():
+        with Ledger(path, KEY) as first:
+            first.append(LINES[0])
+            held.set()
+            time.sleep(0.3)
+
+    holder = Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    with Ledger(path, KEY, patience_s=30) as second:
+        assert second.lines == LINES[:1]
+    holder.join()
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 0.3])
+def test_patience_ends(tmp_path, patience_s):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, KEY):
+        start = time.monotonic()
+        with pytest.raises(InUseError, match="another search is writing"), Ledger(path, KEY, patience_s=patience_s):
+            pass
+        assert patience_s <= time.monotonic() - start < 20
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_path):

@@ -1,0 +1,231 @@
+"""Optuna's samplers as strategies: a genetic algorithm, TPE, and any other by name."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ean_core.errors import unknown_name
+from ean_core.scheme import ConnectionScheme
+from ean_core.seeding import Stream, generator
+
+from .strategy import STRATEGIES, Evaluation, Strategy
+
+#: These go through all schemes, as ``exhaustive`` does, and end by stopping a loop that is not Optuna's here.
+ENUMERATING = ("BruteForceSampler", "GridSampler")
+
+
+@STRATEGIES.register_module(name="optuna")
+class OptunaStrategy(Strategy):
+    """Any sampler of `Optuna <https://optuna.readthedocs.io>`_ (``pip install "ean-zoo[search]"``).
+
+    A scheme is a trial with one parameter a block, ``b0`` to ``b{m-1}``, each 0 or 1.
+
+    With a ``storage``, several searches work on one study, on several machines if need be, and learn from each other's
+    evaluations. What such a search asks then depends on when the others told theirs: it is not deterministic, and
+    cannot resume by replaying its ledger (``replayable`` is False). The study itself remembers.
+
+    Args:
+        stages: blocks in each stage.
+        seed: of the sampler. Searches that share a study need different ones.
+        evaluations: of schemes, in all, by this search; one that is sampled again counts again.
+        sampler: name of a class in ``optuna.samplers``.
+        options: its arguments.
+        schemes_per_step: trials that are open at a time.
+        pareto: maximise accuracy and minimise cost, instead of maximising the reward, by a sampler that can.
+        categorical: parameters are unordered choices instead of integers. Not for ``CmaEsSampler`` and ``QMCSampler``.
+        storage: URL of a database, e.g. ``'sqlite:///study.db'``, or path of a journal file, which suits a shared file
+            system; None for memory.
+        study_name: of the study there; made if it does not exist.
+
+    Raises:
+        ImportError: if Optuna is not installed.
+        ValueError: if there is no such sampler, an option has no sensible value, or the study is of another search.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int],
+        seed: int = 0,
+        *,
+        evaluations: int = 900,
+        sampler: str = "TPESampler",
+        options: Mapping[str, Any] | None = None,
+        schemes_per_step: int = 10,
+        pareto: bool = False,
+        categorical: bool = False,
+        storage: str | None = None,
+        study_name: str | None = None,
+    ) -> None:
+        super().__init__(stages, seed, evaluations=evaluations)
+        if schemes_per_step < 1:
+            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+        if (storage is None) != (study_name is None):
+            raise ValueError(
+                f"storage and study_name go together, got {storage!r} and {study_name!r}; "
+                "for example storage='study.journal', study_name='resnet20_se'"
+            )
+        optuna = _import_optuna()
+        self.replayable = storage is None
+        self.schemes_per_step = schemes_per_step
+        self.pareto = pareto
+        self.left = evaluations
+        kinds = optuna.distributions
+        bit = kinds.CategoricalDistribution((0, 1)) if categorical else kinds.IntDistribution(0, 1)
+        self._distributions = {f"b{block}": bit for block in range(sum(self.stages))}
+        self._open: list[Any] = []
+        with _quiet():
+            self.study = optuna.create_study(
+                sampler=_sampler_class(sampler)(
+                    **{"seed": generator(seed, Stream.STRATEGY).initial_seed() % 2**32, **(options or {})}
+                ),
+                directions=["maximize", "minimize"] if pareto else ["maximize"],
+                storage=storage if storage is None or "://" in storage else _journal(storage),
+                study_name=study_name,
+                load_if_exists=True,
+            )
+        search = {"stages": list(self.stages), "pareto": pareto, "categorical": categorical}
+        if (found := self.study.user_attrs.get("search", search)) != search:
+            raise ValueError(
+                f"study {study_name!r} in {storage} is of another search, with {found}, not {search}; "
+                "choose another study_name"
+            )
+        self.study.set_user_attr("search", search)
+
+    def ask(self) -> list[ConnectionScheme]:
+        number = min(self.schemes_per_step, self.left)
+        self.left -= number
+        with _quiet():
+            self._open = [self.study.ask(self._distributions) for _ in range(number)]
+        return [
+            ConnectionScheme(self.stages, tuple(trial.params[block] for block in self._distributions))
+            for trial in self._open
+        ]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        with _quiet():
+            for trial, evaluation in zip(self._open, evaluations, strict=True):
+                values = [evaluation.accuracy, evaluation.cost] if self.pareto else [evaluation.reward]
+                self.study.tell(trial, values)
+
+
+@STRATEGIES.register_module(name="ga")
+class GeneticAlgorithm(OptunaStrategy):
+    """NSGA-II ("A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", Deb et al., 2002), which evolves
+    accuracy and cost together, as the GA of Table 4 does accuracy and size.
+
+    Args:
+        stages: blocks in each stage.
+        seed: of the sampler.
+        evaluations: of schemes, in all; as many generations as they allow, the last perhaps a part of one.
+        population: of a generation, which is a step.
+        options: further arguments of ``optuna.samplers.NSGAIISampler``.
+        study: ``storage`` and ``study_name`` of :class:`OptunaStrategy`.
+
+    Raises:
+        ImportError: if Optuna is not installed.
+        ValueError: if an option has no sensible value, or the study is of another search.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int],
+        seed: int = 0,
+        *,
+        evaluations: int = 900,
+        population: int = 50,
+        options: Mapping[str, Any] | None = None,
+        **study: Any,
+    ) -> None:
+        super().__init__(
+            stages,
+            seed,
+            evaluations=evaluations,
+            sampler="NSGAIISampler",
+            options={"population_size": population, **(options or {})},
+            schemes_per_step=population,
+            pareto=True,
+            categorical=True,
+            **study,
+        )
+
+
+@STRATEGIES.register_module(name="tpe")
+class TreeParzen(OptunaStrategy):
+    """The tree-structured Parzen estimator ("Algorithms for Hyper-Parameter Optimization", Bergstra et al., NeurIPS
+    2011), on the reward.
+
+    Args:
+        stages: blocks in each stage.
+        seed: of the sampler.
+        evaluations: of schemes, in all.
+        options: arguments of ``optuna.samplers.TPESampler``; by default blocks are modelled together, and trials that
+            are open count as bad ones, so that a step does not ask the same ten times.
+        study: ``schemes_per_step``, ``storage`` and ``study_name`` of :class:`OptunaStrategy`.
+
+    Raises:
+        ImportError: if Optuna is not installed.
+        ValueError: if an option has no sensible value, or the study is of another search.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int],
+        seed: int = 0,
+        *,
+        evaluations: int = 900,
+        options: Mapping[str, Any] | None = None,
+        **study: Any,
+    ) -> None:
+        super().__init__(
+            stages,
+            seed,
+            evaluations=evaluations,
+            sampler="TPESampler",
+            options={"multivariate": True, "constant_liar": True, **(options or {})},
+            categorical=True,
+            **study,
+        )
+
+
+def _import_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError('this strategy needs Optuna: pip install "ean-zoo[search]"') from error
+    return optuna
+
+
+def _sampler_class(name: str) -> Any:
+    """The class of ``optuna.samplers`` of this name, if it is one that draws."""
+    classes = {key: value for key, value in vars(_import_optuna().samplers).items() if inspect.isclass(value)}
+    drawing = [key for key, value in classes.items() if "seed" in inspect.signature(value).parameters]
+    valid = set(drawing).difference(ENUMERATING)
+    if name not in valid:
+        raise unknown_name("sampler", name, valid)
+    return classes[name]
+
+
+def _journal(path: str) -> Any:
+    """A study in a file."""
+    storages = _import_optuna().storages
+    before_4 = not hasattr(storages, "journal")
+    backend = storages.JournalFileStorage if before_4 else storages.journal.JournalFileBackend
+    return storages.JournalStorage(backend(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's log lines and its warnings that samplers are experimental."""
+    optuna = _import_optuna()
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
