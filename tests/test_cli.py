@@ -60,6 +60,8 @@ def test_the_version_is_the_distributions(capsys):
     [
         ("trian", "ean: no command 'trian'; did you mean `ean train`? `ean --help` lists them."),
         ("Search", "ean: no command 'Search'; did you mean `ean search`? `ean --help` lists them."),
+        ("compare", "ean: no command 'compare'; did you mean `ean search compare`? `ean --help` lists them."),
+        ("latency", "ean: no command 'latency'; did you mean `ean search latency`? `ean --help` lists them."),
         ("frobnicate", "ean: no command 'frobnicate'. `ean --help` lists them."),
     ],
 )
@@ -74,10 +76,34 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys, word, message):
 def test_a_command_is_a_documented_function_and_has_help_of_its_own(capsys, name, target):
     module, function = target.split(":")
     found = getattr(import_module(module), function)
-    code, out, _ = run(capsys, name, "--help")
+    code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0
-    assert f"ean {name}" in out
+    assert f"Usage: ean {name} [OPTIONS]" in out
     assert inspect.getdoc(found).splitlines()[0].split(".")[0] in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "compar"], "ean search: unknown config 'compar'"),
+        (["search", "latency", "resnet20_se_digits"], "ean search latency: resnet20_se_digits has no `search` section"),
+        (["search", "search_resnet20_se_digit"], "ean search: unknown config 'search_resnet20_se_digit'; did you mean"),
+        (["search", "compare", "search_resnet20_se_digit"], "ean search compare: unknown config 'search_resnet20_se_"),
+        (["search", "compare", "search_resnet20_se_digits"], "ean search compare: no supernet in work_dirs/supernet_"),
+        (["search", "correlate", "search_resnet20_se_digits"], "ean search correlate: no supernet in work_dirs/super"),
+    ],
+)
+def test_a_second_word_is_part_of_the_command_where_there_is_such_a_one(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert str(run(capsys, *words)[0]).startswith(message)
+
+
+def test_the_second_word_of_a_command_is_no_command():
+    firsts = {name for name, _, _ in COMMANDS if " " not in name}
+    for name, _, _ in COMMANDS:
+        assert len(name.split()) <= 2
+        assert name.split()[0] in firsts
+        assert " ".join(name.split()[1:]) not in firsts
 
 
 def test_names_are_unique_and_lines_short():
@@ -120,6 +146,9 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         ),
         (["test", "resnet20_se_digits", "missing.pth"], r"ean test: no checkpoint at missing.pth$"),
         (["search", "resnet20_se_digits"], r"ean search: resnet20_se_digits has no `search` section; for example"),
+        (["search", "resnet20_se_digits", "--strategy", "random"], r"ean search: resnet20_se_digits has no `search` "),
+        (["search", "compare", "resnet20_se_digits"], r"ean search compare: resnet20_se_digits has no `search` section"),
+        (["search", "correlate", "resnet20_se_digits"], r"ean search correlate: resnet20_se_digits has no `search` "),
         (["search", "search_resnet20_se_digits"], r"ean search: no supernet in work_dirs/supernet_resnet20_se_digits;"),
         (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: backbones are written as safetensors, got"),
         (
@@ -166,9 +195,19 @@ def test_on_demand_an_error_shows_where_it_came_from(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [["train"], ["time", "resnet20_se_digits", "--rounds", "1"], ["train", "x", "--frob"]]
+    ("words", "name"),
+    [
+        (["train"], "train"),
+        (["time", "resnet20_se_digits", "--rounds", "1"], "time"),
+        (["train", "x", "--frob"], "train"),
+        (["search", "compare"], "search compare"),
+        (["search", "compare", "x", "--evaluations", "0"], "search compare"),
+        (["search", "compare", "x", "--seeds", "0"], "search compare"),
+        (["search", "correlate", "x", "--schemes", "two"], "search correlate"),
+        (["search", "x", "--launcher", "horovod"], "search"),
+    ],
 )
-def test_a_command_line_that_cannot_be_parsed_is_a_usage_error(capsys, words):
+def test_a_command_line_that_cannot_be_parsed_is_a_usage_error(capsys, words, name):
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert f"Usage: ean {words[0]}" in err
+    assert f"Usage: ean {name} [OPTIONS]" in err

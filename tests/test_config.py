@@ -113,7 +113,7 @@ def test_a_final_network_trains_on_all_training_images_and_never_looks_at_the_te
 def test_a_search_has_a_strategy_a_reward_and_the_supernet_of_its_name(configs, name):
     settings = configs[name].search
     strategy = build_strategy(settings.strategy, (3, 3), configs[name].randomness.seed)
-    assert strategy.steps == settings.strategy.steps
+    assert strategy.evaluations == settings.strategy.evaluations
     assert Reward(**settings.reward).sparsity == 2.0
     assert settings.precision in ("fp32", "bf16")
     assert name.replace("search_", "supernet_") in NAMES

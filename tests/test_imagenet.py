@@ -41,11 +41,14 @@ def test_supernet_search_training_test_and_export(tmp_path, monkeypatch):
     held_out = [f"{loader}_dataloader.dataset.val_per_class=4" for loader in ("train", "val")]
 
     supernet = run_training(load_config("supernet_resnet50_se_imagenet", everywhere + held_out), tmp_path / "supernet")
-    few = ["search.strategy.steps=2", "search.strategy.schemes_per_step=2"]
+    few = ["search.strategy.evaluations=4", "search.strategy.schemes_per_step=2"]
+    few += ["search.finalists.count=2", "search.finalists.images=16"]
     searching = load_config("search_resnet50_se_imagenet", everywhere + held_out + few)
     found = run_search(searching, supernet, tmp_path / "search")
     assert found.scheme.scheme.stages == (3, 4, 6, 3)
-    assert json.loads((tmp_path / "search" / "search.json").read_text())["images"] == 4 * CLASSES
+    record = json.loads((tmp_path / "search" / "search.json").read_text())
+    assert record["scheme"]["scheme"] == str(found.scheme.scheme)
+    assert all(round(evaluation.accuracy * 4 * CLASSES / 100, 6) % 1 == 0 for evaluation in found.history)
 
     without_val = [option for option in everywhere if not option.startswith("val_")]
     scheme = "010-0010-110011-001" if found.scheme.cost == 0 else str(found.scheme.scheme)

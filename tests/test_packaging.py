@@ -66,7 +66,7 @@ def test_pip_install_into_an_empty_environment(tmp_path):
     assert "resnet20_se_digits" in run(home / "bin" / "ean", "configs", cwd=tmp_path)
     out = run(
         *(home / "bin" / "ean", "quickstart"),
-        *("--cfg-options", "train_cfg.max_epochs=1", "search.strategy.steps=2"),
+        *("--cfg-options", "train_cfg.max_epochs=1", "search.strategy.evaluations=6"),
         cwd=tmp_path,
     )
     assert "Share-full" in out

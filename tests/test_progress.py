@@ -53,6 +53,28 @@ def test_the_estimate_of_a_resumed_task_counts_only_its_own_steps(clock, capsys)
     assert capsys.readouterr().out.splitlines()[0] == "search: 7/10, 60 s left, step 7"
 
 
+def test_a_step_may_be_several(clock, capsys):
+    with Progress("search", 12) as made:
+        for _ in range(4):
+            clock.now += 30
+            made.advance(steps=3)
+    assert capsys.readouterr().out.splitlines() == [
+        "search: 3/12, 90 s left",
+        "search: 6/12, 60 s left",
+        "search: 9/12, 30 s left",
+        "search: 12/12, 0 s left",
+    ]
+
+
+def test_what_is_replayed_says_nothing_of_how_long_the_rest_takes(clock, capsys):
+    with Progress("search", 12) as made:
+        clock.now += 30
+        made.advance(replayed=True, steps=6)
+        clock.now += 30
+        made.advance(steps=3)
+    assert capsys.readouterr().out.splitlines()[-1] == "search: 9/12, 30 s left"
+
+
 def test_without_a_note_the_line_ends_with_the_estimate(clock, capsys):
     with Progress("timing", 1) as made:
         made.advance()
@@ -82,13 +104,13 @@ def test_on_a_terminal_there_is_a_bar_with_count_estimate_and_note(monkeypatch):
         monkeypatch.setattr(sys, "stdout", terminal)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", "100")
-        with Progress("search", 3, done=1) as made:
+        with Progress("search", 4, done=1) as made:
             made.advance("first")
-            made.advance("best 71.20")
+            made.advance("best 71.20", steps=2)
         monkeypatch.undo()
     reader.join(timeout=10)
     os.close(ours)
     text = shown.decode()
-    for expected in ("search", "━", "3/3", "0:00:00", "best 71.20"):
+    for expected in ("search", "━", "4/4", "0:00:00", "best 71.20"):
         assert expected in text
     assert "s left" not in text

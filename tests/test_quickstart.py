@@ -9,8 +9,8 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
 
 SHORT = {
-    "digits": ["--cfg-options", "train_cfg.max_epochs=2", "search.strategy.steps=3"],
-    "cifar100": ["--amp", "--cfg-options", "train_cfg.max_epochs=1", "search.strategy.steps=2"],
+    "digits": ["--cfg-options", "train_cfg.max_epochs=2", "search.strategy.evaluations=9"],
+    "cifar100": ["--amp", "--cfg-options", "train_cfg.max_epochs=1", "search.strategy.evaluations=6"],
 }
 COLUMNS = ("network", "parameters", "accuracy (%)", "latency (ms)", "increment (%)", "scheme")
 
@@ -32,11 +32,12 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, re
     for word in ("vanilla", "Share-full", "EAN", *COLUMNS):
         assert word in table
         assert word in done.stdout
-    found = ConnectionScheme.parse(json.loads((folder / "search" / "search.json").read_text())["result"]["scheme"])
+    found = ConnectionScheme.parse(json.loads((folder / "search" / "search.json").read_text())["scheme"]["scheme"])
     assert str(found) in table
     (key, *lines), torn = read_lines(folder / "search" / "ledger.jsonl")
-    assert key["images"] > 0
-    assert len(lines) >= 6
+    assert key["strategy"]["type"] == "ean"
+    assert str(found) in [line["scheme"] for line in lines if line["step"] == "finalists"]
+    assert len([line for line in lines if line["step"] != "finalists"]) == key["strategy"]["evaluations"]
     assert torn == b""
     for place in ("supernet", "vanilla", "share-full", "ean"):
         record = json.loads((folder / place / "record.json").read_text())

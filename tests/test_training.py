@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from ean_core.checkpoint import read_state_dict, save_weights
 from ean_core.config import load_config
 from ean_core.runner import latest_checkpoint
-from ean_core.search.ledger import read_lines
 from ean_core.training import export_backbone, run_test, run_training
 
 SUPERNET = "supernet_resnet20_se_digits"
@@ -106,31 +105,6 @@ def test_checkpoints_hold_plain_values_only(supernet):
     assert checkpoint["meta"]["epoch"] == EPOCHS
     assert checkpoint["message_hub"]["log_scalars"] == {}
     assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == EPOCHS
-
-
-def test_a_killed_search_ends_in_the_same_ledger(supernet, tmp_path):
-    arguments = ("search", "search_resnet20_se_digits", "--supernet", supernet / f"epoch_{EPOCHS}.pth")
-    # a curiosity this high keeps the controller exploring, so that there is something to kill
-    options = ("--cfg-options", "search.strategy.steps=40", "search.strategy.curiosity=10")
-    finish(ean(*arguments, "--work-dir", tmp_path / "whole", *options, cwd=tmp_path))
-
-    process = ean(*arguments, "--work-dir", tmp_path / "killed", *options, cwd=tmp_path)
-    ledger = tmp_path / "killed" / "ledger.jsonl"
-    wait_for(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") > 10, process)
-    kill(process)
-    done = ledger.read_bytes().count(b"\n")
-    finish(ean(*arguments, "--work-dir", tmp_path / "killed", *options, "--resume", cwd=tmp_path))
-
-    def lines(folder):
-        return [
-            {name: value for name, value in line.items() if name != "seconds"}
-            for line in read_lines(tmp_path / folder / "ledger.jsonl")[0]
-        ]
-
-    assert done < len(lines("whole"))
-    assert lines("killed") == lines("whole")
-    results = [json.loads((tmp_path / name / "search.json").read_text())["result"] for name in ("whole", "killed")]
-    assert results[0] == results[1]
 
 
 def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):

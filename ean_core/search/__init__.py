@@ -1,6 +1,7 @@
 """Searching connection schemes: strategies that ask and tell, evaluators that score, a ledger that remembers."""
 
 from .ean import EANStrategy
+from .enas import ENASStrategy
 from .evaluator import Evaluator, SupernetEvaluator
 from .exhaustive import Exhaustive
 from .heuristics import HeuristicSelection, RandomSearch
@@ -10,22 +11,27 @@ from .loop import SearchResult, search
 from .reward import Reward
 from .strategy import STRATEGIES, Evaluation, Strategy, build_strategy
 from .synthetic import SyntheticEvaluator
+from .with_optuna import GeneticAlgorithm, OptunaStrategy, TreeParzen
 
 __all__ = [
     "STRATEGIES",
     "EANStrategy",
+    "ENASStrategy",
     "Evaluation",
     "Evaluator",
     "Exhaustive",
+    "GeneticAlgorithm",
     "HeuristicSelection",
     "Ledger",
     "LocalSearch",
+    "OptunaStrategy",
     "RandomSearch",
     "Reward",
     "SearchResult",
     "Strategy",
     "SupernetEvaluator",
     "SyntheticEvaluator",
+    "TreeParzen",
     "build_strategy",
     "search",
 ]

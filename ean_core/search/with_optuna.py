@@ -16,6 +16,8 @@ from .strategy import STRATEGIES, Evaluation, Strategy
 
 #: These go through all schemes, as ``exhaustive`` does, and end by stopping a loop that is not Optuna's here.
 ENUMERATING = ("BruteForceSampler", "GridSampler")
+#: These know no choices, only numbers; for the others, which treat 0 and 1 as choices, that is faster.
+NUMERIC = ("CmaEsSampler", "QMCSampler")
 
 
 @STRATEGIES.register_module(name="optuna")
@@ -36,7 +38,6 @@ class OptunaStrategy(Strategy):
         options: its arguments.
         schemes_per_step: trials that are open at a time.
         pareto: maximise accuracy and minimise cost, instead of maximising the reward, by a sampler that can.
-        categorical: parameters are unordered choices instead of integers. Not for ``CmaEsSampler`` and ``QMCSampler``.
         storage: URL of a database, e.g. ``'sqlite:///study.db'``, or path of a journal file, which suits a shared file
             system; None for memory.
         study_name: of the study there; made if it does not exist.
@@ -56,7 +57,6 @@ class OptunaStrategy(Strategy):
         options: Mapping[str, Any] | None = None,
         schemes_per_step: int = 10,
         pareto: bool = False,
-        categorical: bool = False,
         storage: str | None = None,
         study_name: str | None = None,
     ) -> None:
@@ -73,8 +73,11 @@ class OptunaStrategy(Strategy):
         self.schemes_per_step = schemes_per_step
         self.pareto = pareto
         self.left = evaluations
-        kinds = optuna.distributions
-        bit = kinds.CategoricalDistribution((0, 1)) if categorical else kinds.IntDistribution(0, 1)
+        numeric, choice = (
+            optuna.distributions.IntDistribution(0, 1),
+            optuna.distributions.CategoricalDistribution((0, 1)),
+        )
+        bit = numeric if sampler in NUMERIC else choice
         self._distributions = {f"b{block}": bit for block in range(sum(self.stages))}
         self._open: list[Any] = []
         with _quiet():
@@ -87,7 +90,7 @@ class OptunaStrategy(Strategy):
                 study_name=study_name,
                 load_if_exists=True,
             )
-        search = {"stages": list(self.stages), "pareto": pareto, "categorical": categorical}
+        search = {"stages": list(self.stages), "pareto": pareto, "numeric": sampler in NUMERIC}
         if (found := self.study.user_attrs.get("search", search)) != search:
             raise ValueError(
                 f"study {study_name!r} in {storage} is of another search, with {found}, not {search}; "
@@ -148,7 +151,6 @@ class GeneticAlgorithm(OptunaStrategy):
             options={"population_size": population, **(options or {})},
             schemes_per_step=population,
             pareto=True,
-            categorical=True,
             **study,
         )
 
@@ -186,7 +188,6 @@ class TreeParzen(OptunaStrategy):
             evaluations=evaluations,
             sampler="TPESampler",
             options={"multivariate": True, "constant_liar": True, **(options or {})},
-            categorical=True,
             **study,
         )
 

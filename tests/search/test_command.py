@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from ean_core.inference.latency import BlockTimes
 from ean_core.search.command import choose_strategy, find_supernet
 from ean_core.search.ledger import read_lines
 from ean_core.training import run_training
+from tasks.cli import main
 
 CONFIG = "search_resnet20_se_digits"
 FEW = ("search.strategy.type=random", "search.strategy.evaluations=12", "search.strategy.schemes_per_step=3")
@@ -51,6 +53,23 @@ def network(tmp_path_factory):
     """The checkpoint of a network that was trained with one scheme, the full one."""
     config = load_config("resnet20_se_digits", ["train_cfg.max_epochs=1", "model.backbone.scheme=full"])
     return run_training(config, tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def finished(digits_supernet, tmp_path_factory):
+    """The folder of a search that is over."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words(digits_supernet, folder, *FEW)])
+    assert ended.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def search_again(digits_supernet, finished, tmp_path):
+    """A copy of the finished search, and the command that goes on with it."""
+    shutil.copytree(finished, tmp_path / "again")
+    return tmp_path / "again" / "ledger.jsonl", [*words(digits_supernet, tmp_path / "again", *FEW), "--resume"]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +135,7 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
 
 
 def test_all_schemes_are_answered_with_the_best_for_every_weight(digits_supernet, tmp_path, ean, ledger_lines):
-    code, out = ean(*words(digits_supernet, tmp_path, "search.strategy.type=exhaustive"), "--strategy", "exhaustive")
+    code, out = ean(*words(digits_supernet, tmp_path, more=("--strategy", "exhaustive")))
     assert code == 0
     assert "best of 512 evaluations (512 different)" in out
     listed = [line.split() for line in out.split("for each weight of the sparsity")[1].splitlines()[1:] if "%" in line]
@@ -130,13 +149,14 @@ def test_all_schemes_are_answered_with_the_best_for_every_weight(digits_supernet
         assert accuracies[scheme] + low * ConnectionScheme.parse(scheme).sparsity == pytest.approx(highest, abs=0.02)
 
 
-def test_what_a_search_of_the_same_supernet_scored_is_not_computed_again(digits_supernet, tmp_path, ean, ledger_lines):
-    assert ean(*words(digits_supernet, tmp_path / "a", *FEW, scores=tmp_path / "scores"))[0] == 0
-    assert ean(*words(digits_supernet, tmp_path / "b", *FEW, scores=tmp_path / "scores"))[0] == 0
-    assert ledger_lines(tmp_path / "a" / "ledger.jsonl") == ledger_lines(tmp_path / "b" / "ledger.jsonl")
-    assert read(tmp_path / "a" / "search.json")["block_bodies"] > 0
-    assert read(tmp_path / "b" / "search.json")["block_bodies"] == 0
-    assert len(list((tmp_path / "scores").glob("scores_*.jsonl"))) == 2  # of supernet and finalists
+def test_what_a_search_of_the_same_supernet_scored_is_not_computed_again(
+    digits_supernet, finished, tmp_path, ean, ledger_lines
+):
+    assert ean(*words(digits_supernet, tmp_path, *FEW, scores=finished / "scores"))[0] == 0
+    assert ledger_lines(tmp_path / "ledger.jsonl") == ledger_lines(finished / "ledger.jsonl")
+    assert read(finished / "search.json")["block_bodies"] > 0
+    assert read(tmp_path / "search.json")["block_bodies"] == 0
+    assert len(list((finished / "scores").glob("scores_*.jsonl"))) == 2  # of supernet and finalists
     assert not list(digits_supernet.parent.glob("scores_*"))
 
 
@@ -164,11 +184,10 @@ def test_a_rule_that_does_not_go_with_the_strategy_is_refused(digits_supernet, t
     assert code == "ean search: RandomSearch has no mode to return; choose rule='best-seen' or 'front'"
 
 
-def test_bf16_scores_are_kept_apart(digits_supernet, tmp_path, ean, ledger_lines):
-    for precision in ("fp32", "bf16"):
-        options = (*FEW, f"search.precision={precision}")
-        assert ean(*words(digits_supernet, tmp_path / precision, *options, scores=tmp_path / "scores"))[0] == 0
-        assert ledger_lines(tmp_path / precision / "ledger.jsonl")[0]["precision"] == precision
+def test_bf16_scores_are_kept_apart(digits_supernet, finished, tmp_path, ean, ledger_lines):
+    shutil.copytree(finished / "scores", tmp_path / "scores")
+    assert ean(*words(digits_supernet, tmp_path, *FEW, "search.precision=bf16"))[0] == 0
+    assert ledger_lines(tmp_path / "ledger.jsonl")[0]["precision"] == "bf16"
     assert len(list((tmp_path / "scores").glob("scores_*.jsonl"))) == 3  # finalists are scored in fp32
 
 
@@ -226,7 +245,7 @@ def test_a_network_trained_with_one_scheme_is_no_supernet(network, tmp_path, ean
     ("option", "named"),
     [
         ("model.backbone.attention=DIA", "model.backbone.attention is 'SE' there, 'DIA' here"),
-        ("model.backbone.depth=32", "model.backbone.depth is 20 there, 32 here"),
+        ("model.backbone.depth=56", "model.backbone.depth is 20 there, 56 here"),
         ("model.num_classes=9", "model.num_classes is 10 there, 9 here"),
     ],
 )
@@ -236,7 +255,7 @@ def test_the_supernet_of_another_network_is_refused_by_what_differs(digits_super
     assert not (tmp_path / "ledger.jsonl").exists()
 
 
-@pytest.mark.parametrize("option", ["model.backbone.attention=DIA", "model.backbone.depth=32"])
+@pytest.mark.parametrize("option", ["model.backbone.attention=DIA", "model.backbone.depth=56"])
 def test_plain_weights_of_another_network_are_refused_by_their_tensors(digits_supernet, tmp_path, ean, option):
     weights = tmp_path / "weights.safetensors"
     save_weights(read_state_dict(digits_supernet), weights, {})
@@ -246,12 +265,11 @@ def test_plain_weights_of_another_network_are_refused_by_their_tensors(digits_su
     assert not (tmp_path / "run" / "ledger.jsonl").exists()
 
 
-def test_plain_weights_of_the_supernet_will_do(digits_supernet, tmp_path, ean, ledger_lines):
+def test_plain_weights_of_the_supernet_will_do(digits_supernet, finished, tmp_path, ean, ledger_lines):
     weights = tmp_path / "weights.safetensors"
     save_weights(read_state_dict(digits_supernet), weights, {})
-    for checkpoint, folder in ((weights, "a"), (digits_supernet, "b")):
-        assert ean(*words(checkpoint, tmp_path / folder, *FEW))[0] == 0
-    assert ledger_lines(tmp_path / "a" / "ledger.jsonl") == ledger_lines(tmp_path / "b" / "ledger.jsonl")
+    assert ean(*words(weights, tmp_path / "run", *FEW))[0] == 0
+    assert ledger_lines(tmp_path / "run" / "ledger.jsonl") == ledger_lines(finished / "ledger.jsonl")
 
 
 def test_an_empty_validation_set_is_refused(digits_supernet, tmp_path, ean):
@@ -293,36 +311,32 @@ def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, tmp_path, e
 
 
 @pytest.mark.parametrize("finalist", [False, True])
-def test_a_torn_last_line_is_dropped_aloud_and_evaluated_again(
-    digits_supernet, tmp_path, ean, ledger_lines, finalist
-):
-    command = words(digits_supernet, tmp_path, *FEW)
-    assert ean(*command)[0] == 0
-    ledger = tmp_path / "ledger.jsonl"
+def test_a_torn_last_line_is_dropped_aloud_and_evaluated_again(search_again, ean, ledger_lines, finalist):
+    ledger, command = search_again
     before, content = ledger_lines(ledger), ledger.read_bytes().splitlines(keepends=True)
     kept = len(content) - 1 if finalist else 6
     ledger.write_bytes(b"".join(content[:kept]) + content[kept][:20])
-    code, out = ean(*command, "--resume")
+    code, out = ean(*command)
     assert code == 0
     assert f"{ledger}: dropped a torn last line of 20 bytes; it is evaluated again" in out
     assert ledger_lines(ledger) == before
 
 
-def test_a_damaged_ledger_is_refused_by_the_number_of_its_line(digits_supernet, tmp_path, ean):
-    command = words(digits_supernet, tmp_path, *FEW)
-    assert ean(*command)[0] == 0
-    ledger = tmp_path / "ledger.jsonl"
+def test_a_damaged_ledger_is_refused_by_the_number_of_its_line(search_again, ean):
+    ledger, command = search_again
     content = ledger.read_bytes().splitlines(keepends=True)
     content[3] = b"{]\n"
     ledger.write_bytes(b"".join(content))
-    assert f"{ledger}, line 4, is damaged" in ean(*command, "--resume")[0]
+    assert f"{ledger}, line 4, is damaged" in ean(*command)[0]
     assert ledger.read_bytes() == b"".join(content)
 
 
-def test_another_searchs_ledger_is_refused_by_what_differs(digits_supernet, tmp_path, ean):
-    assert ean(*words(digits_supernet, tmp_path, *FEW))[0] == 0
-    code, _ = ean(*words(digits_supernet, tmp_path, *FEW, "search.reward.sparsity=3", more=("--resume",)))
+def test_another_searchs_ledger_is_refused_by_what_differs(search_again, ean):
+    ledger, command = search_again
+    before = ledger.read_bytes()
+    code, _ = ean(*command, "--cfg-options", "search.reward.sparsity=3")
     assert "belongs to another search: reward is" in code
+    assert ledger.read_bytes() == before
 
 
 def test_a_second_search_in_the_same_folder_is_refused(digits_supernet, tmp_path, ean, start_ean):
@@ -338,13 +352,11 @@ def test_a_second_search_in_the_same_folder_is_refused(digits_supernet, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remembered", [False, True])
-def test_two_processes_search_as_one_does(digits_supernet, tmp_path, ean, ledger_lines, remembered):
+def test_two_processes_search_as_one_does(digits_supernet, finished, tmp_path, ledger_lines, remembered):
     """Each scores its part of the images; what is remembered already needs only the first."""
-    scores = tmp_path / "scores"
-    assert ean(*words(digits_supernet, tmp_path / "one", *FEW, scores=scores))[0] == 0
-    if not remembered:
-        scores = tmp_path / "other scores"
-    command = words(digits_supernet, tmp_path / "two", *FEW, scores=scores, more=("--launcher", "pytorch"))
+    if remembered:
+        shutil.copytree(finished / "scores", tmp_path / "scores")
+    command = words(digits_supernet, tmp_path, *FEW, more=("--launcher", "pytorch"))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tasks.cli"]
         + [str(word) for word in command],
@@ -356,9 +368,8 @@ def test_two_processes_search_as_one_does(digits_supernet, tmp_path, ean, ledger
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("chosen by rule") == 1
-    assert ledger_lines(tmp_path / "two" / "ledger.jsonl") == ledger_lines(tmp_path / "one" / "ledger.jsonl")
-    records = [read(tmp_path / name / "search.json") for name in ("one", "two")]
-    assert records[0]["scheme"] == records[1]["scheme"]
+    assert ledger_lines(tmp_path / "ledger.jsonl") == ledger_lines(finished / "ledger.jsonl")
+    assert read(tmp_path / "search.json")["scheme"] == read(finished / "search.json")["scheme"]
 
 
 # ---------------------------------------------------------------- latency

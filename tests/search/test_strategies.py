@@ -9,7 +9,7 @@ import torch
 from ean_core import ConnectionScheme
 from ean_core.search import STRATEGIES, Reward, SyntheticEvaluator, build_strategy
 
-EVALUATIONS = 130
+EVALUATIONS = 70
 NEEDS_OPTUNA = {"ga", "tpe", "optuna"}
 NETWORKS = [(1,), (3, 3, 3), (18, 18, 18)]
 TOO_LARGE = {("exhaustive", (18, 18, 18))}
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def cases():
+    """Names of strategies with stages of networks."""
     for name in sorted(STRATEGIES.module_dict):
         lacking = name in NEEDS_OPTUNA and importlib.util.find_spec("optuna") is None
         for stages in NETWORKS:
@@ -27,7 +28,7 @@ def cases():
                 yield pytest.param(name, stages, id=f"{name}-{sum(stages)}", marks=marks)
 
 
-every_strategy = pytest.mark.parametrize(("name", "stages"), cases())
+every_strategy = pytest.mark.parametrize(("name", "stages"), list(cases()))
 
 
 def build(name, stages, seed=1):
