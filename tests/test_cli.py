@@ -147,7 +147,10 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         (["test", "resnet20_se_digits", "missing.pth"], r"ean test: no checkpoint at missing.pth$"),
         (["search", "resnet20_se_digits"], r"ean search: resnet20_se_digits has no `search` section; for example"),
         (["search", "resnet20_se_digits", "--strategy", "random"], r"ean search: resnet20_se_digits has no `search` "),
-        (["search", "compare", "resnet20_se_digits"], r"ean search compare: resnet20_se_digits has no `search` section"),
+        (
+            ["search", "compare", "resnet20_se_digits"],
+            r"ean search compare: resnet20_se_digits has no `search` section",
+        ),
         (["search", "correlate", "resnet20_se_digits"], r"ean search correlate: resnet20_se_digits has no `search` "),
         (["search", "search_resnet20_se_digits"], r"ean search: no supernet in work_dirs/supernet_resnet20_se_digits;"),
         (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: backbones are written as safetensors, got"),

@@ -215,7 +215,7 @@ class RecalibratedEvaluator(SupernetEvaluator):
 
     Args:
         plain: whose supernet and images are used; its own scores stay what they are.
-        calibration: batches as validation batches are, of *training* images without augmentation; read when first
+        calibration: batches as validation batches are, of *training* images as the supernet saw them; read when first
             needed, and kept. Every process gets all of them.
         fingerprint: identifies the calibration images.
     """

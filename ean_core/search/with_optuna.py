@@ -73,11 +73,8 @@ class OptunaStrategy(Strategy):
         self.schemes_per_step = schemes_per_step
         self.pareto = pareto
         self.left = evaluations
-        numeric, choice = (
-            optuna.distributions.IntDistribution(0, 1),
-            optuna.distributions.CategoricalDistribution((0, 1)),
-        )
-        bit = numeric if sampler in NUMERIC else choice
+        kinds = optuna.distributions
+        bit = kinds.IntDistribution(0, 1) if sampler in NUMERIC else kinds.CategoricalDistribution((0, 1))
         self._distributions = {f"b{block}": bit for block in range(sum(self.stages))}
         self._open: list[Any] = []
         with _quiet():
@@ -103,9 +100,9 @@ class OptunaStrategy(Strategy):
         self.left -= number
         with _quiet():
             self._open = [self.study.ask(self._distributions) for _ in range(number)]
+        decisions = [trial.params for trial in self._open]  # each a copy of all
         return [
-            ConnectionScheme(self.stages, tuple(trial.params[block] for block in self._distributions))
-            for trial in self._open
+            ConnectionScheme(self.stages, tuple(bits[block] for block in self._distributions)) for bits in decisions
         ]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:

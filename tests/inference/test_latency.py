@@ -165,5 +165,5 @@ def test_what_is_not_there_or_no_record_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         BlockTimes.load(tmp_path / "missing.json")
     (tmp_path / "broken.json").write_text('{"kind": "block times"')
-    with pytest.raises(ValueError, match="broken.json is not a run record"):
+    with pytest.raises(ValueError, match=r"broken\.json is not a run record"):
         BlockTimes.load(tmp_path / "broken.json")

@@ -1,9 +1,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -169,10 +171,10 @@ def test_scores_lie_beside_the_supernet_where_nothing_else_is_said(digits_supern
     assert len(list(checkpoint.parent.glob("scores_*.jsonl"))) == 2
 
 
-@pytest.mark.parametrize("rule", ["mode", "best-seen", "front"])
-def test_the_config_says_how_the_scheme_is_chosen(digits_supernet, tmp_path, ean, rule):
+@pytest.mark.parametrize("rule", ["mode", "best-seen"])
+def test_the_config_says_how_the_scheme_is_chosen(digits_supernet, finished, tmp_path, ean, rule):
     options = ["search.strategy.type=ean", "search.strategy.evaluations=9", f"search.rule={rule}"]
-    assert ean(*words(digits_supernet, tmp_path, *options))[0] == 0
+    assert ean(*words(digits_supernet, tmp_path, *options, scores=finished / "scores"))[0] == 0
     record = read(tmp_path / "search.json")
     assert record["rule"] == rule
     if rule == "best-seen":
@@ -357,17 +359,22 @@ def test_two_processes_search_as_one_does(digits_supernet, finished, tmp_path, l
     if remembered:
         shutil.copytree(finished / "scores", tmp_path / "scores")
     command = words(digits_supernet, tmp_path, *FEW, more=("--launcher", "pytorch"))
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tasks.cli"]
         + [str(word) for word in command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=150,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("chosen by rule") == 1
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output[-3000:]
+    assert output.count("chosen by rule") == 1
     assert ledger_lines(tmp_path / "ledger.jsonl") == ledger_lines(finished / "ledger.jsonl")
     assert read(tmp_path / "search.json")["scheme"] == read(finished / "search.json")["scheme"]
 

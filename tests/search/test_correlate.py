@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import shutil
 
 import numpy as np
@@ -173,9 +172,8 @@ def test_what_is_trained_is_not_trained_again(again, digits_supernet, ean):
 def test_one_that_was_interrupted_is_trained_and_gives_what_it_gave(again, digits_supernet, ean):
     record = json.loads((again / "correlation.json").read_text())
     lost = record["schemes"][1]["scheme"]
-    for name in os.listdir(again / lost):
-        if name.startswith("epoch_") or name == "record.json":
-            (again / lost / name).unlink()
+    for path in [*(again / lost).glob("epoch_*"), again / lost / "record.json"]:
+        path.unlink()
     kept = checkpoints(again)
     assert len(kept) == 2
     assert ean(*words(digits_supernet, again, 3, "--epochs", 1, "--resume"))[0] == 0

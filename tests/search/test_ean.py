@@ -60,9 +60,7 @@ def test_it_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(
-    ("evaluations", "sizes"), [(20, [5, 5, 5, 5]), (1, [1]), (5, [5]), (12, [5, 5, 2])], ids=str
-)
+@pytest.mark.parametrize(("evaluations", "sizes"), [(20, [5, 5, 5, 5]), (1, [1]), (5, [5]), (12, [5, 5, 2])], ids=str)
 def test_it_asks_for_so_many_schemes_and_the_last_step_takes_what_is_left(evaluations, sizes):
     strategy = EANStrategy((2, 3), evaluations=evaluations, schemes_per_step=5)
     assert strategy.evaluations == evaluations
@@ -217,7 +215,11 @@ def test_a_replayed_step_follows_eqn_8_and_each_fault_changes_what_it_says(seed,
     reward, _ = linear((3, 4), seed)
     average, past = None, []
     for step in range(1, 5):
-        controller, bonus, old = copy.deepcopy(without.controller), copy.deepcopy(without.bonus), without.probabilities()
+        controller, bonus, old = (
+            copy.deepcopy(without.controller),
+            copy.deepcopy(without.bonus),
+            without.probabilities(),
+        )
         asked = replaying.ask()
         assert without.ask() == asked
         draws = torch.Generator()

@@ -78,7 +78,15 @@ def run(path, evaluator=None, finalists=None, seed=1, say=print, **options):
     strategy = EANStrategy(STAGES, seed, evaluations=2 * STEPS, schemes_per_step=2, replay_from=2)
     finalists = finalists or Careful()
     return search(
-        strategy, evaluator or Formula(), Reward(), path, {"seed": seed}, say, finalists=finalists, final_count=2, **options
+        strategy,
+        evaluator or Formula(),
+        Reward(),
+        path,
+        {"seed": seed},
+        say,
+        finalists=finalists,
+        final_count=2,
+        **options,
     )
 
 
@@ -254,7 +262,7 @@ def test_a_rule_that_needs_a_mode_is_refused_without_one_before_anything_is_writ
 
 
 def test_an_unknown_rule_is_answered_with_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match="unknown rule 'best'; did you mean 'best-seen'.*'front', 'mode'"):
+    with pytest.raises(ValueError, match=r"unknown rule 'best'; did you mean 'best-seen'.*'front', 'mode'"):
         run_listed(tmp_path / "ledger.jsonl", [["10-00"]], rule="best")
     assert list(tmp_path.iterdir()) == []
 
@@ -393,7 +401,9 @@ def test_a_ledger_that_another_version_wrote_is_refused(whole, tmp_path, number,
     written[number] = {**written[number], **change(written[number])}
     ledger.write_text("".join(json.dumps(line) + "\n" for line in [key, *written]))
     before, evaluator, finalists = ledger.read_bytes(), Formula(), Careful()
-    with pytest.raises(ValueError, match=rf"step {step} asked for .*written by another version. Choose another --work-dir"):
+    with pytest.raises(
+        ValueError, match=rf"step {step} asked for .*written by another version. Choose another --work-dir"
+    ):
         run(ledger, evaluator, finalists)
     assert evaluator.asked == finalists.asked == []
     assert ledger.read_bytes() == before

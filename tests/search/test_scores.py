@@ -141,7 +141,9 @@ def test_a_line_that_is_no_score_is_refused_by_file_and_content(tmp_path, line):
     remembered = RememberedScores(Counting(), tmp_path)
     with Ledger(remembered.path, KEY) as ledger:
         ledger.append({"scheme": "11-111", "accuracy": 61.0}, line)
-    with pytest.raises(ValueError, match=rf"{remembered.path} holds a line that is no score: .*; delete the file") as error:
+    with pytest.raises(
+        ValueError, match=rf"{remembered.path} holds a line that is no score: .*; delete the file"
+    ) as error:
         remembered.evaluate(ALL[:1])
     assert str(line) in str(error.value)
 

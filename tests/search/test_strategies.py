@@ -9,7 +9,7 @@ import torch
 from ean_core import ConnectionScheme
 from ean_core.search import STRATEGIES, Reward, SyntheticEvaluator, build_strategy
 
-EVALUATIONS = 70
+EVALUATIONS = 40
 NEEDS_OPTUNA = {"ga", "tpe", "optuna"}
 NETWORKS = [(1,), (3, 3, 3), (18, 18, 18)]
 TOO_LARGE = {("exhaustive", (18, 18, 18))}

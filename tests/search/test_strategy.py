@@ -36,7 +36,7 @@ def test_an_unknown_strategy_is_answered_with_those_there_are(name):
 
 
 def test_a_config_without_a_type_is_refused():
-    with pytest.raises(ValueError, match="unknown search strategy None; choose from .*'ean'"):
+    with pytest.raises(ValueError, match=r"unknown search strategy None; choose from .*'ean'"):
         build_strategy({"evaluations": 3}, STAGES, 0)
 
 
