@@ -3,7 +3,7 @@
     python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 16]
 
 ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, subtree by subtree in turns, and
-the two answers are compared image by image. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: all of them in
+the two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: all of them in
 subtrees, and 64 random schemes alone, a few between subtrees, from whose median time the time of all is *extrapolated*.
 Both ratios are printed beside the ones that the times of single blocks predict, measured in the same run. Weights and
 images are random, on which speed does not depend. Writes benchmarks/results/search_speed.json.
@@ -98,7 +98,8 @@ def compare(scorer: SupernetEvaluator, every: bool) -> dict[str, Any]:
             seconds, together = timed(scorer.evaluate, schemes)
             subtrees.append(seconds)
             walks.append(schemes)
-            chosen = schemes if every else sample[len(subtrees) - 1 :: strategy.evaluations // len(schemes)]
+            turn, rest = divmod(len(subtrees) - 1, max(1, strategy.evaluations // len(schemes) // ALONE))
+            chosen = schemes if every else [] if rest else sample[turn : turn + 1]
             for scheme in chosen:
                 seconds, accuracy = timed(alone, scorer, scheme)
                 single.append(seconds)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class InUseError(OSError):
@@ -22,3 +23,17 @@ def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueErro
     near = [repr(text[match]) for match in difflib.get_close_matches(str(given).lower(), text, n=2)]
     hint = f"; did you mean {' or '.join(near)}? Choose" if near else "; choose"
     return ValueError(f"unknown {kind} {given!r}{hint} from {', '.join(map(repr, names)) or '(nothing)'}")
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, old and new value of each entry that differs between nested settings.
+
+    Examples:
+        >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}))
+        [('a.c', 2, 3), ('d', None, 4)]
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, before, now

@@ -63,7 +63,7 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         ValueError: if the file is no record.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a run record: {error}") from error
     if not isinstance(record, dict) or "environment" not in record:
@@ -75,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file through a temporary one beside it, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

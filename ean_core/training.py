@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -14,12 +14,13 @@ from uuid import uuid4
 import torch
 import typer
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import load_weights, read_meta, save_weights
+from .errors import differences
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
@@ -96,7 +97,7 @@ def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: 
     Raises:
         ValueError: that names the first entries that differ.
     """
-    different = [entry for name in names for entry in _differences(_entry(before, name), _entry(now, name), name)]
+    different = [entry for name in names for entry in differences(_entry(before, name), _entry(now, name), name)]
     if different:
         listing = "; ".join(f"{name} is {old!r} there, {new!r} here" for name, old, new in different[:4])
         raise ValueError(f"{what} other settings: {listing}. Give the same --cfg-options, or another file or folder")
@@ -225,12 +226,14 @@ def export(
 
 
 def initialize_processes(config: Config, launcher: str) -> None:
-    """Join the processes of a run where mmengine would not: on CPUs, whose devices it would take for GPUs."""
+    """Join the processes of a run, on GPUs or, where mmengine would look for some, on CPUs."""
     if launcher == "none":
         return
     if torch.cuda.is_available():
         if launcher == "mpi":  # mmengine reads it, but does not set it
             os.environ.setdefault("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
+        if not is_distributed():
+            init_dist(launcher, **config.env_cfg.get("dist_cfg", {"backend": "nccl"}))
         return
     if launcher != "pytorch":
         raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
@@ -265,12 +268,3 @@ def _entry(config: Config | Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if hasattr(value, "get") else None
     return json.loads(json.dumps(value, default=str))
-
-
-def _differences(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Name, old and new value of each entry that differs."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}")
-    elif before != now:
-        yield name, before, now

@@ -174,6 +174,7 @@ def convergence_figure(
     probabilities: Mapping[str, Sequence[Sequence[float]]],
     path: Path,
     *,
+    budget: int,
     optimum: float | None = None,
 ) -> None:
     """Write how searches converge: how decided controllers are (Figure 5), and the best reward so far.
@@ -182,9 +183,11 @@ def convergence_figure(
     the standard error of the mean.
 
     Args:
-        rewards: by strategy and seed, the best so far after each evaluation.
+        rewards: by strategy and seed, the best so far after each evaluation; a single one is drawn where the budget
+            ends, as a trainer has spent it all before.
         probabilities: by strategy and seed, the mean probability of what was sampled, in each step.
         path: of the picture; the format is that of the suffix.
+        budget: evaluations of each search.
         optimum: the highest reward of all schemes there are, if it is known.
     """
     figure = Figure(figsize=(10.5 if probabilities else 6, 4.8), layout="constrained", dpi=150)
@@ -203,7 +206,9 @@ def convergence_figure(
     for name, curves in rewards.items():
         values = _matrix(curves, max(map(len, curves)))
         error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(values.shape[1])
-        handles.append(_draw_curve(name, values, values.mean(0) - error, values.mean(0) + error, right, "steps-post"))
+        handles.append(
+            _draw_curve(name, values, values.mean(0) - error, values.mean(0) + error, right, "steps-post", budget)
+        )
     if optimum is not None:
         handles.append(right.axhline(optimum, color=INK, linestyle="--", label="best of all (exhaustive)"))
     _style(right)
@@ -228,9 +233,10 @@ def _draw_curve(
     high: NDArray[np.float64],
     axes: Axes,
     style: Literal["default", "steps-post"],
+    single: int = 1,
 ) -> Line2D:
-    """The mean over the rows and a band; a dot where there is one column only."""
-    x, colour = np.arange(1, values.shape[1] + 1), _colour(name)
+    """The mean over the rows and a band; where there is one column only, a dot at ``single``."""
+    x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), _colour(name)
     axes.fill_between(x, low, high, step="post" if style == "steps-post" else None, color=colour, alpha=0.15, lw=0)
     dot: dict[str, Any] = {"marker": "o", "linestyle": ""} if len(x) == 1 else {}
     (line,) = axes.plot(x, values.mean(0), color=colour, label=name, linewidth=1.8, drawstyle=style, **dot)
@@ -240,7 +246,8 @@ def _draw_curve(
 def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> None:
     """Write how the accuracies of strategies' schemes are distributed, against those of random ones (Figure 4).
 
-    Means, standard deviations and the p-value of Welch's t-test against random stand beside each.
+    Means, standard deviations and the p-value of Welch's t-test against random stand beside each; not beside
+    ``exhaustive``, whose schemes are all there are and no sample.
 
     Args:
         samples: by strategy, accuracies of different schemes in percent; ``random`` among them.
@@ -273,7 +280,7 @@ def _statement(name: str, values: Sequence[float], base: Sequence[float]) -> str
     if len(values) < FEWEST:
         return f"{len(values)} scheme{'s' * (len(values) != 1)}:\ntoo few to compare"
     text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{len(values):,} schemes"
-    if name == "random" or len(base) < FEWEST:
+    if name in ("random", "exhaustive") or len(base) < FEWEST:
         return text
     p = ttest_ind(values, base, equal_var=False).pvalue
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"

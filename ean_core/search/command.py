@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +23,23 @@ from torch.utils.data import DataLoader
 
 from ean_core.checkpoint import load_weights
 from ean_core.data.sampler import SampleKey
+from ean_core.errors import unknown_name
 from ean_core.inference.latency import BlockTimes
-from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable
-from ean_core.progress import Progress
+from ean_core.options import (
+    Amp,
+    CfgOptions,
+    ConfigName,
+    Launcher,
+    LauncherName,
+    Resume,
+    WorkDir,
+    prepare,
+    resumable,
+    use_bf16,
+)
 from ean_core.record import read_record, write_record
 from ean_core.report.figures import network_figure
+from ean_core.report.search_figures import front_figure
 from ean_core.runner import latest_checkpoint
 from ean_core.scheme import ConnectionScheme
 from ean_core.seeding import Stream, generator
@@ -63,10 +75,7 @@ class Bench:
     supernet: Path | None
 
     def __post_init__(self) -> None:
-        if "search" not in self.config:
-            raise ValueError(
-                f"{_name(self.config)} has no `search` section; for example search_resnet20_se_cifar100 has"
-            )
+        _check_searches(self.config)
         if self.supernet is None:
             return
         before = trained_config(self.supernet)
@@ -88,10 +97,13 @@ class Bench:
         model = MODELS.build(self.config.model)
         if self.supernet is not None:
             load_weights(model, self.supernet, strict=True)
-        loader = Runner.build_dataloader(self.config.val_dataloader, seed=self.seed)
-        images = _own_part(loader)
+        images = OwnPart(Runner.build_dataloader(self.config.val_dataloader, seed=self.seed))
         return SupernetEvaluator(
-            model.to(get_device()), images, loader.dataset.fingerprint, self.config.search.precision
+            model.to(get_device()),
+            images,
+            images.dataset.fingerprint,
+            self.config.search.precision,
+            images=len(images.dataset),
         )
 
     @cached_property
@@ -125,14 +137,16 @@ class Bench:
     @contextmanager
     def processes(self) -> Iterator[bool]:
         """True on the first process, whose searches the others serve until it leaves; they get False then."""
-        if is_main_process():
-            try:
-                yield True
-            finally:
-                dismiss()
-        else:
-            serve(self.plain, self.recalibrated)
+        evaluators = (self.plain, self.recalibrated)
+        if not is_main_process():
+            serve(*evaluators)
             yield False
+            return
+        try:
+            yield True
+        finally:
+            if not any(evaluator.failed for evaluator in evaluators):  # else the others have left
+                dismiss()
 
     @property
     def scores(self) -> Path:
@@ -144,6 +158,10 @@ class Bench:
         """The config's reward; block times that it needs and does not name are measured here, into ``work_dir``."""
         weights = dict(self.config.search.reward)
         table = weights.pop("table", None)
+        names = {field.name for field in fields(Reward)} - {"table"}
+        for name in weights:
+            if name not in names:
+                raise unknown_name("weight of the reward", name, {*names, "table"})
         if not weights.get("latency"):
             return Reward(**weights)
         path = Path(table) if table else work_dir / "block_times.json"
@@ -205,6 +223,29 @@ class Bench:
         )
 
 
+class OwnPart:
+    """The batches of this process, without the images that the sampler repeats at its end.
+
+    Args:
+        loader: of a data set in order.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.dataset = loader.dataset
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        rank, world_size = get_dist_info()
+        left = len(range(rank, len(self.dataset), world_size))
+        for batch in self.loader:
+            if left > 0:
+                yield {name: value[:left] for name, value in batch.items()}
+            left -= len(batch["labels"])
+
+
 class GivenScheme(Strategy):
     """Asks for one scheme, and returns it: how the scheme that a trainer ended in is scored and written down."""
 
@@ -228,8 +269,8 @@ class GivenScheme(Strategy):
 def run_search(
     config: Config, supernet: Path, work_dir: Path, *, resume: bool = False, launcher: str = "none"
 ) -> SearchResult | None:
-    """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and the picture
-    ``scheme.svg`` of the network found.
+    """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and two pictures: the
+    network found, ``scheme.svg``, and accuracy against cost, ``front.png``.
 
     Args:
         config: a config with ``search`` and the validation images of its supernet.
@@ -261,10 +302,19 @@ def run_search(
     with bench.processes() as first:
         if not first:
             return None
-        result = bench.search(strategy, settings, bench.reward(work_dir), work_dir, seed=bench.seed)
+        reward = bench.reward(work_dir)
+        result = bench.search(strategy, settings, reward, work_dir, seed=bench.seed)
     record_search(work_dir, bench, settings, result, seed=bench.seed)
     scheme = result.scheme.scheme
     network_figure(scheme, find_backbone(bench.plain.supernet).attention_cfg["type"], work_dir / "scheme.svg")
+    different = {evaluation.scheme: evaluation for evaluation in result.history}
+    front_figure(
+        list(different.values()),
+        result.finalists,
+        work_dir / "front.png",
+        exact=len(different) == 2 ** len(scheme.bits),
+        cost="attention time (ms a batch)" if reward.latency else "connections",
+    )
     return result
 
 
@@ -281,8 +331,8 @@ def record_search(
         seed: of the strategy.
     """
     path, training = work_dir / "search.json", work_dir / "training" / "record.json"
-    found = plain_values(result.scheme)
-    if path.exists() and read_record(path).get("scheme") == found:
+    found = {"rule": result.rule, "scheme": plain_values(result.scheme)}
+    if path.exists() and found.items() <= read_record(path).items():
         return
     write_record(
         path,
@@ -293,22 +343,19 @@ def record_search(
         seed=seed,
         **bench.plain.key,
         reward=dict(bench.config.search.reward),
-        rule=result.rule,
-        scheme=found,
+        **found,
         best_seen=plain_values(result.best_seen),
         front=[plain_values(evaluation) for evaluation in result.front],
         evaluations=len(result.history),
         distinct=len({evaluation.scheme for evaluation in result.history}),
-        block_bodies=bench.plain.bodies,
         training_seconds=read_record(training)["seconds"] if training.exists() else None,
     )
 
 
 def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
-    """Measure what each part of a supernet takes, on a batch of up to 50 validation images, and write it down."""
-    inputs, _ = evaluator.batches[0]
-    times = evaluator.block_times(min(LATENCY_BATCH, len(inputs)))
-    times.save(path, batch=min(LATENCY_BATCH, len(inputs)), size=list(inputs.shape[2:]), device=str(evaluator.device))
+    """Measure what each part of a supernet takes, on up to 50 validation images, and write it down."""
+    times = evaluator.block_times(LATENCY_BATCH)
+    times.save(path, images=LATENCY_BATCH, device=str(evaluator.device))
     return times
 
 
@@ -328,26 +375,32 @@ def search(
     supernet: Supernet = None,
     work_dir: WorkDir = None,
     resume: Resume = False,
+    amp: Amp = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
     """Search where to connect the attention of a trained supernet."""
     cfg, folder = prepare(config, work_dir, cfg_options)
+    checkpoint = find_supernet(cfg, supernet)
     if strategy:
-        choose_strategy(cfg, strategy)
+        choose_strategy(cfg, strategy, cfg_options or ())
+    if amp:
+        use_bf16(cfg)
     with resumable(folder):
-        result = run_search(cfg, find_supernet(cfg, supernet), folder, resume=resume, launcher=launcher.value)
+        result = run_search(cfg, checkpoint, folder, resume=resume, launcher=launcher.value)
     if result is None:
         return
     found, best = result.scheme, result.best_seen
     typer.echo(
-        f"{found.scheme}, chosen by rule {result.rule}: accuracy {found.accuracy:.2f} +- {found.standard_error:.2f} %, "
+        f"{found.scheme}, chosen by rule {result.rule}: {found.accuracy:.2f} +- {found.standard_error:.2f} % of the "
+        f"validation images, on which it was selected, "
         f"{found.scheme.connections} connections, reward {found.reward:.2f}\n"
         f"best of {len(result.history)} evaluations "
         f"({len({evaluation.scheme for evaluation in result.history})} different), before batch norms were estimated "
         f"anew: {best.scheme}, reward {best.reward:.2f}"
     )
-    if len(result.history) == 2 ** len(found.scheme.bits):
+    different = {evaluation.scheme for evaluation in result.history}
+    if len(different) == 2 ** len(found.scheme.bits) and not cfg.search.reward.get("latency"):
         _say_coefficients(result)
     if not found.scheme.connections:
         typer.echo("no connection earns what it costs: lower search.reward.sparsity, or take search.rule=best-seen")
@@ -373,26 +426,42 @@ def latency(
     )
 
 
-def choose_strategy(config: Config, name: str) -> None:
-    """What ``--strategy`` does: the config's strategy, or the one of that name with its own settings."""
-    if name != config.search.strategy.type:
-        config.search.strategy = ConfigDict(type=name)
+def choose_strategy(config: Config, name: str, overrides: Sequence[str]) -> None:
+    """What ``--strategy`` does: the strategy of that name, with the config's settings if they are its own, else with
+    the ``overrides`` that name ``search.strategy`` alone."""
+    if name == config.search.strategy.type:
+        return
+    prefix = "search.strategy."
+    named = {text.removeprefix(prefix).split("=")[0].split(".")[0] for text in overrides if text.startswith(prefix)}
+    given = {key: config.search.strategy[key] for key in named}
+    config.search.strategy = ConfigDict({**given, "type": name})
 
 
 def find_supernet(config: Config, given: Path | None) -> Path:
     """The supernet's checkpoint: as given, as the config says, or the latest in ``work_dirs``.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none whose training has ended.
+        ValueError: if the config is not of a search.
     """
-    if given or config.get("search", {}).get("supernet"):
+    _check_searches(config)
+    if given or config.search.supernet:
         return Path(given or config.search.supernet)
     name = _supernet(_name(config))
     folder = Path("work_dirs") / name
     found = latest_checkpoint(folder)
     if found is None:
         raise FileNotFoundError(f"no supernet in {folder}; train it with `ean train {name}`, or give --supernet FILE")
+    if not (folder / "record.json").exists():
+        raise FileNotFoundError(
+            f"the training of {found} has not ended; go on with `ean train {name} --resume`, or give --supernet FILE"
+        )
     return found
+
+
+def _check_searches(config: Config) -> None:
+    if "search" not in config:
+        raise ValueError(f"{_name(config)} has no `search` section; for example search_resnet20_se_cifar100 has")
 
 
 def plain_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -402,7 +471,10 @@ def plain_values(evaluation: Evaluation) -> dict[str, Any]:
 
 def _say_coefficients(result: SearchResult) -> None:
     """All schemes are known: which of them is best is known for every weight of the sparsity."""
-    typer.echo("best scheme for each weight of the sparsity, before batch norms were estimated anew:")
+    typer.echo(
+        "best scheme for each weight of the sparsity beside an accuracy of weight 1, before batch norms were estimated "
+        "anew:"
+    )
     for low, high, evaluation in best_by_coefficient(result.history):
         until = "    " if math.isinf(high) else f"{high:6.2f}"
         typer.echo(
@@ -423,15 +495,3 @@ def _supernet(name: str) -> str:
 def _classification(name: str) -> str:
     """The config that trains what a packaged search config found."""
     return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
-
-
-def _own_part(loader: Any) -> Iterator[Mapping[str, Tensor]]:
-    """The batches of this process, without the images that the sampler repeats at its end."""
-    rank, world_size = get_dist_info()
-    left = len(range(rank, len(loader.dataset), world_size))
-    with Progress("reading validation images", len(loader)) if rank == 0 else nullcontext() as progress:
-        for batch in loader:
-            yield {name: value[:left] for name, value in batch.items()}
-            left -= len(batch["labels"])
-            if progress:
-                progress.advance()

@@ -51,9 +51,14 @@ def run_comparison(
     Raises:
         ValueError: for an unknown strategy, or a ledger of another search.
     """
-    for name in strategies:
+    if not strategies or len(set(strategies)) < len(strategies):
+        raise ValueError(
+            f"a comparison takes different strategies, at least one, got {', '.join(strategies) or 'none'}"
+        )
+    for name in strategies:  # refuses what there is not, before anything runs
         if name != "darts":
-            strategy_class(name)  # refuses what there is not, before anything runs
+            strategy_class(name)
+    config.search.rule = None  # each strategy by its own
     bench = Bench(config, supernet)
     reward = bench.reward(work_dir)
     history: list[Evaluation] = []
@@ -72,8 +77,9 @@ def run_comparison(
             result = bench.search(strategy, settings, reward, folder, seed=seed, finalists=False)
             record_search(folder, bench, settings, result, seed=seed)
             history += result.history
-    key = {"comparison": list(strategies), "evaluations": evaluations, "seeds": seeds}
-    bench.rescore(history, reward, work_dir / "finalists.jsonl", key)
+    finalists = work_dir / "finalists.jsonl"
+    finalists.unlink(missing_ok=True)  # of fewer searches, perhaps; what was scored is remembered
+    bench.rescore(history, reward, finalists, {"comparison": list(strategies)})
     write_record(
         work_dir / "compare.json",
         kind="search comparison",
@@ -84,7 +90,7 @@ def run_comparison(
         seeds=list(range(seeds)),
         images=bench.plain.images,
         batches=len(bench.plain.batches),
-        block_times=asdict(_block_times(bench, work_dir / "block_times.json")),
+        block_times=asdict(_block_times(bench, work_dir / "scoring_times.json")),
         reward=dict(config.search.reward),
         **bench.plain.key,
     )
@@ -112,8 +118,8 @@ def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Pat
 def _block_times(bench: Bench, path: Path) -> BlockTimes:
     """On batches as those that are scored; measured once a comparison."""
     if not path.exists():
-        batch = len(bench.plain.batches[0][0])
-        bench.plain.block_times(batch).save(path, batch=batch, device=str(bench.plain.device))
+        images = len(bench.plain.batches[0][0])
+        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
     return BlockTimes.load(path)
 
 

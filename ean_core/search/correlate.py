@@ -21,7 +21,7 @@ from ean_core.report.correlation import correlation_figure
 from ean_core.runner import latest_checkpoint
 from ean_core.scheme import ConnectionScheme
 from ean_core.seeding import Stream, generator
-from ean_core.training import run_training
+from ean_core.training import RUN, check_same_settings, run_training
 
 from .command import Bench, Supernet, find_supernet
 from .scores import RememberedScores
@@ -139,6 +139,11 @@ def run_correlation(
         for row, accuracy in zip(rows, accuracies, strict=True):
             row[name] = accuracy
     alone = [row["alone"] for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(work_dir / "correlation.csv", text.getvalue())
     found = {name: correlation([row[name] for row in rows], alone, bench.seed) for name in ("supernet", "recalibrated")}
     write_record(
         work_dir / "correlation.json",
@@ -152,11 +157,6 @@ def run_correlation(
         correlations={name: asdict(each) for name, each in found.items()},
         schemes=rows,
     )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(work_dir / "correlation.csv", text.getvalue())
     correlation_figure(read_record(work_dir / "correlation.json"), work_dir / "correlation.png")
     return found
 
@@ -170,7 +170,10 @@ def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume:
     settings.log_level = "ERROR"  # progress is what one wants to see here
     settings.default_hooks.progress.always = True
     record = folder / "record.json"
-    if not (resume and record.exists() and latest_checkpoint(folder)):
+    if resume and record.exists() and latest_checkpoint(folder):
+        what = (*RUN, "train_cfg.max_epochs")
+        check_same_settings(read_record(record)["settings"], settings, what, f"{folder} holds a run with")
+    else:
         run_training(settings, folder, resume=resume)
     return float(read_record(record)["validation"]["accuracy/top1"])
 

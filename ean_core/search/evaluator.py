@@ -19,9 +19,18 @@ from ean_core.backbone import join
 from ean_core.classifier import ImageClassifier, label_ranks
 from ean_core.errors import unknown_name
 from ean_core.inference.latency import BlockTimes, time_blocks
+from ean_core.progress import Progress
 from ean_core.scheme import ConnectionScheme
 
 Precision = Literal["fp32", "bf16"]
+
+
+class Batches(Protocol):
+    """A list of batches, or what makes them anew each time it is gone through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
 
 
 class Evaluator(Protocol):
@@ -59,21 +68,22 @@ class SupernetEvaluator:
     Args:
         supernet: a classifier whose backbone holds a module for every connection; set to evaluation mode.
         batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, this process' part of the images; read when first
-            needed, and kept.
+            needed, and kept. Not an iterator: timing reads the first one alone.
         fingerprint: identifies the images of all processes, e.g. a data set's ``fingerprint``.
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
+        images: how many there are in all processes together; those in ``batches`` if None.
 
     Raises:
-        ValueError: if the precision is unknown or the head does not sit on the last stage; when first asked, if there
-            are no images.
+        ValueError: if the precision is unknown, the head does not sit on the last stage, or there are no images.
     """
 
     def __init__(
         self,
         supernet: ImageClassifier,
-        batches: Iterable[Mapping[str, Tensor]],
+        batches: Batches,
         fingerprint: str,
         precision: Precision = "fp32",
+        images: int | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise unknown_name("precision", precision, ("fp32", "bf16"))
@@ -89,7 +99,12 @@ class SupernetEvaluator:
             )
         #: Block bodies computed so far by this process, over one batch each.
         self.bodies = 0
+        #: Whether scoring failed in one of several processes, which ends it in all of them.
+        self.failed = False
         self._source = batches
+        self._images = images
+        if images == 0:
+            raise ValueError("there are no validation images to score schemes on")
         self._blocks = list(self.backbone.blocks())
 
     @property
@@ -107,8 +122,15 @@ class SupernetEvaluator:
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """This process' images, uint8, and labels."""
-        # Copies leave the shared or pinned memory of loader processes, of which there is little.
-        return [(batch["inputs"].clone(), batch["labels"].clone()) for batch in self._source]
+        kept = []
+        reading = Progress("reading validation images", len(self._source)) if is_main_process() else nullcontext()
+        with reading as progress:
+            for batch in self._source:
+                # Copies leave the shared or pinned memory of loader processes, of which there is little.
+                kept.append((batch["inputs"].clone(), batch["labels"].clone()))
+                if progress:
+                    progress.advance()
+        return kept
 
     @cached_property
     def images(self) -> int:
@@ -117,11 +139,10 @@ class SupernetEvaluator:
         Raises:
             ValueError: if there are none.
         """
-        count = torch.tensor(sum(len(labels) for _, labels in self.batches), device=self.device)
-        all_reduce(count)
-        if not count:
+        images = sum(len(labels) for _, labels in self.batches) if self._images is None else self._images
+        if not images:
             raise ValueError("there are no validation images to score schemes on")
-        return int(count)
+        return images
 
     def standard_error(self, accuracy: float) -> float:
         """Binomial, of a single accuracy. Schemes are compared on the same images, so that a difference between two
@@ -135,35 +156,45 @@ class SupernetEvaluator:
 
         Raises:
             ValueError: if a scheme does not fit the supernet, or there are no images.
+            RuntimeError: if scoring failed in another process.
         """
         for scheme in schemes:
             self.backbone.set_scheme(scheme)  # refuses what the supernet cannot do
         distinct = sorted(set(schemes))
         if is_main_process():
             broadcast_object_list([(type(self).__name__, distinct)])
-        images = self.images
-        counts = torch.tensor(self._correct(distinct), device=self.device)
+        error: Exception | None = None
+        try:
+            counts = torch.tensor(self._correct(distinct), dtype=torch.int64, device=self.device)
+        except Exception as raised:
+            error = raised
+        # One that failed must say so, or the others would wait for it.
+        self.failed = _any_process(error is not None, self.device)
+        if error is not None:
+            raise error
+        if self.failed:
+            raise RuntimeError("scoring schemes failed in another process, whose message says why")
         all_reduce(counts)
         correct = dict(zip(distinct, counts.tolist(), strict=True))
-        return [100 * correct[scheme] / images for scheme in schemes]
+        return [100 * correct[scheme] / self.images for scheme in schemes]
 
     @torch.inference_mode()
     def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
         """How many of this process' images each of the schemes, all different, gets right."""
         self.backbone.set_scheme("full")
-        correct = dict.fromkeys(schemes, 0)
+        correct = {scheme: torch.zeros((), dtype=torch.int64, device=self.device) for scheme in schemes}
         with self._autocast():
             for inputs, labels in self.batches:
                 data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
                 x = self.backbone.forward_stem(self.supernet.prepare(data["inputs"]))
                 self._walk(0, x, None, schemes, data["labels"], correct)
-        return list(correct.values())
+        return [int(count) for count in correct.values()]
 
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
-        """What each part of the supernet takes, as it is scored here, on a batch of so many validation images."""
+        """What each part of the supernet takes, as it is scored here, on up to so many images of a validation batch."""
         self.backbone.set_scheme("full")
-        inputs, labels = (part[:images] for part in self.batches[0])
-        data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
+        batch = {name: value[:images] for name, value in next(iter(self._source)).items()}
+        data = self.supernet.data_preprocessor(batch)
 
         def head(x: Tensor) -> Tensor:
             return label_ranks(self.supernet.head(x.float()), data["labels"])
@@ -172,7 +203,11 @@ class SupernetEvaluator:
             return time_blocks(self.backbone, self.supernet.prepare(data["inputs"]), head, rounds=rounds)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        if self.device.type == "cuda":  # whose convolutions are TF32 otherwise
+            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return nullcontext()
 
     def _walk(
         self,
@@ -181,14 +216,14 @@ class SupernetEvaluator:
         state: State,
         schemes: Sequence[ConnectionScheme],
         labels: Tensor,
-        correct: dict[ConnectionScheme, int],
+        correct: dict[ConnectionScheme, Tensor],
     ) -> None:
         """Go on from the input ``x`` of block ``depth``, which all ``schemes`` share."""
         if depth == len(self._blocks):
             (scheme,) = schemes
             with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes tie
                 logits = self.supernet.head(x.float())
-            correct[scheme] += int((label_ranks(logits, labels) == 0).sum())
+            correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device: nothing waits for it
             return
         k, i, block = self._blocks[depth]
         if i == 0:
@@ -221,7 +256,7 @@ class RecalibratedEvaluator(SupernetEvaluator):
     """
 
     def __init__(self, plain: SupernetEvaluator, calibration: Iterable[Mapping[str, Tensor]], fingerprint: str) -> None:
-        super().__init__(plain.supernet, (), plain.fingerprint)
+        super().__init__(plain.supernet, (), plain.fingerprint, images=plain.images)
         self._plain = plain
         self._calibration_source = calibration
         self._calibration_fingerprint = fingerprint
@@ -287,6 +322,12 @@ def serve(*evaluators: SupernetEvaluator) -> None:
 def dismiss() -> None:
     """On the first process: let the others go on from :func:`serve`."""
     broadcast_object_list([None])
+
+
+def _any_process(failed: bool, device: torch.device) -> bool:
+    flag = torch.tensor(int(failed), device=device)
+    all_reduce(flag, "max")
+    return bool(flag)
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -47,7 +47,8 @@ class Exhaustive(Strategy):
     def ask(self) -> list[ConnectionScheme]:
         numbers = range(self.asked, min(self.asked + self.schemes_per_step, self.evaluations))
         self.asked += len(numbers)
-        return [ConnectionScheme.parse(f"{number:0{sum(self.stages)}b}", self.stages) for number in numbers]
+        digits = (f"{number:0{sum(self.stages)}b}" for number in numbers)
+        return [ConnectionScheme(self.stages, tuple(map(int, text))) for text in digits]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """What comes next depends on nothing."""

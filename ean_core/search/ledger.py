@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError
+from ean_core.errors import InUseError, differences
 
 
 class Ledger:
@@ -24,21 +24,20 @@ class Ledger:
     Args:
         path: the file; made if it does not exist.
         key: plain values that identify the search.
-        patience_s: seconds to wait for another process that works on the file.
 
     Raises:
         ValueError: if the file belongs to another search or is damaged before its last line.
         InUseError: if another process works on it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any], patience_s: float = 0.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.key = json.loads(json.dumps(key))
         #: Lines read from the file: what an earlier, interrupted search had done.
         self.lines: list[dict[str, Any]] = []
         #: What was said about the file when it was opened, if anything.
         self.notice: str | None = None
-        self._lock = FileLock(f"{self.path}.lock", timeout=patience_s)
+        self._lock = FileLock(f"{self.path}.lock", timeout=0)
 
     def __enter__(self) -> Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +79,10 @@ class Ledger:
             self.notice = f"{self.path}: dropped a torn last line of {len(torn)} bytes; it is evaluated again"
         if not lines:
             return
-        found = lines[0]
-        different = sorted(name for name in {*found, *self.key} if found.get(name) != self.key.get(name))
+        different = list(differences(lines[0], self.key))
         if different:
-            raise ValueError(
-                f"{self.path} belongs to another search: "
-                + "; ".join(f"{name} is {found.get(name)!r} there, {self.key.get(name)!r} here" for name in different)
-                + ". Choose another --work-dir"
-            )
+            listing = "; ".join(f"{name} is {there!r} there, {here!r} here" for name, there, here in different[:4])
+            raise ValueError(f"{self.path} belongs to another search: {listing}. Choose another --work-dir")
         self.lines = lines[1:]
 
 

@@ -47,7 +47,7 @@ class LocalSearch(Strategy):
         schemes_per_step: int = 6,
         kick: float = 0.15,
     ) -> None:
-        super().__init__(stages, seed, evaluations=evaluations)
+        super().__init__(stages, seed, evaluations=min(evaluations, 2 ** sum(stages)))
         if schemes_per_step < 1:
             raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
         if not 0 < kick <= 0.5:
@@ -64,7 +64,7 @@ class LocalSearch(Strategy):
         self._flipped_last = 0
 
     def ask(self) -> list[ConnectionScheme]:
-        left = min(self.evaluations, 2 ** sum(self.stages)) - len(self.rewards)
+        left = self.evaluations - len(self.rewards)
         if not left:
             return []
         asked = self._unknown()

@@ -18,8 +18,9 @@ from .ledger import Ledger
 from .reward import Reward
 from .strategy import RULES, Evaluation, Rule, Strategy
 
-#: Step of the ledger lines after the search itself.
+#: Steps of the ledger lines after the search itself: of schemes scored once more, or of the result alone.
 FINALISTS = "finalists"
+RESULT = "result"
 
 
 @dataclass(frozen=True)
@@ -227,10 +228,11 @@ def _score_finalists(
     """Score schemes once more, one at a time and each written down at once; without a finalists' evaluator they keep
     the search's own scores."""
     evaluations = []
-    with Progress("finalists", len(schemes)) as progress:
+    step = RESULT if finalists is None else FINALISTS
+    with Progress(step, len(schemes)) as progress:
         for scheme in schemes:
             start = time.perf_counter()
-            replayed = next(past.take(FINALISTS, [scheme]), None)
+            replayed = next(past.take(step, [scheme]), None)
             if replayed is not None:
                 evaluation = reward.evaluation(scheme, replayed["accuracy"], replayed["standard_error"])
             else:
@@ -238,7 +240,7 @@ def _score_finalists(
                 accuracy = plain if finalists is None else finalists.evaluate([scheme])[0]
                 evaluation = reward.evaluation(scheme, accuracy, (finalists or evaluator).standard_error(accuracy))
                 more = {} if finalists is None else {"supernet_accuracy": plain}
-                ledger.append(_line(FINALISTS, evaluation, time.perf_counter() - start, **more))
+                ledger.append(_line(step, evaluation, time.perf_counter() - start, **more))
             evaluations.append(evaluation)
             progress.advance(f"{scheme} {evaluation.accuracy:.2f} %", replayed=replayed is not None)
     return evaluations

@@ -1,18 +1,21 @@
-"""Scores that outlast a search: whatever a supernet was asked once is never computed again."""
+"""Scores that outlast a search: what a supernet was asked once is looked up."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from ean_core.errors import InUseError
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
-from .ledger import Ledger
 
 #: Seconds that one process waits for another one to read or write its scores.
 PATIENCE_S = 60.0
@@ -21,23 +24,27 @@ PATIENCE_S = 60.0
 class RememberedScores:
     """An evaluator that looks up what is known and has only the rest computed.
 
-    The scores lie in a file of their own for each key, that is for each supernet, data set and precision; several
-    searches may use it at once.
+    The scores lie in a file of their own for each key, that is for each supernet, data set and precision: a line with
+    the key, then a line a scheme. Several searches may use it at once.
 
     Args:
         evaluator: computes what is not known.
         folder: of the file ``scores_KEY.jsonl``.
+        say: where notices go.
 
     Raises:
-        ValueError: if the file is damaged, or of another key.
+        ValueError: when first used, if the file is damaged, or of another key.
+        InUseError: if another process keeps the file for a minute.
     """
 
-    def __init__(self, evaluator: Evaluator, folder: Path) -> None:
+    def __init__(self, evaluator: Evaluator, folder: Path, say: Callable[[str], None] = print) -> None:
         self.evaluator = evaluator
-        digest = hashlib.sha256(json.dumps(evaluator.key, sort_keys=True).encode()).hexdigest()
-        self.path = folder / f"scores_{digest[:12]}.jsonl"
+        self._key = json.dumps(evaluator.key, sort_keys=True)
+        self.path = folder / f"scores_{hashlib.sha256(self._key.encode()).hexdigest()[:12]}.jsonl"
+        self._say = say
         self._known: dict[ConnectionScheme, float] = {}
-        self._lines_read = 0
+        #: Bytes of the file that have been read.
+        self._end = 0
 
     @property
     def key(self) -> Mapping[str, Any]:
@@ -53,29 +60,54 @@ class RememberedScores:
     def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
         """Accuracies in percent, in the order of ``schemes``."""
         if any(scheme not in self._known for scheme in schemes):
-            with self._file() as ledger:
-                self._read(ledger)
+            self._exchange()
         unknown = [scheme for scheme in dict.fromkeys(schemes) if scheme not in self._known]
         if unknown:
             start = time.perf_counter()
             accuracies = self.evaluator.evaluate(unknown)
             seconds = round((time.perf_counter() - start) / len(unknown), 4)
-            lines = [
-                {"scheme": str(scheme), "accuracy": accuracy, "seconds": seconds}
-                for scheme, accuracy in zip(unknown, accuracies, strict=True)
-            ]
-            with self._file() as ledger:
-                ledger.append(*lines)
+            self._exchange(
+                *(
+                    {"scheme": str(scheme), "accuracy": accuracy, "seconds": seconds}
+                    for scheme, accuracy in zip(unknown, accuracies, strict=True)
+                )
+            )
             self._known.update(zip(unknown, accuracies, strict=True))
         return [self._known[scheme] for scheme in schemes]
 
-    def _file(self) -> Ledger:
-        return Ledger(self.path, self.key, patience_s=PATIENCE_S)
+    def _exchange(self, *lines: Mapping[str, Any]) -> None:
+        """Read what was added to the file since, and add lines to it, through to the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(f"{self.path}.lock", timeout=PATIENCE_S), self.path.open("a+b") as file:
+                file.seek(self._end)
+                *whole, torn = file.read().split(b"\n")
+                for text in whole:
+                    self._read(text)
+                if torn:  # its writer was killed
+                    self._say(f"{self.path}: dropped a torn last line of {len(torn)} bytes")
+                    file.truncate(self._end)
+                new = [] if self._end else [json.loads(self._key)]
+                file.write("".join(json.dumps(line) + "\n" for line in (*new, *lines)).encode())
+                file.flush()
+                os.fsync(file.fileno())
+                self._end = file.tell()
+        except Timeout:
+            raise InUseError(
+                f"another process keeps {self.path}; wait for it, or choose another folder with search.scores=FOLDER"
+            ) from None
 
-    def _read(self, ledger: Ledger) -> None:
-        for line in ledger.lines[self._lines_read :]:
-            try:
+    def _read(self, text: bytes) -> None:
+        try:
+            line = json.loads(text)
+            if not self._end:
+                if line != json.loads(self._key):
+                    raise ValueError("it belongs to another supernet, data set or precision")
+            else:
                 self._known[ConnectionScheme.parse(line["scheme"], self.stages)] = float(line["accuracy"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{self.path} holds a line that is no score: {line}; delete the file") from error
-        self._lines_read = len(ledger.lines)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} holds a line that is no score: {text[:80]!r} ({error}); delete the file, and its scores "
+                "are computed again"
+            ) from error
+        self._end += len(text) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, ClassVar, Literal
 
 from mmengine.registry import Registry
@@ -106,7 +107,15 @@ def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) 
     """A strategy from ``dict(type='ean', ...)``.
 
     Raises:
-        ValueError: if there is no strategy of that name.
+        ValueError: if there is no strategy of that name, or it has no such option.
     """
     options = dict(config)
-    return strategy_class(options.pop("type", None))(stages=stages, **{"seed": seed, **options})
+    name = options.pop("type", None)
+    found = strategy_class(name)
+    known = {"seed"}
+    for base in found.__mro__[:-1]:  # some pass options on to the class they refine
+        known |= {k for k, v in signature(base).parameters.items() if v.kind is Parameter.KEYWORD_ONLY}
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of strategy {name!r}", option, known)
+    return found(stages=stages, **{"seed": seed, **options})

@@ -121,7 +121,7 @@ class GeneticAlgorithm(OptunaStrategy):
         stages: blocks in each stage.
         seed: of the sampler.
         evaluations: of schemes, in all; as many generations as they allow, the last perhaps a part of one.
-        population: of a generation, which is a step.
+        population: of a generation, which is a step; if None, as many as leave six generations, from 10 to 50.
         options: further arguments of ``optuna.samplers.NSGAIISampler``.
         study: ``storage`` and ``study_name`` of :class:`OptunaStrategy`.
 
@@ -136,10 +136,12 @@ class GeneticAlgorithm(OptunaStrategy):
         seed: int = 0,
         *,
         evaluations: int = 900,
-        population: int = 50,
+        population: int | None = None,
         options: Mapping[str, Any] | None = None,
         **study: Any,
     ) -> None:
+        if population is None:
+            population = min(max(evaluations // 6, 10), 50)
         super().__init__(
             stages,
             seed,

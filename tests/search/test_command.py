@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -5,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def finished(digits_supernet, tmp_path_factory):
         main([str(word) for word in words(digits_supernet, folder, *FEW)])
     assert ended.value.code == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def exhausted(digits_supernet, tmp_path_factory):
+    """The folder of a search that scored all schemes, and what it printed."""
+    folder, out = tmp_path_factory.mktemp("exhausted"), io.StringIO()
+    with pytest.raises(SystemExit) as ended, redirect_stdout(out):
+        main([str(word) for word in words(digits_supernet, folder, more=("--strategy", "exhaustive"))])
+    assert ended.value.code == 0
+    return folder, out.getvalue()
 
 
 @pytest.fixture
@@ -136,12 +147,11 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
     assert f"train it: ean train resnet20_se_digits --cfg-options model.backbone.scheme={found['scheme']}" in out
 
 
-def test_all_schemes_are_answered_with_the_best_for_every_weight(digits_supernet, tmp_path, ean, ledger_lines):
-    code, out = ean(*words(digits_supernet, tmp_path, more=("--strategy", "exhaustive")))
-    assert code == 0
+def test_all_schemes_are_answered_with_the_best_for_every_weight(exhausted, ledger_lines):
+    folder, out = exhausted
     assert "best of 512 evaluations (512 different)" in out
     listed = [line.split() for line in out.split("for each weight of the sparsity")[1].splitlines()[1:] if "%" in line]
-    accuracies = {line["scheme"]: line["accuracy"] for line in ledger_lines(tmp_path / "ledger.jsonl")[1:513]}
+    accuracies = {line["scheme"]: line["accuracy"] for line in ledger_lines(folder / "ledger.jsonl")[1:513]}
     assert float(listed[0][0]) == 0
     for parts in listed:
         scheme = next(part for part in parts if part in accuracies)
@@ -290,26 +300,25 @@ def test_a_config_without_a_search_is_refused(digits_supernet, tmp_path, ean):
 # ---------------------------------------------------------------- going on
 
 
-def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, tmp_path, ean, start_ean, ledger_lines):
-    options = ("search.strategy.type=local", "search.strategy.evaluations=40", "search.strategy.schemes_per_step=2")
-    assert ean(*words(digits_supernet, tmp_path / "whole", *options))[0] == 0
-    killed = words(digits_supernet, tmp_path / "killed", *options)
-    ledger = tmp_path / "killed" / "ledger.jsonl"
-    process = start_ean(*killed)
-    wait_for(lambda: has_lines(ledger, 8), process)
+def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, exhausted, tmp_path, ean, start_ean, ledger_lines):
+    command = words(digits_supernet, tmp_path, more=("--strategy", "exhaustive"))
+    ledger = tmp_path / "ledger.jsonl"
+    process = start_ean(*command)
+    wait_for(lambda: has_lines(ledger, 65), process)  # a step of 64, of eight
     process.kill()
     process.join()
-    assert ledger.read_bytes().count(b"\n") < 42, "killed too late to test anything"
+    assert ledger.read_bytes().count(b"\n") < 513, "killed too late to test anything"
 
-    code, _ = ean(*killed)
+    code, _ = ean(*command)
     assert code.endswith("ledger.jsonl exists; add --resume to go on with it, or --work-dir to start elsewhere")
-    assert ean(*killed, "--resume")[0] == 0
-    assert ledger_lines(ledger) == ledger_lines(tmp_path / "whole" / "ledger.jsonl")
-    assert read(tmp_path / "killed" / "search.json")["scheme"] == read(tmp_path / "whole" / "search.json")["scheme"]
+    assert ean(*command, "--resume")[0] == 0
+    whole, _ = exhausted
+    assert ledger_lines(ledger) == ledger_lines(whole / "ledger.jsonl")
+    assert read(tmp_path / "search.json")["scheme"] == read(whole / "search.json")["scheme"]
 
-    written = (tmp_path / "killed" / "search.json").read_bytes(), ledger.read_bytes()
-    assert ean(*killed, "--resume")[0] == 0  # once more changes nothing
-    assert ((tmp_path / "killed" / "search.json").read_bytes(), ledger.read_bytes()) == written
+    written = (tmp_path / "search.json").read_bytes(), ledger.read_bytes()
+    assert ean(*command, "--resume")[0] == 0  # once more changes nothing
+    assert ((tmp_path / "search.json").read_bytes(), ledger.read_bytes()) == written
 
 
 @pytest.mark.parametrize("finalist", [False, True])

@@ -135,6 +135,13 @@ def test_an_unknown_strategy_is_refused_before_anything_is_scored(digits_superne
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("strategies", ["", ","])
+def test_a_comparison_of_nothing_is_refused(digits_supernet, tmp_path, ean, strategies):
+    code, _ = ean(*words(digits_supernet, tmp_path / "run", strategies))
+    assert code.startswith("ean search compare: ")
+    assert not (tmp_path / "run" / "compare.json").exists()
+
+
 def test_the_times_of_blocks_are_those_of_the_batches_that_are_scored(digits_supernet, tmp_path):
     """Also where latency is weighed, which the paper measures on 50 images."""
     options = ("search.reward.sparsity=0", "search.reward.latency=2")
@@ -165,7 +172,7 @@ def test_a_killed_comparison_resumes_to_the_same_ledgers(
     folder = tmp_path / "run"
     command = words(digits_supernet, folder, FAST)
     process = start_ean(*command)
-    kill_in_the_middle(process, lambda: (folder / "local" / "seed_0" / "ledger.jsonl").exists())
+    kill_in_the_middle(process, lambda: (folder / "hsp" / "seed_0" / "ledger.jsonl").exists())
     assert not (folder / "compare.json").exists(), "killed too late to test anything"
     assert ean(*command, "--resume")[0] == 0
     assert_same(folder, compared, ledger_lines)

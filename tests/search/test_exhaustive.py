@@ -54,7 +54,7 @@ def test_it_finds_the_maximum_for_every_coefficient(seed, interaction, coefficie
         best = max(reward(scheme, accuracy) for scheme, accuracy in accuracies.items())
         for bits in itertools.product((0, 1), repeat=7):
             scheme = ConnectionScheme(stages, bits)
-            assert reward(scheme, evaluator.evaluate([scheme])[0]) <= best
+            assert reward(scheme, evaluator.evaluate([scheme])[0]) <= best + 1e-9
 
 
 def test_what_is_too_large_is_refused_with_its_size_and_a_way_out():

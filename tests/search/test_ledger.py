@@ -1,8 +1,5 @@
 import json
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from threading import Event, Thread
 
@@ -161,18 +158,23 @@ def test_patience_ends(tmp_path, patience_s):
         assert patience_s <= time.monotonic() - start < 20
 
 
+def hold(path, ready):
+    with Ledger(path, KEY) as ledger:
+        ledger.append(LINES[0])
+        ready.set()
+        time.sleep(60)
+
+
 def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    code = (
-        "import sys, time\nfrom ean_core.search import Ledger\n"
-        f"with Ledger({str(path)!r}, {KEY!r}) as ledger:\n"
-        f"    ledger.append({LINES[0]!r})\n    print('held', flush=True)\n    time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
-        try:
-            assert first.stdout.readline() == "held\n"
-            with pytest.raises(InUseError, match="another search is writing"):
-                reopen(path)
-        finally:
-            os.kill(first.pid, signal.SIGKILL)
+    path, context = tmp_path / "ledger.jsonl", multiprocessing.get_context("fork")
+    ready = context.Event()
+    first = context.Process(target=hold, args=(path, ready))
+    first.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(InUseError, match="another search is writing"):
+            reopen(path)
+    finally:
+        first.kill()
+        first.join()
     assert reopen(path) == (LINES[:1], None)
