@@ -61,7 +61,7 @@ def test_each_search_has_a_ledger_and_a_record_of_its_own(compared, ledger_lines
         strategy, seed, _ = name.split("/")
         assert key["strategy"] == {"type": strategy, "evaluations": EVALUATIONS}
         assert key["seed"] == int(seed.removeprefix("seed_"))
-        assert len([line for line in lines if line["step"] != "finalists"]) == EVALUATIONS
+        assert len([line for line in lines if isinstance(line["step"], int)]) == EVALUATIONS
         assert "finalists" not in key
         record = read(compared / name.replace("ledger.jsonl", "search.json"))
         assert (record["strategy"], record["seed"]) == (key["strategy"], key["seed"])
@@ -78,7 +78,7 @@ def test_the_best_of_all_are_scored_again_in_the_end(compared, ledger_lines):
         for name in ledgers(compared)
         if name != "finalists.jsonl"
         for line in ledger_lines(compared / name)[1:]
-        if line["step"] != "finalists"
+        if isinstance(line["step"], int)
     }
     best = sorted(rewards, key=lambda scheme: (-rewards[scheme], scheme))[:2]
     expected = list(dict.fromkeys([*best, "000-000-000", "111-111-111"]))
@@ -97,17 +97,21 @@ def test_the_report_is_there_and_its_counts_are_those_of_the_ledgers(compared):
 
 
 def test_a_finished_comparison_is_read_again_without_scoring(again, digits_supernet, ean, ledger_lines):
-    before = {name: (again / name).read_bytes() for name in ledgers(again)}
+    final = ledger_lines(again / "finalists.jsonl")
+    before = {name: (again / name).read_bytes() for name in ledgers(again) if name != "finalists.jsonl"}
+    scores = {path: path.read_bytes() for path in again.parent.rglob("scores_*.jsonl")}
     records = {path: path.read_bytes() for path in again.rglob("search.json")}
     code, out = ean(*words(digits_supernet, again, FAST, "--resume"))
     assert code == 0
-    assert {name: (again / name).read_bytes() for name in ledgers(again)} == before
+    assert {name: (again / name).read_bytes() for name in before} == before
+    assert {path: path.read_bytes() for path in scores} == scores
+    assert ledger_lines(again / "finalists.jsonl") == final  # written anew from what is remembered
     assert {path: path.read_bytes() for path in again.rglob("search.json")} == records
     for name in FAST.split(","):
         assert f"│ {name} " in out
 
 
-def test_torn_ledgers_are_completed_aloud(again, digits_supernet, ean, ledger_lines):
+def test_torn_ledgers_are_completed(again, digits_supernet, ean, ledger_lines):
     torn = [again / "local/seed_1/ledger.jsonl", again / "finalists.jsonl"]
     before = [ledger_lines(path) for path in torn]
     for path in torn:
@@ -115,8 +119,7 @@ def test_torn_ledgers_are_completed_aloud(again, digits_supernet, ean, ledger_li
         path.write_bytes(b"".join(content[:-1]) + content[-1][:9])
     code, out = ean(*words(digits_supernet, again, FAST, "--resume"))
     assert code == 0
-    for path in torn:
-        assert f"{path}: dropped a torn last line of 9 bytes" in out
+    assert f"{torn[0]}: dropped a torn last line of 9 bytes" in out
     assert [ledger_lines(path) for path in torn] == before
 
 
@@ -135,19 +138,29 @@ def test_an_unknown_strategy_is_refused_before_anything_is_scored(digits_superne
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("strategies", ["", ","])
-def test_a_comparison_of_nothing_is_refused(digits_supernet, tmp_path, ean, strategies):
+@pytest.mark.parametrize(("strategies", "given"), [("", "none"), (",", "none"), ("hsp, hsp", "hsp, hsp")])
+def test_a_comparison_of_nothing_or_of_the_same_is_refused(digits_supernet, tmp_path, ean, strategies, given):
     code, _ = ean(*words(digits_supernet, tmp_path / "run", strategies))
-    assert code.startswith("ean search compare: ")
-    assert not (tmp_path / "run" / "compare.json").exists()
+    assert code == f"ean search compare: a comparison takes different strategies, at least one, got {given}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_comparison_may_be_extended(again, digits_supernet, ean, ledger_lines):
+    before = {name: (again / name).read_bytes() for name in ledgers(again) if name != "finalists.jsonl"}
+    assert ean(*words(digits_supernet, again, f"{FAST},enas", "--resume"))[0] == 0
+    for name, content in before.items():
+        assert (again / name).read_bytes() == content
+    assert ledger_lines(again / "finalists.jsonl")[0]["comparison"] == [*FAST.split(","), "enas"]
+    assert list(read_comparison(again).by_strategy()) == [*FAST.split(","), "enas"]
 
 
 def test_the_times_of_blocks_are_those_of_the_batches_that_are_scored(digits_supernet, tmp_path):
     """Also where latency is weighed, which the paper measures on 50 images."""
     options = ("search.reward.sparsity=0", "search.reward.latency=2")
     folder = run(digits_supernet, tmp_path / "run", "random", options=options)
-    batches = {tuple(found["bodies"]): found["batch"] for found in map(read, folder.glob("*times*.json"))}
-    assert batches[tuple(read(folder / "compare.json")["block_times"]["bodies"])] == 400
+    images = {tuple(found["bodies"]): found["images"] for found in map(read, folder.glob("*times*.json"))}
+    assert sorted(images.values()) == [50, 400]
+    assert images[tuple(read(folder / "compare.json")["block_times"]["bodies"])] == 400
 
 
 def kill_in_the_middle(process, is_reached, timeout=200):

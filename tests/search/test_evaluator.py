@@ -139,37 +139,49 @@ def test_the_supernet_is_left_whole_unchanged_and_in_evaluation_mode():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class Loader:
+    """A data loader as small as can be: says when it is read, and uses its memory again."""
+
+    def __init__(self, made):
+        self.made = made
+        self.read = []
+
+    def __len__(self):
+        return len(self.made)
+
+    def __iter__(self):
+        memory = {}
+        for batch in self.made:
+            self.read.append(len(batch["labels"]))
+            memory = {name: memory.get(name, value.clone()) for name, value in batch.items()}
+            for name, value in batch.items():
+                memory[name].resize_(value.shape).copy_(value)
+            yield memory
+
+
 def test_batches_are_read_once_and_not_before_they_are_needed():
-    read = []
-
-    def source():
-        for batch in batches():
-            read.append(len(batch["labels"]))
-            yield batch
-
-    evaluator = SupernetEvaluator(supernet(), source(), "data")
+    loader = Loader(batches())
+    evaluator = SupernetEvaluator(supernet(), loader, "data")
     assert evaluator.key["data"] == "data"
     assert evaluator.stages == STAGES
-    assert read == []
+    assert loader.read == []
     scheme = ConnectionScheme.full(STAGES)
     assert evaluator.evaluate([scheme]) == evaluator.evaluate([scheme])
     assert evaluator.images == 12
-    assert read == [7, 5]
+    assert loader.read == [7, 5]
 
 
 def test_batches_are_kept_though_their_memory_is_used_again():
-    inputs = torch.empty(4, 1, 8, 8, dtype=torch.uint8)
-    labels = torch.empty(4, dtype=torch.int64)
-
-    def source():
-        for batch in batches((4, 4, 4)):
-            inputs.copy_(batch["inputs"])
-            labels.copy_(batch["labels"])
-            yield {"inputs": inputs, "labels": labels}
-
     schemes = [ConnectionScheme.full(STAGES), ConnectionScheme.none(STAGES)]
     expected = SupernetEvaluator(supernet(), batches((4, 4, 4)), "data").evaluate(schemes)
-    assert SupernetEvaluator(supernet(), source(), "data").evaluate(schemes) == expected
+    assert SupernetEvaluator(supernet(), Loader(batches((4, 4, 4))), "data").evaluate(schemes) == expected
+
+
+def test_where_the_number_of_images_is_known_errors_need_no_images():
+    loader = Loader(batches())
+    evaluator = SupernetEvaluator(supernet(), loader, "data", images=12)
+    assert evaluator.standard_error(50.0) == pytest.approx(100 * math.sqrt(0.25 / 12))
+    assert loader.read == []
 
 
 @pytest.mark.parametrize(("accuracy", "expected"), [(50.0, 100 * math.sqrt(0.25 / 12)), (100.0, 0.0), (0.0, 0.0)])
@@ -221,8 +233,8 @@ def test_the_hash_of_weights_tells_names_types_shapes_and_values(change):
 # ---------------------------------------------------------------- batch norms estimated anew
 
 
-def recalibrated(model, data=None, calibration=None, precision="fp32", fingerprint="calibration"):
-    plain = SupernetEvaluator(model, data or batches(), "data", precision)
+def recalibrated(model, data=None, calibration=None, precision="fp32", fingerprint="calibration", images=None):
+    plain = SupernetEvaluator(model, data or batches(), "data", precision, images)
     return plain, RecalibratedEvaluator(plain, calibration or batches((9, 6), seed=99), fingerprint)
 
 
@@ -330,30 +342,25 @@ def test_finalists_are_scored_in_fp32_whatever_the_search_is():
 
 
 def test_calibration_images_are_read_once_and_not_before_they_are_needed():
-    read = []
-
-    def source():
-        for batch in batches((9, 6), seed=99):
-            read.append(len(batch["labels"]))
-            yield batch
-
-    _, anew = recalibrated(supernet(), calibration=source())
+    loader = Loader(batches((9, 6), seed=99))
+    _, anew = recalibrated(supernet(), calibration=loader)
     assert anew.key["calibration"]
-    assert read == []
+    assert loader.read == []
     anew.evaluate([ConnectionScheme.none(STAGES), ConnectionScheme.full(STAGES)])
-    assert read == [9, 6]
+    assert loader.read == [9, 6]
 
 
 # ---------------------------------------------------------------- times of its parts
 
 
 def test_parts_are_timed_on_so_many_images():
-    model = supernet("DIA")
+    model, loader = supernet("DIA"), Loader(batches((9, 5)))
     seen = []
     model.fc.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    times = SupernetEvaluator(model, batches((9,)), "data").block_times(6, rounds=2)
+    times = SupernetEvaluator(model, loader, "data").block_times(6, rounds=2)
     assert times.stages == STAGES
     assert set(seen) == {6}
+    assert loader.read == [9]
     assert times.head > 0
     assert min(times.bodies + times.connections + times.joins) > 0
 
@@ -366,7 +373,7 @@ def share(rank, meeting, answers):
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     whole = batches((16, 7))
     data = [{name: value[rank::2] for name, value in batch.items()} for batch in whole]
-    plain, anew = recalibrated(supernet("DIA"), data)
+    plain, anew = recalibrated(supernet("DIA"), data, images=23)
     if rank:
         serve(plain, anew)
         answers.put((rank, plain.images, plain.bodies))
@@ -397,6 +404,37 @@ def test_processes_share_the_images_and_score_as_one_does(tmp_path):
     assert bodies == others
 
 
+def fail_in_one(rank, meeting, answers, broken):
+    """A process that scores beside one whose images do not fit the network."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    plain = SupernetEvaluator(supernet(), batches(in_channels=2 if rank == broken else 1), "data", images=24)
+    try:
+        if rank:
+            serve(plain)
+        else:
+            plain.evaluate([ConnectionScheme.full(STAGES)])
+    except (RuntimeError, ValueError) as error:
+        answers.put((rank, plain.failed, "failed in another process" in str(error)))
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_where_one_process_fails_the_other_ends_too(tmp_path, broken):
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [
+        context.Process(target=fail_in_one, args=(rank, tmp_path / "meeting", answers, broken)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = sorted(answers.get(timeout=60) for _ in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    assert found == [(0, True, broken == 1), (1, True, broken == 0)]
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -407,6 +445,8 @@ def test_an_empty_validation_set_is_refused(empty):
         evaluator.evaluate([ConnectionScheme.full(STAGES)])
     with pytest.raises(ValueError, match="no validation images"):
         evaluator.standard_error(50.0)
+    with pytest.raises(ValueError, match="no validation images"):
+        SupernetEvaluator(supernet(), empty, "data", images=0)
 
 
 def test_an_unknown_precision_is_answered_with_the_valid_ones():

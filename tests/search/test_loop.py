@@ -128,7 +128,7 @@ def test_the_key_names_strategy_reward_network_and_evaluators(whole):
 
 def test_every_scheme_asked_for_is_a_line_and_evaluated_once(whole):
     path, result, asked, _ = whole
-    steps = [line for line in lines(path)[1:] if line["step"] != "finalists"]
+    steps = [line for line in lines(path)[1:] if isinstance(line["step"], int)]
     assert [line["step"] for line in steps] == [step for step in range(STEPS) for _ in range(2)]
     assert asked[: len(set(asked))] == list(dict.fromkeys([line["scheme"] for line in steps] + asked))
     assert len({line["scheme"] for line in steps}) < len(steps)  # some came twice
@@ -179,7 +179,7 @@ def test_without_finalists_the_mode_is_evaluated_if_it_was_not_and_does_not_coun
     result = run_listed(path, [["01-00"]], mode="10-11", rule="mode")
     assert (str(result.scheme.scheme), str(result.best_seen.scheme)) == ("10-11", "01-00")
     assert result.finalists == ()
-    assert [(line["step"], line["scheme"]) for line in lines(path)[1:]] == [(0, "01-00"), ("finalists", "10-11")]
+    assert [(line["step"], line["scheme"]) for line in lines(path)[1:]] == [(0, "01-00"), ("result", "10-11")]
     assert "supernet_accuracy" not in lines(path)[2]
 
 
@@ -205,7 +205,7 @@ def test_cost_and_reward_are_those_of_latency_where_it_is_weighed(tmp_path):
     assert result.scheme.cost == pytest.approx(5)
     assert result.scheme.reward == pytest.approx(result.scheme.accuracy + 2 * 0.5)
     assert lines(path)[0]["reward"] == json.loads(json.dumps(asdict(reward)))
-    with pytest.raises(ValueError, match="belongs to another search: reward is"):
+    with pytest.raises(ValueError, match=r"belongs to another search: reward.latency is 2 there, 0.0 here"):
         search(Listed([["10-01"]]), Formula(), Reward(), path, {})
 
 
@@ -292,7 +292,7 @@ def test_a_search_interrupted_at_any_evaluation_ends_like_one_that_was_not(whole
         with pytest.raises(KeyboardInterrupt):
             run(ledger, first, first_careful)
         written = lines(ledger)[1:]
-        done = {line["scheme"] for line in written if line["step"] != "finalists"}
+        done = {line["scheme"] for line in written if isinstance(line["step"], int)}
         final = [line["scheme"] for line in written if line["step"] == "finalists"]
         assert run(ledger, second, second_careful) == result
         assert lines(ledger) == lines(path)
@@ -372,7 +372,7 @@ def test_replayed_steps_take_no_time_in_the_ledger_and_are_not_written_again(who
     [
         ({"seed": 2}, "seed is 1 there, 2 here"),
         ({"evaluator": Formula(data="other")}, "data is 'formula' there, 'other' here"),
-        ({"finalists": Careful(data="other")}, "finalists is .*'careful'.* there, .*'other'.* here"),
+        ({"finalists": Careful(data="other")}, "finalists.data is 'careful' there, 'other' here"),
     ],
 )
 def test_the_ledger_of_another_search_is_refused(whole, tmp_path, options, message):

@@ -141,22 +141,26 @@ def test_a_line_that_is_no_score_is_refused_by_file_and_content(tmp_path, line):
     remembered = RememberedScores(Counting(), tmp_path)
     with Ledger(remembered.path, KEY) as ledger:
         ledger.append({"scheme": "11-111", "accuracy": 61.0}, line)
-    with pytest.raises(
-        ValueError, match=rf"{remembered.path} holds a line that is no score: .*; delete the file"
-    ) as error:
+    before = remembered.path.read_bytes()
+    with pytest.raises(ValueError, match=rf"{remembered.path} holds a line that is no score: .*; delete the file"):
         remembered.evaluate(ALL[:1])
-    assert str(line) in str(error.value)
+    assert remembered.path.read_bytes() == before
+    remembered.path.unlink()
+    assert RememberedScores(Counting(), tmp_path).evaluate(ALL[:1]) == [score(ALL[0])]
 
 
-@pytest.mark.parametrize("damage", [b"{'scheme': 1}", b"\x00\x00", b"[1, 2]"])
-def test_a_damaged_line_is_refused_by_its_number(tmp_path, damage):
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("damage", [b"{'scheme': 1}", b"\x00\x00", b"[1, 2]", b""])
+def test_a_damaged_line_is_refused_by_what_it_holds(tmp_path, damage, number):
     RememberedScores(Counting(), tmp_path).evaluate(ALL[:3])
     remembered = RememberedScores(Counting(), tmp_path)
     content = remembered.path.read_bytes().split(b"\n")
-    content[2] = damage
+    content[number] = damage
     remembered.path.write_bytes(b"\n".join(content))
-    with pytest.raises(ValueError, match=rf"{remembered.path}, line 3, is"):
+    with pytest.raises(ValueError, match=f"{remembered.path} holds a line that is no score") as error:
         remembered.evaluate(ALL[:1])
+    assert repr(damage) in str(error.value)
+    assert remembered.path.read_bytes() == b"\n".join(content)
 
 
 def test_a_file_of_another_key_is_refused(tmp_path):
@@ -164,7 +168,7 @@ def test_a_file_of_another_key_is_refused(tmp_path):
     other.evaluate(ALL[:1])
     remembered = RememberedScores(Counting(), tmp_path)
     other.path.rename(remembered.path)
-    with pytest.raises(ValueError, match="data is 'deg' there, 'def' here"):
+    with pytest.raises(ValueError, match="it belongs to another supernet, data set or precision"):
         remembered.evaluate(ALL[:1])
 
 
@@ -175,10 +179,22 @@ def test_a_torn_last_line_is_dropped_and_its_scheme_evaluated_again(tmp_path):
     last = whole[:-1].rfind(b"\n") + 1
     for size in range(last, len(whole)):
         path.write_bytes(whole[:size])
-        remembered = RememberedScores(Counting(), tmp_path)
+        said = []
+        remembered = RememberedScores(Counting(), tmp_path, said.append)
         assert remembered.evaluate(ALL[:3]) == [score(scheme) for scheme in ALL[:3]]
         assert remembered.evaluator.asked == ALL[2:3]
+        assert said == [f"{path}: dropped a torn last line of {size - last} bytes"] * (size > last)
         assert [line["scheme"] for line in lines(path)] == [str(scheme) for scheme in ALL[:3]]
+
+
+def test_a_file_torn_in_its_key_begins_anew(tmp_path):
+    path = RememberedScores(Counting(), tmp_path).path
+    path.write_bytes(b'{"weights": "a')
+    RememberedScores(Counting(), tmp_path).evaluate(ALL[:2])
+    assert read_lines(path)[0][0] == KEY
+    remembered = RememberedScores(Counting(), tmp_path)
+    remembered.evaluate(ALL[:2])
+    assert remembered.evaluator.asked == []
 
 
 # ---------------------------------------------------------------- several processes
@@ -232,7 +248,7 @@ def test_its_patience_ends(tmp_path, monkeypatch):
     holder = fork(hold, remembered.path, 60, ready)
     try:
         assert ready.get(timeout=30) == "held"
-        with pytest.raises(InUseError, match=str(remembered.path)):
+        with pytest.raises(InUseError, match=rf"another process keeps {remembered.path}; wait for it, or choose"):
             remembered.evaluate(ALL[:2])
     finally:
         holder.kill()
@@ -246,7 +262,7 @@ def remember_as_first_of_two(rank, folder, answers):
     data = [{"inputs": images[rank::2], "labels": torch.arange(8)[rank::2] % 3}]
     torch.manual_seed(0)
     model = ImageClassifier(EANResNetCIFAR(20, "SE", scheme="full", in_channels=1, base_channels=4), 3)
-    evaluator = SupernetEvaluator(model, data, "data")
+    evaluator = SupernetEvaluator(model, data, "data", images=8)
     if rank:
         serve(evaluator)
         return

@@ -41,8 +41,10 @@ def test_a_config_without_a_type_is_refused():
 
 
 def test_an_option_that_a_strategy_does_not_have_is_named():
-    with pytest.raises(TypeError, match="'steps'"):
+    with pytest.raises(ValueError, match=r"unknown option of strategy 'ean' 'steps'; choose from .*'evaluations'"):
         build_strategy({"type": "ean", "steps": 3}, STAGES, 0)
+    with pytest.raises(ValueError, match=r"'evaluation'; did you mean 'evaluations'"):
+        build_strategy({"type": "ean", "evaluation": 3}, STAGES, 0)
 
 
 @pytest.mark.parametrize("evaluations", [0, -1])
