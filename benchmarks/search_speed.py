@@ -1,6 +1,6 @@
 """What sharing prefixes saves: all schemes of a supernet scored together, and each alone.
 
-    python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 16]
+    python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 8]
 
 ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, subtree by subtree in turns, and
 the two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: all of them in
@@ -131,7 +131,7 @@ def compare(scorer: SupernetEvaluator, every: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=("resnet20", "resnet50"), help="both if not given")
-    parser.add_argument("--batch", type=int, default=16, help="images of ResNet50")
+    parser.add_argument("--batch", type=int, default=8, help="images of ResNet50")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -143,7 +143,7 @@ def main() -> None:
             results = before["results"]
     for part in arguments.part or ("resnet20", "resnet50"):
         if part == "resnet20":
-            found = compare(evaluator(EANResNetCIFAR(20, "SE", "full"), 32, batches=2, batch=500), every=True)
+            found = compare(evaluator(EANResNetCIFAR(20, "SE", "full"), 32, batches=2, batch=250), every=True)
         else:
             found = compare(evaluator(EANResNet(50, "SE", "full"), 64, batches=1, batch=arguments.batch), every=False)
         results[part] = found
