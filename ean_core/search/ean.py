@@ -65,12 +65,11 @@ class Curiosity(nn.Module):
 
 
 class Memory(NamedTuple):
-    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards above the
-    baseline, ``(K,)``."""
+    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards ``(K,)``."""
 
     bits: Tensor
     probabilities: Tensor
-    advantages: Tensor
+    rewards: Tensor
 
 
 @STRATEGIES.register_module(name="ean")
@@ -97,11 +96,12 @@ class EANStrategy(Strategy):
         buffer_steps: how many past steps are remembered.
         compat: faults of the authors' code to reproduce, by name:
 
-            - ``'scrambled-schemes'``: curiosity bonus and replay see the schemes of a step reshaped in the wrong order;
+            - ``'scrambled-schemes'``: curiosity bonus and replay see all schemes of a step but the first reshaped in
+              the wrong order, beside the probabilities of the right ones;
             - ``'summed-bonus'``: the bonuses of a step are summed and added to each of its schemes alike, so that they
               rank nothing, and replayed rewards leave them out while the baseline includes them;
-            - ``'clipped-replay'``: one ratio for a whole step, of probabilities averaged over blocks and schemes and
-              clipped to ``1 +- 0.1``, which re-weights Eqn 8 where it was meant to bound it.
+            - ``'clipped-replay'``: the lesser of Eqn 8's objective and the same with ratios clipped to ``1 +- 0.1``,
+              both summed over a whole step, which re-weights it but bounds no ratio.
 
     Raises:
         ValueError: if an option has no sensible value.
@@ -161,21 +161,20 @@ class EANStrategy(Strategy):
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         bits = torch.tensor([evaluation.scheme.bits for evaluation in evaluations], dtype=torch.float32)  # (K, m)
-        remembered = bits.T.reshape(bits.shape) if "scrambled-schemes" in self.compat else bits
+        remembered = bits
+        if "scrambled-schemes" in self.compat:
+            remembered = torch.cat([bits[:1], bits[1:].T.reshape(bits[1:].shape)])
         surprise = self.bonus(remembered)  # (K,)
         bonus = self.curiosity * surprise.detach()
         plain = torch.tensor([evaluation.reward for evaluation in evaluations])
         # Summed, it lifts all alike and cannot rank them.
         rewards = plain + (bonus.sum() if "summed-bonus" in self.compat else bonus)
-        probabilities = self._log_probabilities(remembered).detach().exp()
-        self._sampled_with = float(self._log_probabilities(bits).detach().exp().mean())
+        probabilities = self._log_probabilities(bits).detach().exp()
 
         baseline = self._baseline(rewards)
         _descend(self.controller_optimizer, -((rewards - baseline) * self._log_probabilities(bits).sum(1)).mean())
         _descend(self.bonus_optimizer, surprise.mean())
-        # Rewards are kept as advantages: without the baseline a replayed step would push to where it has been.
-        advantages = (plain if "summed-bonus" in self.compat else rewards) - baseline
-        self.buffer.append(Memory(remembered, probabilities, advantages))
+        self.buffer.append(Memory(remembered, probabilities, plain if "summed-bonus" in self.compat else rewards))
         self.step += 1
         self.left -= len(evaluations)
         if self.replay_from is not None and self.step > self.replay_from:
@@ -193,7 +192,7 @@ class EANStrategy(Strategy):
     def info(self) -> Mapping[str, float]:
         """``mean_probability``: that of the schemes of the last step under the controller that sampled them, the
         convergence curve of Figure 5."""
-        return {"mean_probability": self._sampled_with} if self.step else {}
+        return {"mean_probability": float(self.buffer[-1].probabilities.mean())} if self.buffer else {}
 
     def _log_probabilities(self, bits: Tensor) -> Tensor:
         """Log-probability ``(K, m)`` of each bit of schemes ``(K, m)``; part of the controller's graph."""
@@ -216,9 +215,13 @@ class EANStrategy(Strategy):
         memory = self.buffer[index]
         logs = self._log_probabilities(memory.bits)
         ratios = logs.detach().exp() / memory.probabilities  # (K, m), not clipped
+        # The baseline as in Eqn 5: without it a replayed step would push to where it has been.
+        advantages = memory.rewards - (self.average or 0.0)
+        objective = (advantages * (ratios * logs).sum(1)).mean()
         if "clipped-replay" in self.compat:
-            ratios = ratios.mean().clamp(0.9, 1.1)
-        _descend(self.controller_optimizer, -self.replay_weight * (memory.advantages * (ratios * logs).sum(1)).mean())
+            clipped = (advantages * (ratios.clamp(0.9, 1.1) * logs).sum(1)).mean()
+            objective = torch.minimum(objective, clipped)
+        _descend(self.controller_optimizer, -self.replay_weight * objective)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -383,7 +383,7 @@ def test_two_processes_search_as_one_does(digits_supernet, finished, tmp_path, l
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=240)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -281,7 +281,7 @@ def test_where_all_is_remembered_the_first_process_needs_no_other(tmp_path):
     processes = [fork(remember_as_first_of_two, rank, tmp_path, answers) for rank in (0, 1)]
     try:
         for process in processes:
-            process.join(timeout=20)
+            process.join(timeout=60)
         assert [process.exitcode for process in processes] == [0, 0]
         assert answers.get(timeout=5) == ([50.0], pytest.approx(100 * (0.25 / 8) ** 0.5))
     finally:
