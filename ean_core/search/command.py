@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,17 @@ from .strategy import Evaluation, Strategy, build_strategy
 #: Images of the batch on which latency is measured, as in the paper (Section 5.1).
 LATENCY_BATCH = 50
 
+#: What a config's ``search`` may leave out.
+DEFAULTS: dict[str, Any] = {
+    "supernet": None,
+    "precision": "fp32",
+    "reward": {},
+    "finalists": {"count": 20, "images": 1000},
+    "rule": None,
+    "scores": None,
+    "strategy": {"type": "ean"},
+}
+
 
 @dataclass
 class Bench:
@@ -75,7 +87,7 @@ class Bench:
     supernet: Path | None
 
     def __post_init__(self) -> None:
-        _check_searches(self.config)
+        _complete(self.config)
         if self.supernet is None:
             return
         before = trained_config(self.supernet)
@@ -444,7 +456,7 @@ def find_supernet(config: Config, given: Path | None) -> Path:
         FileNotFoundError: if there is none whose training has ended.
         ValueError: if the config is not of a search.
     """
-    _check_searches(config)
+    _complete(config)
     if given or config.search.supernet:
         return Path(given or config.search.supernet)
     name = _supernet(_name(config))
@@ -459,9 +471,22 @@ def find_supernet(config: Config, given: Path | None) -> Path:
     return found
 
 
-def _check_searches(config: Config) -> None:
+def _complete(config: Config) -> None:
+    """Fill what a config's ``search`` leaves out, as ``configs/_base_/search.py`` has it.
+
+    Raises:
+        ValueError: if it has no such section, or nothing to score finalists on.
+    """
     if "search" not in config:
         raise ValueError(f"{_name(config)} has no `search` section; for example search_resnet20_se_cifar100 has")
+    for name, value in DEFAULTS.items():
+        config.search.setdefault(name, copy.deepcopy(value))
+    config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}
+    for name, number in config.search.finalists.items():
+        if name not in DEFAULTS["finalists"]:
+            raise unknown_name("setting of search.finalists", name, DEFAULTS["finalists"])
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"search.finalists.{name} is a whole number from 1 on, got {number!r}")
 
 
 def plain_values(evaluation: Evaluation) -> dict[str, Any]:
