@@ -1,17 +1,19 @@
 """What sharing prefixes saves: all schemes of a supernet scored together, and each alone.
 
-    python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 8]
+    python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 8] [--every 4]
 
 ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, subtree by subtree in turns, and
-the two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: all of them in
-subtrees, and 64 random schemes alone, a few between subtrees, from whose median time the time of all is *extrapolated*.
-Both ratios are printed beside the ones that the times of single blocks predict, measured in the same run. Weights and
-images are random, on which speed does not depend. Writes benchmarks/results/search_speed.json.
+the two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: in subtrees of 256, and 64 random
+schemes alone, each between two subtrees, from whose median time the time of all is *extrapolated*; with `--every 4`, so
+are the subtrees, from every fourth of them. Both ratios are printed beside the ones that the times of single blocks
+predict, measured in the same run. Weights and images are random, on which speed does not depend. Writes
+benchmarks/results/search_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -80,8 +82,9 @@ def medians(measured: list[BlockTimes]) -> BlockTimes:
     )
 
 
-def compare(scorer: SupernetEvaluator, every: bool) -> dict[str, Any]:
-    """Score all schemes by subtrees, and alone every one of them, or some in turns with subtrees."""
+def compare(scorer: SupernetEvaluator, every: bool, stride: int = 1) -> dict[str, Any]:
+    """Score all schemes by subtrees, or those of every ``stride``-th, and alone every one of them, or some in turns
+    with subtrees."""
     batch, stages = len(scorer.batches[0][0]), scorer.stages
     strategy = build_strategy({"type": "exhaustive"}, stages, 0)
     draws = torch.Generator().manual_seed(1)
@@ -89,40 +92,46 @@ def compare(scorer: SupernetEvaluator, every: bool) -> dict[str, Any]:
     subtrees, single, times, walks, different = [], [], [], [], 0
     scorer.evaluate([sample[0]])  # warm up
     scorer.bodies = 0
-    measure_every = -(-strategy.evaluations // 256 // 16) if not every else 1
-    with Progress("subtrees", strategy.evaluations) as progress:
-        while schemes := strategy.ask():
-            strategy.tell([])
+    measure_every = -(-strategy.evaluations // stride // 256 // 16) if not every else 1
+    with Progress("subtrees", strategy.evaluations // stride) as progress:
+        for number in itertools.count():
+            schemes = strategy.ask()
+            if not schemes:
+                break
+            if number % stride:
+                continue
             if len(subtrees) % measure_every == 0:
                 times.append(scorer.block_times(batch, rounds=5))
-            seconds, together = timed(scorer.evaluate, schemes)
+            seconds, accuracies = timed(scorer.evaluate, schemes)
             subtrees.append(seconds)
             walks.append(schemes)
-            turn, rest = divmod(len(subtrees) - 1, max(1, strategy.evaluations // len(schemes) // ALONE))
+            turn, rest = divmod(len(subtrees) - 1, max(1, strategy.evaluations // stride // len(schemes) // ALONE))
             chosen = schemes if every else [] if rest else sample[turn : turn + 1]
             for scheme in chosen:
                 seconds, accuracy = timed(alone, scorer, scheme)
                 single.append(seconds)
                 if every:
-                    different += accuracy != together[schemes.index(scheme)]
+                    different += accuracy != accuracies[schemes.index(scheme)]
             progress.advance(steps=len(schemes))
     parts = medians(times)
     batches = len(scorer.batches)
-    predicted_together = batches * sum(walk_seconds(schemes, parts) for schemes in walks)
-    predicted_alone = batches * sum(parts.whole(scheme) for schemes in walks for scheme in schemes)
+    predicted_together = stride * batches * sum(walk_seconds(schemes, parts) for schemes in walks)
+    predicted_alone = stride * batches * sum(parts.whole(scheme) for schemes in walks for scheme in schemes)
+    together = stride * sum(subtrees)
     taken_alone = sum(single) if every else strategy.evaluations * statistics.median(single)
     return {
         "stages": list(stages),
         "schemes": strategy.evaluations,
         "images": scorer.images,
-        "together_s": sum(subtrees),
+        "together_s": together,
+        "together_is": "measured" if stride == 1 else f"extrapolated from {len(subtrees)} subtrees",
         "alone_s": taken_alone,
         "alone_is": "measured" if every else f"extrapolated from the median of {len(single)} random schemes",
         "schemes_that_differ": different if every else None,
-        "bodies_counted": scorer.bodies // batches,
-        "bodies_expected": sum(map(count_bodies, walks)),
+        "bodies_counted": stride * scorer.bodies // batches,
+        "bodies_expected": stride * sum(map(count_bodies, walks)),
         "bodies_alone": strategy.evaluations * sum(stages),
-        "ratio": taken_alone / sum(subtrees),
+        "ratio": taken_alone / together,
         "predicted_ratio": predicted_alone / predicted_together,
         "block_times": {name: list(getattr(parts, name)) for name in ("bodies", "connections", "joins")},
     }
@@ -132,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=("resnet20", "resnet50"), help="both if not given")
     parser.add_argument("--batch", type=int, default=8, help="images of ResNet50")
+    parser.add_argument("--every", type=int, default=1, help="score every so many-th subtree of ResNet50 only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -145,12 +155,14 @@ def main() -> None:
         if part == "resnet20":
             found = compare(evaluator(EANResNetCIFAR(20, "SE", "full"), 32, batches=2, batch=250), every=True)
         else:
-            found = compare(evaluator(EANResNet(50, "SE", "full"), 64, batches=1, batch=arguments.batch), every=False)
+            found = compare(
+                evaluator(EANResNet(50, "SE", "full"), 64, batches=1, batch=arguments.batch), False, arguments.every
+            )
         results[part] = found
         print(
-            f"{part}: {found['schemes']:,} schemes in {found['together_s']:.1f} s together, {found['alone_s']:.1f} s "
-            f"alone ({found['alone_is']}): {found['ratio']:.2f} times, predicted {found['predicted_ratio']:.2f}; "
-            f"{found['bodies_counted']:,} bodies of {found['bodies_alone']:,}"
+            f"{part}: {found['schemes']:,} schemes in {found['together_s']:.1f} s together ({found['together_is']}), "
+            f"{found['alone_s']:.1f} s alone ({found['alone_is']}): {found['ratio']:.2f} times, predicted "
+            f"{found['predicted_ratio']:.2f}; {found['bodies_counted']:,} bodies of {found['bodies_alone']:,}"
         )
         write_record(RESULT, kind="search speed", results=results)
     print(f"record: {RESULT}")
