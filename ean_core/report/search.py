@@ -437,7 +437,7 @@ def _caption(comparison: Comparison) -> str:
     trainers = [name for name, runs in comparison.by_strategy().items() if runs[0].bodies is None]
     if trainers:
         sentences.append(
-            f"{' and '.join(trainers).capitalize()} trains, for about as many forward passes as the evaluations of the "
+            f"`{'` and `'.join(trainers)}` trains, for about as many forward passes as the evaluations of the "
             "others take; it minimises the validation loss and sees no reward. Its seconds are measured."
         )
     return " ".join(sentences)

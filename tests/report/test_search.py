@@ -304,7 +304,7 @@ def test_the_report_is_a_table_a_file_of_numbers_and_three_figures(made, reporte
         "10,000 validation images",
         "percentage points",
         "rule `front`",
-        "seconds of darts, which trains, are measured",
+        "`darts` trains, for about as many forward passes",
     ):
         assert said in text
     print_table(rows, title="compared")
@@ -377,7 +377,7 @@ def test_the_front_names_the_ends_and_shows_its_schemes(made, tmp_path):
 
 def test_bands_are_drawn_over_seeds_of_different_length(tmp_path):
     rewards = {"random": [[1.0, 2.0, 3.0], [1.0, 1.5]], "darts": [[2.0], [2.5]]}
-    convergence_figure(rewards, {"ean": [[0.5, 0.6], [0.5]]}, tmp_path / "figure.svg", optimum=4.0)
+    convergence_figure(rewards, {"ean": [[0.5, 0.6], [0.5]]}, tmp_path / "figure.svg", budget=3, optimum=4.0)
     text = (tmp_path / "figure.svg").read_text()
     for expected in ("random", "darts", "best of all (exhaustive)", "mean probability of what is sampled"):
         assert f">{expected}<" in text
