@@ -82,9 +82,14 @@ class ResidualBlock(nn.Module):
         self.downsample = downsample
 
     @property
+    def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Convolutions of the residual branch, each with its norm; between two of these pairs is a ReLU."""
+        raise NotImplementedError
+
+    @property
     def last_norm(self) -> nn.Module:
         """The norm that ends the residual branch."""
-        raise NotImplementedError
+        return self.layers[-1][1]
 
     def residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -116,8 +121,8 @@ class BasicBlock(ResidualBlock):
         self.bn2 = layers.norm(channels)
 
     @property
-    def last_norm(self) -> nn.Module:
-        return self.bn2
+    def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        return (self.conv1, self.bn1), (self.conv2, self.bn2)
 
     def residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -153,8 +158,8 @@ class Bottleneck(ResidualBlock):
         self.bn3 = layers.norm(channels * self.expansion)
 
     @property
-    def last_norm(self) -> nn.Module:
-        return self.bn3
+    def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        return (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
 
     def residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

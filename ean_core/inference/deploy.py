@@ -1,0 +1,323 @@
+"""Networks for inference, in which attention costs next to nothing and computes exactly what it did.
+
+Batch norms are folded into convolutions. At a connected block of a bottleneck network the gate is computed from the
+input of the last convolution (see :mod:`~ean_core.inference.gates`), and scale, shortcut and ReLU run in one pass, so
+that no pass over the full residual branch is left that a block without attention would not need too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ean_core.attention import Attention, State
+from ean_core.backbone import EANResNet, join
+from ean_core.layers import ResidualBlock
+from ean_core.supernet import find_backbone
+
+from .gates import GATES, Gate
+from .ops import precise, scale_add_relu
+
+Model = TypeVar("Model", bound=nn.Module)
+
+#: What became of a block: without attention; with a gate from the last convolution's input; with a gate from the
+#: residual branch, the scale riding on the addition; with the attention module as it was, norms folded only.
+Form = Literal["plain", "commuted", "joined", "folded"]
+
+#: From this many channels a group on, a factor a group needs no other order of channels to be read fast.
+WIDE_GROUP = 16
+
+
+def deploy(model: Model, *, dtype: torch.dtype | None = None, compile: bool = False) -> Model:
+    """An inference copy of a network, with the same outputs.
+
+    The copy is in evaluation mode, stays there and needs no gradients of its weights; the model itself is not changed.
+    Its backbone takes images in any memory order and of any floating type and works in channels-last order.
+
+    Args:
+        model: an EAN backbone, or any model that has one inside: a classifier, a counter, a segmentor.
+        dtype: of weights and feature maps; that of the model if None. Gates are computed in fp32 at least, and the
+            data preprocessor keeps its type.
+        compile: compile the backbone, for the shapes it will see, at its first pass.
+
+    Returns:
+        A model of a subclass of the given one's class, with a :class:`DeployedBackbone` in the place of its backbone.
+
+    Raises:
+        ValueError: if there is no EAN backbone inside, or ``dtype`` is not a floating type.
+    """
+    return _inference_copy(model, commute=True, dtype=dtype, compile=compile)
+
+
+def fold(model: Model, *, dtype: torch.dtype | None = None, compile: bool = False) -> Model:
+    """As :func:`deploy`, but with norms folded only and attention as it was: what a general tool would do."""
+    return _inference_copy(model, commute=False, dtype=dtype, compile=compile)
+
+
+class Frozen(nn.Module):
+    """A model that stays in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Refuse training mode.
+
+        Raises:
+            RuntimeError: if ``mode`` is true.
+        """
+        if mode:
+            raise RuntimeError(
+                "a deployed network is for inference only: its batch norms are folded into its convolutions. Train "
+                "the network it was made from, and deploy that again"
+            )
+        return super().train(False)
+
+
+class DeployedBackbone(Frozen):
+    """What :func:`deploy` makes of an EAN backbone: the same map from images to feature maps.
+
+    Args:
+        backbone: in evaluation mode; its modules are used, not copied.
+        commute: compute gates from the input of the last convolution where that is possible.
+    """
+
+    def __init__(self, backbone: EANResNet, *, commute: bool = True) -> None:
+        super().__init__()
+        self.family, self.depth, self.in_channels = backbone.family, backbone.depth, backbone.in_channels
+        self.attention_cfg, self.shared = backbone.attention_cfg, backbone.shared
+        self.scheme, self.stage_blocks = backbone.scheme, backbone.stage_blocks
+        self.out_indices, self.out_channels = backbone.out_indices, backbone.out_channels
+        self.stem = _stem(backbone)
+        used = range(max(self.out_indices) + 1)
+        groups_last = [_groups_last(backbone, k) if commute else None for k in used]
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                DeployedBlock(block, backbone.attention_at(k, i), commute=commute, groups_last=groups_last[k] is not None)
+                for i, block in enumerate(backbone.stage(k))
+            )
+            for k in used
+        )
+        for k, groups in enumerate(groups_last):
+            if groups is not None:
+                self._put_groups_last(k, groups)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
+        x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
+        features = []
+        for k, stage in enumerate(self.stages):
+            state: State = None
+            for block in stage:
+                x, state = block(x, state)
+            if k in self.out_indices:
+                features.append(x)
+        return tuple(features)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the feature maps."""
+        return next(self.stem.parameters()).dtype
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Change the type of weights and feature maps; that of gates to fp32 at least."""
+        self.to(dtype)
+        for block in self.blocks():
+            if isinstance(block.attention, Gate):
+                block.attention.to(precise(dtype))
+
+    def blocks(self) -> Iterator[DeployedBlock]:
+        """All blocks, first one first."""
+        for stage in self.stages:
+            yield from stage
+
+    def summary(self) -> str:
+        """What became of the blocks, with the reason where a gate could not be commuted.
+
+        Examples:
+            >>> backbone = EANResNet(18, 'SE', scheme='10-00-00-00')
+            >>> print(deploy(backbone).summary())
+            scheme 10-00-00-00: 7 plain, 1 joined (the last convolution of the residual branch is 3x3)
+        """
+        kinds = Counter((block.form, block.reason) for block in self.blocks())
+        parts = [f"{n} {form}" + (f" ({reason})" if reason else "") for (form, reason), n in sorted(kinds.items())[::-1]]
+        return f"scheme {self.scheme}: {', '.join(parts)}"
+
+    def _put_groups_last(self, k: int, groups: int) -> None:
+        """Order the channels of stage ``k`` so that channel ``c`` is of group ``c % groups``."""
+        blocks = list(self.stages[k])
+        order = torch.arange(blocks[0].last[-1].out_channels).unflatten(0, (groups, -1)).t().flatten()
+        for block in blocks:
+            block.reorder_outputs(order)
+        for block in (*blocks[1:], self.stages[k + 1][0]):
+            block.reorder_inputs(order)
+
+
+class DeployedBlock(nn.Module):
+    """A residual block with its attention, if it is connected, for inference.
+
+    Args:
+        block: in evaluation mode; its modules are used, not copied.
+        attention: the module connected to it.
+        commute: compute the gate from the input of the last convolution where that is possible.
+        groups_last: the block's channels will be put in an order with ``c % G`` for a group.
+    """
+
+    def __init__(
+        self, block: ResidualBlock, attention: Attention | None, *, commute: bool = True, groups_last: bool = False
+    ) -> None:
+        super().__init__()
+        *first, last = block.layers
+        body: list[nn.Module] = []
+        for conv, norm in first:
+            body += [*_folded(conv, norm), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*body)
+        self.last = nn.Sequential(*_folded(*last))
+        self.downsample = None
+        if block.downsample is not None:
+            *pooling, conv, norm = block.downsample  # type: ignore[misc]
+            self.downsample = nn.Sequential(*pooling, *_folded(conv, norm))
+        self.groups_last = groups_last
+        self.form, self.reason = _form(attention, self.last, commute)
+        self.attention: nn.Module | None = attention
+        if attention is not None and self.form in ("commuted", "joined"):
+            conv = self.last[0] if self.form == "commuted" else None
+            self.attention = GATES[type(attention)](attention, conv, groups_last)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The block's output and the stage's state, from its input and the state so far."""
+        z = self.body(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.finish(z, shortcut, state)
+
+    def finish(self, z: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
+        """What follows the input ``z`` of the residual branch's last convolution: all that attention changes."""
+        if self.attention is None:
+            return scale_add_relu(self.last(z), shortcut), state
+        if self.form == "commuted":
+            factor, state = self.attention(z, state)
+            return scale_add_relu(self.last(z), shortcut, factor, groups_last=self.groups_last), state
+        residual = self.last(z)
+        if self.form == "joined":
+            factor, state = self.attention(residual, state)
+            return scale_add_relu(residual, shortcut, factor, groups_last=self.groups_last), state
+        residual, state = self.attention(residual, state)  # which may hold on to what it returns
+        return join(residual, shortcut), state
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Let output channel ``j`` be what was channel ``order[j]``."""
+        for sequence in (self.last, self.downsample):
+            if sequence is not None:
+                conv = sequence[-1]
+                conv.weight.data = conv.weight[order]
+                if conv.bias is not None:
+                    conv.bias.data = conv.bias[order]
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Take inputs whose channel ``j`` is what was channel ``order[j]``."""
+        for sequence in (self.body, self.downsample):
+            if sequence is not None:
+                conv = next(module for module in sequence if isinstance(module, nn.Conv2d))
+                conv.weight.data = conv.weight[:, order]
+
+
+def _inference_copy(model: Model, *, commute: bool, dtype: torch.dtype | None, compile: bool) -> Model:
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype={dtype} is no floating type; for example torch.bfloat16")
+    own = find_backbone(model)
+    dtype = dtype or next(own.parameters()).dtype
+    copied = copy.deepcopy(model).eval()
+    backbone = find_backbone(copied).double()  # products of weights are rounded once, at the end
+    with torch.no_grad():
+        deployed = DeployedBackbone(backbone, commute=commute)
+    left = [block.reason for block in deployed.blocks() if block.form in ("joined", "folded")]
+    if commute and left:
+        print_log(f"deployed: {deployed.summary()}", logger="current")
+    if copied is backbone:
+        copied = deployed  # type: ignore[assignment]
+    else:
+        _replace(copied, backbone, deployed)
+        for name, child in copied.named_children():
+            if name != "data_preprocessor":  # images are normalised before they are rounded
+                child.to(dtype)
+        copied.requires_grad_(False).to(memory_format=torch.channels_last)
+        copied.__class__ = type(f"Deployed{type(model).__name__}", (Frozen, type(model)), {})
+    deployed.set_dtype(dtype)
+    deployed.to(memory_format=torch.channels_last)
+    if compile:
+        deployed.compile(dynamic=False)
+    return copied
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _form(attention: Attention | None, last: nn.Sequential, commute: bool) -> tuple[Form, str]:
+    """What becomes of a block, and why if its gate cannot be commuted."""
+    if attention is None:
+        return "plain", ""
+    if not commute:
+        return "folded", ""
+    if type(attention) not in GATES:
+        return "folded", f"{type(attention).__name__} has no form for inference; `register_gate` takes one"
+    conv = last[0]
+    if len(last) > 1:
+        return "joined", f"{type(last[-1]).__name__} cannot be folded into {type(conv).__name__}"
+    if (conv.kernel_size, conv.stride, conv.padding, conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
+        return "joined", "the last convolution of the residual branch is {}x{}".format(*conv.kernel_size)
+    return "commuted", ""
+
+
+def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
+    """A convolution and its norm as one convolution, or both where that is not possible."""
+    if not _foldable(conv, norm):
+        return [conv, norm]
+    return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var]
+
+
+def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
+    # By the exact type: subclasses, such as convolutions with standardised weights, may compute something else.
+    norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    return type(conv) is nn.Conv2d and type(norm) in norms and getattr(norm, "running_mean", None) is not None
+
+
+def _stem(backbone: EANResNet) -> nn.Sequential:
+    layers = [(backbone.conv1, backbone.bn1)]
+    if hasattr(backbone, "stem"):
+        layers = [(backbone.stem[i], backbone.stem[i + 1]) for i in range(0, len(backbone.stem), 3)]
+    modules: list[nn.Module] = []
+    for conv, norm in layers:
+        modules += [*_folded(conv, norm), nn.ReLU(inplace=True)]
+    *rest, relu = modules
+    # A maximum of rectified values is the rectified maximum, and that of a quarter of the values.
+    return nn.Sequential(*rest, backbone.maxpool, relu)
+
+
+def _groups_last(backbone: EANResNet, k: int) -> int | None:
+    """How many groups of channels the gates of stage ``k`` have, if putting these last pays and is possible.
+
+    A stage whose feature map is returned keeps its order, and so does one with other layers than plain convolutions.
+    """
+    blocks = list(backbone.stage(k))
+    modules = [a for i in range(len(blocks)) if (a := backbone.attention_at(k, i)) is not None]
+    groups = {GATES[type(a)].groups(a) if type(a) in GATES else None for a in modules}
+    if k in backbone.out_indices or len(groups) != 1:
+        return None
+    (found,) = groups
+    if found is None or not 1 < backbone.stage_channels[k] // found < WIDE_GROUP:
+        return None
+    ends = [block.layers[-1] for block in blocks] + [b.downsample[-2:] for b in blocks if b.downsample is not None]
+    following = backbone.stage(k + 1)[0]
+    starts = [block.layers[0][0] for block in (*blocks[1:], following)]
+    starts += [] if following.downsample is None else [following.downsample[-2]]
+    plain = all(type(conv) is nn.Conv2d and conv.groups == 1 for conv in starts)
+    return found if plain and all(_foldable(conv, norm) for conv, norm in ends) else None

@@ -1,0 +1,167 @@
+"""Attention gates for inference: what a module computes, from the *input* of the convolution that precedes it.
+
+In evaluation mode a residual branch that ends in a 1x1 convolution is ``f = W z + b`` at every position, its norm being
+folded into ``W`` and ``b``. A mean over positions commutes with it, ``mean(f) = W mean(z) + b``, so a gate that looks at
+means can read ``z``, which has a quarter of the channels, before ``f`` exists. The products of the module's matrices with
+``W`` are taken once, here; nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ean_core.attention import Attention, State
+from ean_core.attention.dia import DIA
+from ean_core.attention.se import SE
+from ean_core.attention.sge import EPS, SGE
+
+from .ops import pool
+
+
+class Gate(nn.Module):
+    """An attention module for inference, at one block.
+
+    ``forward(z, state)`` returns a factor for the residual branch, ``(N, G, 1, 1)`` or ``(N, G, H, W)`` with ``G``
+    groups of channels, and the state for the next connected block of the stage, ``None`` at its start.
+
+    Args:
+        module: the attention module.
+        last: the convolution between ``z`` and the residual branch, 1x1 with stride 1 and its norm folded in; None
+            where ``z`` is the residual branch itself.
+        groups_last: in the residual branch's memory, channel ``c`` is of group ``c % G``. The channels of ``last`` are
+            always in the usual order.
+    """
+
+    def __init__(self, module: Attention, last: nn.Conv2d | None, groups_last: bool) -> None:
+        super().__init__()
+
+    @staticmethod
+    def groups(module: Attention) -> int | None:
+        """``G``, or None for a factor for each channel."""
+        return None
+
+
+#: How to make the gate of an attention module; by the exact type, since a subclass may compute something else.
+GATES: dict[type[Attention], type[Gate]] = {}
+
+
+def register_gate(attention: type[Attention]) -> Callable[[type[Gate]], type[Gate]]:
+    """Register a :class:`Gate` as what ``attention`` becomes when it is deployed."""
+
+    def register(gate: type[Gate]) -> type[Gate]:
+        GATES[attention] = gate
+        return gate
+
+    return register
+
+
+@register_gate(SE)
+class SEGate(Gate):
+    """``sigmoid(W2 relu(W1 mean(f)))`` as ``sigmoid(W2 relu((W1 W) mean(z)))``; biases likewise."""
+
+    def __init__(self, module: SE, last: nn.Conv2d | None, groups_last: bool) -> None:
+        super().__init__(module, last, groups_last)
+        self.squeeze = before(module.fc1, last)
+        self.excite = module.fc2
+
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        gate = self.excite(self.squeeze(pool(z)).relu_()).sigmoid_()  # (N, C)
+        return gate[:, :, None, None], None
+
+
+@register_gate(DIA)
+class DIAGate(Gate):
+    """DIA's cell, with the first matrix of its input map multiplied by the convolution's.
+
+    At a stage's start the hidden state is zero, so what the recurrent map makes of it is a constant.
+    """
+
+    def __init__(self, module: DIA, last: nn.Conv2d | None, groups_last: bool) -> None:
+        super().__init__(module, last, groups_last)
+        first_ih, _, self.second_ih = module.w_ih  # all but the first are shared by the gates of a stage
+        self.first_hh, _, self.second_hh = module.w_hh
+        self.squeeze = before(first_ih, last)
+        self.bias = nn.Parameter(self.second_ih.bias + self.second_hh.bias)
+        self.first_bias = nn.Parameter(self.second_ih.bias + self.second_hh(self.first_hh.bias.relu()))
+
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden = self.squeeze(pool(z)).relu_()  # (N, C / r)
+        if state is None:
+            gates = F.linear(hidden, self.second_ih.weight, self.first_bias)
+        else:
+            recurrent = self.first_hh(state[0]).relu_()  # (N, C / r)
+            gates = F.linear(hidden, self.second_ih.weight, self.bias)
+            gates = torch.addmm(gates, recurrent, self.second_hh.weight.t())
+        i, f, g, o = gates.chunk(4, dim=1)  # (N, C) each
+        cell = i.sigmoid() * g.tanh()
+        if state is not None:
+            cell = torch.addcmul(cell, f.sigmoid(), state[1])
+        gate = o.sigmoid() * cell.sigmoid()
+        return gate[:, :, None, None], (gate, cell)
+
+
+@register_gate(SGE)
+class SGEGate(Gate):
+    """Likeness of each position with its group's mean, through one vector a group in the channels of ``z``.
+
+    A group's similarity at a position is ``sum_c mean(f_c) f_c``, which is ``v z`` plus a constant for
+    ``v = sum_c mean(f_c) W_c``; the normalisation over positions takes the constant away.
+    """
+
+    def __init__(self, module: SGE, last: nn.Conv2d | None, groups_last: bool) -> None:
+        super().__init__(module, last, groups_last)
+        self.groups_last = groups_last
+        self.weight = nn.Parameter(module.weight)
+        self.bias = nn.Parameter(module.bias)
+        self.members: nn.Parameter | None = None
+        if last is not None:
+            self.members = nn.Parameter(last.weight.flatten(1).unflatten(0, (module.groups, -1)))  # (G, C/G, K)
+            self.offsets = nn.Parameter(_bias(last).view(module.groups, 1, -1))  # (G, 1, C/G)
+
+    @staticmethod
+    def groups(module: SGE) -> int:  # type: ignore[override]
+        return module.groups
+
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        n, _, h, w = z.shape
+        if h * w == 1:  # one position has no deviation from its own mean
+            return self.bias.sigmoid().expand(n, -1)[:, :, None, None], None
+        pooled = pool(z)  # (N, K)
+        if self.members is None:
+            similarity = self._similarity(z, pooled)
+        else:
+            groups = len(self.members)
+            means = torch.baddbmm(self.offsets, pooled.expand(groups, -1, -1), self.members.transpose(1, 2))
+            likeness = torch.bmm(means, self.members).permute(1, 2, 0)  # (G, N, K) as (N, K, G)
+            positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
+            similarity = torch.bmm(positions, likeness.to(z.dtype)).to(pooled.dtype)  # (N, HW, G)
+        similarity = similarity - similarity.mean(1, keepdim=True)
+        deviation = (similarity.square().sum(1, keepdim=True) / (h * w - 1)).sqrt()  # (N, 1, G)
+        gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS)).sigmoid_()
+        return gate.transpose(1, 2).unflatten(2, (h, w)), None  # (N, G, H, W), channels last
+
+    def _similarity(self, residual: Tensor, pooled: Tensor) -> Tensor:
+        """With each group's mean, of the residual branch itself; ``(N, HW, G)``."""
+        groups = len(self.weight)
+        split = (-1, groups) if self.groups_last else (groups, -1)
+        product = residual.unflatten(1, split) * pooled.unflatten(1, split)[..., None, None]
+        return product.sum(1 if self.groups_last else 2).flatten(2).transpose(1, 2)
+
+
+def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:
+    """``linear`` of a pooled residual branch, as a map of the pooled input of its last convolution."""
+    if last is None:
+        return linear
+    weight = last.weight.flatten(1)  # (C, K)
+    product = nn.Linear(weight.shape[1], linear.out_features)
+    product.weight.data = linear.weight @ weight
+    product.bias.data = linear(_bias(last))
+    return product
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
