@@ -16,7 +16,7 @@ from torch import nn
 
 from .checkpoint import load_weights
 from .config import load_config
-from .inference.command import record_timing
+from .inference.command import Variant, candidates, image_shape, record_timing
 from .options import Amp, CfgOptions, Resume, resumable, use_bf16
 from .record import read_record, write_text
 from .report.figures import trade_figure
@@ -95,8 +95,11 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         networks[name] = _loaded(cfg, checkpoint)
 
     _say("4/4", "timing, batch 50")
-    size = 8 if dataset == "digits" else None
-    timing = record_timing(folder / "timing.json", networks, batch=50, size=size, rounds=100)
+    size = config(f"resnet20_se_{dataset}").image_size
+    variants = [Variant("", name, network, size=size) for name, network in networks.items()]
+    timing = record_timing(
+        folder / "timing.json", candidates(variants), batch=50, shape=image_shape(variants), rounds=100
+    )
     rows = [
         NetworkRow.of_record(name, measured, tests[name]["metrics"]["accuracy/top1"])
         for name, measured in timing["networks"].items()

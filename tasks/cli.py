@@ -14,7 +14,6 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("search", "search where to connect the attention of a supernet", "ean_core.search.command:search"),
     ("search compare", "compare search strategies on one supernet", "ean_core.search.compare:compare"),
     ("search correlate", "how well a supernet ranks its schemes", "ean_core.search.correlate:correlate"),
-    ("search latency", "measure what each connection costs on this device", "ean_core.search.command:latency"),
     ("test", "measure a checkpoint on test images", "ean_core.training:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
     ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),

@@ -1,3 +1,4 @@
+import csv
 import inspect
 import json
 import os
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tasks.cli import COMMANDS, main
 
@@ -61,7 +63,7 @@ def test_the_version_is_the_distributions(capsys):
         ("trian", "ean: no command 'trian'; did you mean `ean train`? `ean --help` lists them."),
         ("Search", "ean: no command 'Search'; did you mean `ean search`? `ean --help` lists them."),
         ("compare", "ean: no command 'compare'; did you mean `ean search compare`? `ean --help` lists them."),
-        ("latency", "ean: no command 'latency'; did you mean `ean search latency`? `ean --help` lists them."),
+        ("correlate", "ean: no command 'correlate'; did you mean `ean search correlate`? `ean --help` lists them."),
         ("frobnicate", "ean: no command 'frobnicate'. `ean --help` lists them."),
     ],
 )
@@ -86,7 +88,6 @@ def test_a_command_is_a_documented_function_and_has_help_of_its_own(capsys, name
     ("words", "message"),
     [
         (["search", "compar"], "ean search: unknown config 'compar'"),
-        (["search", "latency", "resnet20_se_digits"], "ean search latency: resnet20_se_digits has no `search` section"),
         (["search", "search_resnet20_se_digit"], "ean search: unknown config 'search_resnet20_se_digit'; did you mean"),
         (["search", "compare", "search_resnet20_se_digit"], "ean search compare: unknown config 'search_resnet20_se_"),
         (["search", "compare", "search_resnet20_se_digits"], "ean search compare: no supernet in work_dirs/supernet_"),
@@ -120,16 +121,27 @@ def test_configs_are_listed(capsys):
 
 def test_time_measures_the_three_variants_and_takes_several_options_after_one_flag(capsys, tmp_path):
     options = ["model.backbone.scheme=010-010-001", "model.backbone.attention=DIA"]
-    words = ["time", "resnet20_se_digits", "--cfg-options", *options, "--batch", "2", "--size", "8", "--rounds", "2"]
+    words = ["time", "resnet20_se_digits", "--cfg-options", *options, "--batch", "2", "--rounds", "2"]
     code, out, _ = run(capsys, *words, "--threads", "1", "--out", str(tmp_path / "timing.json"))
     assert code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    schemes = {"vanilla": "000-000-000", "Share-full": "111-111-111", "EAN": "010-010-001"}
+    variants = {"vanilla": "000-000-000", "Share-full": "111-111-111", "EAN": "010-010-001"}  # DIA has no Org-full
+    schemes = {f"{name}, {form}": text for form in ("eager", "deployed") for name, text in variants.items()}
     assert {row[0]: row[-1] for row in rows} == schemes
     record = json.loads((tmp_path / "timing.json").read_text())
     assert (record["kind"], record["batch"], record["size"], record["channels"]) == ("timing", 2, 8, 1)
     assert list(record["networks"]) == list(schemes)
-    assert record["networks"]["vanilla"]["increment"] == 0
+    for name, measured in record["networks"].items():
+        form = name.split(", ")[1]
+        assert (measured["form"], measured["baseline"]) == (form, f"vanilla, {form}")
+        assert measured["macs"] > 2_500_000
+        assert measured["peak_memory"] > 10_000
+    assert record["networks"]["vanilla, deployed"]["increment"] == 0
+    lines = list(csv.DictReader((tmp_path / "timing.csv").read_text().splitlines()))
+    assert [line["network"] for line in lines] == list(schemes)
+    assert float(lines[1]["median_s"]) == record["networks"]["Share-full, eager"]["median_s"]
+    with Image.open(tmp_path / "timing.png") as image:
+        assert image.width == 1050
 
 
 # ---------------------------------------------------------------- errors

@@ -32,6 +32,9 @@ class Attention(nn.Module, ABC):
     #: Options that fit the narrow networks of CIFAR better than the defaults: for bottlenecks and for basic blocks.
     cifar_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bottleneck": {}, "basic": {}}
 
+    #: Whether the module walks over the blocks of a stage with a state, and so is one a stage by its nature.
+    recurrent: ClassVar[bool] = False
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels

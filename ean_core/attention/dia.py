@@ -20,6 +20,7 @@ class DIA(Attention):
         reduction: ``r``; both maps into the cell's gates squeeze to ``C // r`` units.
     """
 
+    recurrent = True
     cifar_options = {"bottleneck": {"reduction": 4}, "basic": {"reduction": 4}}
 
     def __init__(self, channels: int, reduction: int = 20) -> None:

@@ -2,108 +2,537 @@
 
 from __future__ import annotations
 
+import copy
+import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import typer
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
+from ean_core.attention import attention_class
 from ean_core.config import load_config
 from ean_core.options import CfgOptions
-from ean_core.record import read_record, write_record
+from ean_core.record import read_record, write_record, write_text
+from ean_core.report.figures import increment_figure, trade_figure
 from ean_core.report.table import NetworkRow, print_table
+from ean_core.runner import latest_checkpoint
+from ean_core.scheme import ConnectionScheme
 from ean_core.supernet import find_backbone
+from ean_core.training import trained_config
 
+from .cost import clock_notes, count_macs, peak_memory
+from .deploy import deploy, fold
+from .latency import BlockProfile, profile_blocks
 from .timing import time_networks
 
-#: Height and width in pixels where no --size is given, by the stem of the backbone.
+#: Height and width in pixels where neither --size nor the config's ``image_size`` gives it, by the backbone's stem.
 DEFAULT_SIZE = {"imagenet": 224, "cifar": 32}
 
 
-def variants(config: Config) -> dict[str, nn.Module]:
-    """Vanilla, Share-full and, if it is another, the config's own scheme, in evaluation mode on the device."""
-    networks: dict[str, nn.Module] = {}
-    for name, scheme in (("vanilla", "none"), ("Share-full", "full"), ("EAN", None)):
+class Form(str, Enum):
+    """What is made of a network before it is timed."""
+
+    eager = "eager"
+    folded = "folded"
+    deployed = "deployed"
+    compiled = "compiled"
+
+
+class Precision(str, Enum):
+    """Type of weights, images and feature maps."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
+
+
+class Protocol(str, Enum):
+    """How often a network runs."""
+
+    robust = "robust"
+    paper = "paper"
+
+    @property
+    def rounds(self) -> int:
+        return 1000 if self is Protocol.paper else 50
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network to time.
+
+    Args:
+        alike: what it has in common with the networks that it is compared with: all but its attention.
+        connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
+        network: in evaluation mode.
+        accuracy: of its test images, in percent.
+        size: height and width of its images, pixels; 224, or 32 for CIFAR networks, if None.
+    """
+
+    alike: str
+    connection: str
+    network: nn.Module
+    accuracy: float | None = None
+    size: int | None = None
+
+    @property
+    def attention(self) -> str:
+        """Name of its module."""
+        return find_backbone(self.network).attention_cfg["type"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network in the form in which it is timed.
+
+    Args:
+        name: in the table.
+        source: the network that it was made of.
+        form: how.
+        network: in that form.
+        baseline: name of the network that its increment compares with.
+        accuracy: in percent.
+    """
+
+    name: str
+    source: nn.Module
+    form: Form
+    network: nn.Module
+    baseline: str
+    accuracy: float | None = None
+
+
+def variants(config: Config) -> list[Variant]:
+    """Vanilla, Org-full, Share-full and, if it is another, the config's own scheme, as in Table 1.
+
+    A module that walks over the blocks of a stage, as DIA does, has no Org-full form.
+    """
+    found = []
+    recurrent = attention_class(_attention(config)).recurrent
+    for name, options in (
+        ("vanilla", {"scheme": "none"}),
+        ("Org-full", {"scheme": "full", "shared": False}),
+        ("Share-full", {"scheme": "full", "shared": True}),
+        ("EAN", {}),
+    ):
+        if recurrent and name == "Org-full":
+            continue
         settings = config.model.copy()
         settings.backbone = settings.backbone.copy()
-        if scheme is not None:
-            settings.backbone.scheme = scheme
-        network = MODELS.build(settings).eval().to(get_device())
-        connected = find_backbone(network).scheme
-        if scheme is not None or 0 < connected.connections < len(connected.bits):
-            networks[name] = network
-    return networks
+        settings.backbone.update(options)
+        network = MODELS.build(settings).eval()
+        if name != "EAN" or connection(network) == "EAN":
+            found.append(Variant(_alike(config), name, network, size=config.get("image_size")))
+    return found
+
+
+def trained_variant(folder: Path) -> tuple[Config, Variant]:
+    """The network of a run, with its test accuracy if it was measured.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint of a run in the folder.
+    """
+    checkpoint = latest_checkpoint(folder)
+    config = None if checkpoint is None else trained_config(checkpoint)
+    if config is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint of a training run")
+    accuracy = None
+    if (folder / "test.json").is_file():
+        accuracy = read_record(folder / "test.json")["metrics"].get("accuracy/top1")
+    network = MODELS.build(config.model).eval()
+    return config, Variant(_alike(config), connection(network), network, accuracy, config.get("image_size"))
+
+
+def connection(network: nn.Module) -> str:
+    """What the paper's tables call a network: vanilla, Org-full, Share-full or EAN."""
+    backbone = find_backbone(network)
+    if not backbone.scheme.connections:
+        return "vanilla"
+    if backbone.scheme.sparsity:
+        return "EAN"
+    return "Share-full" if backbone.shared else "Org-full"
+
+
+def candidates(
+    networks: Sequence[Variant],
+    forms: Sequence[Form] = (Form.eager,),
+    *,
+    baseline: str = "vanilla",
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+) -> list[Candidate]:
+    """Networks in forms, each with the baseline of its own form, so that an increment is that of attention alone.
+
+    Args:
+        networks: to compare.
+        forms: in which.
+        baseline: the connection that increments compare with.
+        dtype: of weights and feature maps.
+        device: where to; a GPU if there is one by default.
+
+    Raises:
+        ValueError: if a network has no baseline among the others.
+    """
+    groups = list(dict.fromkeys(variant.alike for variant in networks))
+    attentions = {variant.attention for variant in networks if variant.connection != "vanilla"}
+
+    def label(variant: Variant, form: Form) -> str:
+        words = [f"network {groups.index(variant.alike) + 1}"] * (len(groups) > 1)
+        words += [variant.attention] * (len(attentions) > 1 and variant.connection != "vanilla")
+        return " ".join([*words, variant.connection]) + f", {form.value}" * (len(forms) > 1)
+
+    found: dict[str, Candidate] = {}
+    for form in forms:
+        for variant in networks:
+            same = [v for v in networks if v.alike == variant.alike and v.connection == baseline]
+            bases = [v for v in same if v.attention == variant.attention] or same
+            if not bases:
+                names = ", ".join(dict.fromkeys(v.connection for v in networks))
+                raise ValueError(f"the baseline {baseline!r} is not among the networks: {names}")
+            name = label(variant, form)
+            found.setdefault(
+                name,
+                Candidate(
+                    name,
+                    variant.network,
+                    form,
+                    in_form(variant.network, form, dtype, device),
+                    label(bases[0], form),
+                    variant.accuracy,
+                ),
+            )
+    return list(found.values())
+
+
+def in_form(network: nn.Module, form: Form, dtype: torch.dtype = torch.float32, device: str | None = None) -> nn.Module:
+    """A network as it is timed, on the device: as it is, or a copy made for inference."""
+    if form is Form.eager:
+        made = copy.deepcopy(network).to(dtype)
+    else:
+        make = fold if form is Form.folded else deploy
+        made = make(network, dtype=dtype, compile=form is Form.compiled)
+    return made.to(device or get_device())
 
 
 def record_timing(
-    path: Path, networks: Mapping[str, nn.Module], *, batch: int, size: int | None = None, rounds: int
+    path: Path,
+    compared: Sequence[Candidate],
+    *,
+    batch: int,
+    shape: tuple[int, int],
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Mapping[str, Any]:
-    """Time networks side by side, the first of them being the baseline, and write what was measured.
+    """Time networks side by side and write what was measured.
 
     Args:
         path: of the record.
-        networks: by name, each with an EAN backbone inside, in evaluation mode on the device.
+        compared: on the device.
         batch: images a forward pass.
-        size: height and width in pixels; 224, or 32 for CIFAR networks, if None.
+        shape: channels of the images, and height and width in pixels.
         rounds: forward passes of each network that are counted.
+        dtype: of the images.
 
     Returns:
         The record, whose ``networks`` are ready for :meth:`NetworkRow.of_record`.
+    """
+    device = next(compared[0].network.parameters()).device
+    inputs = random_images(batch, shape, dtype, device)
+    # Operations and memory are counted on the forms that are not compiled: compiled ones are these, fused.
+    counted = [
+        c.network if c.form is not Form.compiled else in_form(c.source, Form.deployed, dtype, str(device))
+        for c in compared
+    ]
+    costs = [{"macs": count_macs(net, inputs), "peak_memory": peak_memory(net, inputs)} for net in counted]
+    clock = clock_notes(inputs.device)
+    timings = time_networks(
+        {candidate.name: candidate.network for candidate in compared},
+        inputs,
+        baseline={candidate.name: candidate.baseline for candidate in compared},
+        rounds=rounds,
+    )
+    measured = {
+        c.name: {
+            "scheme": str(find_backbone(c.source).scheme),
+            "attention": find_backbone(c.source).attention_cfg["type"],
+            "form": c.form.value,
+            "parameters": sum(parameter.numel() for parameter in c.source.parameters()),
+            "accuracy": c.accuracy,
+            **cost,
+            **timings[c.name].to_dict(),
+        }
+        for c, cost in zip(compared, costs, strict=True)
+    }
+    settings = _settings(inputs, rounds=rounds, clock={"before": clock, "after": clock_notes(inputs.device)})
+    return read_record(write_record(path, kind="timing", **settings, networks=measured))
+
+
+def image_shape(networks: Sequence[Variant], size: int | None = None) -> tuple[int, int]:
+    """Channels, and height and width in pixels, of images that all of these networks take.
+
+    Args:
+        networks: to compare.
+        size: in place of their own.
 
     Raises:
-        ValueError: if the networks do not take the same images.
+        ValueError: if their images differ.
     """
-    backbones = {name: find_backbone(network) for name, network in networks.items()}
-    shapes = {(backbone.in_channels, size or DEFAULT_SIZE[backbone.family]) for backbone in backbones.values()}
+    shapes = set()
+    for variant in networks:
+        backbone = find_backbone(variant.network)
+        shapes.add((backbone.in_channels, size or variant.size or DEFAULT_SIZE[backbone.family]))
     if len(shapes) > 1:
         raise ValueError(
             f"these networks take different images (channels, size): {sorted(shapes)}; time them separately, or give "
             "--size where only the size differs"
         )
-    channels, pixels = shapes.pop()
-    inputs = torch.randn(batch, channels, pixels, pixels, device=get_device())
-    timings = time_networks(networks, inputs, baseline=next(iter(networks)), rounds=rounds)
-    measured = {
-        name: {
-            "scheme": str(backbones[name].scheme),
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            **timings[name].to_dict(),
-        }
-        for name, network in networks.items()
-    }
-    settings = {"batch": batch, "channels": channels, "size": pixels, "rounds": rounds, "device": str(inputs.device)}
-    return read_record(write_record(path, kind="timing", **settings, networks=measured))
+    return shapes.pop()
 
 
-def _all_variants(configs: Sequence[Config]) -> dict[str, nn.Module]:
-    return {
-        (name if len(configs) == 1 else f"{Path(config.filename).stem} {name}"): network
-        for config in configs
-        for name, network in variants(config).items()
-    }
+def random_images(batch: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Normalised images ``(N, C, H, W)`` in channels-last order."""
+    channels, size = shape
+    images = torch.randn(batch, channels, size, size, device=device, dtype=dtype)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """What one connection costs, in each form that was timed.
+
+    Args:
+        block: stage and place in it, from 1.
+        without: milliseconds of the block without attention, by form.
+        attention: milliseconds that its connection adds, by form.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "block",
+        "eager (ms)",
+        "+ attention, eager (ms)",
+        "deployed (ms)",
+        "+ attention, deployed (ms)",
+    )
+    words: ClassVar[tuple[str, ...]] = ("block",)
+
+    block: str
+    without: Mapping[str, float]
+    attention: Mapping[str, float]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {"block": self.block}
+        for form, milliseconds in self.without.items():
+            cells[f"{form} (ms)"] = f"{milliseconds:.3f}"
+            cells[f"+ attention, {form} (ms)"] = f"{self.attention[form]:+.4f}"
+        return cells
+
+
+def time_per_block(
+    network: nn.Module,
+    forms: Sequence[Form],
+    path: Path,
+    *,
+    batch: int,
+    shape: tuple[int, int],
+    rounds: int,
+    device: str | None = None,
+) -> dict[str, tuple[BlockProfile, Path]]:
+    """Time what each connection of a network costs, and write one table of block times for each form.
+
+    Args:
+        network: with the connections to time.
+        forms: eager, deployed or both.
+        path: of the records; ``_blocks_FORM`` is added to the name.
+        batch: images a forward pass.
+        shape: channels of the images, and height and width in pixels.
+        rounds: forward passes that are counted.
+        device: where to; a GPU if there is one by default.
+
+    Returns:
+        Profile and file, by form.
+
+    Raises:
+        ValueError: for another form.
+    """
+    wrong = [form.value for form in forms if form not in (Form.eager, Form.deployed)]
+    if wrong:
+        raise ValueError(f"blocks are timed eager or deployed, got --form {wrong[0]}")
+    device = device or get_device()
+    network = network.to(device)
+    inputs = random_images(batch, shape, torch.float32, device)
+    head = getattr(network, "head", None)
+    profiles = {}
+    for form in forms:
+        deployed = form is Form.deployed
+        profile = profile_blocks(find_backbone(network), inputs, head, deployed=deployed, rounds=rounds)
+        file = path.with_name(f"{path.stem}_blocks_{form.value}.json")
+        settings = _settings(inputs, rounds=rounds, clock=clock_notes(inputs.device))
+        write_record(file, kind="block times", **profile.to_dict(), **settings)
+        profiles[form.value] = (profile, file)
+    return profiles
+
+
+# ---------------------------------------------------------------- command
 
 
 def time(
-    configs: Annotated[list[str], typer.Argument(help="Config files or names of packaged configs.")],
+    networks: Annotated[
+        list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
+    ],
     batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
-    size: Annotated[
-        int | None, typer.Option(help="Height and width, pixels; 224, or 32 for CIFAR networks.", min=1)
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Forward passes of each network that are counted.", min=2)] = 50,
+    size: Annotated[int | None, typer.Option(help="Height and width, pixels; the config's by default.", min=1)] = None,
+    form: Annotated[list[Form] | None, typer.Option(help="Several, one a flag; eager and deployed by default.")] = None,
+    baseline: Annotated[str, typer.Option(help="What increments compare with, in the same form.")] = "vanilla",
+    dtype: Annotated[Precision, typer.Option(help="Of weights and feature maps.")] = Precision.fp32,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice if not given.", min=1)] = None,
-    out: Annotated[Path, typer.Option(help="Record to write, JSON.")] = Path("work_dirs") / "timing.json",
+    protocol: Annotated[Protocol, typer.Option(help="robust: 50 rounds; paper: 1000.")] = Protocol.robust,
+    rounds: Annotated[
+        int | None, typer.Option(help="Forward passes of each network; the protocol's by default.", min=2)
+    ] = None,
+    per_block: Annotated[bool, typer.Option("--per-block", help="What each connection costs, instead.")] = False,
+    out: Annotated[Path, typer.Option(help="Record to write, JSON; a CSV file and a figure go beside it.")] = (
+        Path("work_dirs") / "timing.json"
+    ),
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Time vanilla, Share-full and EAN networks side by side (Eqn 9)."""
+    """Time vanilla, Org-full, Share-full and EAN networks side by side (Eqn 9), eager and deployed."""
     if threads:
         torch.set_num_threads(threads)
-    networks = _all_variants([load_config(config, cfg_options or ()) for config in configs])
-    record = record_timing(out, networks, batch=batch, size=size, rounds=rounds)
-    rows = [NetworkRow.of_record(name, measured) for name, measured in record["networks"].items()]
-    print_table(rows, title=f"inference, batch {batch} at {record['size']} pixels, {torch.get_num_threads()} threads")
-    typer.echo(f"record: {out}")
+    forms = list(dict.fromkeys(form or (Form.eager, Form.deployed)))
+    rounds = rounds or protocol.rounds
+    place = _device(device)
+    found = _read(networks, cfg_options or ())
+    shape = image_shape(found, size)
+    if per_block:
+        _say_per_block(networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, device=place)
+        return
+    compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
+    record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
+    rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
+    where = f"{torch.get_num_threads()} threads" if record["device"] == "cpu" else record["environment"]["gpus"][0]
+    title = f"inference, batch {batch} at {record['size']} pixels, {dtype.value}, {where}"
+    write_text(out.with_suffix(".csv"), _csv(record["networks"]))
+    draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
+    draw(rows, title, out.with_suffix(".png"))
+    print_table(rows, title=title)
+    typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
+
+
+def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
+    """The networks to time: all variants of a config; of a run the trained one, beside a vanilla one."""
+    found: list[Variant] = []
+    vanilla: list[Variant] = []
+    for name in names:
+        if Path(name).is_dir():
+            config, trained = trained_variant(Path(name))
+            found.append(trained)
+            vanilla.append(variants(config)[0])
+        else:
+            found += variants(load_config(name, options))
+    for variant in vanilla:
+        if not any(v.connection == "vanilla" and v.alike == variant.alike for v in found):
+            found.insert(0, variant)
+    return found
+
+
+def _say_per_block(
+    names: Sequence[str],
+    found: Sequence[Variant],
+    forms: Sequence[Form],
+    out: Path,
+    *,
+    batch: int,
+    shape: tuple[int, int],
+    rounds: int,
+    device: str,
+) -> None:
+    whole = [variant for variant in found if variant.connection == "Share-full"]
+    if len(names) > 1 or not whole:
+        raise ValueError(f"--per-block takes one config, got {' '.join(names)}")
+    profiles = time_per_block(whole[0].network, forms, out, batch=batch, shape=shape, rounds=rounds, device=device)
+    stages = find_backbone(whole[0].network).stage_blocks
+    places = [f"{k + 1}.{i + 1}" for k, n in enumerate(stages) for i in range(n)]
+    times = {form: profile.times for form, (profile, _) in profiles.items()}
+    rows = [
+        BlockRow(
+            place,
+            {form: 1e3 * (t.bodies[index] + t.joins[index]) for form, t in times.items()},
+            {form: 1e3 * t.connections[index] for form, t in times.items()},
+        )
+        for index, place in enumerate(places)
+    ]
+    print_table(rows, title=f"{whole[0].attention}, batch {batch}, median of {rounds} passes")
+    for form, (profile, file) in profiles.items():
+        low, high = profile.increment_interval
+        line = f"{form}: all connections add {100 * profile.increment:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f})"
+        for variant in found:
+            if variant.connection == "EAN":
+                scheme = find_backbone(variant.network).scheme
+                share = times[form].connected(scheme) / times[form].whole(ConnectionScheme.none(scheme.stages))
+                line += f", those of {scheme} {100 * share:+.2f} %"
+        typer.echo(
+            f"{line}\nrecord: {file}; a search weighs it with --cfg-options search.reward.sparsity=0 "
+            f"search.reward.latency=2 search.reward.table={file}"
+        )
+
+
+def _device(name: str | None) -> str:
+    """The device to time on, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if name not in (None, "cpu", get_device()):
+        raise ValueError(f"--device {name}: there is {' and '.join(dict.fromkeys(('cpu', get_device())))} here")
+    return name or get_device()
+
+
+def _settings(inputs: Tensor, **more: Any) -> dict[str, Any]:
+    """How networks were timed."""
+    batch, channels, size, _ = inputs.shape
+    dtype = str(inputs.dtype).removeprefix("torch.")
+    return {"batch": batch, "channels": channels, "size": size, "dtype": dtype, "device": str(inputs.device), **more}
+
+
+def _csv(networks: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a network, plain numbers."""
+    lines = []
+    for name, measured in networks.items():
+        plain = dict(measured)
+        for key in ("quartiles_s", "increment_interval"):
+            plain[f"{key}_low"], plain[f"{key}_high"] = plain.pop(key)
+        lines.append({"network": name, **plain})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _attention(config: Config) -> str:
+    attention = config.model.backbone.get("attention", "SE")
+    return attention if isinstance(attention, str) else attention["type"]
+
+
+def _alike(config: Config) -> str:
+    """The model's settings but for attention and connections."""
+    settings = copy.deepcopy(config.model.to_dict())
+    for name in ("attention", "scheme", "shared"):
+        settings["backbone"].pop(name, None)
+    return json.dumps(settings, sort_keys=True, default=str)

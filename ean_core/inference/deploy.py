@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from mmengine.logging import print_log
@@ -35,7 +35,11 @@ Form = Literal["plain", "commuted", "joined", "folded"]
 WIDE_GROUP = 16
 
 
-def deploy(model: Model, *, dtype: torch.dtype | None = None, compile: bool = False) -> Model:
+@overload
+def deploy(model: EANResNet, *, dtype: torch.dtype | None = ..., compile: bool = ...) -> DeployedBackbone: ...
+@overload
+def deploy(model: Model, *, dtype: torch.dtype | None = ..., compile: bool = ...) -> Model: ...
+def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> Any:
     """An inference copy of a network, with the same outputs.
 
     The copy is in evaluation mode, stays there and needs no gradients of its weights; the model itself is not changed.
@@ -56,7 +60,7 @@ def deploy(model: Model, *, dtype: torch.dtype | None = None, compile: bool = Fa
     return _inference_copy(model, commute=True, dtype=dtype, compile=compile)
 
 
-def fold(model: Model, *, dtype: torch.dtype | None = None, compile: bool = False) -> Model:
+def fold(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> Any:
     """As :func:`deploy`, but with norms folded only and attention as it was: what a general tool would do."""
     return _inference_copy(model, commute=False, dtype=dtype, compile=compile)
 
@@ -95,13 +99,13 @@ class DeployedBackbone(Frozen):
         self.stem = _stem(backbone)
         used = range(max(self.out_indices) + 1)
         groups_last = [_groups_last(backbone, k) if commute else None for k in used]
-        self.stages = nn.ModuleList(
-            nn.ModuleList(
-                DeployedBlock(block, backbone.attention_at(k, i), commute=commute, groups_last=groups_last[k] is not None)
-                for i, block in enumerate(backbone.stage(k))
-            )
-            for k in used
-        )
+        self.stages = nn.ModuleList(nn.ModuleList() for _ in used)
+        for k, i, block in backbone.blocks():
+            if k in used:
+                last = groups_last[k] is not None
+                self.stage(k).append(
+                    DeployedBlock(block, backbone.attention_at(k, i), commute=commute, groups_last=last)
+                )
         for k, groups in enumerate(groups_last):
             if groups is not None:
                 self._put_groups_last(k, groups)
@@ -111,9 +115,9 @@ class DeployedBackbone(Frozen):
         """Feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
         x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
         features = []
-        for k, stage in enumerate(self.stages):
+        for k in range(len(self.stages)):
             state: State = None
-            for block in stage:
+            for block in self.stage(k):
                 x, state = block(x, state)
             if k in self.out_indices:
                 features.append(x)
@@ -133,8 +137,12 @@ class DeployedBackbone(Frozen):
 
     def blocks(self) -> Iterator[DeployedBlock]:
         """All blocks, first one first."""
-        for stage in self.stages:
-            yield from stage
+        for k in range(len(self.stages)):
+            yield from self.stage(k)  # type: ignore[misc]
+
+    def stage(self, k: int) -> nn.ModuleList:
+        """The blocks of stage ``k`` (0 for the first)."""
+        return self.stages[k]  # type: ignore[return-value]
 
     def summary(self) -> str:
         """What became of the blocks, with the reason where a gate could not be commuted.
@@ -145,16 +153,18 @@ class DeployedBackbone(Frozen):
             scheme 10-00-00-00: 7 plain, 1 joined (the last convolution of the residual branch is 3x3)
         """
         kinds = Counter((block.form, block.reason) for block in self.blocks())
-        parts = [f"{n} {form}" + (f" ({reason})" if reason else "") for (form, reason), n in sorted(kinds.items())[::-1]]
+        parts = [
+            f"{n} {form}" + (f" ({reason})" if reason else "") for (form, reason), n in sorted(kinds.items())[::-1]
+        ]
         return f"scheme {self.scheme}: {', '.join(parts)}"
 
     def _put_groups_last(self, k: int, groups: int) -> None:
         """Order the channels of stage ``k`` so that channel ``c`` is of group ``c % groups``."""
-        blocks = list(self.stages[k])
+        blocks: list[Any] = list(self.stage(k))
         order = torch.arange(blocks[0].last[-1].out_channels).unflatten(0, (groups, -1)).t().flatten()
         for block in blocks:
             block.reorder_outputs(order)
-        for block in (*blocks[1:], self.stages[k + 1][0]):
+        for block in (*blocks[1:], self.stage(k + 1)[0]):
             block.reorder_inputs(order)
 
 
@@ -178,16 +188,16 @@ class DeployedBlock(nn.Module):
             body += [*_folded(conv, norm), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*body)
         self.last = nn.Sequential(*_folded(*last))
-        self.downsample = None
+        self.downsample: nn.Sequential | None = None
         if block.downsample is not None:
-            *pooling, conv, norm = block.downsample  # type: ignore[misc]
+            *pooling, conv, norm = block.downsample.children()
             self.downsample = nn.Sequential(*pooling, *_folded(conv, norm))
         self.groups_last = groups_last
         self.form, self.reason = _form(attention, self.last, commute)
         self.attention: nn.Module | None = attention
         if attention is not None and self.form in ("commuted", "joined"):
-            conv = self.last[0] if self.form == "commuted" else None
-            self.attention = GATES[type(attention)](attention, conv, groups_last)  # type: ignore[arg-type]
+            before: Any = self.last[0] if self.form == "commuted" else None
+            self.attention = GATES[type(attention)](attention, before, groups_last)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The block's output and the stage's state, from its input and the state so far."""
@@ -213,7 +223,7 @@ class DeployedBlock(nn.Module):
         """Let output channel ``j`` be what was channel ``order[j]``."""
         for sequence in (self.last, self.downsample):
             if sequence is not None:
-                conv = sequence[-1]
+                conv: Any = sequence[-1]
                 conv.weight.data = conv.weight[order]
                 if conv.bias is not None:
                     conv.bias.data = conv.bias[order]
@@ -226,7 +236,7 @@ class DeployedBlock(nn.Module):
                 conv.weight.data = conv.weight[:, order]
 
 
-def _inference_copy(model: Model, *, commute: bool, dtype: torch.dtype | None, compile: bool) -> Model:
+def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | None, compile: bool) -> nn.Module:
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype} is no floating type; for example torch.bfloat16")
     own = find_backbone(model)
@@ -239,7 +249,7 @@ def _inference_copy(model: Model, *, commute: bool, dtype: torch.dtype | None, c
     if commute and left:
         print_log(f"deployed: {deployed.summary()}", logger="current")
     if copied is backbone:
-        copied = deployed  # type: ignore[assignment]
+        copied = deployed
     else:
         _replace(copied, backbone, deployed)
         for name, child in copied.named_children():
@@ -263,13 +273,13 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def _form(attention: Attention | None, last: nn.Sequential, commute: bool) -> tuple[Form, str]:
     """What becomes of a block, and why if its gate cannot be commuted."""
+    conv: Any = last[0]
     if attention is None:
         return "plain", ""
     if not commute:
         return "folded", ""
     if type(attention) not in GATES:
         return "folded", f"{type(attention).__name__} has no form for inference; `register_gate` takes one"
-    conv = last[0]
     if len(last) > 1:
         return "joined", f"{type(last[-1]).__name__} cannot be folded into {type(conv).__name__}"
     if (conv.kernel_size, conv.stride, conv.padding, conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
@@ -281,7 +291,7 @@ def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
     """A convolution and its norm as one convolution, or both where that is not possible."""
     if not _foldable(conv, norm):
         return [conv, norm]
-    return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var]
+    return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var, arg-type]
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
@@ -291,9 +301,11 @@ def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def _stem(backbone: EANResNet) -> nn.Sequential:
-    layers = [(backbone.conv1, backbone.bn1)]
-    if hasattr(backbone, "stem"):
-        layers = [(backbone.stem[i], backbone.stem[i + 1]) for i in range(0, len(backbone.stem), 3)]
+    layers = (
+        [(backbone.conv1, backbone.bn1)]
+        if not hasattr(backbone, "stem")
+        else [(backbone.stem[i], backbone.stem[i + 1]) for i in range(0, len(backbone.stem), 3)]
+    )
     modules: list[nn.Module] = []
     for conv, norm in layers:
         modules += [*_folded(conv, norm), nn.ReLU(inplace=True)]
@@ -307,7 +319,7 @@ def _groups_last(backbone: EANResNet, k: int) -> int | None:
 
     A stage whose feature map is returned keeps its order, and so does one with other layers than plain convolutions.
     """
-    blocks = list(backbone.stage(k))
+    blocks: list[Any] = list(backbone.stage(k))
     modules = [a for i in range(len(blocks)) if (a := backbone.attention_at(k, i)) is not None]
     groups = {GATES[type(a)].groups(a) if type(a) in GATES else None for a in modules}
     if k in backbone.out_indices or len(groups) != 1:
@@ -316,7 +328,7 @@ def _groups_last(backbone: EANResNet, k: int) -> int | None:
     if found is None or not 1 < backbone.stage_channels[k] // found < WIDE_GROUP:
         return None
     ends = [block.layers[-1] for block in blocks] + [b.downsample[-2:] for b in blocks if b.downsample is not None]
-    following = backbone.stage(k + 1)[0]
+    following: Any = backbone.stage(k + 1)[0]
     starts = [block.layers[0][0] for block in (*blocks[1:], following)]
     starts += [] if following.downsample is None else [following.downsample[-2]]
     plain = all(type(conv) is nn.Conv2d and conv.groups == 1 for conv in starts)

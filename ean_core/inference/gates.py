@@ -1,9 +1,9 @@
 """Attention gates for inference: what a module computes, from the *input* of the convolution that precedes it.
 
-In evaluation mode a residual branch that ends in a 1x1 convolution is ``f = W z + b`` at every position, its norm being
-folded into ``W`` and ``b``. A mean over positions commutes with it, ``mean(f) = W mean(z) + b``, so a gate that looks at
-means can read ``z``, which has a quarter of the channels, before ``f`` exists. The products of the module's matrices with
-``W`` are taken once, here; nothing is approximated.
+In evaluation mode a residual branch that ends in a 1x1 convolution is ``f = W z + b`` at every position, its norm
+being folded into ``W`` and ``b``. A mean over positions commutes with it, ``mean(f) = W mean(z) + b``, so a gate that
+looks at means can read ``z``, which has a quarter of the channels, before ``f`` exists. The products of the module's
+matrices with ``W`` are taken once, here; nothing is approximated.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class DIAGate(Gate):
 
     def __init__(self, module: DIA, last: nn.Conv2d | None, groups_last: bool) -> None:
         super().__init__(module, last, groups_last)
-        first_ih, _, self.second_ih = module.w_ih  # all but the first are shared by the gates of a stage
-        self.first_hh, _, self.second_hh = module.w_hh
+        first_ih, self.second_ih = _maps(module.w_ih)  # all but the first are shared by the gates of a stage
+        self.first_hh, self.second_hh = _maps(module.w_hh)
         self.squeeze = before(first_ih, last)
         self.bias = nn.Parameter(self.second_ih.bias + self.second_hh.bias)
         self.first_bias = nn.Parameter(self.second_ih.bias + self.second_hh(self.first_hh.bias.relu()))
@@ -161,6 +161,13 @@ def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:
     product.weight.data = linear.weight @ weight
     product.bias.data = linear(_bias(last))
     return product
+
+
+def _maps(squeezed: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
+    first, _, second = squeezed
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    return first, second
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -1,7 +1,8 @@
-"""What each part of a network takes: the cost of a connection, and of walking many schemes at once."""
+"""What each part of a network takes: the cost of a connection, eager or deployed, and of walking many schemes."""
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import time
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ean_core.attention import State
 from ean_core.backbone import EANResNet, join
+from ean_core.progress import Progress
 from ean_core.record import read_record, write_record
 from ean_core.scheme import ConnectionScheme
 
-from .timing import synchronize
+from .deploy import DeployedBlock, deploy
+from .timing import median_interval, synchronize
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class BlockTimes:
     Args:
         stages: blocks in each stage.
         stem: up to the first block.
-        bodies: of each block's residual branch and shortcut, without attention.
+        bodies: of each block's residual branch and shortcut, without attention; in a deployed network without the
+            last convolution.
         connections: what connecting each block adds: its attention, shared or not.
-        joins: of each block's addition and ReLU.
+        joins: of what follows in each block: addition and ReLU; the last convolution too in a deployed network.
         head: from the last block to the logits; 0 where only a backbone was measured.
 
     Raises:
@@ -82,7 +86,7 @@ class BlockTimes:
         record = read_record(Path(path))
         if record.get("kind") != "block times":
             raise ValueError(
-                f"{path} holds no block times (kind {record.get('kind')!r}); `ean search latency` makes them"
+                f"{path} holds no block times (kind {record.get('kind')!r}); `ean time --per-block` makes them"
             )
         return cls(
             stages=tuple(record["stages"]),
@@ -94,51 +98,205 @@ class BlockTimes:
         )
 
 
+@dataclass(frozen=True)
+class BlockProfile:
+    """Times of each part of a network in many forward passes, each connected block once with its attention and once
+    without in every pass.
+
+    Args:
+        scheme: the connections.
+        form: ``eager`` or ``deployed``.
+        stem, head: seconds, one a pass.
+        bodies: of each block, one a pass: what comes before attention could change anything.
+        plain: of each block, one a pass: the rest of it without attention.
+        connected: of each block, one a pass: the rest of it with attention; None where it is not connected.
+    """
+
+    scheme: ConnectionScheme
+    form: str
+    stem: tuple[float, ...]
+    bodies: tuple[tuple[float, ...], ...]
+    plain: tuple[tuple[float, ...], ...]
+    connected: tuple[tuple[float, ...] | None, ...]
+    head: tuple[float, ...]
+
+    @property
+    def times(self) -> BlockTimes:
+        """Medians, those of connections over the differences within a pass; 0 for what is not connected."""
+        return BlockTimes(
+            self.scheme.stages,
+            statistics.median(self.stem),
+            tuple(map(statistics.median, self.bodies)),
+            tuple(map(statistics.median, self._costs())),
+            tuple(map(statistics.median, self.plain)),
+            statistics.median(self.head),
+        )
+
+    @property
+    def increment(self) -> float:
+        """What all connections of the scheme cost together, relative to the network without them (Eqn 9)."""
+        return statistics.median(self._sums()) / self._without()
+
+    @property
+    def increment_interval(self) -> tuple[float, float]:
+        """95 % interval of the increment, over passes."""
+        low, high = median_interval(self._sums())
+        return low / self._without(), high / self._without()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {
+            **asdict(self.times),
+            "scheme": str(self.scheme),
+            "form": self.form,
+            "passes": len(self.stem),
+            "without_attention_s": self._without(),
+            "connection_intervals": [median_interval(costs) for costs in self._costs()],
+            "increment": self.increment,
+            "increment_interval": self.increment_interval,
+        }
+
+    def _costs(self) -> list[list[float]]:
+        """Of each block, in each pass."""
+        return [
+            [0.0] * len(without) if with_it is None else [b - a for a, b in zip(without, with_it, strict=True)]
+            for without, with_it in zip(self.plain, self.connected, strict=True)
+        ]
+
+    def _sums(self) -> list[float]:
+        """Of all connections, in each pass."""
+        return [sum(costs) for costs in zip(*self._costs(), strict=True)]
+
+    def _without(self) -> float:
+        """Median seconds of the network without attention."""
+        parts = (self.stem, *self.bodies, *self.plain, self.head)
+        return statistics.median(sum(times) for times in zip(*parts, strict=True))
+
+
 @torch.inference_mode()
-def time_blocks(
+def profile_blocks(
     backbone: EANResNet,
     inputs: Tensor,
     head: Callable[[Tensor], Any] | None = None,
     *,
+    deployed: bool = False,
     rounds: int = 20,
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
-) -> BlockTimes:
-    """Time the parts of a network, one after the other as they run in it, with every block connected.
+) -> BlockProfile:
+    """Time the parts of a network one after the other as they run in it, connected blocks with and without attention.
+
+    Eager, attention adds itself between the residual branch and the addition. Deployed, it changes all that follows
+    the input of the last convolution, so that is timed in both forms, in turns, on the same input.
 
     Args:
-        backbone: in evaluation mode, on the device of ``inputs``, with a module for every connection.
+        backbone: in evaluation mode, on the device of ``inputs``.
         inputs: normalised images ``(N, C, H, W)``, in the memory order that counts.
         head: from the last feature map on, if it is to be timed too.
-        rounds: passes that are counted; medians are over them.
+        deployed: time what :func:`~ean_core.inference.deploy` makes of the network.
+        rounds: passes that are counted.
         warmup: passes that are run first.
         clock: seconds; replaced in tests.
+    """
+    stem, cuts = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
+    stems: list[float] = []
+    heads: list[float] = []
+    bodies: list[list[float]] = [[] for _ in cuts]
+    plain: list[list[float]] = [[] for _ in cuts]
+    connected: list[list[float]] = [[] for _ in cuts]
+
+    def timed(times: list[float], run: Callable[..., Any], *arguments: Any) -> Any:
+        synchronize(inputs.device)
+        start = clock()
+        result = run(*arguments)
+        synchronize(inputs.device)
+        times.append(clock() - start)
+        return result
+
+    with Progress("timing blocks", warmup + rounds) as progress:
+        for turn in range(warmup + rounds):
+            x = timed(stems, stem, inputs)
+            state: State = None
+            for index, cut in enumerate(cuts):
+                state = None if cut.first else state
+                z, shortcut = timed(bodies[index], cut.body, x)
+                if cut.connected is None:
+                    x = timed(plain[index], cut.plain, z, shortcut)
+                    continue
+                if turn % 2:
+                    timed(plain[index], cut.plain, z, shortcut)
+                x, state = timed(connected[index], cut.connected, z, shortcut, state)
+                if not turn % 2:
+                    timed(plain[index], cut.plain, z, shortcut)
+            if head is not None:
+                timed(heads, head, x)
+            progress.advance()
+
+    def counted(times: list[float]) -> tuple[float, ...]:
+        return tuple(times[warmup:]) or (0.0,) * rounds
+
+    return BlockProfile(
+        backbone.scheme,
+        "deployed" if deployed else "eager",
+        counted(stems),
+        tuple(map(counted, bodies)),
+        tuple(map(counted, plain)),
+        tuple(counted(times) if times else None for times in connected),
+        counted(heads),
+    )
+
+
+def time_blocks(
+    backbone: EANResNet, inputs: Tensor, head: Callable[[Tensor], Any] | None = None, **options: Any
+) -> BlockTimes:
+    """Median times of the parts of a network with every block connected; see :func:`profile_blocks`.
 
     Raises:
         ValueError: if a block has no attention module.
     """
     if backbone.scheme.sparsity:
         raise ValueError(f"{str(backbone.scheme)!r} does not connect all blocks; build the network with scheme='full'")
-    blocks = [(i, block, backbone.attention_at(k, i)) for k, i, block in backbone.blocks()]
-    parts: list[list[float]] = [[] for _ in range(3 * len(blocks) + 2)]
+    return profile_blocks(backbone, inputs, head, **options).times
 
-    def timed(part: int, run: Callable[..., Any], *arguments: Any) -> Any:
-        synchronize(inputs.device)
-        start = clock()
-        result = run(*arguments)
-        synchronize(inputs.device)
-        parts[part].append(clock() - start)
-        return result
 
-    for _ in range(warmup + rounds):
-        x = timed(0, backbone.forward_stem, inputs)
-        state: State = None
-        for index, (i, block, attention) in enumerate(blocks):
-            residual, shortcut = timed(3 * index + 1, block, x)
-            assert attention is not None  # all are connected
-            residual, state = timed(3 * index + 2, attention, residual, state if i else None)
-            x = timed(3 * index + 3, join, residual, shortcut)
-        if head is not None:
-            timed(-1, head, x)
-    stem, *inner, last = (statistics.median(part[warmup:]) if part else 0.0 for part in parts)
-    return BlockTimes(backbone.stage_blocks, stem, tuple(inner[0::3]), tuple(inner[1::3]), tuple(inner[2::3]), last)
+@dataclass(frozen=True)
+class _Cut:
+    """A block, cut where attention begins to matter; none of the parts changes what it is given."""
+
+    first: bool
+    body: Callable[[Tensor], tuple[Tensor, Tensor]]
+    plain: Callable[[Tensor, Tensor], Tensor]
+    connected: Callable[[Tensor, Tensor, State], tuple[Tensor, State]] | None
+
+
+def _eager_cuts(backbone: EANResNet) -> list[_Cut]:
+    def cut(i: int, block: nn.Module, attention: nn.Module | None) -> _Cut:
+        def connected(residual: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
+            assert attention is not None
+            residual, state = attention(residual, state)
+            return join(residual, shortcut), state
+
+        return _Cut(i == 0, block, join, connected if attention is not None else None)
+
+    return [cut(i, block, backbone.attention_at(k, i)) for k, i, block in backbone.blocks()]
+
+
+def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], list[_Cut]]:
+    """The stem and the blocks."""
+    bare = copy.deepcopy(backbone)
+    bare.set_scheme("none")
+    without, network = deploy(bare), deploy(backbone)
+
+    def cut(i: int, plain: DeployedBlock, own: DeployedBlock) -> _Cut:
+        connected = own.attention is not None
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            return own.body(x), x if own.downsample is None else own.downsample(x)
+
+        def rest(z: Tensor, shortcut: Tensor) -> Tensor:
+            return (plain if connected else own).finish(z, shortcut, None)[0]
+
+        return _Cut(i == 0, body, rest, own.finish if connected else None)
+
+    places = (i for _, i, _ in backbone.blocks())
+    return network.stem, [cut(*parts) for parts in zip(places, without.blocks(), network.blocks(), strict=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import quantile_test
 from torch import Tensor
 
 from ean_core.progress import Progress
+
+#: Coverage of the intervals.
+CONFIDENCE = 0.95
+#: Warm-up ends when the median of so many rounds is within the tolerance of the median of as many before, or at the
+#: latest after the last number of rounds.
+WINDOW, TOLERANCE, LONGEST_WARMUP = 3, 0.03, 30
 
 
 @dataclass(frozen=True)
@@ -22,11 +30,13 @@ class Timing:
         name: of the network.
         seconds: of each round's forward pass, first round first.
         increments: of each round, ``(t - t_baseline) / t_baseline`` with the baseline's time of the same round.
+        baseline: name of the network that the increments compare with.
     """
 
     name: str
     seconds: tuple[float, ...]
     increments: tuple[float, ...]
+    baseline: str = "vanilla"
 
     @property
     def median(self) -> float:
@@ -38,13 +48,19 @@ class Timing:
         """Median relative inference time increment (Eqn 9); 0.1 is ten percent."""
         return statistics.median(self.increments)
 
+    @property
+    def increment_interval(self) -> tuple[float, float]:
+        """95 % interval of the increment, from its paired rounds."""
+        return median_interval(self.increments)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record; between its quartiles lies the middle half of a sample."""
         return {
             "median_s": self.median,
             "quartiles_s": _quartiles(self.seconds),
+            "baseline": self.baseline,
             "increment": self.increment,
-            "increment_quartiles": _quartiles(self.increments),
+            "increment_interval": self.increment_interval,
         }
 
 
@@ -53,9 +69,9 @@ def time_networks(
     networks: Mapping[str, Callable[[Tensor], Any]],
     inputs: Tensor,
     *,
-    baseline: str,
+    baseline: str | Mapping[str, str],
     rounds: int = 50,
-    warmup: int = 5,
+    warmup: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time networks side by side, in one process and in inference mode.
@@ -66,40 +82,85 @@ def time_networks(
     Args:
         networks: by name, in evaluation mode, on the device of ``inputs``.
         inputs: ``(N, C, H, W)``.
-        baseline: the name of the network without attention.
+        baseline: the name of the network without attention, or that for each name.
         rounds: at least 2.
-        warmup: rounds that are run first and not counted.
+        warmup: rounds that are run first and not counted; until times are stable if None.
         clock: seconds; replaced in tests.
 
     Raises:
-        ValueError: if ``baseline`` is no network's name or there are fewer than 2 rounds.
+        ValueError: if a baseline is no network's name or there are fewer than 2 rounds.
     """
-    if baseline not in networks:
-        raise ValueError(f"the baseline {baseline!r} is not among the networks: {', '.join(networks)}")
-    if rounds < 2 or warmup < 0:
-        raise ValueError(f"needs at least 2 rounds and no negative warm-up, got rounds={rounds}, warmup={warmup}")
     names = list(networks)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with Progress("timing", warmup + rounds) as progress:
-        for turn in range(-warmup, rounds):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                synchronize(inputs.device)
-                start = clock()
-                networks[name](inputs)
-                synchronize(inputs.device)
-                elapsed = clock() - start
-                if turn >= 0:
-                    seconds[name].append(elapsed)
+    baselines = (
+        dict.fromkeys(names, baseline) if isinstance(baseline, str) else {name: baseline[name] for name in names}
+    )
+    for name in baselines.values():
+        if name not in networks:
+            raise ValueError(f"the baseline {name!r} is not among the networks: {', '.join(networks)}")
+    if rounds < 2 or (warmup or 0) < 0:
+        raise ValueError(f"needs at least 2 rounds and no negative warm-up, got rounds={rounds}, warmup={warmup}")
+
+    def one_round(turn: int) -> dict[str, float]:
+        first = turn % len(names)
+        times = {}
+        for name in names[first:] + names[:first]:
+            synchronize(inputs.device)
+            start = clock()
+            networks[name](inputs)
+            synchronize(inputs.device)
+            times[name] = clock() - start
+        return times
+
+    with Progress("timing", (LONGEST_WARMUP if warmup is None else warmup) + rounds) as progress:
+        totals: list[float] = []
+        while len(totals) < (LONGEST_WARMUP if warmup is None else warmup):
+            totals.append(sum(one_round(len(totals) - (warmup or 0)).values()))
+            progress.advance("warming up")
+            if warmup is None and is_stable(totals):
+                break
+        if warmup is None:
+            progress.advance(steps=LONGEST_WARMUP - len(totals))
+        measured = []
+        for turn in range(rounds):
+            measured.append(one_round(turn))
             progress.advance()
     return {
         name: Timing(
             name,
-            tuple(seconds[name]),
-            tuple(own / base - 1 for own, base in zip(seconds[name], seconds[baseline], strict=True)),
+            tuple(times[name] for times in measured),
+            tuple(times[name] / times[baselines[name]] - 1 for times in measured),
+            baselines[name],
         )
         for name in names
     }
+
+
+def is_stable(seconds: Sequence[float]) -> bool:
+    """Whether a process has warmed up: its last rounds take as long as those before them.
+
+    Examples:
+        >>> is_stable([9, 3, 1, 1.02, 1, 1.01, 1])
+        False
+        >>> is_stable([9, 3, 1, 1.02, 1, 1.01, 1, 1.01])
+        True
+    """
+    if len(seconds) < 2 * WINDOW:
+        return False
+    before, last = (statistics.median(part) for part in (seconds[-2 * WINDOW : -WINDOW], seconds[-WINDOW:]))
+    return abs(last - before) <= TOLERANCE * before
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % confidence interval of the median, from order statistics: of any distribution, and without random draws.
+
+    Of fewer than 6 values none covers as much; their smallest and largest are returned.
+
+    Examples:
+        >>> median_interval([0.1, 0.3, 0.2, 0.4])
+        (0.1, 0.4)
+    """
+    low, high = quantile_test(list(values), p=0.5).confidence_interval(CONFIDENCE)
+    return (min(values), max(values)) if math.isnan(low) or math.isnan(high) else (float(low), float(high))
 
 
 def synchronize(device: torch.device) -> None:

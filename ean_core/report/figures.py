@@ -115,6 +115,41 @@ def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
     save(figure, path)
 
 
+def increment_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
+    """Write each row's increment with its 95 % interval as a picture, one line a network, first row on top."""
+    figure = Figure(figsize=(7, 0.9 + 0.32 * len(rows)), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    draw_increments(rows, axes)
+    axes.set_title(title, loc="left", fontsize=10)
+    save(figure, path)
+
+
+def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:
+    """Relative inference time increments with their intervals, one line a network.
+
+    Args:
+        rows: with an increment each.
+        axes: to draw on.
+    """
+    for y, row in enumerate(rows):
+        if row.increment is None:
+            raise ValueError(f"{row.name} has no increment to draw")
+        x = 100 * row.increment
+        if row.increment_interval:
+            low, high = (100 * value for value in row.increment_interval)
+            axes.plot((low, high), (y, y), color=COLOURS[0], linewidth=3, alpha=0.4, solid_capstyle="butt")
+        axes.plot(x, y, "o", color=COLOURS[0], markersize=5)
+        axes.annotate(f"{x:+.1f}", (x, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.8)
+    axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
+    axes.set_xlabel("relative inference time increment (%), 95 % interval")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all, in the format of the suffix; equal figures make equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)

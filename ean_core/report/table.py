@@ -36,7 +36,9 @@ class NetworkRow:
         accuracy: in percent.
         seconds: median time of a forward pass.
         increment: relative inference time increment (Eqn 9); 0.1 is ten percent.
-        increment_quartiles: between which the middle half of its rounds lies.
+        increment_interval: its 95 % interval.
+        memory: bytes that a forward pass of the timed batch takes at its peak.
+        macs: multiply-accumulate operations an image.
     """
 
     titles: ClassVar[tuple[str, ...]] = (
@@ -45,6 +47,8 @@ class NetworkRow:
         "accuracy (%)",
         "latency (ms)",
         "increment (%)",
+        "memory (MB)",
+        "GMACs",
         "scheme",
     )
     words: ClassVar[tuple[str, ...]] = ("network", "scheme")
@@ -55,12 +59,14 @@ class NetworkRow:
     accuracy: float | None = None
     seconds: float | None = None
     increment: float | None = None
-    increment_quartiles: tuple[float, float] | None = None
+    increment_interval: tuple[float, float] | None = None
+    memory: int | None = None
+    macs: int | None = None
 
     @classmethod
     def of_record(cls, name: str, record: Mapping[str, Any], accuracy: float | None = None) -> NetworkRow:
         """A row from a network's entry in a timing record."""
-        low, high = record["increment_quartiles"]
+        low, high = record["increment_interval"]
         return cls(
             name=name,
             scheme=ConnectionScheme.parse(record["scheme"]),
@@ -68,7 +74,9 @@ class NetworkRow:
             accuracy=accuracy,
             seconds=record["median_s"],
             increment=record["increment"],
-            increment_quartiles=(low, high),
+            increment_interval=(low, high),
+            memory=record.get("peak_memory"),
+            macs=record.get("macs"),
         )
 
     def cells(self) -> dict[str, str]:
@@ -80,9 +88,13 @@ class NetworkRow:
             cells["latency (ms)"] = f"{1e3 * self.seconds:.2f}"
         if self.increment is not None:
             text = f"{100 * self.increment:+.1f}"
-            if self.increment_quartiles:
-                text += " ({:+.1f} to {:+.1f})".format(*(100 * value for value in self.increment_quartiles))
+            if self.increment_interval:
+                text += " ({:+.1f} to {:+.1f})".format(*(100 * value for value in self.increment_interval))
             cells["increment (%)"] = text
+        if self.memory is not None:
+            cells["memory (MB)"] = f"{self.memory / 1e6:.1f}"
+        if self.macs is not None:
+            cells["GMACs"] = f"{self.macs / 1e9:.3f}"
         cells["scheme"] = str(self.scheme)
         return cells
 

@@ -1,4 +1,4 @@
-"""The commands ``ean search`` and ``ean search latency``."""
+"""The command ``ean search``."""
 
 from __future__ import annotations
 
@@ -419,22 +419,6 @@ def search(
     typer.echo(
         f"record: {folder / 'search.json'}\n"
         f"train it: ean train {_classification(_name(cfg))} --cfg-options model.backbone.scheme={found.scheme}"
-    )
-
-
-def latency(
-    config: ConfigName,
-    out: Annotated[Path, typer.Option(help="Record to write, JSON.")] = Path("work_dirs") / "block_times.json",
-    cfg_options: CfgOptions = None,
-) -> None:
-    """Measure what each connection costs on this device, for searches that weigh latency."""
-    cfg, _ = prepare(config, None, cfg_options)
-    times = save_block_times(Bench(cfg, None).plain, out)
-    whole, plain = times.whole(ConnectionScheme.full(times.stages)), times.whole(ConnectionScheme.none(times.stages))
-    typer.echo(
-        f"all connections add {100 * (whole / plain - 1):.1f} % to a forward pass of {1e3 * plain:.1f} ms\n"
-        f"record: {out}; use it with --cfg-options search.reward.sparsity=0 search.reward.latency=2 "
-        f"search.reward.table={out}"
     )
 
 

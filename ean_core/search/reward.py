@@ -36,7 +36,9 @@ class Reward:
 
     def __post_init__(self) -> None:
         if self.latency and self.table is None:
-            raise ValueError(f"latency={self.latency} needs a table of measured times; `ean search latency` makes one")
+            raise ValueError(
+                f"latency={self.latency} needs a table of measured times; `ean time --per-block` makes one"
+            )
 
     def __call__(self, scheme: ConnectionScheme, accuracy: float) -> float:
         saved = self.latency * self.table.saved(scheme) if self.table is not None else 0.0

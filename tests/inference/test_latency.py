@@ -157,7 +157,7 @@ def test_times_come_back_from_disk_to_the_last_bit(tmp_path):
 
 def test_a_record_of_something_else_is_refused(tmp_path):
     path = write_record(tmp_path / "record.json", kind="timing", networks={})
-    with pytest.raises(ValueError, match=r"record.json holds no block times \(kind 'timing'\); `ean search latency`"):
+    with pytest.raises(ValueError, match=r"record.json holds no block times \(kind 'timing'\); `ean time --per-block`"):
         BlockTimes.load(path)
 
 

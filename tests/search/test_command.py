@@ -397,14 +397,15 @@ def test_two_processes_search_as_one_does(digits_supernet, finished, tmp_path, l
 
 
 def test_latency_measures_a_network_and_a_search_weighs_it(digits_supernet, tmp_path, ean, ledger_lines):
-    table = tmp_path / "times.json"
-    code, out = ean("search", "latency", CONFIG, "--out", table)
+    table = tmp_path / "times_blocks_eager.json"
+    options = ("--per-block", "--form", "eager", "--rounds", "3", "--out", tmp_path / "times.json")
+    code, out = ean("time", "resnet20_se_digits", *options)
     assert code == 0
     assert "all connections add " in out
     assert f"search.reward.table={table}" in out
     times, record = BlockTimes.load(table), read(table)
     assert times.stages == (3, 3, 3)
-    assert record["images"] == 50
+    assert record["batch"] == 50
 
     options = ("search.reward.sparsity=0", "search.reward.latency=2", f"search.reward.table={table}")
     command = words(digits_supernet, tmp_path / "run", *FEW, *options)
@@ -434,7 +435,7 @@ def test_times_that_are_not_given_are_measured_once(digits_supernet, tmp_path, e
     ("table", "message"),
     [
         ("other.json", r"these times are of stages (5, 5, 5); "),
-        ("record.json", "holds no block times (kind 'training'); `ean search latency` makes them"),
+        ("record.json", "holds no block times (kind 'training'); `ean time --per-block` makes them"),
         ("missing.json", "missing.json"),
     ],
 )

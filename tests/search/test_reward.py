@@ -74,7 +74,7 @@ def test_an_evaluation_holds_what_the_reward_says_of_a_scheme():
 
 
 def test_latency_without_measured_times_is_refused_with_how_to_measure():
-    with pytest.raises(ValueError, match=r"latency=2\.0 needs a table of measured times; `ean search latency` makes"):
+    with pytest.raises(ValueError, match=r"latency=2\.0 needs a table of measured times; `ean time --per-block` makes"):
         Reward(latency=2.0)
 
 

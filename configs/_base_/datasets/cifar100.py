@@ -1,4 +1,5 @@
 # CIFAR-100: final networks train on all training images; the test images are read once, by `ean test`.
+image_size = 32  # height and width in pixels, for timing
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,

@@ -1,4 +1,5 @@
 # scikit-learn's digits: final networks train on all training images; the test images are read once, by `ean test`.
+image_size = 8  # height and width in pixels, for timing
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

@@ -1,0 +1,100 @@
+"""What a forward pass needs beside time: operations and memory; and the state of the machine it is timed on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+
+
+@torch.inference_mode()
+def count_macs(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
+    """Multiply-accumulate operations an image, of convolutions and matrix products.
+
+    Args:
+        network: not compiled.
+        inputs: ``(N, C, H, W)``.
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(inputs)
+    return counter.get_total_flops() // 2 // len(inputs)
+
+
+@torch.inference_mode()
+def peak_memory(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
+    """The most bytes that tensors made in a forward pass hold at one time; weights and inputs are not counted.
+
+    On a GPU by its allocator, work spaces of libraries included; on a CPU by the tensors that operators return.
+
+    Args:
+        network: not compiled.
+        inputs: ``(N, C, H, W)``.
+    """
+    if inputs.is_cuda:
+        torch.cuda.synchronize(inputs.device)
+        torch.cuda.reset_peak_memory_stats(inputs.device)
+        before = torch.cuda.memory_allocated(inputs.device)
+        network(inputs)
+        torch.cuda.synchronize(inputs.device)
+        return torch.cuda.max_memory_allocated(inputs.device) - before
+    with _Allocations(network, inputs) as allocations:
+        network(inputs)
+    return allocations.peak
+
+
+class _Allocations(TorchDispatchMode):
+    """Follows the storages that operators make, until they are freed."""
+
+    def __init__(self, network: Any, inputs: Tensor) -> None:
+        super().__init__()
+        own = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in (inputs, *own)}
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address in self.known:
+            return
+        self.known.add(address)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, address, size)
+
+    def _free(self, address: int, size: int) -> None:
+        self.known.discard(address)
+        self.live -= size
+
+
+def clock_notes(device: torch.device) -> dict[str, Any]:
+    """What may hold a device's clock back while it is timed, as far as the system says."""
+    notes: dict[str, Any] = {"load_average_1min": os.getloadavg()[0]}
+    for name in ("scaling_governor", "scaling_cur_freq", "scaling_max_freq"):
+        if (CPUFREQ / name).is_file():
+            notes[name] = (CPUFREQ / name).read_text().strip()
+    if device.type == "cuda":
+        asked = ("clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
+        command = ["nvidia-smi", f"--id={device.index or 0}", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            return notes
+        notes |= dict(zip(asked, (value.strip() for value in answer.strip().split(",")), strict=False))
+    return notes
