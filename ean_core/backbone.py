@@ -74,6 +74,8 @@ class EANResNet(PretrainedOrRaise, BaseModule):
     """
 
     family: ClassVar[str] = "imagenet"
+    #: Height and width, in pixels, of the images that such networks are usually trained on.
+    usual_size: ClassVar[int] = 224
     depths: ClassVar[Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
         34: (BasicBlock, (3, 4, 6, 3)),
@@ -413,6 +415,7 @@ class EANResNetCIFAR(EANResNet):
     """
 
     family = "cifar"
+    usual_size = 32
     depths = {
         20: (BasicBlock, (3, 3, 3)),
         56: (BasicBlock, (9, 9, 9)),

@@ -19,8 +19,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
+from .backbone import EANResNet
 from .checkpoint import load_weights, read_meta, save_weights
-from .errors import differences
+from .errors import differences, unknown_name
+from .inference.export import Format, write_onnx, write_pt2
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
@@ -160,14 +162,37 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     check_same_network(checkpoint, config)
     backbone = MODELS.build(config.model.backbone)
     load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
-    description = {
+    save_weights(backbone.state_dict(), out, _description(backbone))
+
+
+def export_network(config: Config, checkpoint: Path, out: Path) -> None:
+    """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network.
+    """
+    check_same_network(checkpoint, config)
+    network = MODELS.build(config.model).eval()
+    load_weights(network, checkpoint, strict=True)
+    size = config.get("image_size") or network.backbone.usual_size
+    if out.suffix == ".pt2":
+        write_pt2(network, out, size)
+    else:
+        write_onnx(network, out, size, {**_description(network.backbone), "config": _name(config)})
+
+
+def _description(backbone: EANResNet) -> dict[str, str]:
+    return {
         "type": type(backbone).__name__,
         "depth": str(backbone.depth),
         "attention": str(backbone.attention_cfg["type"]),
         "scheme": str(backbone.scheme),
         "shared": str(backbone.shared),
     }
-    save_weights(backbone.state_dict(), out, description)
+
+
+def _name(config: Config) -> str:
+    return Path(config.filename).stem if config.filename else ""
 
 
 # ---------------------------------------------------------------- commands
@@ -211,15 +236,29 @@ def test(
 def export(
     config: ConfigName,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
-    out: Annotated[Path, typer.Argument(help="File to write, *.safetensors.")],
+    out: Annotated[Path | None, typer.Argument(help="File to write; beside the checkpoint by default.")] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="safetensors: the backbone's weights. onnx, pt2: the deployed network. By OUT's suffix."),
+    ] = None,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Write a trained network's backbone as plain tensors, to initialise backbones in other configs."""
-    if out.suffix != ".safetensors":
-        raise ValueError(f"backbones are written as safetensors, got {out.name!r}; for example {out.stem}.safetensors")
+    """Write a trained network's backbone as plain tensors, or the deployed network as ONNX or a PyTorch program."""
+    if out is None and format is None:
+        raise ValueError("give a file to write or --format, one of " + ", ".join(kind.value for kind in Format))
+    kind = format.value if format else out.suffix.removeprefix(".") if out else ""
+    if kind not in [known.value for known in Format]:
+        raise unknown_name("format", kind, [known.value for known in Format])
     cfg, _ = prepare(config, None, cfg_options)
-    export_backbone(cfg, checkpoint, out)
-    typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
+    out = out or checkpoint.with_name(f"{Path(cfg.filename).stem}.{kind}")
+    if out.suffix != f".{kind}":
+        raise ValueError(f"--format {kind} writes a file like {out.stem}.{kind}, got {out.name}")
+    if kind == "safetensors":
+        export_backbone(cfg, checkpoint, out)
+        typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
+        return
+    export_network(cfg, checkpoint, out)
+    typer.echo(f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; images (N, C, H, W) of any size, 0 to 255")
 
 
 # ---------------------------------------------------------------- processes and settings

@@ -165,7 +165,16 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         ),
         (["search", "correlate", "resnet20_se_digits"], r"ean search correlate: resnet20_se_digits has no `search` "),
         (["search", "search_resnet20_se_digits"], r"ean search: no supernet in work_dirs/supernet_resnet20_se_digits;"),
-        (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: backbones are written as safetensors, got"),
+        (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: unknown format 'pth'"),
+        (
+            ["export", "resnet20_se_digits", "a.pth"],
+            r"ean export: give a file to write or --format, one of safetensors",
+        ),
+        (
+            ["export", "resnet20_se_digits", "a.pth", "b.pt2", "--format", "onnx"],
+            r"ean export: --format onnx writes a file like b.onnx, got b.pt2",
+        ),
+        (["export", "resnet20_se_digits", "a.pth", "--format", "onnx"], r"ean export: no checkpoint at a.pth"),
         (
             ["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheem=full"],
             r"ean time: .*unexpected keyword argument 'scheem' .EAN_TRACEBACK=1",

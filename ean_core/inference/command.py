@@ -35,9 +35,6 @@ from .deploy import deploy, fold
 from .latency import BlockProfile, profile_blocks
 from .timing import time_networks
 
-#: Height and width in pixels where neither --size nor the config's ``image_size`` gives it, by the backbone's stem.
-DEFAULT_SIZE = {"imagenet": 224, "cifar": 32}
-
 
 class Form(str, Enum):
     """What is made of a network before it is timed."""
@@ -294,7 +291,7 @@ def image_shape(networks: Sequence[Variant], size: int | None = None) -> tuple[i
     shapes = set()
     for variant in networks:
         backbone = find_backbone(variant.network)
-        shapes.add((backbone.in_channels, size or variant.size or DEFAULT_SIZE[backbone.family]))
+        shapes.add((backbone.in_channels, size or variant.size or backbone.usual_size))
     if len(shapes) > 1:
         raise ValueError(
             f"these networks take different images (channels, size): {sorted(shapes)}; time them separately, or give "

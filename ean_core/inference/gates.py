@@ -9,6 +9,7 @@ matrices with ``W`` are taken once, here; nothing is approximated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +128,7 @@ class SGEGate(Gate):
         return module.groups
 
     def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        n, _, h, w = z.shape
-        if h * w == 1:  # one position has no deviation from its own mean
-            return self.bias.sigmoid().expand(n, -1)[:, :, None, None], None
+        h, w = z.shape[2:]
         pooled = pool(z)  # (N, K)
         if self.members is None:
             similarity = self._similarity(z, pooled)
@@ -140,7 +139,8 @@ class SGEGate(Gate):
             positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
             similarity = torch.bmm(positions, likeness.to(z.dtype)).to(pooled.dtype)  # (N, HW, G)
         similarity = similarity - similarity.mean(1, keepdim=True)
-        deviation = (similarity.square().sum(1, keepdim=True) / (h * w - 1)).sqrt()  # (N, 1, G)
+        freedom: Any = torch.sym_max(h * w - 1, 1)  # one position has no deviation from its own mean
+        deviation = similarity.square().sum(1, keepdim=True).div(freedom).sqrt()  # (N, 1, G)
         gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS)).sigmoid_()
         return gate.transpose(1, 2).unflatten(2, (h, w)), None  # (N, G, H, W), channels last
 

@@ -1,0 +1,81 @@
+import sys
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from ean_core import EANResNet, EANResNetCIFAR, ImageClassifier
+from ean_core.inference import export
+
+PREPROCESSOR = {"type": "ImagePreprocessor", "mean": [120.0, 110.0, 100.0], "std": [60.0, 50.0, 70.0]}
+BACKBONES = {
+    "SE": lambda: EANResNetCIFAR(20, "SE", scheme="010-110-001"),
+    "DIA": lambda: EANResNetCIFAR(20, "DIA", scheme="full"),
+    # With groups put last in the middle stages.
+    "SGE": lambda: EANResNet(50, {"type": "SGE", "groups": 8}, scheme="full", base_channels=8, out_indices=(3,)),
+}
+
+
+def model(attention):
+    torch.manual_seed(0)
+    made = ImageClassifier(BACKBONES[attention](), 10, PREPROCESSOR).eval()
+    for name, value in made.state_dict().items():
+        if "running_var" in name:
+            value.uniform_(0.5, 2)
+        elif value.is_floating_point() and ("bn" in name or "running_mean" in name or "attention" in name):
+            value.normal_(0.3, 0.3)
+    return made
+
+
+def compare(made, run):
+    for shape in ((1, 3, 40, 40), (4, 3, 34, 48), (3, 3, 65, 33)):
+        images = torch.rand(shape) * 255
+        with torch.no_grad():
+            expected = made(made.data_preprocessor({"inputs": images})["inputs"])
+        got = run(images)
+        assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("attention", BACKBONES)
+def test_onnx_takes_any_batch_and_size_of_plain_images(tmp_path, attention):
+    made, path = model(attention), tmp_path / "new" / "network.onnx"
+    export.write_onnx(made, path, 40, {"scheme": str(made.backbone.scheme)})
+    assert [found.name for found in path.parent.iterdir()] == ["network.onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [(node.name, node.shape) for node in session.get_inputs()] == [("images", ["batch", 3, "height", "width"])]
+    assert [node.name for node in session.get_outputs()] == ["logits"]
+    assert session.get_modelmeta().custom_metadata_map["scheme"] == str(made.backbone.scheme)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "BatchNormalization" not in operators
+    compare(made, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+
+
+@pytest.mark.parametrize("attention", ["SE", "SGE"])
+def test_a_program_runs_without_the_classes_it_came_from(tmp_path, attention):
+    made, path = model(attention), tmp_path / "network.pt2"
+    export.write_pt2(made, path, 40)
+    assert [found.name for found in tmp_path.iterdir()] == ["network.pt2"]
+    compare(made, torch.export.load(path).module())
+
+
+@pytest.mark.parametrize("write", [export.write_onnx, export.write_pt2])
+def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch, write):
+    honest = export.deploy
+
+    def wrong(network):
+        deployed = honest(network)
+        deployed.fc.bias.data += 0.1
+        return deployed
+
+    monkeypatch.setattr(export, "deploy", wrong)
+    with pytest.raises(RuntimeError, match="outputs differ by"):
+        write(model("SE"), tmp_path / f"network.{write.__name__.removeprefix('write_')}", 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_packages_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"ONNX needs .*: pip install 'ean-zoo\[export\]'"):
+        export.write_onnx(model("SE"), tmp_path / "a.onnx", 32)
+    assert list(tmp_path.iterdir()) == []
