@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,13 +9,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from mmengine.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file
 
-from ean_core.checkpoint import read_state_dict, save_weights
+from ean_core.checkpoint import load_weights, read_state_dict, save_weights
 from ean_core.config import load_config
 from ean_core.runner import latest_checkpoint
 from ean_core.training import export_backbone, run_test, run_training
@@ -285,6 +287,23 @@ def test_an_exported_backbone_initialises_others(supernet, tmp_path):
     backbone.init_weights()
     trained = read_state_dict(checkpoint, "backbone.")
     assert all(torch.equal(value, trained[name]) for name, value in backbone.state_dict().items())
+
+
+def test_a_trained_network_is_exported_to_run_elsewhere(supernet, tmp_path):
+    config = load_config(SUPERNET, ["model.backbone.scheme=100-000-001"])
+    checkpoint = shutil.copy(supernet / f"epoch_{EPOCHS}.pth", tmp_path / "supernet.pth")
+    options = ["--format", "onnx", "--cfg-options", "model.backbone.scheme=100-000-001"]
+    finish(ean("export", SUPERNET, checkpoint, *options, cwd=tmp_path))
+    session = onnxruntime.InferenceSession(str(tmp_path / f"{SUPERNET}.onnx"), providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["scheme"], metadata["config"]) == ("100-000-001", SUPERNET)
+    model = MODELS.build(config.model).eval()
+    load_weights(model, checkpoint, strict=True)
+    images = torch.rand(5, 1, 8, 8) * 16
+    with torch.no_grad():
+        expected = model(model.data_preprocessor({"inputs": images})["inputs"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_work_directories_are_not_overwritten(supernet):

@@ -43,6 +43,7 @@ class Form(str, Enum):
     folded = "folded"
     deployed = "deployed"
     compiled = "compiled"
+    captured = "captured"
 
 
 class Precision(str, Enum):
@@ -217,11 +218,14 @@ def candidates(
 
 def in_form(network: nn.Module, form: Form, dtype: torch.dtype = torch.float32, device: str | None = None) -> nn.Module:
     """A network as it is timed, on the device: as it is, or a copy made for inference."""
+    if form is Form.captured and not str(device or get_device()).startswith("cuda"):
+        raise ValueError("--form captured records CUDA graphs, which needs a GPU; the others run here")
     if form is Form.eager:
         made = copy.deepcopy(network).to(dtype)
     else:
         make = fold if form is Form.folded else deploy
-        made = make(network, dtype=dtype, compile=form is Form.compiled)
+        options = {"compile": True} if form is Form.compiled else {"cuda_graphs": True} if form is Form.captured else {}
+        made = make(network, dtype=dtype, **options)
     return made.to(device or get_device())
 
 
@@ -251,7 +255,9 @@ def record_timing(
     inputs = random_images(batch, shape, dtype, device)
     # Operations and memory are counted on the forms that are not compiled: compiled ones are these, fused.
     counted = [
-        c.network if c.form is not Form.compiled else in_form(c.source, Form.deployed, dtype, str(device))
+        c.network
+        if c.form not in (Form.compiled, Form.captured)
+        else in_form(c.source, Form.deployed, dtype, str(device))
         for c in compared
     ]
     costs = [{"macs": count_macs(net, inputs), "peak_memory": peak_memory(net, inputs)} for net in counted]
@@ -393,7 +399,10 @@ def time(
     ],
     batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
     size: Annotated[int | None, typer.Option(help="Height and width, pixels; the config's by default.", min=1)] = None,
-    form: Annotated[list[Form] | None, typer.Option(help="Several, one a flag; eager and deployed by default.")] = None,
+    form: Annotated[
+        list[Form] | None,
+        typer.Option(help="Several, one a flag; eager and deployed by default. captured: deployed, CUDA graphs."),
+    ] = None,
     baseline: Annotated[str, typer.Option(help="What increments compare with, in the same form.")] = "vanilla",
     dtype: Annotated[Precision, typer.Option(help="Of weights and feature maps.")] = Precision.fp32,
     device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,

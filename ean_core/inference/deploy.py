@@ -23,7 +23,8 @@ from ean_core.layers import ResidualBlock
 from ean_core.supernet import find_backbone
 
 from .gates import GATES, Gate
-from .ops import precise, scale_add_relu
+from .graphs import CUDAGraphs
+from .ops import conv_scale_add_relu, is_pointwise, precise, scale_add_relu
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -36,10 +37,12 @@ WIDE_GROUP = 16
 
 
 @overload
-def deploy(model: EANResNet, *, dtype: torch.dtype | None = ..., compile: bool = ...) -> DeployedBackbone: ...
+def deploy(
+    model: EANResNet, *, dtype: torch.dtype | None = ..., compile: bool = ..., cuda_graphs: bool = ...
+) -> DeployedBackbone: ...
 @overload
-def deploy(model: Model, *, dtype: torch.dtype | None = ..., compile: bool = ...) -> Model: ...
-def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> Any:
+def deploy(model: Model, *, dtype: torch.dtype | None = ..., compile: bool = ..., cuda_graphs: bool = ...) -> Model: ...
+def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False, cuda_graphs: bool = False) -> Any:
     """An inference copy of a network, with the same outputs.
 
     The copy is in evaluation mode, stays there and needs no gradients of its weights; the model itself is not changed.
@@ -50,14 +53,22 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
         dtype: of weights and feature maps; that of the model if None. Gates are computed in fp32 at least, and the
             data preprocessor keeps its type.
         compile: compile the backbone, for the shapes it will see, at its first pass.
+        cuda_graphs: on a GPU, record the backbone's kernels at the first pass of each shape of images and replay them
+            from then on, which takes the time of launching them away; it is all of the time of narrow networks.
 
     Returns:
         A model of a subclass of the given one's class, with a :class:`DeployedBackbone` in the place of its backbone.
 
     Raises:
-        ValueError: if there is no EAN backbone inside, or ``dtype`` is not a floating type.
+        ValueError: if there is no EAN backbone inside, ``dtype`` is not a floating type, or the backbone is to be both
+            compiled and recorded.
     """
-    return _inference_copy(model, commute=True, dtype=dtype, compile=compile)
+    if compile and cuda_graphs:
+        raise ValueError("compile=True and cuda_graphs=True: choose one; a compiled network launches few kernels")
+    copied = _inference_copy(model, commute=True, dtype=dtype, compile=compile)
+    if cuda_graphs:
+        next(module for module in copied.modules() if isinstance(module, DeployedBackbone)).graphs = CUDAGraphs()
+    return copied
 
 
 def fold(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> Any:
@@ -109,10 +120,17 @@ class DeployedBackbone(Frozen):
         for k, groups in enumerate(groups_last):
             if groups is not None:
                 self._put_groups_last(k, groups)
+        self.graphs: CUDAGraphs | None = None
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
+        if self.graphs is not None and x.is_cuda and not torch.compiler.is_compiling():
+            return self.graphs(self.run, x)
+        return self.run(x)
+
+    def run(self, x: Tensor) -> tuple[Tensor, ...]:
+        """:meth:`forward`, operator by operator."""
         x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
         features = []
         for k in range(len(self.stages)):
@@ -208,10 +226,10 @@ class DeployedBlock(nn.Module):
     def finish(self, z: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
         """What follows the input ``z`` of the residual branch's last convolution: all that attention changes."""
         if self.attention is None:
-            return scale_add_relu(self.last(z), shortcut), state
+            return conv_scale_add_relu(self.last, z, shortcut), state
         if self.form == "commuted":
             factor, state = self.attention(z, state)
-            return scale_add_relu(self.last(z), shortcut, factor, groups_last=self.groups_last), state
+            return conv_scale_add_relu(self.last, z, shortcut, factor, groups_last=self.groups_last), state
         residual = self.last(z)
         if self.form == "joined":
             factor, state = self.attention(residual, state)
@@ -282,7 +300,7 @@ def _form(attention: Attention | None, last: nn.Sequential, commute: bool) -> tu
         return "folded", f"{type(attention).__name__} has no form for inference; `register_gate` takes one"
     if len(last) > 1:
         return "joined", f"{type(last[-1]).__name__} cannot be folded into {type(conv).__name__}"
-    if (conv.kernel_size, conv.stride, conv.padding, conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
+    if not is_pointwise(conv):
         return "joined", "the last convolution of the residual branch is {}x{}".format(*conv.kernel_size)
     return "commuted", ""
 

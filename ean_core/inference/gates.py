@@ -20,7 +20,8 @@ from ean_core.attention.dia import DIA
 from ean_core.attention.se import SE
 from ean_core.attention.sge import EPS, SGE
 
-from .ops import pool
+from . import kernels
+from .ops import pool, use_kernels
 
 
 class Gate(nn.Module):
@@ -70,7 +71,12 @@ class SEGate(Gate):
         self.excite = module.fc2
 
     def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        gate = self.excite(self.squeeze(pool(z)).relu_()).sigmoid_()  # (N, C)
+        pooled = pool(z)  # (N, K)
+        if use_kernels(pooled):
+            first, second = self.squeeze, self.excite
+            gate = kernels.se_gate(pooled, first.weight, first.bias, second.weight, second.bias)
+        else:
+            gate = self.excite(self.squeeze(pooled).relu_()).sigmoid_()  # (N, C)
         return gate[:, :, None, None], None
 
 
@@ -90,7 +96,21 @@ class DIAGate(Gate):
         self.first_bias = nn.Parameter(self.second_ih.bias + self.second_hh(self.first_hh.bias.relu()))
 
     def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden = self.squeeze(pool(z)).relu_()  # (N, C / r)
+        pooled = pool(z)  # (N, K)
+        if use_kernels(pooled):
+            gate, cell = kernels.dia_gate(
+                pooled,
+                self.squeeze.weight,
+                self.squeeze.bias,
+                self.second_ih.weight,
+                self.first_bias if state is None else self.bias,
+                None if state is None else (state[0], state[1]),
+                self.first_hh.weight,
+                self.first_hh.bias,
+                self.second_hh.weight,
+            )
+            return gate[:, :, None, None], (gate, cell)
+        hidden = self.squeeze(pooled).relu_()  # (N, C / r)
         if state is None:
             gates = F.linear(hidden, self.second_ih.weight, self.first_bias)
         else:
@@ -137,7 +157,11 @@ class SGEGate(Gate):
             means = torch.baddbmm(self.offsets, pooled.expand(groups, -1, -1), self.members.transpose(1, 2))
             likeness = torch.bmm(means, self.members).permute(1, 2, 0)  # (G, N, K) as (N, K, G)
             positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
-            similarity = torch.bmm(positions, likeness.to(z.dtype)).to(pooled.dtype)  # (N, HW, G)
+            similarity = torch.bmm(positions, likeness.to(z.dtype))  # (N, HW, G)
+        if use_kernels(similarity):
+            gate = kernels.sge_gate(similarity, self.weight, self.bias, out_dtype=z.dtype)
+            return gate.transpose(1, 2).unflatten(2, (h, w)), None
+        similarity = similarity.to(pooled.dtype)
         similarity = similarity - similarity.mean(1, keepdim=True)
         freedom: Any = torch.sym_max(h * w - 1, 1)  # one position has no deviation from its own mean
         deviation = similarity.square().sum(1, keepdim=True).div(freedom).sqrt()  # (N, 1, G)

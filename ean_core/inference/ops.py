@@ -1,9 +1,21 @@
-"""What a deployed block computes beside its convolutions: pooling, and scale, shortcut and ReLU in one pass."""
+"""What a deployed block computes beside its convolutions: pooling, and scale, shortcut and ReLU in one pass.
+
+On a GPU with Triton these are the kernels of :mod:`~ean_core.inference.kernels`, elsewhere plain PyTorch with equal
+results.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from . import kernels
+
+#: Which of two ways is faster for the shapes seen so far, as measured.
+_FUSED: dict[tuple[object, ...], bool] = {}
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:
@@ -14,6 +26,64 @@ def precise(dtype: torch.dtype) -> torch.dtype:
 def pool(x: Tensor) -> Tensor:
     """The mean over positions ``(N, C)`` of ``(N, C, H, W)``, in fp32 at least."""
     return x.mean((2, 3), dtype=precise(x.dtype))
+
+
+def use_kernels(*tensors: Tensor) -> bool:
+    """Whether Triton kernels can do what is asked for: no gradient, no compiler, no double precision."""
+    return (
+        kernels.available(tensors[0])
+        and not torch.compiler.is_compiling()
+        and all(tensor.dtype != torch.float64 for tensor in tensors)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
+
+
+def conv_scale_add_relu(
+    conv: nn.Module, z: Tensor, shortcut: Tensor, factor: Tensor | None = None, *, groups_last: bool = False
+) -> Tensor:
+    """``relu(shortcut + factor * conv(z))``; see :func:`scale_add_relu`.
+
+    For a 1x1 convolution on a GPU there are two ways: the library's convolution and one pass behind it, or one kernel
+    for all. The faster is found by measuring both at the first call with a shape.
+
+    Args:
+        conv: the last convolution of a residual branch, with what could not be folded into it.
+        z: its input.
+        shortcut, factor, groups_last: as for :func:`scale_add_relu`.
+    """
+    matrix: Any = conv[0] if isinstance(conv, nn.Sequential) and len(conv) == 1 else conv
+    if not (is_pointwise(matrix) and use_kernels(z, shortcut)):
+        return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
+
+    def fused() -> Tensor:
+        weight, bias = matrix.weight, matrix.bias
+        return kernels.conv1x1_scale_add_relu(z, weight, bias, shortcut, factor, groups_last=groups_last)
+
+    def in_two() -> Tensor:
+        return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
+
+    key = (z.shape, shortcut.shape, z.dtype, None if factor is None else factor.shape, groups_last, z.device)
+    if key not in _FUSED:
+        _FUSED[key] = _is_faster(fused, in_two)
+    return fused() if _FUSED[key] else in_two()
+
+
+def _is_faster(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
+    if not torch.cuda.is_available():  # in Triton's interpreter there is nothing to measure
+        return True
+    from triton.testing import do_bench
+
+    return do_bench(one, warmup=5, rep=20) < do_bench(other, warmup=5, rep=20)
+
+
+def is_pointwise(conv: nn.Module) -> bool:
+    """Whether a module is a plain 1x1 convolution, the same linear map at every position."""
+    return type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding, conv.groups) == (
+        (1, 1),
+        (1, 1),
+        (0, 0),
+        1,
+    )
 
 
 def scale_add_relu(
@@ -32,6 +102,8 @@ def scale_add_relu(
     Returns:
         ``(N, C, H, W)``.
     """
+    if use_kernels(residual, shortcut):
+        return kernels.scale_add_relu(residual, shortcut, factor, groups_last=groups_last)
     if factor is None:
         a, b, f = residual, shortcut, None
     else:

@@ -1,4 +1,8 @@
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -377,3 +381,46 @@ def test_the_end_of_a_block(shape, groups_last, grad):
     torch.testing.assert_close(got, expected)
     assert torch.equal(shortcut, kept)
     assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+# ---------------------------------------------------------------- kernels
+
+INTERPRETED = """
+import torch
+from ean_core import EANResNet
+from ean_core.inference import deploy, kernels, ops
+from tests.inference.test_deploy import error, images, lively
+
+assert kernels.INTERPRETED
+calls = []
+for name in ("scale_add_relu", "conv1x1_scale_add_relu", "se_gate", "dia_gate", "sge_gate"):
+    kernel = getattr(kernels, name)
+    setattr(kernels, name, lambda *a, kernel=kernel, name=name, **k: calls.append(name) or kernel(*a, **k))
+for attention in ("SE", "DIA", {"type": "SGE", "groups": 16}):
+    calls.clear()
+    options = {"base_channels": 16, "num_stages": 2, "out_indices": (1,)}
+    network = lively(EANResNet(50, attention, scheme="110-1001", **options))
+    inputs = images(2, 3, 32, 32).float()
+    deployed = deploy(network)
+    assert error(deployed, network, inputs) <= 1e-5
+    gate = {"SE": "se_gate", "DIA": "dia_gate"}.get(attention if isinstance(attention, str) else "", "sge_gate")
+    assert calls.count("conv1x1_scale_add_relu") == 7 and calls.count(gate) == 4, calls
+    ops._FUSED.update(dict.fromkeys(ops._FUSED, False))
+    calls.clear()
+    assert error(deployed, network, inputs) <= 1e-5
+    assert calls.count("scale_add_relu") == 7 and "conv1x1_scale_add_relu" not in calls, calls
+    ops._FUSED.clear()
+    double = network.double()
+    calls.clear()
+    assert error(deploy(double), double, inputs.double()) <= 1e-10 and not calls  # for which there are none
+    print("equal")
+"""
+
+
+def test_networks_agree_through_the_kernels():
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+    assert done.stdout.split().count("equal") == 3, done.stderr[-3000:]

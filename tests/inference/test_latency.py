@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from ean_core import ConnectionScheme, EANResNetCIFAR
-from ean_core.inference import BlockTimes, time_blocks
+from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR
+from ean_core.inference import BlockProfile, BlockTimes, latency, profile_blocks, time_blocks
 from ean_core.record import write_record
 
 STAGES = (2, 1)
@@ -167,3 +167,62 @@ def test_what_is_not_there_or_no_record_is_refused(tmp_path):
     (tmp_path / "broken.json").write_text('{"kind": "block times"')
     with pytest.raises(ValueError, match=r"broken\.json is not a run record"):
         BlockTimes.load(tmp_path / "broken.json")
+
+
+# ---------------------------------------------------------------- profiles
+
+
+def bottlenecks(scheme, attention="SE"):
+    options = {"base_channels": 8, "num_stages": 2, "out_indices": (1,)}
+    return EANResNet(50, attention, scheme=scheme, **options).eval()
+
+
+def test_a_deployed_connection_costs_what_it_adds_to_the_rest_of_its_block(monkeypatch):
+    clock = Clock()
+    backbone = bottlenecks("010-0110")
+    rest = latency.DeployedBlock.finish
+
+    def slow(block, z, shortcut, state):
+        clock.now += 3.0 if block.attention is not None else 2.0
+        return rest(block, z, shortcut, state)
+
+    monkeypatch.setattr(latency.DeployedBlock, "finish", slow)
+    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=6, warmup=1, clock=clock)
+    assert (profile.form, str(profile.scheme)) == ("deployed", "010-0110")
+    assert profile.times.connections == (0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+    assert profile.times.joins == (2.0,) * 7
+    assert profile.increment == 3 / 14
+    assert profile.increment_interval == (3 / 14, 3 / 14)
+    record = profile.to_dict()
+    assert record["without_attention_s"] == 14.0
+    assert record["connection_intervals"][1] == (1.0, 1.0)
+    assert record["passes"] == 6
+
+
+@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 4}])
+@pytest.mark.parametrize("deployed", [False, True])
+def test_a_profile_runs_the_network_that_it_times(attention, deployed):
+    backbone, last = bottlenecks("110-0111", attention), []
+    inputs = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = backbone(inputs)[-1]
+    profile_blocks(backbone, inputs, last.append, deployed=deployed, rounds=2, warmup=1)
+    assert len(last) == 3
+    for seen in last:
+        torch.testing.assert_close(seen, expected)
+
+
+def test_the_interval_is_of_sums_over_a_pass():
+    # Two connections whose costs wander in opposite directions: their sum does not.
+    costs = [0.1 * k for k in range(12)]
+    profile = BlockProfile(
+        ConnectionScheme.parse("11", (2,)),
+        "eager",
+        stem=(1.0,) * 12,
+        bodies=((1.0,) * 12,) * 2,
+        plain=((1.0,) * 12,) * 2,
+        connected=(tuple(1.0 + c for c in costs), tuple(3.0 - c for c in costs)),
+        head=(0.0,) * 12,
+    )
+    assert profile.increment == pytest.approx(2.0 / 5.0)
+    assert profile.increment_interval == pytest.approx((0.4, 0.4))

@@ -7,7 +7,17 @@ from PIL import Image
 
 from ean_core import ConnectionScheme
 from ean_core.report import NetworkRow
-from ean_core.report.figures import COLOURS, EMPTY, draw_network, draw_schemes, draw_trade, network_figure, trade_figure
+from ean_core.report.figures import (
+    COLOURS,
+    EMPTY,
+    draw_increments,
+    draw_network,
+    draw_schemes,
+    draw_trade,
+    increment_figure,
+    network_figure,
+    trade_figure,
+)
 
 SCHEMES = {"vanilla": "000-0000", "Share-full": "111-1111", "EAN": "010-0011"}
 ROWS = [
@@ -102,6 +112,21 @@ def test_a_network_shows_a_line_for_each_connection_and_a_module_for_each_stage(
     assert len(modules) == 4
     coloured = [to_hex(line.get_color()).upper() for line in axes.lines if line.get_linewidth() == 2]
     assert coloured == [COLOURS[0], COLOURS[1], *[COLOURS[2]] * 4]
+
+
+def test_increments_are_points_with_their_intervals_one_line_a_network(tmp_path):
+    rows = [
+        NetworkRow(**{**vars(row), "increment_interval": (row.increment - 0.02, row.increment + 0.03)}) for row in ROWS
+    ]
+    axes = Figure().subplots()
+    draw_increments(rows, axes)
+    spans = [line for line in axes.lines if line.get_linewidth() == 3]
+    assert [tuple(line.get_xdata()) for line in spans] == [pytest.approx((10 * k - 2, 10 * k + 3)) for k in range(3)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(SCHEMES)
+    increment_figure(rows, "t", tmp_path / "increments.svg")
+    assert ">Share-full<" in (tmp_path / "increments.svg").read_text()
+    with pytest.raises(ValueError, match="unknown has no increment to draw"):
+        draw_increments([NetworkRow("unknown", ROWS[0].scheme, 10)], axes)
 
 
 @pytest.mark.parametrize("scheme", ["1", "none", "full"])

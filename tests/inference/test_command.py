@@ -1,0 +1,203 @@
+import csv
+import json
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from ean_core.config import load_config
+from ean_core.inference import command
+from ean_core.inference.command import Form, Variant, candidates, connection, image_shape, in_form, variants
+from ean_core.record import write_record
+from ean_core.supernet import find_backbone
+from tasks.cli import main
+
+CONFIG = "resnet20_se_digits"
+
+
+def ean(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Folders of three runs, as training leaves them; the first without a test."""
+    for name, scheme, accuracy in (("ean", "010-100-001", 97.0), ("full", "full", 98.0), ("vanilla", "none", None)):
+        config = load_config(CONFIG, [f"model.backbone.scheme={scheme}"])
+        model = MODELS.build(config.model)
+        (tmp_path / name).mkdir()
+        content = {"state_dict": model.state_dict(), "meta": {"cfg": config.pretty_text, "epoch": 1}}
+        torch.save(content, tmp_path / name / "epoch_1.pth")
+        if accuracy is not None:
+            write_record(tmp_path / name / "test.json", kind="test", metrics={"accuracy/top1": accuracy})
+    return tmp_path
+
+
+# ---------------------------------------------------------------- which networks
+
+
+def test_a_config_has_the_variants_of_table_1():
+    found = variants(load_config(CONFIG, ["model.backbone.scheme=010-100-001"]))
+    assert [variant.connection for variant in found] == ["vanilla", "Org-full", "Share-full", "EAN"]
+    assert [connection(variant.network) for variant in found] == ["vanilla", "Org-full", "Share-full", "EAN"]
+    assert {variant.size for variant in found} == {8}
+
+
+def test_a_recurrent_module_has_no_org_full_and_a_full_scheme_no_ean():
+    assert [variant.connection for variant in variants(load_config("resnet20_dia_digits"))] == ["vanilla", "Share-full"]
+
+
+def test_each_form_has_the_vanilla_network_of_its_own_form():
+    found = variants(load_config(CONFIG))
+    compared = candidates(found, [Form.eager, Form.folded, Form.deployed], device="cpu")
+    assert [c.name for c in compared][:4] == [
+        "vanilla, eager",
+        "Org-full, eager",
+        "Share-full, eager",
+        "vanilla, folded",
+    ]
+    assert all(c.baseline == f"vanilla, {c.form.value}" for c in compared)
+    kinds = {c.form: type(find_or_none(c.network)).__name__ for c in compared}
+    assert kinds == {Form.eager: "EANResNetCIFAR", Form.folded: "NoneType", Form.deployed: "NoneType"}
+
+
+def find_or_none(network):
+    try:
+        return find_backbone(network)
+    except ValueError:
+        return None
+
+
+def test_networks_that_differ_in_more_than_attention_have_baselines_of_their_own():
+    se, sge = variants(load_config(CONFIG)), variants(load_config("resnet20_sge_digits"))
+    names = [c.name for c in candidates([*se, *sge], device="cpu")]
+    assert names == ["vanilla", "SE Org-full", "SE Share-full", "SGE Org-full", "SGE Share-full"]
+    wide = variants(load_config(CONFIG, ["model.backbone.base_channels=24"]))
+    compared = candidates([*se, *wide], device="cpu")
+    assert {c.baseline for c in compared} == {"network 1 vanilla", "network 2 vanilla"}
+
+
+def test_the_baseline_may_be_another_variant():
+    found = variants(load_config(CONFIG))
+    assert {c.baseline for c in candidates(found, baseline="Share-full", device="cpu")} == {"Share-full"}
+    with pytest.raises(ValueError, match="the baseline 'EAN' is not among the networks: vanilla, Org-full, Share-full"):
+        candidates(found, baseline="EAN", device="cpu")
+
+
+def test_forms_are_copies_in_the_type_asked_for():
+    network = variants(load_config(CONFIG))[0].network
+    for form in (Form.eager, Form.folded, Form.deployed):
+        made = in_form(network, form, torch.bfloat16, "cpu")
+        assert made(torch.zeros(1, 1, 8, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert next(network.parameters()).dtype == torch.float32
+
+
+def test_cuda_graphs_need_a_gpu():
+    with pytest.raises(ValueError, match="captured records CUDA graphs, which needs a GPU"):
+        in_form(variants(load_config(CONFIG))[0].network, Form.captured, device="cpu")
+
+
+def test_images_must_fit_all_networks():
+    network = variants(load_config(CONFIG))[0].network
+    assert image_shape([Variant("a", "vanilla", network)]) == (1, 32)
+    assert image_shape([Variant("a", "vanilla", network, size=8)], 16) == (1, 16)
+    with pytest.raises(ValueError, match=r"different images \(channels, size\): \[\(1, 8\), \(1, 32\)\]"):
+        image_shape([Variant("a", "vanilla", network, size=8), Variant("b", "vanilla", network)])
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_trained_networks_are_timed_with_their_accuracies(runs, capsys):
+    out = runs / "timing.json"
+    assert (
+        ean("time", runs / "vanilla", runs / "full", runs / "ean", "--rounds", "2", "--batch", "2", "--out", out) == 0
+    )
+    measured = json.loads(out.read_text())["networks"]
+    assert [measured[f"{name}, eager"]["accuracy"] for name in ("vanilla", "Share-full", "EAN")] == [None, 98.0, 97.0]
+    assert measured["EAN, deployed"]["scheme"] == "010-100-001"
+    assert "Org-full, eager" not in measured
+    assert {"98.00", "97.00"} <= set(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_a_run_alone_gets_a_vanilla_network_to_compare_with(runs):
+    out = runs / "timing.json"
+    assert ean("time", runs / "ean", "--rounds", "2", "--batch", "2", "--form", "deployed", "--out", out) == 0
+    assert list(json.loads(out.read_text())["networks"]) == ["vanilla", "EAN"]
+
+
+def test_accuracies_of_all_make_figure_1(runs, monkeypatch):
+    write_record(runs / "vanilla" / "test.json", kind="test", metrics={"accuracy/top1": 96.0})
+    drawn = []
+    monkeypatch.setattr(command, "trade_figure", lambda rows, *_: drawn.extend(row.accuracy for row in rows))
+    words = ["time", runs / "vanilla", runs / "ean", "--rounds", "2", "--batch", "2", "--form", "eager"]
+    assert ean(*words, "--out", runs / "timing.json") == 0
+    assert drawn == [96.0, 97.0]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    assert "holds no checkpoint of a training run" in ean("time", tmp_path)
+
+
+def test_the_settings_are_in_the_record(tmp_path):
+    out = tmp_path / "timing.json"
+    words = ["time", CONFIG, "--form", "eager", "--form", "deployed", "--dtype", "bf16", "--size", "16", "--batch", "3"]
+    assert ean(*words, "--rounds", "2", "--threads", "1", "--device", "cpu", "--out", out) == 0
+    record = json.loads(out.read_text())
+    found = {name: record[name] for name in ("batch", "size", "dtype", "device", "rounds")}
+    assert found == {"batch": 3, "size": 16, "dtype": "bfloat16", "device": "cpu", "rounds": 2}
+    assert set(record["clock"]) == {"before", "after"}
+    assert record["environment"]["threads"] == 1
+
+
+def test_the_papers_protocol_is_a_thousand_forward_passes(tmp_path, monkeypatch):
+    asked = []
+
+    def time_networks(networks, inputs, *, baseline, rounds):
+        asked.append((len(inputs), rounds))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(command, "time_networks", time_networks)
+    for words in (["--protocol", "paper"], ["--protocol", "paper", "--rounds", "7"], []):
+        assert ean("time", CONFIG, *words, "--form", "eager", "--out", tmp_path / "t.json") == "ean time: enough"
+    assert asked == [(50, 1000), (50, 7), (50, 50)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "tpu"], "--device tpu: there is cpu"),
+        (["--form", "captured"], "captured records CUDA graphs"),
+        (["--per-block", "--form", "folded"], "blocks are timed eager or deployed, got --form folded"),
+        (["resnet20_dia_digits", "--per-block"], "--per-block takes one config, got resnet20_se_digits resnet20_dia"),
+        (["--baseline", "EAN"], "the baseline 'EAN' is not among the networks"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_what_cannot_be_timed_is_refused_in_words(tmp_path, words, message):
+    assert message in ean("time", CONFIG, *words, "--rounds", "2", "--out", tmp_path / "t.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_are_timed_in_both_forms(tmp_path, capsys):
+    out = tmp_path / "t.json"
+    options = ["--cfg-options", "model.backbone.scheme=010-100-001", "--rounds", "3", "--batch", "2", "--out", out]
+    assert ean("time", CONFIG, "--per-block", *options) == 0
+    printed = capsys.readouterr().out
+    for form in ("eager", "deployed"):
+        record = json.loads((tmp_path / f"t_blocks_{form}.json").read_text())
+        assert (record["kind"], record["form"], record["scheme"]) == ("block times", form, "111-111-111")
+        assert f"{form}: all connections add" in printed
+    assert printed.count("those of 010-100-001") == 2
+    assert "3.3" in printed
+
+
+def test_the_table_is_written_as_plain_numbers(tmp_path):
+    out = tmp_path / "t.json"
+    assert ean("time", CONFIG, "--rounds", "2", "--batch", "2", "--form", "eager", "--out", out) == 0
+    lines = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
+    assert [line["network"] for line in lines] == ["vanilla", "Org-full", "Share-full"]
+    assert float(lines[2]["increment_interval_low"]) <= float(lines[2]["increment"])
+    assert int(lines[0]["parameters"]) == 272186
