@@ -72,7 +72,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         if num_classes < 2:
             raise ValueError(f"num_classes is at least 2, got {num_classes}")
-        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else MODELS.build(dict(backbone))
+        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else _last_map_of(backbone)
         self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
         self.data_preprocessor: BaseDataPreprocessor
         self.label_smoothing = label_smoothing
@@ -119,6 +119,14 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
             {"prediction": prediction, "label": label, "rank": rank}
             for prediction, label, rank in zip(logits.argmax(1).tolist(), labels.tolist(), ranks.tolist(), strict=True)
         ]
+
+
+def _last_map_of(config: Mapping[str, Any]) -> EANResNet:
+    """A backbone that returns its last feature map only, unless its config asks for others."""
+    backbone = MODELS.build(dict(config))
+    if config.get("out_indices") is None:
+        backbone.out_indices = backbone.out_indices[-1:]
+    return backbone
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:

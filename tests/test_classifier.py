@@ -168,3 +168,9 @@ def test_topk_cuts_off_the_repetitions_that_fill_up_an_epoch():
     metric = METRICS.build({"type": "TopK"})
     metric.process(None, [{"rank": rank} for rank in (0, 0, 1, 1)])
     assert metric.evaluate(2) == {"accuracy/top1": 100.0}
+
+
+def test_a_backbone_made_for_the_classifier_returns_what_the_classifier_needs():
+    config = {"type": "EANResNetCIFAR", "depth": 20, "scheme": "full", "base_channels": 4}
+    assert ImageClassifier(config, 10).backbone.out_indices == (2,)
+    assert ImageClassifier({**config, "out_indices": (0, 2)}, 10).backbone.out_indices == (0, 2)

@@ -19,14 +19,26 @@ def blocks(document, language):
 )
 def test_python_examples_run(document, number):
     from ean_core import ATTENTION, EANResNetCIFAR
+    from ean_core.inference import deploy
+    from ean_core.inference.gates import GATES
     from ean_core.search import STRATEGIES, build_strategy
 
     names = {}
+    examples = blocks(document, "python")
     try:
-        exec(blocks(document, "python")[number], names)
+        if "register_gate(ECA)" in examples[number]:  # which goes on from another example
+            exec(next(text for text in examples if "class ECA(" in text), names)
+        exec(examples[number], names)
         if "ECA" in names:
             features = EANResNetCIFAR(20, "ECA", scheme="full")(torch.zeros(2, 3, 32, 32))
             assert features[-1].shape == (2, 64, 8, 8)
+        if "ECAGate" in names:
+            network = EANResNetCIFAR(164, "ECA", scheme="full").double().eval()
+            images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+            deployed = deploy(network)
+            assert {block.form for block in deployed.blocks()} == {"commuted"}
+            with torch.no_grad():
+                torch.testing.assert_close(deployed(images), network(images), rtol=0, atol=1e-10)
         if "Growing" in names:
             strategy = build_strategy({"type": "growing"}, (2, 1), seed=0)
             assert [str(strategy.ask()[0]) for _ in range(3)] == ["00-1", "01-1", "11-1"]
@@ -34,6 +46,7 @@ def test_python_examples_run(document, number):
     finally:
         STRATEGIES.module_dict.pop("growing", None)
         ATTENTION.module_dict.pop("ECA", None)  # other tests list what is registered
+        GATES.pop(names.get("ECA"), None)
 
 
 def test_commands_in_documents_exist():

@@ -30,7 +30,7 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.supernet import find_backbone
 from ean_core.training import trained_config
 
-from .cost import clock_notes, count_macs, peak_memory
+from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold
 from .latency import BlockProfile, profile_blocks
 from .timing import time_networks
@@ -260,7 +260,14 @@ def record_timing(
         else in_form(c.source, Form.deployed, dtype, str(device))
         for c in compared
     ]
-    costs = [{"macs": count_macs(net, inputs), "peak_memory": peak_memory(net, inputs)} for net in counted]
+    costs = [
+        {
+            "macs": count_macs(net, inputs),
+            "bytes": count_bytes(net, inputs),
+            "peak_memory": peak_memory(net, inputs),
+        }
+        for net in counted
+    ]
     clock = clock_notes(inputs.device)
     timings = time_networks(
         {candidate.name: candidate.network for candidate in compared},

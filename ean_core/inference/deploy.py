@@ -147,11 +147,11 @@ class DeployedBackbone(Frozen):
         return next(self.stem.parameters()).dtype
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Change the type of weights and feature maps; that of gates to fp32 at least."""
-        self.to(dtype)
+        """Change the type of weights and feature maps; that of gates to fp32 at least, without rounding them before."""
+        self.stem.to(dtype)
         for block in self.blocks():
-            if isinstance(block.attention, Gate):
-                block.attention.to(precise(dtype))
+            for part in block.children():
+                part.to(precise(dtype) if isinstance(part, Gate) else dtype)
 
     def blocks(self) -> Iterator[DeployedBlock]:
         """All blocks, first one first."""
@@ -266,17 +266,19 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
     left = [block.reason for block in deployed.blocks() if block.form in ("joined", "folded")]
     if commute and left:
         print_log(f"deployed: {deployed.summary()}", logger="current")
+    deployed.set_dtype(dtype)
+    deployed.to(memory_format=torch.channels_last)
     if copied is backbone:
         copied = deployed
     else:
-        _replace(copied, backbone, deployed)
-        for name, child in copied.named_children():
-            if name != "data_preprocessor":  # images are normalised before they are rounded
-                child.to(dtype)
-        copied.requires_grad_(False).to(memory_format=torch.channels_last)
+        place = nn.Identity()
+        _replace(copied, backbone, place)
+        preprocessor = copy.deepcopy(getattr(copied, "data_preprocessor", None))
+        copied.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
+        if preprocessor is not None:  # images are normalised before they are rounded
+            copied.data_preprocessor = preprocessor
+        _replace(copied, place, deployed)
         copied.__class__ = type(f"Deployed{type(model).__name__}", (Frozen, type(model)), {})
-    deployed.set_dtype(dtype)
-    deployed.to(memory_format=torch.channels_last)
     if compile:
         deployed.compile(dynamic=False)
     return copied
@@ -340,7 +342,8 @@ def _groups_last(backbone: EANResNet, k: int) -> int | None:
     blocks: list[Any] = list(backbone.stage(k))
     modules = [a for i in range(len(blocks)) if (a := backbone.attention_at(k, i)) is not None]
     groups = {GATES[type(a)].groups(a) if type(a) in GATES else None for a in modules}
-    if k in backbone.out_indices or len(groups) != 1:
+    # Where the first block has no convolution on its shortcut, the stage begins with channels that come as they are.
+    if k in backbone.out_indices or len(groups) != 1 or blocks[0].downsample is None:
         return None
     (found,) = groups
     if found is None or not 1 < backbone.stage_channels[k] // found < WIDE_GROUP:

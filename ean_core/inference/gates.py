@@ -21,7 +21,7 @@ from ean_core.attention.se import SE
 from ean_core.attention.sge import EPS, SGE
 
 from . import kernels
-from .ops import pool, use_kernels
+from .ops import may_overwrite, pool, use_kernels
 
 
 class Gate(nn.Module):
@@ -77,7 +77,7 @@ class SEGate(Gate):
             gate = kernels.se_gate(pooled, first.weight, first.bias, second.weight, second.bias)
         else:
             gate = self.excite(self.squeeze(pooled).relu_()).sigmoid_()  # (N, C)
-        return gate[:, :, None, None], None
+        return gate.view(*gate.shape, 1, 1), None
 
 
 @register_gate(DIA)
@@ -109,7 +109,7 @@ class DIAGate(Gate):
                 self.first_hh.bias,
                 self.second_hh.weight,
             )
-            return gate[:, :, None, None], (gate, cell)
+            return gate.view(*gate.shape, 1, 1), (gate, cell)
         hidden = self.squeeze(pooled).relu_()  # (N, C / r)
         if state is None:
             gates = F.linear(hidden, self.second_ih.weight, self.first_bias)
@@ -118,11 +118,11 @@ class DIAGate(Gate):
             gates = F.linear(hidden, self.second_ih.weight, self.bias)
             gates = torch.addmm(gates, recurrent, self.second_hh.weight.t())
         i, f, g, o = gates.chunk(4, dim=1)  # (N, C) each
-        cell = i.sigmoid() * g.tanh()
-        if state is not None:
-            cell = torch.addcmul(cell, f.sigmoid(), state[1])
-        gate = o.sigmoid() * cell.sigmoid()
-        return gate[:, :, None, None], (gate, cell)
+        candidate = g.tanh()
+        gates.sigmoid_()  # of i, f and o in one go
+        cell = i * candidate if state is None else torch.addcmul(f * state[1], i, candidate)
+        gate = o * cell.sigmoid()
+        return gate.view(*gate.shape, 1, 1), (gate, cell)
 
 
 @register_gate(SGE)
@@ -140,8 +140,8 @@ class SGEGate(Gate):
         self.bias = nn.Parameter(module.bias)
         self.members: nn.Parameter | None = None
         if last is not None:
-            self.members = nn.Parameter(last.weight.flatten(1).unflatten(0, (module.groups, -1)))  # (G, C/G, K)
-            self.offsets = nn.Parameter(_bias(last).view(module.groups, 1, -1))  # (G, 1, C/G)
+            self.members = nn.Parameter(last.weight.flatten(1))  # (C, K)
+            self.offsets = nn.Parameter(_bias(last))  # (C,)
 
     @staticmethod
     def groups(module: SGE) -> int:  # type: ignore[override]
@@ -149,31 +149,34 @@ class SGEGate(Gate):
 
     def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h, w = z.shape[2:]
-        pooled = pool(z)  # (N, K)
-        if self.members is None:
-            similarity = self._similarity(z, pooled)
-        else:
-            groups = len(self.members)
-            means = torch.baddbmm(self.offsets, pooled.expand(groups, -1, -1), self.members.transpose(1, 2))
-            likeness = torch.bmm(means, self.members).permute(1, 2, 0)  # (G, N, K) as (N, K, G)
-            positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
-            similarity = torch.bmm(positions, likeness.to(z.dtype))  # (N, HW, G)
+        similarity = self._similarity(z)  # (N, HW, G)
         if use_kernels(similarity):
             gate = kernels.sge_gate(similarity, self.weight, self.bias, out_dtype=z.dtype)
             return gate.transpose(1, 2).unflatten(2, (h, w)), None
-        similarity = similarity.to(pooled.dtype)
-        similarity = similarity - similarity.mean(1, keepdim=True)
+        similarity = similarity.to(self.weight.dtype)
+        if z.dtype != self.weight.dtype:  # rounded, and so was its mean
+            similarity = similarity - similarity.mean(1, keepdim=True)
         freedom: Any = torch.sym_max(h * w - 1, 1)  # one position has no deviation from its own mean
-        deviation = similarity.square().sum(1, keepdim=True).div(freedom).sqrt()  # (N, 1, G)
-        gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS)).sigmoid_()
+        slope = self.weight / (similarity.square().sum(1, keepdim=True).div_(freedom).sqrt_() + EPS)  # (N, 1, G)
+        out = similarity if may_overwrite(similarity) else None
+        gate = torch.addcmul(self.bias, similarity, slope, out=out).sigmoid_()
         return gate.transpose(1, 2).unflatten(2, (h, w)), None  # (N, G, H, W), channels last
 
-    def _similarity(self, residual: Tensor, pooled: Tensor) -> Tensor:
-        """With each group's mean, of the residual branch itself; ``(N, HW, G)``."""
+    def _similarity(self, z: Tensor) -> Tensor:
+        """Of each position with each group's mean, less that of the mean position; ``(N, HW, G)``."""
+        pooled = pool(z)  # (N, K)
         groups = len(self.weight)
-        split = (-1, groups) if self.groups_last else (groups, -1)
-        product = residual.unflatten(1, split) * pooled.unflatten(1, split)[..., None, None]
-        return product.sum(1 if self.groups_last else 2).flatten(2).transpose(1, 2)
+        if self.members is None:  # z is the residual branch
+            split = (-1, groups) if self.groups_last else (groups, -1)
+            means = pooled.unflatten(1, split)
+            dim = 1 if self.groups_last else 2
+            product = (z.unflatten(1, split) * means[..., None, None]).sum(dim).flatten(2).transpose(1, 2)
+            return product - means.square().sum(dim)[:, None]
+        means = F.linear(pooled, self.members, self.offsets).view(len(z), groups, -1).transpose(0, 1)  # (G, N, C/G)
+        vectors = torch.bmm(means, self.members.view(groups, -1, z.shape[1])).permute(1, 2, 0)  # (N, K, G)
+        centre = torch.bmm(pooled.unsqueeze(1), vectors)  # (N, 1, G)
+        positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
+        return torch.baddbmm(centre.to(z.dtype), positions, vectors.to(z.dtype), beta=-1)
 
 
 def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:

@@ -122,7 +122,7 @@ class BlockProfile:
 
     @property
     def times(self) -> BlockTimes:
-        """Medians, those of connections over the differences within a pass; 0 for what is not connected."""
+        """Medians, those of connections over pairs of passes; 0 for what is not connected."""
         return BlockTimes(
             self.scheme.stages,
             statistics.median(self.stem),
@@ -139,7 +139,7 @@ class BlockProfile:
 
     @property
     def increment_interval(self) -> tuple[float, float]:
-        """95 % interval of the increment, over passes."""
+        """95 % interval of the increment, over pairs of passes."""
         low, high = median_interval(self._sums())
         return low / self._without(), high / self._without()
 
@@ -157,14 +157,18 @@ class BlockProfile:
         }
 
     def _costs(self) -> list[list[float]]:
-        """Of each block, in each pass."""
+        """Of each block, in each pair of passes: what runs first in one of them runs second in the other."""
         return [
-            [0.0] * len(without) if with_it is None else [b - a for a, b in zip(without, with_it, strict=True)]
+            [0.0] * (len(without) // 2)
+            if with_it is None
+            else [
+                (with_it[j] - without[j] + with_it[j + 1] - without[j + 1]) / 2 for j in range(0, len(without) - 1, 2)
+            ]
             for without, with_it in zip(self.plain, self.connected, strict=True)
         ]
 
     def _sums(self) -> list[float]:
-        """Of all connections, in each pass."""
+        """Of all connections, in each pair of passes."""
         return [sum(costs) for costs in zip(*self._costs(), strict=True)]
 
     def _without(self) -> float:
@@ -194,10 +198,15 @@ def profile_blocks(
         inputs: normalised images ``(N, C, H, W)``, in the memory order that counts.
         head: from the last feature map on, if it is to be timed too.
         deployed: time what :func:`~ean_core.inference.deploy` makes of the network.
-        rounds: passes that are counted.
+        rounds: passes that are counted, at least 2.
         warmup: passes that are run first.
         clock: seconds; replaced in tests.
+
+    Raises:
+        ValueError: if there are fewer than 2 passes.
     """
+    if rounds < 2:
+        raise ValueError(f"needs at least 2 passes, one for each order of a block's two forms, got rounds={rounds}")
     stem, cuts = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
     stems: list[float] = []
     heads: list[float] = []

@@ -28,13 +28,18 @@ def pool(x: Tensor) -> Tensor:
     return x.mean((2, 3), dtype=precise(x.dtype))
 
 
+def may_overwrite(*tensors: Tensor) -> bool:
+    """Whether results may be written over operands: no gradient needs these, and no compiler decides on memory."""
+    needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not (needed or torch.compiler.is_compiling())
+
+
 def use_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton kernels can do what is asked for: no gradient, no compiler, no double precision."""
+    """Whether Triton kernels can do what is asked for: as :func:`may_overwrite`, and not in double precision."""
     return (
         kernels.available(tensors[0])
-        and not torch.compiler.is_compiling()
+        and may_overwrite(*tensors)
         and all(tensor.dtype != torch.float64 for tensor in tensors)
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
 
@@ -115,7 +120,7 @@ def scale_add_relu(
             dim = 2 if groups_last else 1
             split = (-1, groups) if groups_last else (groups, -1)
             a, b, f = residual.unflatten(1, split), shortcut.unflatten(1, split), f.unsqueeze(3 - dim)
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
+    if not may_overwrite(a, b):
         joined = (b + a if f is None else b + f * a).relu()  # a compiler makes one pass of it; autograd needs the parts
     elif f is None:
         joined = a.add_(b).relu_()

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from ean_core import EANResNet
-from ean_core.inference.cost import clock_notes, count_macs, peak_memory
+from ean_core.inference.cost import clock_notes, count_bytes, count_macs, peak_memory
 
 IMAGES = torch.randn(2, 3, 16, 16)
 
@@ -37,6 +37,13 @@ def test_memory_kept_by_the_caller_counts_until_it_is_dropped():
         return maps[0] + 1
 
     assert peak_memory(keeps, IMAGES) == 4 * 8 * 2 * 256 * 4 + 0 * conv.weight.numel()
+
+
+def test_bytes_are_what_operators_read_and_write():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(2))
+    weights, channel = 8 * 3 * 9 + 8, 2 * 256
+    expected = 4 * (3 * channel + weights + 8 * channel + 2 * 8 * channel)  # the convolution; read and write of ReLU
+    assert count_bytes(network, IMAGES) == expected // 2
 
 
 def test_notes_tell_how_busy_the_machine_was():

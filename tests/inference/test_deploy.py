@@ -158,6 +158,33 @@ def test_basic_blocks_join_scale_shortcut_and_relu_and_say_why():
     assert summary.endswith("7 plain, 2 joined (the last convolution of the residual branch is 3x3)")
 
 
+def test_synchronised_batch_norms_are_folded_too():
+    network = small(norm_cfg={"type": "SyncBN"})
+    deployed = deploy(network)
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in deployed.modules())
+    assert error(deployed, network, images()) <= EXACT
+
+
+def test_parameters_of_the_model_itself_change_type_with_it():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = small()
+            self.scale = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+    deployed = deploy(Scaled(), dtype=torch.bfloat16)
+    assert deployed.scale.dtype == torch.bfloat16
+    assert not deployed.scale.requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 8}])
+def test_a_compiled_network_agrees(attention):
+    network = small(attention, scheme="010-0010-110011-001").float()
+    inputs = images(2, 3, 48, 48).float()
+    assert error(deploy(network, compile=True), network, inputs) <= 1e-5
+
+
 def test_norms_that_cannot_be_folded_stay():
     network = small({"type": "SGE", "groups": 4}, norm_cfg={"type": "GN", "num_groups": 2})
     deployed = deploy(network)
@@ -191,6 +218,14 @@ def test_channels_of_few_member_groups_are_put_group_last_where_the_stage_is_not
     assert not any(last[2])  # no gate
     assert not any(last[3])  # returned
     assert error(deployed, network, images(2, 3, 48, 40)) <= EXACT
+
+
+def test_a_stage_that_begins_with_channels_as_they_come_keeps_their_order():
+    options = {"base_channels": 8, "out_indices": (2,)}
+    network = lively(EANResNetCIFAR(20, {"type": "SGE", "groups": 2}, scheme="full", **options)).double()
+    deployed = deploy(network)
+    assert [deployed.stage(k)[0].groups_last for k in range(3)] == [False, True, False]
+    assert error(deployed, network, images()) <= EXACT
 
 
 def test_the_original_is_not_touched():
@@ -332,6 +367,9 @@ def test_half_precision_is_near_and_gates_and_images_stay_precise(dtype, attenti
     assert (features - expected).abs().max() <= 0.1 * expected.abs().max()
     assert next(deployed.backbone.stage(0)[0].attention.parameters()).dtype == torch.float32
     assert deployed.data_preprocessor.mean.dtype == torch.float32
+    for half, single in zip(deployed.backbone.blocks(), deploy(model).backbone.blocks(), strict=True):
+        weights = zip(half.attention.parameters(), single.attention.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in weights)  # not rounded and widened again
 
 
 classifier_preprocessor = {"type": "ImagePreprocessor", "mean": [123.675] * 3, "std": [58.395] * 3}

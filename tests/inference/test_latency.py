@@ -36,7 +36,7 @@ def after(clock, module, seconds):
 
 
 def measure(backbone, clock, head=None, **options):
-    return time_blocks(backbone, INPUTS, head, clock=clock, **{"rounds": 1, "warmup": 0, **options})
+    return time_blocks(backbone, INPUTS, head, clock=clock, **{"rounds": 2, "warmup": 0, **options})
 
 
 # ---------------------------------------------------------------- measuring
@@ -106,9 +106,9 @@ def test_parts_run_as_they_do_in_the_network():
     with torch.no_grad():
         expected = backbone(inputs)[-1]
     states.clear()
-    time_blocks(backbone, inputs, last.append, rounds=1, warmup=0)
+    time_blocks(backbone, inputs, last.append, rounds=2, warmup=0)
     assert torch.equal(last[0], expected)
-    assert states == [True, False, False]  # DIA's state begins with the stage
+    assert states == [True, False, False] * 2  # DIA's state begins with the stage
 
 
 @pytest.mark.parametrize("scheme", ["none", "111-111-110"])
@@ -199,6 +199,27 @@ def test_a_deployed_connection_costs_what_it_adds_to_the_rest_of_its_block(monke
     assert record["passes"] == 6
 
 
+def test_what_runs_first_pays_for_it_in_turns(monkeypatch):
+    clock = Clock()
+    calls = iter(range(10**6))
+    finish = latency.DeployedBlock.finish
+
+    def slow(block, z, shortcut, state):  # the first of two takes 5 more, as with caches that it finds cold
+        clock.now += (3.0 if block.attention is not None else 2.0) + 5.0 * (next(calls) % 2 == 0)
+        return finish(block, z, shortcut, state)
+
+    monkeypatch.setattr(latency.DeployedBlock, "finish", slow)
+    backbone = bottlenecks("111-1111")
+    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=5, warmup=0, clock=clock)
+    assert profile.times.connections == (1.0,) * 7
+    assert profile.to_dict()["connection_intervals"] == [(1.0, 1.0)] * 7
+
+
+def test_one_pass_has_one_order_only():
+    with pytest.raises(ValueError, match="needs at least 2 passes, one for each order"):
+        profile_blocks(bottlenecks("full"), torch.zeros(1, 3, 32, 32), rounds=1)
+
+
 @pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 4}])
 @pytest.mark.parametrize("deployed", [False, True])
 def test_a_profile_runs_the_network_that_it_times(attention, deployed):
@@ -214,7 +235,7 @@ def test_a_profile_runs_the_network_that_it_times(attention, deployed):
 
 def test_the_interval_is_of_sums_over_a_pass():
     # Two connections whose costs wander in opposite directions: their sum does not.
-    costs = [0.1 * k for k in range(12)]
+    costs = [0.1 * (k // 2) for k in range(12)]
     profile = BlockProfile(
         ConnectionScheme.parse("11", (2,)),
         "eager",

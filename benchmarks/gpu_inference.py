@@ -1,0 +1,108 @@
+"""The whole inference table on a GPU: what attention costs ResNet50 and ResNet164, eager, deployed and captured.
+
+    python benchmarks/gpu_inference.py [--part resnet50-float16 ...] [--small]
+
+Batch 50, as in the paper; ResNet50 at 224 pixels in fp16, bf16 and fp32, ResNet164 at 32 pixels in fp16 and fp32; each
+part has vanilla, Org-full, Share-full and EAN networks of SE, SGE and DIA side by side in 60 rounds, in three forms:
+eager, deployed (Triton kernels) and captured (deployed, in a CUDA graph). The part `compiled` adds what torch.compile
+makes of some of them, compilation not counted. Increments compare with the vanilla network of the same form, with 95 %
+intervals; beside them stand the bytes that operators read and write and the bandwidth this makes.
+
+A part takes one or two minutes on an H200; all together stay under eight. Each is written as soon as it is done, and
+is not measured again on the same machine, so that an interrupted run goes on. `--small` runs everything on a CPU on
+small images with few rounds, to see that it works. Weights and images are random. Writes
+benchmarks/results/inference_gpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ean_core.config import load_config
+from ean_core.inference.command import Form, Variant, candidates, record_timing, variants
+from ean_core.record import environment, write_record
+
+RESULT = Path(__file__).parent / "results" / "inference_gpu.json"
+ATTENTIONS = ("se", "sge", "dia")
+#: Config of a network (with the attention's name in it), pixels, and the type of weights and maps.
+PARTS = {
+    "resnet50-float16": ("resnet50_{}_imagenet", 224, torch.float16),
+    "resnet164-float16": ("resnet164_{}_cifar100", 32, torch.float16),
+    "resnet50-float32": ("resnet50_{}_imagenet", 224, torch.float32),
+    "resnet164-float32": ("resnet164_{}_cifar100", 32, torch.float32),
+    "resnet50-bfloat16": ("resnet50_{}_imagenet", 224, torch.bfloat16),
+    "compiled": ("resnet50_{}_imagenet", 224, torch.float16),
+}
+#: At most so much over the vanilla network of the same form: deployed, ResNet50 and ResNet164 alike.
+GOALS = {"SE EAN": 0.02, "DIA EAN": 0.03, "SGE EAN": 0.05, "SE Share-full": 0.05}
+
+
+def networks(pattern: str, some: bool) -> list[Variant]:
+    """All variants of all attentions, one vanilla network among them; or some of SE's."""
+    found = [v for name in ATTENTIONS[: 1 if some else 3] for v in variants(load_config(pattern.format(name)))]
+    chosen = [v for v in found if v.connection != "vanilla" or v is found[0]]
+    return [v for v in chosen if v.connection != "Org-full"] if some else chosen
+
+
+def measure(part: str, folder: Path, small: bool) -> dict[str, Any]:
+    """One part's record."""
+    pattern, size, dtype = PARTS[part]
+    some = part == "compiled"
+    forms = [Form.deployed, Form.compiled] if some else [Form.eager, Form.deployed, Form.captured]
+    if small:
+        forms, size = [form for form in forms if form in (Form.eager, Form.deployed)], min(size, 32)
+    compared = candidates(networks(pattern, some), forms, dtype=dtype)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        record = record_timing(
+            folder / f"{part}.json",
+            compared,
+            batch=2 if small else 50,
+            shape=(3, size),
+            rounds=2 if small else 60,
+            dtype=dtype,
+        )
+    show(part, record)
+    return {name: record[name] for name in ("batch", "size", "dtype", "rounds", "clock", "networks")}
+
+
+def show(part: str, record: Any) -> None:
+    print(f"\n{part}: batch {record['batch']} at {record['size']} pixels, {record['device']}")
+    for name, row in record["networks"].items():
+        low, high = row["increment_interval"]
+        goal = next((f", goal {100 * goal:.0f} %" for key, goal in GOALS.items() if name.startswith(key)), "")
+        moved = record["batch"] * row["bytes"]
+        print(
+            f"  {name:30s} {1e3 * row['median_s']:8.3f} ms {100 * row['increment']:+7.2f} % ({100 * low:+.2f} to "
+            f"{100 * high:+.2f}{goal if 'deployed' in name or 'captured' in name else ''}), {moved / 1e9:.2f} GB, "
+            f"{moved / row['median_s'] / 1e9:.0f} GB/s, {2e-12 * record['batch'] * row['macs'] / row['median_s']:.1f} TFLOP/s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, help="all that are not done if not given")
+    parser.add_argument("--small", action="store_true", help="on a CPU, to see that it works")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    if not arguments.small and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --small tries the script on a CPU")
+    torch.manual_seed(0)
+    results: dict[str, Any] = {}
+    if arguments.out.exists():
+        before = json.loads(arguments.out.read_text())
+        if before["environment"] == environment():
+            results = before["results"]
+    for part in arguments.part or [part for part in PARTS if part not in results]:
+        results[part] = measure(part, arguments.out.parent / f"{arguments.out.stem}_parts", arguments.small)
+        write_record(arguments.out, kind="inference on a GPU", small=arguments.small, results=results)
+    print(f"record: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

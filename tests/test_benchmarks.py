@@ -1,0 +1,52 @@
+"""Benchmarks run end to end in their small forms; what they measure is not looked at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def run(script, *options):
+    command = [sys.executable, BENCHMARKS / script, *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=900)
+
+
+@pytest.mark.slow
+def test_the_gpu_table_runs_in_small_and_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "gpu.json"
+    done = run("gpu_inference.py", "--small", "--part", "resnet50-float32", "--part", "resnet164-float32", "--out", out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads(out.read_text())
+    assert record["small"] is True
+    assert list(record["results"]) == ["resnet50-float32", "resnet164-float32"]
+    names = record["results"]["resnet50-float32"]["networks"]
+    assert {"SE Org-full, deployed", "DIA EAN, deployed", "SGE Share-full, eager", "vanilla, eager"} <= set(names)
+    assert "DIA Org-full, eager" not in names
+    assert all(row["bytes"] > 1e6 for row in names.values())
+    assert "goal 2 %" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_the_gpu_table_needs_a_gpu(tmp_path):
+    done = run("gpu_inference.py", "--out", tmp_path / "gpu.json")
+    assert done.returncode == 2
+    assert "there is no GPU here; --small tries the script on a CPU" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_cpu_table_runs_in_small(tmp_path):
+    pytest.importorskip("timm")
+    out = tmp_path / "cpu.json"
+    small = ["--size", 32, "--batch", 1, "--passes", 3, "--rounds", 2, "--threads", 1]
+    done = run("inference_speed.py", *small, "--out", out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(out.read_text())["results"]
+    assert results["connections"]["SE EAN"]["deployed"]["passes"] == 3
+    assert results["networks"]["timm seresnet50"]["baseline"] == "timm resnet50"
