@@ -8,9 +8,10 @@ eager, deployed (Triton kernels) and captured (deployed, in a CUDA graph). The p
 makes of some of them, compilation not counted. Increments compare with the vanilla network of the same form, with 95 %
 intervals; beside them stand the bytes that operators read and write and the bandwidth this makes.
 
-A part takes one or two minutes on an H200; all together stay under eight. Each is written as soon as it is done, and
-is not measured again on the same machine, so that an interrupted run goes on. `--small` runs everything on a CPU on
-small images with few rounds, to see that it works. Weights and images are random. Writes
+Each part is written as soon as it is done, and is not measured again on the same machine, so that an interrupted run
+goes on. A part is 27 networks or fewer in 60 rounds of a few milliseconds each, so that building and tuning them should
+take most of its time; all parts are meant to stay under eight minutes, which no run has shown yet. `--small` runs
+everything on a CPU on small images with few rounds, to see that it works. Weights and images are random. Writes
 benchmarks/results/inference_gpu.json.
 """
 
@@ -75,11 +76,12 @@ def show(part: str, record: Any) -> None:
     for name, row in record["networks"].items():
         low, high = row["increment_interval"]
         goal = next((f", goal {100 * goal:.0f} %" for key, goal in GOALS.items() if name.startswith(key)), "")
-        moved = record["batch"] * row["bytes"]
+        moved, seconds = record["batch"] * row["bytes"], row["median_s"]
+        teraflops = 2e-12 * record["batch"] * row["macs"] / seconds
         print(
-            f"  {name:30s} {1e3 * row['median_s']:8.3f} ms {100 * row['increment']:+7.2f} % ({100 * low:+.2f} to "
+            f"  {name:30s} {1e3 * seconds:8.3f} ms {100 * row['increment']:+7.2f} % ({100 * low:+.2f} to "
             f"{100 * high:+.2f}{goal if 'deployed' in name or 'captured' in name else ''}), {moved / 1e9:.2f} GB, "
-            f"{moved / row['median_s'] / 1e9:.0f} GB/s, {2e-12 * record['batch'] * row['macs'] / row['median_s']:.1f} TFLOP/s",
+            f"{moved / seconds / 1e9:.0f} GB/s, {teraflops:.1f} TFLOP/s",
             flush=True,
         )
 
@@ -96,7 +98,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     if arguments.out.exists():
         before = json.loads(arguments.out.read_text())
-        if before["environment"] == environment():
+        if before["environment"] == environment() and before["small"] == arguments.small:
             results = before["results"]
     for part in arguments.part or [part for part in PARTS if part not in results]:
         results[part] = measure(part, arguments.out.parent / f"{arguments.out.stem}_parts", arguments.small)

@@ -128,7 +128,7 @@ def main() -> None:
     for part in arguments.part or ("networks", "connections"):
         before_it = clock_notes(inputs.device)
         if part == "connections":
-            found = connections(inputs, arguments.passes, max(3, arguments.passes // 10))
+            found = connections(inputs, arguments.passes, max(4, arguments.passes // 10))
         else:
             found = networks(inputs, arguments.rounds)
         results[part] = {"clock": {"before": before_it, "after": clock_notes(inputs.device)}, **found}

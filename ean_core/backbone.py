@@ -252,18 +252,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         Args:
             options: for ``torch.compile``.
         """
-        options.setdefault("dynamic", False)
         modules = [block for _, _, block in self.blocks()] + list(self.attention.values())
-        # Blocks of one class share a code object, and dynamo limits the variants of a code object.
-        variants = 4 * len(modules)
-        if "recompile_limit" in inspect.signature(torch.compile).parameters:
-            options.setdefault("recompile_limit", variants)
-        else:
-            from torch._dynamo import config
-
-            config.cache_size_limit = max(config.cache_size_limit, variants)
         for module in modules:
-            module.compile(**options)
+            compile_in_place(module, variants=4 * len(modules), **options)
 
     def train(self, mode: bool = True) -> EANResNet:
         """Set training mode; frozen stages and, with ``norm_eval``, batch norms stay in evaluation mode."""
@@ -476,6 +467,25 @@ class EANResNetCIFAR(EANResNet):
         options = super()._attention_options(attention, block)
         fitting = attention_class(options["type"]).cifar_options["basic" if block is BasicBlock else "bottleneck"]
         return {**fitting, **options}
+
+
+def compile_in_place(module: nn.Module, *, variants: int, **options: Any) -> None:
+    """Compile a module for the shapes that it sees.
+
+    Args:
+        module: to compile.
+        variants: that modules of its class may have in all: they share a code object, of which dynamo compiles no more
+            than a few unless told otherwise.
+        options: for ``torch.compile``.
+    """
+    options.setdefault("dynamic", False)
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        options.setdefault("recompile_limit", variants)
+    else:
+        from torch._dynamo import config
+
+        config.cache_size_limit = max(config.cache_size_limit, variants)
+    module.compile(**options)
 
 
 def _run_block(block: nn.Module, attention: nn.Module | None, x: Tensor, state: State) -> tuple[Tensor, State]:

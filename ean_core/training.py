@@ -258,7 +258,7 @@ def export(
         typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
         return
     export_network(cfg, checkpoint, out)
-    typer.echo(f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; images (N, C, H, W) of any size, 0 to 255")
+    typer.echo(f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; images (N, C, H, W), 0 to 255")
 
 
 # ---------------------------------------------------------------- processes and settings

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -33,6 +34,7 @@ from ean_core.training import trained_config
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold
 from .latency import BlockProfile, profile_blocks
+from .ops import plain_operators
 from .timing import time_networks
 
 
@@ -183,15 +185,19 @@ def candidates(
         device: where to; a GPU if there is one by default.
 
     Raises:
-        ValueError: if a network has no baseline among the others.
+        ValueError: if a network has no baseline among the others, or two of them would have one name.
     """
+    plain = Counter((v.alike, v.connection, v.attention) for v in networks if v.connection != "vanilla")
     groups = list(dict.fromkeys(variant.alike for variant in networks))
     attentions = {variant.attention for variant in networks if variant.connection != "vanilla"}
 
     def label(variant: Variant, form: Form) -> str:
         words = [f"network {groups.index(variant.alike) + 1}"] * (len(groups) > 1)
         words += [variant.attention] * (len(attentions) > 1 and variant.connection != "vanilla")
-        return " ".join([*words, variant.connection]) + f", {form.value}" * (len(forms) > 1)
+        words += [variant.connection]
+        if plain[variant.alike, variant.connection, variant.attention] > 1:
+            words += [str(find_backbone(variant.network).scheme)]
+        return " ".join(words) + f", {form.value}" * (len(forms) > 1)
 
     found: dict[str, Candidate] = {}
     for form in forms:
@@ -202,17 +208,12 @@ def candidates(
                 names = ", ".join(dict.fromkeys(v.connection for v in networks))
                 raise ValueError(f"the baseline {baseline!r} is not among the networks: {names}")
             name = label(variant, form)
-            found.setdefault(
-                name,
-                Candidate(
-                    name,
-                    variant.network,
-                    form,
-                    in_form(variant.network, form, dtype, device),
-                    label(bases[0], form),
-                    variant.accuracy,
-                ),
-            )
+            if name in found and variant.connection == "vanilla":  # one for all attentions
+                continue
+            if name in found:
+                raise ValueError(f"two networks are both {name}; time them separately, or leave one out")
+            network = in_form(variant.network, form, dtype, device)
+            found[name] = Candidate(name, variant.network, form, network, label(bases[0], form), variant.accuracy)
     return list(found.values())
 
 
@@ -253,21 +254,7 @@ def record_timing(
     """
     device = next(compared[0].network.parameters()).device
     inputs = random_images(batch, shape, dtype, device)
-    # Operations and memory are counted on the forms that are not compiled: compiled ones are these, fused.
-    counted = [
-        c.network
-        if c.form not in (Form.compiled, Form.captured)
-        else in_form(c.source, Form.deployed, dtype, str(device))
-        for c in compared
-    ]
-    costs = [
-        {
-            "macs": count_macs(net, inputs),
-            "bytes": count_bytes(net, inputs),
-            "peak_memory": peak_memory(net, inputs),
-        }
-        for net in counted
-    ]
+    costs = [_costs(candidate, inputs, dtype) for candidate in compared]
     clock = clock_notes(inputs.device)
     timings = time_networks(
         {candidate.name: candidate.network for candidate in compared},
@@ -289,6 +276,19 @@ def record_timing(
     }
     settings = _settings(inputs, rounds=rounds, clock={"before": clock, "after": clock_notes(inputs.device)})
     return read_record(write_record(path, kind="timing", **settings, networks=measured))
+
+
+def _costs(candidate: Candidate, inputs: Tensor, dtype: torch.dtype) -> dict[str, int | None]:
+    """Operations and bytes an image, and memory, of the operators that a network consists of.
+
+    What a compiled or captured network does is that of the deployed one, but the memory of it is not known.
+    """
+    network, special = candidate.network, candidate.form in (Form.compiled, Form.captured)
+    if special:
+        network = in_form(candidate.source, Form.deployed, dtype, str(inputs.device))
+    with plain_operators():
+        counts = {"macs": count_macs(network, inputs), "bytes": count_bytes(network, inputs)}
+    return {**counts, "peak_memory": None if special else peak_memory(network, inputs)}
 
 
 def image_shape(networks: Sequence[Variant], size: int | None = None) -> tuple[int, int]:
@@ -360,6 +360,7 @@ def time_per_block(
     batch: int,
     shape: tuple[int, int],
     rounds: int,
+    dtype: torch.dtype = torch.float32,
     device: str | None = None,
 ) -> dict[str, tuple[BlockProfile, Path]]:
     """Time what each connection of a network costs, and write one table of block times for each form.
@@ -371,6 +372,7 @@ def time_per_block(
         batch: images a forward pass.
         shape: channels of the images, and height and width in pixels.
         rounds: forward passes that are counted.
+        dtype: of weights and feature maps.
         device: where to; a GPU if there is one by default.
 
     Returns:
@@ -383,8 +385,8 @@ def time_per_block(
     if wrong:
         raise ValueError(f"blocks are timed eager or deployed, got --form {wrong[0]}")
     device = device or get_device()
-    network = network.to(device)
-    inputs = random_images(batch, shape, torch.float32, device)
+    network = copy.deepcopy(network).to(device, dtype)
+    inputs = random_images(batch, shape, dtype, device)
     head = getattr(network, "head", None)
     profiles = {}
     for form in forms:
@@ -433,7 +435,11 @@ def time(
     found = _read(networks, cfg_options or ())
     shape = image_shape(found, size)
     if per_block:
-        _say_per_block(networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, device=place)
+        if baseline != "vanilla":
+            raise ValueError("--per-block compares each connection with none; leave out --baseline")
+        _say_per_block(
+            networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype, device=place
+        )
         return
     compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
     record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
@@ -453,6 +459,8 @@ def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
     vanilla: list[Variant] = []
     for name in names:
         if Path(name).is_dir():
+            if options:
+                raise ValueError(f"--cfg-options are for configs, not for a finished run like {name}")
             config, trained = trained_variant(Path(name))
             found.append(trained)
             vanilla.append(variants(config)[0])
@@ -473,12 +481,15 @@ def _say_per_block(
     batch: int,
     shape: tuple[int, int],
     rounds: int,
+    dtype: torch.dtype,
     device: str,
 ) -> None:
     whole = [variant for variant in found if variant.connection == "Share-full"]
     if len(names) > 1 or not whole:
         raise ValueError(f"--per-block takes one config, got {' '.join(names)}")
-    profiles = time_per_block(whole[0].network, forms, out, batch=batch, shape=shape, rounds=rounds, device=device)
+    profiles = time_per_block(
+        whole[0].network, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype, device=device
+    )
     stages = find_backbone(whole[0].network).stage_blocks
     places = [f"{k + 1}.{i + 1}" for k, n in enumerate(stages) for i in range(n)]
     times = {form: profile.times for form, (profile, _) in profiles.items()}
@@ -511,9 +522,10 @@ def _device(name: str | None) -> str:
     Raises:
         ValueError: if it is not there.
     """
-    if name not in (None, "cpu", get_device()):
-        raise ValueError(f"--device {name}: there is {' and '.join(dict.fromkeys(('cpu', get_device())))} here")
-    return name or get_device()
+    here = ["cuda", "cpu"] if get_device() == "cuda" else ["cpu"]  # times of others would be those of queueing
+    if name is not None and name not in here:
+        raise ValueError(f"--device {name}: there is {' and '.join(here)} here")
+    return name or here[0]
 
 
 def _settings(inputs: Tensor, **more: Any) -> dict[str, Any]:

@@ -123,7 +123,8 @@ def clock_notes(device: torch.device) -> dict[str, Any]:
             notes[name] = (CPUFREQ / name).read_text().strip()
     if device.type == "cuda":
         asked = ("clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
-        command = ["nvidia-smi", f"--id={device.index or 0}", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
+        gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        command = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
         try:
             answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
         except (OSError, subprocess.SubprocessError):

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
-from ean_core.backbone import EANResNet, join
+from ean_core.backbone import EANResNet, compile_in_place, join
 from ean_core.layers import ResidualBlock
 from ean_core.supernet import find_backbone
 
 from .gates import GATES, Gate
 from .graphs import CUDAGraphs
-from .ops import conv_scale_add_relu, is_pointwise, precise, scale_add_relu
+from .ops import conv_scale_add_relu, is_pointwise, may_overwrite, precise, scale_add_relu
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -46,7 +46,8 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
     """An inference copy of a network, with the same outputs.
 
     The copy is in evaluation mode, stays there and needs no gradients of its weights; the model itself is not changed.
-    Its backbone takes images in any memory order and of any floating type and works in channels-last order.
+    Save the model and deploy it where it is used, which takes no longer than reading a file. The copy's backbone takes
+    images in any memory order and of any floating type and works in channels-last order.
 
     Args:
         model: an EAN backbone, or any model that has one inside: a classifier, a counter, a segmentor.
@@ -60,20 +61,23 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
         A model of a subclass of the given one's class, with a :class:`DeployedBackbone` in the place of its backbone.
 
     Raises:
-        ValueError: if there is no EAN backbone inside, ``dtype`` is not a floating type, or the backbone is to be both
-            compiled and recorded.
+        ValueError: if there is no EAN backbone inside, or one that is deployed already, ``dtype`` is not a floating
+            type, or the backbone is to be both compiled and recorded.
     """
     if compile and cuda_graphs:
         raise ValueError("compile=True and cuda_graphs=True: choose one; a compiled network launches few kernels")
-    copied = _inference_copy(model, commute=True, dtype=dtype, compile=compile)
+    copied = _inference_copy(model, commute=True, dtype=dtype)
+    backbone = next(module for module in copied.modules() if isinstance(module, DeployedBackbone))
+    if compile:
+        compile_in_place(backbone, variants=64)
     if cuda_graphs:
-        next(module for module in copied.modules() if isinstance(module, DeployedBackbone)).graphs = CUDAGraphs()
+        backbone.graphs = CUDAGraphs()
     return copied
 
 
-def fold(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> Any:
+def fold(model: Any, *, dtype: torch.dtype | None = None) -> Any:
     """As :func:`deploy`, but with norms folded only and attention as it was: what a general tool would do."""
-    return _inference_copy(model, commute=False, dtype=dtype, compile=compile)
+    return _inference_copy(model, commute=False, dtype=dtype)
 
 
 class Frozen(nn.Module):
@@ -125,7 +129,10 @@ class DeployedBackbone(Frozen):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
-        if self.graphs is not None and x.is_cuda and not torch.compiler.is_compiling():
+        if torch.is_autocast_enabled(x.device.type):  # the network has the type that it was given
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x)
+        if self.graphs is not None and x.is_cuda and may_overwrite(x):
             return self.graphs(self.run, x)
         return self.run(x)
 
@@ -152,6 +159,11 @@ class DeployedBackbone(Frozen):
         for block in self.blocks():
             for part in block.children():
                 part.to(precise(dtype) if isinstance(part, Gate) else dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if self.graphs is not None:
+            self.graphs.clear()  # which read the weights where they were
+        return super()._apply(fn, recurse)
 
     def blocks(self) -> Iterator[DeployedBlock]:
         """All blocks, first one first."""
@@ -254,9 +266,11 @@ class DeployedBlock(nn.Module):
                 conv.weight.data = conv.weight[:, order]
 
 
-def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | None, compile: bool) -> nn.Module:
+def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype} is no floating type; for example torch.bfloat16")
+    if any(isinstance(module, DeployedBackbone) for module in model.modules()):
+        raise ValueError(f"this {type(model).__name__} is deployed already; deploy the network that it was made from")
     own = find_backbone(model)
     dtype = dtype or next(own.parameters()).dtype
     copied = copy.deepcopy(model).eval()
@@ -274,13 +288,11 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
         place = nn.Identity()
         _replace(copied, backbone, place)
         preprocessor = copy.deepcopy(getattr(copied, "data_preprocessor", None))
-        copied.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
+        copied.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
         if preprocessor is not None:  # images are normalised before they are rounded
             copied.data_preprocessor = preprocessor
         _replace(copied, place, deployed)
         copied.__class__ = type(f"Deployed{type(model).__name__}", (Frozen, type(model)), {})
-    if compile:
-        deployed.compile(dynamic=False)
     return copied
 
 
@@ -351,6 +363,6 @@ def _groups_last(backbone: EANResNet, k: int) -> int | None:
     ends = [block.layers[-1] for block in blocks] + [b.downsample[-2:] for b in blocks if b.downsample is not None]
     following: Any = backbone.stage(k + 1)[0]
     starts = [block.layers[0][0] for block in (*blocks[1:], following)]
-    starts += [] if following.downsample is None else [following.downsample[-2]]
+    starts += [None if following.downsample is None else following.downsample[-2]]
     plain = all(type(conv) is nn.Conv2d and conv.groups == 1 for conv in starts)
     return found if plain and all(_foldable(conv, norm) for conv, norm in ends) else None

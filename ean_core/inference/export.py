@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from ean_core.classifier import ImagePreprocessor
@@ -31,12 +33,21 @@ class FromPixels(nn.Module):
     """A classifier that normalises its images itself.
 
     Maps images ``(N, C, H, W)``, floats from 0 to 255, to logits ``(N, num_classes)``.
+
+    Raises:
+        ValueError: if the classifier's preprocessor is of another kind, which would be left out.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.preprocessor = model.data_preprocessor if isinstance(model.data_preprocessor, ImagePreprocessor) else None
+        preprocessor = model.data_preprocessor
+        if type(preprocessor) not in (ImagePreprocessor, BaseDataPreprocessor):
+            raise ValueError(
+                f"data_preprocessor is {type(preprocessor).__name__}, which cannot be exported; take "
+                "ImagePreprocessor, or leave it out and export a network of normalised images"
+            )
+        self.preprocessor = preprocessor if isinstance(preprocessor, ImagePreprocessor) else None
 
     def forward(self, images: Tensor) -> Tensor:
         if self.preprocessor is not None:
@@ -112,7 +123,7 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
 @torch.no_grad()
 def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
     """Compare a written file with the network it came from, on other batches and sizes than it was traced with."""
-    network = FromPixels(model).cpu().eval()
+    network = FromPixels(copy.deepcopy(model)).cpu().eval()
     channels = find_backbone(model).in_channels
     for shape in ((1, channels, size, size), (3, channels, 2 * size, size)):
         images = torch.rand(shape) * 255

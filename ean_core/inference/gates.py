@@ -117,10 +117,9 @@ class DIAGate(Gate):
             recurrent = self.first_hh(state[0]).relu_()  # (N, C / r)
             gates = F.linear(hidden, self.second_ih.weight, self.bias)
             gates = torch.addmm(gates, recurrent, self.second_hh.weight.t())
-        i, f, g, o = gates.chunk(4, dim=1)  # (N, C) each
-        candidate = g.tanh()
-        gates.sigmoid_()  # of i, f and o in one go
-        cell = i * candidate if state is None else torch.addcmul(f * state[1], i, candidate)
+        i, f, _, o = gates.sigmoid().chunk(4, dim=1)  # (N, C) each
+        g = gates.chunk(4, dim=1)[2].tanh()
+        cell = i * g if state is None else torch.addcmul(f * state[1], i, g)
         gate = o * cell.sigmoid()
         return gate.view(*gate.shape, 1, 1), (gate, cell)
 
@@ -157,9 +156,12 @@ class SGEGate(Gate):
         if z.dtype != self.weight.dtype:  # rounded, and so was its mean
             similarity = similarity - similarity.mean(1, keepdim=True)
         freedom: Any = torch.sym_max(h * w - 1, 1)  # one position has no deviation from its own mean
-        slope = self.weight / (similarity.square().sum(1, keepdim=True).div_(freedom).sqrt_() + EPS)  # (N, 1, G)
-        out = similarity if may_overwrite(similarity) else None
-        gate = torch.addcmul(self.bias, similarity, slope, out=out).sigmoid_()
+        if may_overwrite(similarity):
+            deviation = similarity.square().sum(1, keepdim=True).div_(freedom).sqrt_()  # (N, 1, G)
+            gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS), out=similarity).sigmoid_()
+        else:  # a norm takes longer on a CPU, but has a gradient where it is zero
+            deviation = torch.linalg.vector_norm(similarity, dim=1, keepdim=True) / freedom**0.5
+            gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS)).sigmoid()
         return gate.transpose(1, 2).unflatten(2, (h, w)), None  # (N, G, H, W), channels last
 
     def _similarity(self, z: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ class SGEGate(Gate):
             dim = 1 if self.groups_last else 2
             product = (z.unflatten(1, split) * means[..., None, None]).sum(dim).flatten(2).transpose(1, 2)
             return product - means.square().sum(dim)[:, None]
-        means = F.linear(pooled, self.members, self.offsets).view(len(z), groups, -1).transpose(0, 1)  # (G, N, C/G)
+        means = F.linear(pooled, self.members, self.offsets).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, N, C/G)
         vectors = torch.bmm(means, self.members.view(groups, -1, z.shape[1])).permute(1, 2, 0)  # (N, K, G)
         centre = torch.bmm(pooled.unsqueeze(1), vectors)  # (N, 1, G)
         positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)

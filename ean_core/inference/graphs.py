@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: Passes before the recording, in which libraries choose their algorithms and kernels are compiled.
 WARMUP = 3
+#: Recordings that are kept; the oldest goes first.
+LIMIT = 8
 
 
 class CUDAGraphs:
@@ -27,11 +29,17 @@ class CUDAGraphs:
         with torch.inference_mode(False), torch.no_grad():
             key = (x.shape, x.stride(), x.dtype, x.device)
             if key not in self.recordings:
+                if len(self.recordings) == LIMIT:
+                    del self.recordings[next(iter(self.recordings))]
                 self.recordings[key] = self._record(run, x)
             graph, inputs, outputs = self.recordings[key]
             inputs.copy_(x)
             graph.replay()
             return tuple(output.clone() for output in outputs)
+
+    def clear(self) -> None:
+        """Forget all recordings, as is needed when weights move."""
+        self.recordings.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CUDAGraphs:
         return CUDAGraphs()  # recordings hold the addresses of one network's weights
@@ -40,14 +48,15 @@ class CUDAGraphs:
     def _record(
         run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
-        inputs = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
-        side = torch.cuda.Stream(x.device)
-        side.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(side):
-            for _ in range(WARMUP):
-                run(inputs)
-        torch.cuda.current_stream(x.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = run(inputs)
+        with torch.cuda.device(x.device):
+            inputs = torch.empty_like(x).copy_(x)  # packed, also where x repeats a channel
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARMUP):
+                    run(inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=side):
+                outputs = run(inputs)
         return graph, inputs, outputs

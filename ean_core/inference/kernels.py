@@ -138,7 +138,7 @@ def conv1x1_scale_add_relu(
 
     with _device_of(z):
         _conv1x1_scale_add_relu_kernel[grid](
-            *(z, matrix, offset, shortcut, values, out, rows, h * w, *strides),
+            *(z, matrix, offset, shortcut, values, out, rows, rows.bit_length(), h * w, *strides),
             channels=c,
             depth=k,
             groups=groups,
@@ -414,9 +414,15 @@ def _kernel(function: Callable[..., Any]) -> Any:
 def _tuned(kernel: Any) -> Any:
     if triton is None:
         return kernel
-    # Types of tensors, and which of them are None, are part of the key in any case.
-    key = ["rows", "channels", "depth", "groups", "precision"]
+    # Types of tensors are part of the key in any case. Numbers of rows within a factor of two share a choice, so that
+    # images of many sizes are not tuned for one by one.
+    key = ["magnitude", "channels", "depth", "groups", "precision"]
     return triton.autotune(_tiles(), key, prune_configs_by={"early_config_prune": _worthwhile})(kernel)
+
+
+@_kernel
+def _relu(x: tl.tensor) -> tl.tensor:
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)  # as PyTorch's: what is wrong stays seen
 
 
 @_kernel
@@ -467,7 +473,7 @@ def _scale_add_relu_kernel(
         value *= _factor_tile(
             factor, rows, columns, inside, positions, stride_n, stride_g, stride_p, channels, groups, groups_last
         )
-    tl.store(residual + offset, tl.maximum(value + other, 0.0).to(residual.dtype.element_ty), mask=inside)
+    tl.store(residual + offset, _relu(value + other).to(residual.dtype.element_ty), mask=inside)
 
 
 @_tuned
@@ -480,6 +486,7 @@ def _conv1x1_scale_add_relu_kernel(
     factor: tl.tensor,
     out: tl.tensor,
     rows: tl.tensor,
+    magnitude: tl.tensor,
     positions: tl.tensor,
     stride_n: tl.tensor,
     stride_g: tl.tensor,
@@ -529,7 +536,7 @@ def _conv1x1_scale_add_relu_kernel(
             factor, row, column, inside, positions, stride_n, stride_g, stride_p, channels, groups, groups_last
         )
     total += other.to(tl.float32)
-    tl.store(out + offset, tl.maximum(total, 0.0).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + offset, _relu(total).to(out.dtype.element_ty), mask=inside)
 
 
 @_kernel
@@ -556,7 +563,7 @@ def _hidden_tile(
         a = tl.load(x + images[:, None] * depth + k[None, :], mask=a_inside, other=0)
         b = tl.load(weight + units[None, :] * depth + k[:, None], mask=b_inside, other=0)
         total = tl.dot(a, b, total, input_precision=precision)
-    return tl.maximum(total + tl.load(bias + units, mask=units < hidden, other=0)[None, :], 0.0)
+    return _relu(total + tl.load(bias + units, mask=units < hidden, other=0)[None, :])
 
 
 @_kernel

@@ -61,11 +61,19 @@ class BlockTimes:
         """
         if scheme.stages != self.stages:
             raise ValueError(f"these times are of stages {self.stages}; {str(scheme)!r} has stages {scheme.stages}")
-        return sum(bit * seconds for bit, seconds in zip(scheme.bits, self.connections, strict=True))
+        # Costs are differences of measured times; one below zero is noise about a connection that costs nothing.
+        return sum(bit * max(0.0, seconds) for bit, seconds in zip(scheme.bits, self.connections, strict=True))
 
     def saved(self, scheme: ConnectionScheme) -> float:
-        """Share of the fully connected network's attention time that a scheme saves, in ``[0, 1]``."""
-        return 1 - self.connected(scheme) / sum(self.connections)
+        """Share of the fully connected network's attention time that a scheme saves, in ``[0, 1]``.
+
+        Raises:
+            ValueError: if no connection costs anything.
+        """
+        everything = self.connected(ConnectionScheme.full(self.stages))
+        if not everything:
+            raise ValueError("by these times no connection costs anything; measure longer, or weigh sparsity instead")
+        return 1 - self.connected(scheme) / everything
 
     def whole(self, scheme: ConnectionScheme) -> float:
         """Seconds of a forward pass, as the sum of its parts."""
@@ -191,7 +199,8 @@ def profile_blocks(
     """Time the parts of a network one after the other as they run in it, connected blocks with and without attention.
 
     Eager, attention adds itself between the residual branch and the addition. Deployed, it changes all that follows
-    the input of the last convolution, so that is timed in both forms, in turns, on the same input.
+    the input of the last convolution, so that is timed in both forms, in turns, on the same input. On a GPU every part
+    waits for the device, so that parts add up to more than a forward pass takes.
 
     Args:
         backbone: in evaluation mode, on the device of ``inputs``.
@@ -203,8 +212,13 @@ def profile_blocks(
         clock: seconds; replaced in tests.
 
     Raises:
-        ValueError: if there are fewer than 2 passes.
+        ValueError: if there are fewer than 2 passes, or the network has stages that it does not compute.
     """
+    if max(backbone.out_indices) + 1 < len(backbone.stage_blocks):
+        raise ValueError(
+            f"out_indices={backbone.out_indices} leaves stages out; build the network with "
+            f"num_stages={max(backbone.out_indices) + 1}"
+        )
     if rounds < 2:
         raise ValueError(f"needs at least 2 passes, one for each order of a block's two forms, got rounds={rounds}")
     stem, cuts = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
@@ -308,4 +322,4 @@ def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], lis
         return _Cut(i == 0, body, rest, own.finish if connected else None)
 
     places = (i for _, i, _ in backbone.blocks())
-    return network.stem, [cut(*parts) for parts in zip(places, without.blocks(), network.blocks(), strict=False)]
+    return network.stem, [cut(*parts) for parts in zip(places, without.blocks(), network.blocks(), strict=True)]

@@ -6,7 +6,8 @@ results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from . import kernels
 
 #: Which of two ways is faster for the shapes seen so far, as measured.
 _FUSED: dict[tuple[object, ...], bool] = {}
+
+_enabled = True
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:
@@ -37,10 +40,27 @@ def may_overwrite(*tensors: Tensor) -> bool:
 def use_kernels(*tensors: Tensor) -> bool:
     """Whether Triton kernels can do what is asked for: as :func:`may_overwrite`, and not in double precision."""
     return (
-        kernels.available(tensors[0])
+        _enabled
+        and kernels.available(tensors[0])
         and may_overwrite(*tensors)
         and all(tensor.dtype != torch.float64 for tensor in tensors)
     )
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Compute without Triton kernels, so that every operation is an operator that PyTorch sees."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def _are_alike(*maps: Tensor) -> bool:
+    """Whether maps are of one type and in channels-last order, as kernels take them; some norms change the order."""
+    return all(x.dtype == maps[0].dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
 
 def conv_scale_add_relu(
@@ -57,7 +77,7 @@ def conv_scale_add_relu(
         shortcut, factor, groups_last: as for :func:`scale_add_relu`.
     """
     matrix: Any = conv[0] if isinstance(conv, nn.Sequential) and len(conv) == 1 else conv
-    if not (is_pointwise(matrix) and use_kernels(z, shortcut)):
+    if not (is_pointwise(matrix) and use_kernels(z, shortcut) and _are_alike(z, shortcut, matrix.weight)):
         return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
 
     def fused() -> Tensor:
@@ -67,14 +87,17 @@ def conv_scale_add_relu(
     def in_two() -> Tensor:
         return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
 
-    key = (z.shape, shortcut.shape, z.dtype, None if factor is None else factor.shape, groups_last, z.device)
+    positions = shortcut[:, 0].numel()  # sizes within a factor of two share a choice
+    kind = None if factor is None else (factor.shape[1], factor.shape[2:].numel() > 1)
+    key = (positions.bit_length(), matrix.weight.shape, z.dtype, kind, groups_last, z.device)
     if key not in _FUSED:
-        _FUSED[key] = _is_faster(fused, in_two)
+        with torch.cuda.device_of(z):
+            _FUSED[key] = _is_faster(fused, in_two)
     return fused() if _FUSED[key] else in_two()
 
 
 def _is_faster(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
-    if not torch.cuda.is_available():  # in Triton's interpreter there is nothing to measure
+    if kernels.INTERPRETED:  # where there is nothing to measure
         return True
     from triton.testing import do_bench
 
@@ -107,7 +130,7 @@ def scale_add_relu(
     Returns:
         ``(N, C, H, W)``.
     """
-    if use_kernels(residual, shortcut):
+    if use_kernels(residual, shortcut) and _are_alike(residual, shortcut):
         return kernels.scale_add_relu(residual, shortcut, factor, groups_last=groups_last)
     if factor is None:
         a, b, f = residual, shortcut, None

@@ -86,6 +86,18 @@ def test_the_baseline_may_be_another_variant():
         candidates(found, baseline="EAN", device="cpu")
 
 
+def test_two_schemes_of_one_network_are_told_apart_and_equal_networks_are_refused():
+    first, second = (
+        Variant("a", "EAN", variants(load_config(CONFIG, [f"model.backbone.scheme={scheme}"]))[-1].network)
+        for scheme in ("010-100-001", "100-100-000")
+    )
+    vanilla = Variant("a", "vanilla", variants(load_config(CONFIG))[0].network)
+    names = [c.name for c in candidates([vanilla, first, second], device="cpu")]
+    assert names == ["vanilla", "EAN 010-100-001", "EAN 100-100-000"]
+    with pytest.raises(ValueError, match="two networks are both EAN 010-100-001; time them separately"):
+        candidates([vanilla, first, first], device="cpu")
+
+
 def test_forms_are_copies_in_the_type_asked_for():
     network = variants(load_config(CONFIG))[0].network
     for form in (Form.eager, Form.folded, Form.deployed):
@@ -126,6 +138,11 @@ def test_a_run_alone_gets_a_vanilla_network_to_compare_with(runs):
     out = runs / "timing.json"
     assert ean("time", runs / "ean", "--rounds", "2", "--batch", "2", "--form", "deployed", "--out", out) == 0
     assert list(json.loads(out.read_text())["networks"]) == ["vanilla", "EAN"]
+
+
+def test_a_finished_run_takes_no_overrides(runs):
+    answer = ean("time", runs / "ean", "--cfg-options", "model.backbone.scheme=full", "--out", runs / "t.json")
+    assert "--cfg-options are for configs, not for a finished run like" in answer
 
 
 def test_accuracies_of_all_make_figure_1(runs, monkeypatch):
@@ -173,6 +190,7 @@ def test_the_papers_protocol_is_a_thousand_forward_passes(tmp_path, monkeypatch)
         (["--per-block", "--form", "folded"], "blocks are timed eager or deployed, got --form folded"),
         (["resnet20_dia_digits", "--per-block"], "--per-block takes one config, got resnet20_se_digits resnet20_dia"),
         (["--baseline", "EAN"], "the baseline 'EAN' is not among the networks"),
+        (["--baseline", "EAN", "--per-block"], "--per-block compares each connection with none; leave out --baseline"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
@@ -184,11 +202,13 @@ def test_what_cannot_be_timed_is_refused_in_words(tmp_path, words, message):
 def test_blocks_are_timed_in_both_forms(tmp_path, capsys):
     out = tmp_path / "t.json"
     options = ["--cfg-options", "model.backbone.scheme=010-100-001", "--rounds", "3", "--batch", "2", "--out", out]
+    options += ["--dtype", "bf16"]
     assert ean("time", CONFIG, "--per-block", *options) == 0
     printed = capsys.readouterr().out
     for form in ("eager", "deployed"):
         record = json.loads((tmp_path / f"t_blocks_{form}.json").read_text())
         assert (record["kind"], record["form"], record["scheme"]) == ("block times", form, "111-111-111")
+        assert record["dtype"] == "bfloat16"
         assert f"{form}: all connections add" in printed
     assert printed.count("those of 010-100-001") == 2
     assert "3.3" in printed

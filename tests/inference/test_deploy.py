@@ -380,12 +380,34 @@ def test_a_type_that_does_not_float_is_refused():
         deploy(small(), dtype=torch.int8)
 
 
-def test_gradients_reach_the_image():
-    network = small("SE")
+@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 8}])
+def test_gradients_reach_the_image(attention):
+    network = small(attention)
     inputs = images().requires_grad_()
     (grad,) = torch.autograd.grad(deploy(network)(inputs)[-1].sum(), inputs)
     (expected,) = torch.autograd.grad(network(inputs)[-1].sum(), inputs)
     torch.testing.assert_close(grad, expected)
+
+
+def test_what_is_deployed_is_not_deployed_again():
+    for deployed in (deploy(small()), deploy(classifier())):
+        with pytest.raises(ValueError, match="is deployed already; deploy the network that it was made from"):
+            deploy(deployed)
+
+
+def test_autocast_does_not_change_the_networks_type():
+    deployed, inputs = deploy(small("DIA").float()), images().float()
+    with torch.no_grad():
+        expected = deployed(inputs)[-1]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(deployed(inputs)[-1], expected)
+
+
+def test_recordings_are_dropped_when_weights_move():
+    deployed = deploy(small(), cuda_graphs=True)
+    deployed.graphs.recordings["key"] = object()
+    deployed.float()
+    assert not deployed.graphs.recordings
 
 
 def test_images_of_any_type_and_order_are_taken():

@@ -411,6 +411,18 @@ def test_a_mean_far_from_zero_leaves_a_deviation():
 
 
 @on_device
+def test_what_is_not_a_number_is_passed_on():
+    residual, shortcut = maps(1, 16, 2, 2), maps(1, 16, 2, 2)
+    z, weight = maps(1, 16, 2, 2), random(16, 16)
+    shortcut[0, 3, 1, 1] = torch.nan
+    for result in (
+        kernels.conv1x1_scale_add_relu(z, weight, None, shortcut),
+        kernels.scale_add_relu(residual, shortcut),
+    ):
+        assert result.isnan().nonzero().tolist() == [[0, 3, 1, 1]]
+
+
+@on_device
 def test_one_position_has_no_deviation():
     similarity, weight, bias = random(3, 1, 8), random(8), random(8)
     assert_near(kernels.sge_gate(similarity, weight, bias), bias.double().sigmoid().expand(3, 1, -1))
@@ -422,7 +434,7 @@ def test_the_gate_of_an_sge_module(groups_last):
     module = SGE(24, groups=6).to(DEVICE)
     blocks(module, 0, 0)
     gate, residual = SGEGate(module, None, groups_last), maps(3, 24, 5, 4)
-    similarity = gate._similarity(residual, ops.pool(residual))
+    similarity = gate._similarity(residual)
     result = kernels.sge_gate(similarity, gate.weight, gate.bias)
     plain, _ = gate(residual, None)
     assert_near(result.transpose(1, 2).unflatten(2, (5, 4)), plain)

@@ -215,6 +215,20 @@ def test_what_runs_first_pays_for_it_in_turns(monkeypatch):
     assert profile.to_dict()["connection_intervals"] == [(1.0, 1.0)] * 7
 
 
+def test_costs_below_zero_are_noise():
+    times = BlockTimes(STAGES, 1.0, (1.0,) * 3, (2.0, -0.5, 2.0), (1.0,) * 3)
+    assert times.connected(ConnectionScheme.parse("11-1")) == 4.0
+    assert times.saved(ConnectionScheme.parse("01-0")) == 1.0
+    free = BlockTimes(STAGES, 1.0, (1.0,) * 3, (-0.5, 0.0, 0.0), (1.0,) * 3)
+    with pytest.raises(ValueError, match="no connection costs anything; measure longer"):
+        free.saved(ConnectionScheme.parse("01-0"))
+
+
+def test_stages_that_are_not_computed_are_refused():
+    with pytest.raises(ValueError, match=r"out_indices=\(1,\) leaves stages out; build .* num_stages=2"):
+        profile_blocks(EANResNetCIFAR(20, scheme="full", out_indices=(1,)).eval(), INPUTS)
+
+
 def test_one_pass_has_one_order_only():
     with pytest.raises(ValueError, match="needs at least 2 passes, one for each order"):
         profile_blocks(bottlenecks("full"), torch.zeros(1, 3, 32, 32), rounds=1)
