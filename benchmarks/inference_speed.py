@@ -43,10 +43,11 @@ def network(attention: str, scheme: str) -> EANResNet:
     return EANResNet(50, attention, scheme, out_indices=(3,)).eval()
 
 
-def connections(inputs: torch.Tensor, passes: int, eager_passes: int) -> dict[str, Any]:
+def connections(inputs: torch.Tensor, names: list[str], passes: int, eager_passes: int) -> dict[str, Any]:
     """The cost of each network's connections, deployed and eager."""
     found = {}
-    for name, goal in GOALS.items():
+    for name in names:
+        goal = GOALS[name]
         attention, connection = name.split()
         backbone = network(attention, "full" if connection == "Share-full" else "ean")
         deployed = profile_blocks(backbone, inputs, deployed=True, rounds=passes)
@@ -101,6 +102,22 @@ def networks(inputs: torch.Tensor, rounds: int) -> dict[str, Any]:
     return {name: timing.to_dict() for name, timing in timings.items()}
 
 
+def compare(results: dict[str, Any]) -> None:
+    """Print the sums of connections beside the intervals of whole networks."""
+    for name, goal in GOALS.items():
+        try:
+            connected, whole = results["connections"][name]["deployed"], results["networks"][f"{name}, deployed"]
+        except KeyError:  # not measured yet
+            continue
+        low, high = whole["increment_interval"]
+        inside = "inside" if low <= connected["increment"] <= high else "outside"
+        print(
+            f"{name:15s} connections {100 * connected['increment']:+.2f} %"
+            + (f" (goal {100 * goal:.1f} %)" if goal else "")
+            + f", {inside} the whole network's {100 * low:+.2f} to {100 * high:+.2f} %"
+        )
+
+
 def _channels_last(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).eval().to(memory_format=torch.channels_last)
 
@@ -108,6 +125,7 @@ def _channels_last(module: nn.Module) -> nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=("connections", "networks"), help="both if not given")
+    parser.add_argument("--network", action="append", choices=GOALS, help="for connections; all if not given")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--passes", type=int, default=500, help="forward passes a network, for connections")
@@ -128,11 +146,15 @@ def main() -> None:
     for part in arguments.part or ("networks", "connections"):
         before_it = clock_notes(inputs.device)
         if part == "connections":
-            found = connections(inputs, arguments.passes, max(4, arguments.passes // 10))
+            names = arguments.network or list(GOALS)
+            found = connections(inputs, names, arguments.passes, max(4, arguments.passes // 10))
+            found = {**results.get(part, {}), **found}
         else:
             found = networks(inputs, arguments.rounds)
+        found.pop("clock", None)
         results[part] = {"clock": {"before": before_it, "after": clock_notes(inputs.device)}, **found}
         write_record(arguments.out, kind="inference speed", **settings, results=results)
+    compare(results)
     print(f"record: {arguments.out}")
 
 
