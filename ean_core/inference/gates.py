@@ -174,8 +174,9 @@ class SGEGate(Gate):
             dim = 1 if self.groups_last else 2
             product = (z.unflatten(1, split) * means[..., None, None]).sum(dim).flatten(2).transpose(1, 2)
             return product - means.square().sum(dim)[:, None]
-        means = F.linear(pooled, self.members, self.offsets).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, N, C/G)
-        vectors = torch.bmm(means, self.members.view(groups, -1, z.shape[1])).permute(1, 2, 0)  # (N, K, G)
+        each = len(self.members) // groups
+        means = F.linear(pooled, self.members, self.offsets).view(-1, groups, each).transpose(0, 1)  # (G, N, C/G)
+        vectors = torch.bmm(means, self.members.view(groups, each, -1)).permute(1, 2, 0)  # (N, K, G)
         centre = torch.bmm(pooled.unsqueeze(1), vectors)  # (N, 1, G)
         positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
         return torch.baddbmm(centre.to(z.dtype), positions, vectors.to(z.dtype), beta=-1)

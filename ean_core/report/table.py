@@ -94,7 +94,7 @@ class NetworkRow:
         if self.memory is not None:
             cells["memory (MB)"] = f"{self.memory / 1e6:.1f}"
         if self.macs is not None:
-            cells["GMACs"] = f"{self.macs / 1e9:.3f}"
+            cells["GMACs"] = f"{self.macs / 1e9:.3g}"
         cells["scheme"] = str(self.scheme)
         return cells
 
