@@ -38,7 +38,8 @@ def test_python_examples_run(document, number):
             deployed = deploy(network)
             assert {block.form for block in deployed.blocks()} == {"commuted"}
             with torch.no_grad():
-                torch.testing.assert_close(deployed(images), network(images), rtol=0, atol=1e-10)
+                for got, expected in zip(deployed(images), network(images), strict=True):
+                    assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
         if "Growing" in names:
             strategy = build_strategy({"type": "growing"}, (2, 1), seed=0)
             assert [str(strategy.ask()[0]) for _ in range(3)] == ["00-1", "01-1", "11-1"]
