@@ -27,6 +27,7 @@ import torch
 from ean_core.config import load_config
 from ean_core.inference.command import Form, Variant, candidates, record_timing, variants
 from ean_core.record import environment, write_record
+from ean_core.report.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_gpu.json"
 ATTENTIONS = ("se", "sge", "dia")
@@ -74,13 +75,12 @@ def measure(part: str, folder: Path, small: bool) -> dict[str, Any]:
 def show(part: str, record: Any) -> None:
     print(f"\n{part}: batch {record['batch']} at {record['size']} pixels, {record['device']}")
     for name, row in record["networks"].items():
-        low, high = row["increment_interval"]
         goal = next((f", goal {100 * goal:.0f} %" for key, goal in GOALS.items() if name.startswith(key)), "")
         moved, seconds = record["batch"] * row["bytes"], row["median_s"]
         teraflops = 2e-12 * record["batch"] * row["macs"] / seconds
         print(
-            f"  {name:30s} {1e3 * seconds:8.3f} ms {100 * row['increment']:+7.2f} % ({100 * low:+.2f} to "
-            f"{100 * high:+.2f}{goal if 'deployed' in name or 'captured' in name else ''}), {moved / 1e9:.2f} GB, "
+            f"  {name:30s} {1e3 * seconds:8.3f} ms {in_percent(row['increment'], row['increment_interval'], 2):30s}"
+            f"{goal if 'deployed' in name or 'captured' in name else ''}, {moved / 1e9:.2f} GB, "
             f"{moved / seconds / 1e9:.0f} GB/s, {teraflops:.1f} TFLOP/s",
             flush=True,
         )

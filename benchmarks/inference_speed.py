@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from torch import nn
 from ean_core import EANResNet
 from ean_core.inference import deploy, fold, profile_blocks, time_networks
 from ean_core.inference.cost import clock_notes
-from ean_core.record import environment, write_record
+from ean_core.record import command, environment, write_record
+from ean_core.report.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_cpu.json"
 #: Networks, and how much their connections may add to the folded vanilla network at most.
@@ -54,11 +56,10 @@ def connections(inputs: torch.Tensor, names: list[str], passes: int, eager_passe
         eager = profile_blocks(
             backbone.to(memory_format=torch.channels_last), inputs, deployed=False, rounds=eager_passes
         )
-        found[name] = {"goal": goal, "deployed": deployed.to_dict(), "eager": eager.to_dict()}
-        low, high = deployed.increment_interval
+        found[name] = {"command": command(), "goal": goal, "deployed": deployed.to_dict(), "eager": eager.to_dict()}
         print(
-            f"{name:15s} {backbone.scheme}: deployed {100 * deployed.increment:+.2f} % ({100 * low:+.2f} to "
-            f"{100 * high:+.2f}), eager {100 * eager.increment:+.2f} %",
+            f"{name:15s} {backbone.scheme}: deployed "
+            f"{in_percent(deployed.increment, deployed.increment_interval, 2)} %, eager {100 * eager.increment:+.2f} %",
             flush=True,
         )
     return found
@@ -94,11 +95,8 @@ def networks(inputs: torch.Tensor, rounds: int) -> dict[str, Any]:
         rounds=rounds,
     )
     for name, timing in timings.items():
-        low, high = timing.increment_interval
-        print(
-            f"{name:35s} {1e3 * timing.median:8.1f} ms {100 * timing.increment:+7.2f} % ({100 * low:+.2f} to "
-            f"{100 * high:+.2f}) over {timing.baseline}"
-        )
+        increment = in_percent(timing.increment, timing.increment_interval, 2)
+        print(f"{name:35s} {1e3 * timing.median:8.1f} ms {increment} % over {timing.baseline}")
     return {name: timing.to_dict() for name, timing in timings.items()}
 
 
@@ -109,7 +107,7 @@ def compare(results: dict[str, Any]) -> None:
             connected, whole = results["connections"][name]["deployed"], results["networks"][f"{name}, deployed"]
         except KeyError:  # not measured yet
             continue
-        low, high = whole["increment_interval"]
+        low, high = whole["increment_interval"] or (-math.inf, math.inf)
         inside = "inside" if low <= connected["increment"] <= high else "outside"
         print(
             f"{name:15s} connections {100 * connected['increment']:+.2f} %"
@@ -151,8 +149,12 @@ def main() -> None:
             found = {**results.get(part, {}), **found}
         else:
             found = networks(inputs, arguments.rounds)
-        found.pop("clock", None)
-        results[part] = {"clock": {"before": before_it, "after": clock_notes(inputs.device)}, **found}
+        found = {name: value for name, value in found.items() if name not in ("clock", "command")}
+        results[part] = {
+            "command": command(),
+            "clock": {"before": before_it, "after": clock_notes(inputs.device)},
+            **found,
+        }
         write_record(arguments.out, kind="inference speed", **settings, results=results)
     compare(results)
     print(f"record: {arguments.out}")

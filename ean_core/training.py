@@ -236,7 +236,9 @@ def test(
 def export(
     config: ConfigName,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
-    out: Annotated[Path | None, typer.Argument(help="File to write; beside the checkpoint by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="File to write; with --format, beside the checkpoint by default.")
+    ] = None,
     format: Annotated[
         Format | None,
         typer.Option(help="safetensors: the backbone's weights. onnx, pt2: the deployed network. By OUT's suffix."),
@@ -258,7 +260,11 @@ def export(
         typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
         return
     export_network(cfg, checkpoint, out)
-    typer.echo(f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; images (N, C, H, W), 0 to 255")
+    channels = cfg.model.backbone.get("in_channels", 3)
+    typer.echo(
+        f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; from float32 images (N, {channels}, H, W), "
+        f"{'RGB' if channels == 3 else 'channels as in training'}, 0 to 255, to logits (N, {cfg.model.num_classes})"
+    )
 
 
 # ---------------------------------------------------------------- processes and settings

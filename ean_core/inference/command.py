@@ -25,7 +25,7 @@ from ean_core.config import load_config
 from ean_core.options import CfgOptions
 from ean_core.record import read_record, write_record, write_text
 from ean_core.report.figures import increment_figure, trade_figure
-from ean_core.report.table import NetworkRow, print_table
+from ean_core.report.table import NetworkRow, in_percent, print_table
 from ean_core.runner import latest_checkpoint
 from ean_core.scheme import ConnectionScheme
 from ean_core.supernet import find_backbone
@@ -394,7 +394,9 @@ def time_per_block(
         profile = profile_blocks(find_backbone(network), inputs, head, deployed=deployed, rounds=rounds)
         file = path.with_name(f"{path.stem}_blocks_{form.value}.json")
         settings = _settings(inputs, rounds=rounds, clock=clock_notes(inputs.device))
-        write_record(file, kind="block times", **profile.to_dict(), **settings)
+        backbone = find_backbone(network)
+        whose = {"network": f"{type(backbone).__name__}-{backbone.depth}", "attention": backbone.attention_cfg["type"]}
+        write_record(file, kind="block times", **profile.to_dict(), **whose, **settings)
         profiles[form.value] = (profile, file)
     return profiles
 
@@ -421,14 +423,21 @@ def time(
         int | None, typer.Option(help="Forward passes of each network; the protocol's by default.", min=2)
     ] = None,
     per_block: Annotated[bool, typer.Option("--per-block", help="What each connection costs, instead.")] = False,
-    out: Annotated[Path, typer.Option(help="Record to write, JSON; a CSV file and a figure go beside it.")] = (
-        Path("work_dirs") / "timing.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record to write, *.json, with a CSV file and a figure beside it, or with --per-block one table "
+            "*_blocks_FORM.json for each form. By default in a run's folder, or work_dirs/timing_CONFIG.json."
+        ),
+    ] = None,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Time vanilla, Org-full, Share-full and EAN networks side by side (Eqn 9), eager and deployed."""
     if threads:
         torch.set_num_threads(threads)
+    out = out or _default_out(networks)
+    if out.suffix != ".json":
+        raise ValueError(f"the record is written as JSON, got --out {out.name}; for example {out.stem}.json")
     forms = list(dict.fromkeys(form or (Form.eager, Form.deployed)))
     rounds = rounds or protocol.rounds
     place = _device(device)
@@ -441,16 +450,28 @@ def time(
             networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype, device=place
         )
         return
+    out.parent.mkdir(parents=True, exist_ok=True)  # before, not after minutes of timing
     compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
     record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
     rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
-    where = f"{torch.get_num_threads()} threads" if record["device"] == "cpu" else record["environment"]["gpus"][0]
-    title = f"inference, batch {batch} at {record['size']} pixels, {dtype.value}, {where}"
+    where = f"CPU threads: {torch.get_num_threads()}" if record["device"] == "cpu" else record["environment"]["gpus"][0]
+    what = " ".join([*(Path(name).stem for name in networks), *(f.value for f in forms[:1] if len(forms) == 1)])
+    title = f"{what}: batch {batch} at {record['size']} pixels, {dtype.value}, {where}"
     write_text(out.with_suffix(".csv"), _csv(record["networks"]))
     draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
     draw(rows, title, out.with_suffix(".png"))
     print_table(rows, title=title)
     typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
+    for name in networks:
+        if Path(name).is_dir() and not (Path(name) / "test.json").is_file():
+            typer.echo(f"{name} has no test.json: `ean test` adds the accuracy")
+
+
+def _default_out(networks: Sequence[str]) -> Path:
+    if len(networks) > 1:
+        return Path("work_dirs") / "timing.json"
+    only = Path(networks[0])
+    return only / "timing.json" if only.is_dir() else Path("work_dirs") / f"timing_{only.stem}.json"
 
 
 def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
@@ -503,8 +524,7 @@ def _say_per_block(
     ]
     print_table(rows, title=f"{whole[0].attention}, batch {batch}, median of {rounds} passes")
     for form, (profile, file) in profiles.items():
-        low, high = profile.increment_interval
-        line = f"{form}: all connections add {100 * profile.increment:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f})"
+        line = f"{form}: all connections add {in_percent(profile.increment, profile.increment_interval, 2)} %"
         for variant in found:
             if variant.connection == "EAN":
                 scheme = find_backbone(variant.network).scheme
@@ -541,7 +561,7 @@ def _csv(networks: Mapping[str, Mapping[str, Any]]) -> str:
     for name, measured in networks.items():
         plain = dict(measured)
         for key in ("quartiles_s", "increment_interval"):
-            plain[f"{key}_low"], plain[f"{key}_high"] = plain.pop(key)
+            plain[f"{key}_low"], plain[f"{key}_high"] = plain.pop(key) or (None, None)
         lines.append({"network": name, **plain})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")

@@ -97,6 +97,33 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
+class DeployedModel(Frozen):
+    """A model around a deployed backbone; mixed into the model's own class."""
+
+    def summary(self) -> str:
+        """See :meth:`DeployedBackbone.summary`."""
+        return next(module for module in self.modules() if isinstance(module, DeployedBackbone)).summary()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # its class is made at run time, and found by that of the model
+        return _empty_model, (type(self).__bases__[1],), self.__dict__
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _deployed_class(kind: type[nn.Module]) -> type[nn.Module]:
+    if kind not in _CLASSES:
+        name = f"Deployed{kind.__name__}"
+        places = {"__module__": kind.__module__, "__qualname__": name}
+        _CLASSES[kind] = type(name, (DeployedModel, kind), places)
+    return _CLASSES[kind]
+
+
+def _empty_model(kind: type[nn.Module]) -> nn.Module:
+    made = _deployed_class(kind)
+    return made.__new__(made)
+
+
 class DeployedBackbone(Frozen):
     """What :func:`deploy` makes of an EAN backbone: the same map from images to feature maps.
 
@@ -175,7 +202,9 @@ class DeployedBackbone(Frozen):
         return self.stages[k]  # type: ignore[return-value]
 
     def summary(self) -> str:
-        """What became of the blocks, with the reason where a gate could not be commuted.
+        """How many blocks became what: ``plain`` has no attention; ``commuted`` has its gate computed from the input
+        of the last convolution; ``joined`` from the residual branch, with the scale riding on the addition; ``folded``
+        has its attention as it was. The reason is given where a gate could not be commuted.
 
         Examples:
             >>> backbone = EANResNet(18, 'SE', scheme='10-00-00-00')
@@ -267,7 +296,9 @@ class DeployedBlock(nn.Module):
 
 
 def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | None) -> nn.Module:
-    if dtype is not None and not dtype.is_floating_point:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"deploy takes a network, got {model!r}; for example EANResNet(50)")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype={dtype} is no floating type; for example torch.bfloat16")
     if any(isinstance(module, DeployedBackbone) for module in model.modules()):
         raise ValueError(f"this {type(model).__name__} is deployed already; deploy the network that it was made from")
@@ -292,7 +323,7 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
         if preprocessor is not None:  # images are normalised before they are rounded
             copied.data_preprocessor = preprocessor
         _replace(copied, place, deployed)
-        copied.__class__ = type(f"Deployed{type(model).__name__}", (Frozen, type(model)), {})
+        copied.__class__ = _deployed_class(type(model))
     return copied
 
 

@@ -103,7 +103,9 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
         import onnxruntime
         import onnxscript  # noqa: F401 -- the exporter's, which would say less if it were missing
     except ImportError as error:
-        raise ImportError(f"ONNX needs {error.name}: pip install 'ean-zoo[export]'") from error
+        raise ImportError(
+            f"ONNX needs {error.name}: pip install 'ean-zoo[export]', or '.[export]' in a checkout"
+        ) from error
     partial = _partial(path)
     program = torch.onnx.export(
         export_program(model, size), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False

@@ -91,6 +91,8 @@ class BlockTimes:
             FileNotFoundError: if there is no such file.
             ValueError: if it holds no block times.
         """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no table of block times at {path}; `ean time --per-block` makes one")
         record = read_record(Path(path))
         if record.get("kind") != "block times":
             raise ValueError(
@@ -146,10 +148,10 @@ class BlockProfile:
         return statistics.median(self._sums()) / self._without()
 
     @property
-    def increment_interval(self) -> tuple[float, float]:
-        """95 % interval of the increment, over pairs of passes."""
-        low, high = median_interval(self._sums())
-        return low / self._without(), high / self._without()
+    def increment_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the increment, over pairs of passes; None where they are too few."""
+        interval = median_interval(self._sums())
+        return interval and (interval[0] / self._without(), interval[1] / self._without())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

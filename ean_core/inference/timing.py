@@ -50,8 +50,8 @@ class Timing:
         return statistics.median(self.increments)
 
     @property
-    def increment_interval(self) -> tuple[float, float]:
-        """95 % interval of the increment, from its paired rounds."""
+    def increment_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the increment, from its paired rounds; None where they are too few."""
         return median_interval(self.increments)
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,17 +153,18 @@ def is_stable(seconds: Sequence[float]) -> bool:
     return abs(last - before) <= TOLERANCE * before
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """A 95 % confidence interval of the median, from order statistics: of any distribution, and without random draws.
 
-    Of fewer than 6 values none covers as much; their smallest and largest are returned.
+    Returns:
+        Its ends; None of fewer than 6 values, of which no interval covers as much.
 
     Examples:
-        >>> median_interval([0.1, 0.3, 0.2, 0.4])
+        >>> median_interval([0.1, 0.3, 0.2, 0.4, 0.3, 0.2])
         (0.1, 0.4)
     """
     low, high = quantile_test(list(values), p=0.5).confidence_interval(CONFIDENCE)
-    return (min(values), max(values)) if math.isnan(low) or math.isnan(high) else (float(low), float(high))
+    return None if math.isnan(low) or math.isnan(high) else (float(low), float(high))
 
 
 def synchronize(device: torch.device) -> None:

@@ -66,7 +66,6 @@ class NetworkRow:
     @classmethod
     def of_record(cls, name: str, record: Mapping[str, Any], accuracy: float | None = None) -> NetworkRow:
         """A row from a network's entry in a timing record."""
-        low, high = record["increment_interval"]
         return cls(
             name=name,
             scheme=ConnectionScheme.parse(record["scheme"]),
@@ -74,7 +73,7 @@ class NetworkRow:
             accuracy=accuracy,
             seconds=record["median_s"],
             increment=record["increment"],
-            increment_interval=(low, high),
+            increment_interval=record["increment_interval"],
             memory=record.get("peak_memory"),
             macs=record.get("macs"),
         )
@@ -87,16 +86,26 @@ class NetworkRow:
         if self.seconds is not None:
             cells["latency (ms)"] = f"{1e3 * self.seconds:.2f}"
         if self.increment is not None:
-            text = f"{100 * self.increment:+.1f}"
-            if self.increment_interval:
-                text += " ({:+.1f} to {:+.1f})".format(*(100 * value for value in self.increment_interval))
-            cells["increment (%)"] = text
+            cells["increment (%)"] = in_percent(self.increment, self.increment_interval)
         if self.memory is not None:
-            cells["memory (MB)"] = f"{self.memory / 1e6:.1f}"
+            cells["memory (MB)"] = f"{self.memory / 1e6:.3g}"
         if self.macs is not None:
             cells["GMACs"] = f"{self.macs / 1e9:.3g}"
         cells["scheme"] = str(self.scheme)
         return cells
+
+
+def in_percent(increment: float, interval: Sequence[float] | None, digits: int = 1) -> str:
+    """An increment and its interval, in percent.
+
+    Examples:
+        >>> in_percent(0.0123, (0.01, 0.02))
+        '+1.2 (+1.0 to +2.0)'
+        >>> in_percent(0.0123, None)
+        '+1.2'
+    """
+    texts = [f"{100 * value:+.{digits}f}" for value in (increment, *(interval or ()))]
+    return texts[0] + (f" ({texts[1]} to {texts[2]})" if interval else "")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

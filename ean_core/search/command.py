@@ -179,7 +179,11 @@ class Bench:
         path = Path(table) if table else work_dir / "block_times.json"
         if not table and not path.exists():
             save_block_times(self.plain, path)
-        return Reward(**weights, table=BlockTimes.load(path))
+        times, backbone = BlockTimes.load(path), self.plain.backbone
+        measured, own = read_record(path).get("attention"), backbone.attention_cfg["type"]
+        if measured not in (None, own):
+            raise ValueError(f"{path} holds block times of {measured}, and this supernet has {own}; measure its own")
+        return Reward(**weights, table=times)
 
     def search(
         self,

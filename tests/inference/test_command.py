@@ -199,6 +199,27 @@ def test_what_cannot_be_timed_is_refused_in_words(tmp_path, words, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_format_of_the_record_is_refused_before_anything_is_timed(tmp_path):
+    assert "written as JSON, got --out t.csv; for example t.json" in ean("time", CONFIG, "--out", tmp_path / "t.csv")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "file" in ean("time", CONFIG, "--out", blocked / "t.json")
+
+
+def test_records_have_places_of_their_own(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    for name in (CONFIG, "ean"):
+        assert ean("time", name, "--form", "eager", "--rounds", "2", "--batch", "2") == 0
+    assert (runs / "work_dirs" / f"timing_{CONFIG}.json").exists()
+    assert (runs / "ean" / "timing.json").exists()
+
+
+def test_a_run_that_was_not_tested_says_how_to(runs, capsys):
+    words = ["time", runs / "vanilla", "--rounds", "2", "--batch", "2", "--form", "eager", "--out", runs / "t.json"]
+    assert ean(*words) == 0
+    assert f"{runs / 'vanilla'} has no test.json: `ean test` adds the accuracy" in capsys.readouterr().out
+
+
 def test_blocks_are_timed_in_both_forms(tmp_path, capsys):
     out = tmp_path / "t.json"
     options = ["--cfg-options", "model.backbone.scheme=010-100-001", "--rounds", "3", "--batch", "2", "--out", out]
@@ -216,7 +237,7 @@ def test_blocks_are_timed_in_both_forms(tmp_path, capsys):
 
 def test_the_table_is_written_as_plain_numbers(tmp_path):
     out = tmp_path / "t.json"
-    assert ean("time", CONFIG, "--rounds", "2", "--batch", "2", "--form", "eager", "--out", out) == 0
+    assert ean("time", CONFIG, "--rounds", "6", "--batch", "2", "--form", "eager", "--out", out) == 0
     lines = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
     assert [line["network"] for line in lines] == ["vanilla", "Org-full", "Share-full"]
     assert float(lines[2]["increment_interval_low"]) <= float(lines[2]["increment"])

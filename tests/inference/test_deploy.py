@@ -1,5 +1,6 @@
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -326,7 +327,18 @@ def test_a_classifier_keeps_its_interface():
     with torch.no_grad():
         torch.testing.assert_close(deployed(inputs), model(inputs), rtol=1e-4, atol=1e-5)
         assert deployed(inputs, labels, mode="predict") == model(inputs, labels, mode="predict")
-    assert isinstance(copy.deepcopy(deployed)(inputs), torch.Tensor)
+    assert deployed.summary() == deployed.backbone.summary()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_deployed_model_can_be_copied_and_pickled(again):
+    deployed, inputs = deploy(classifier()), images(2, 3, 32, 32).float()
+    copied = again(deployed)
+    assert type(copied) is type(deployed)
+    with torch.no_grad():
+        assert torch.equal(copied(inputs), deployed(inputs))
+    with pytest.raises(RuntimeError, match="for inference only"):
+        copied.train()
 
 
 @pytest.mark.parametrize("make", [deploy, fold])
@@ -350,6 +362,14 @@ def test_a_backbone_deep_inside_is_found():
 def test_a_model_without_a_backbone_is_refused():
     with pytest.raises(ValueError, match="Linear has no EANResNet or EANResNetCIFAR inside"):
         deploy(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("given", ["resnet50", None])
+def test_what_is_no_network_is_refused(given):
+    with pytest.raises(ValueError, match="deploy takes a network, got"):
+        deploy(given)
+    with pytest.raises(ValueError, match=r"dtype=bf16 is no floating type; for example torch.bfloat16"):
+        deploy(small(), dtype="bf16")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

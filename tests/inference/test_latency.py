@@ -187,7 +187,7 @@ def test_a_deployed_connection_costs_what_it_adds_to_the_rest_of_its_block(monke
         return rest(block, z, shortcut, state)
 
     monkeypatch.setattr(latency.DeployedBlock, "finish", slow)
-    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=6, warmup=1, clock=clock)
+    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=12, warmup=1, clock=clock)
     assert (profile.form, str(profile.scheme)) == ("deployed", "010-0110")
     assert profile.times.connections == (0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0)
     assert profile.times.joins == (2.0,) * 7
@@ -196,7 +196,7 @@ def test_a_deployed_connection_costs_what_it_adds_to_the_rest_of_its_block(monke
     record = profile.to_dict()
     assert record["without_attention_s"] == 14.0
     assert record["connection_intervals"][1] == (1.0, 1.0)
-    assert record["passes"] == 6
+    assert record["passes"] == 12
 
 
 def test_what_runs_first_pays_for_it_in_turns(monkeypatch):
@@ -210,7 +210,7 @@ def test_what_runs_first_pays_for_it_in_turns(monkeypatch):
 
     monkeypatch.setattr(latency.DeployedBlock, "finish", slow)
     backbone = bottlenecks("111-1111")
-    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=5, warmup=0, clock=clock)
+    profile = profile_blocks(backbone, torch.zeros(2, 3, 32, 32), deployed=True, rounds=13, warmup=0, clock=clock)
     assert profile.times.connections == (1.0,) * 7
     assert profile.to_dict()["connection_intervals"] == [(1.0, 1.0)] * 7
 

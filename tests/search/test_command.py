@@ -436,11 +436,13 @@ def test_times_that_are_not_given_are_measured_once(digits_supernet, tmp_path, e
     [
         ("other.json", r"these times are of stages (5, 5, 5); "),
         ("record.json", "holds no block times (kind 'training'); `ean time --per-block` makes them"),
-        ("missing.json", "missing.json"),
+        ("missing.json", "missing.json; `ean time --per-block` makes one"),
+        ("dia.json", "dia.json holds block times of DIA, and this supernet has SE; measure its own"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(digits_supernet, tmp_path, ean, table, message):
     BlockTimes((5, 5, 5), 0.0, (1.0,) * 15, (1.0,) * 15, (1.0,) * 15).save(tmp_path / "other.json")
+    BlockTimes((3, 3, 3), 0.0, (1.0,) * 9, (1.0,) * 9, (1.0,) * 9).save(tmp_path / "dia.json", attention="DIA")
     (tmp_path / "record.json").write_bytes((digits_supernet.parent / "record.json").read_bytes())
     options = ("search.reward.latency=2", f"search.reward.table={tmp_path / table}")
     code, _ = ean(*words(digits_supernet, tmp_path / "run", *FEW, *options))
