@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from ean_core.config import load_config
-from ean_core.inference.command import Form, Variant, candidates, record_timing, variants
+from ean_core.inference.comparison import Form, Variant, candidates, record_timing, variants
 from ean_core.record import environment, write_record
 from ean_core.report.table import in_percent
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from .checkpoint import load_weights
 from .config import load_config
-from .inference.command import Variant, candidates, image_shape, record_timing
+from .inference.comparison import Variant, candidates, image_shape, record_timing
 from .options import Amp, CfgOptions, Resume, resumable, use_bf16
 from .record import read_record, write_text
 from .report.figures import trade_figure

@@ -42,6 +42,7 @@ def peak_memory(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
         inputs: ``(N, C, H, W)``.
     """
     if inputs.is_cuda:
+        network(inputs)  # in which kernels are compiled and tuned, with memory of their own
         torch.cuda.synchronize(inputs.device)
         torch.cuda.reset_peak_memory_stats(inputs.device)
         before = torch.cuda.memory_allocated(inputs.device)

@@ -308,8 +308,7 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
     backbone = find_backbone(copied).double()  # products of weights are rounded once, at the end
     with torch.no_grad():
         deployed = DeployedBackbone(backbone, commute=commute)
-    left = [block.reason for block in deployed.blocks() if block.form in ("joined", "folded")]
-    if commute and left:
+    if commute and any(block.form in ("joined", "folded") for block in deployed.blocks()):
         print_log(f"deployed: {deployed.summary()}", logger="current")
     deployed.set_dtype(dtype)
     deployed.to(memory_format=torch.channels_last)
