@@ -1,6 +1,6 @@
 """Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
-from . import data, runner, supernet
+from . import addresses, data, runner, supernet
 from .attention import ATTENTION, Attention
 from .backbone import EANResNet, EANResNetCIFAR
 from .classifier import ImageClassifier
@@ -16,6 +16,7 @@ __all__ = [
     "EANResNetCIFAR",
     "ImageClassifier",
     "RecordedScheme",
+    "addresses",
     "data",
     "runner",
     "supernet",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +19,19 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .addresses import SCHEME, read_metadata, resolve
+
+#: What the names of a backbone's tensors begin with in the file of a whole network.
+BACKBONE = "backbone."
+_STAGE = re.compile(r"(?:^|(?<=\.))layer(\d+)(?:\.|_)")
+
 
 def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
     """Weights from a file or address, on the CPU.
 
     Args:
         source: a ``.safetensors`` file, a PyTorch file (read with ``weights_only=True``: nothing in it is executed),
-            or an address that mmengine knows, such as ``torchvision://resnet50``.
+            or an address: ``ean://NAME``, or one that mmengine knows, such as ``torchvision://resnet50``.
         prefix: keep only keys that begin so, and cut it off; e.g. ``'backbone.'`` for the file of a classifier.
 
     Returns:
@@ -33,7 +42,9 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         ValueError: if the file is not a checkpoint, needs code to be executed, or has no key with the prefix.
     """
     source = os.fspath(source)
-    if "://" in source and not source.startswith("file:"):
+    if source.startswith(SCHEME):
+        content: object = load_file(resolve(source))
+    elif "://" in source and not source.startswith("file:"):
         with _plain_weights(source), _weights_only():
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
@@ -65,19 +76,25 @@ def load_weights(
 ) -> None:
     """Load what fits from ``source`` into ``module``; what is missing or left over is logged.
 
+    A backbone takes its part of a whole network at ``ean://`` without a prefix. Stages that only the file has are left
+    out whole.
+
     Args:
         module: the network.
         source, prefix: see :func:`read_state_dict`.
         strict: every tensor of the network must be in the file; the file may hold more.
 
     Raises:
-        ValueError: if no key matches, a tensor of the same name has another shape, or ``strict`` is violated. Nothing
-            is changed then.
+        ValueError: if no key matches, a tensor of the same name has another shape, the file has more blocks in a stage
+            than the network, or ``strict`` is violated. Nothing is changed then.
     """
     state = read_state_dict(source, prefix)
     own = module.state_dict()
-    matched = {name: value for name, value in state.items() if name in own}
     kind = type(module).__name__
+    if os.fspath(source).startswith(SCHEME) and prefix is None and not state.keys() & own.keys():
+        part = {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
+        state = part if part.keys() & own.keys() else state
+    matched = {name: value for name, value in state.items() if name in own}
     if not matched:
         hint = ""
         for head in {name.split(".")[0] + "." for name in state}:
@@ -92,7 +109,15 @@ def load_weights(
         name = wrong[0]
         raise ValueError(
             f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
-            f"{tuple(matched[name].shape)} in the file, {tuple(own[name].shape)} in the network"
+            f"{tuple(matched[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(source)}"
+        )
+    left = state.keys() - own.keys()
+    stages = _by_stage(left)
+    present = [stage for stage in stages if any(name.startswith(stage) for name in own)]
+    if present:
+        raise ValueError(
+            f"{source} has more blocks than {kind} in {', '.join(present)}: {_heads(stages[present[0]], depth=4)}; "
+            f"build the network at the depth of the file{_network_of(source)}"
         )
     missing = own.keys() - matched.keys()
     if missing and strict:
@@ -105,8 +130,19 @@ def load_weights(
             logger="current",
             level=logging.INFO if expected else logging.WARNING,
         )
-    if state.keys() - own.keys():
-        print_log(f"{source}: not in {kind}, ignored: {_heads(state.keys() - own.keys(), depth=2)}", logger="current")
+    if stages:
+        gone = ", ".join(stage.rstrip(".") for stage in sorted(stages))
+        print_log(f"{source}: {kind} has no {gone}, left out whole", logger="current", level=logging.WARNING)
+        numbers = {stage.rstrip(".").rpartition("layer")[2] for stage in stages}
+        left = {name for name in left if not (match := _STAGE.search(name)) or match[1] not in numbers}
+    if left:
+        ours = any("attention" in name.split(".") for name in left)  # without it the network computes something else
+        print_log(
+            f"{source}: not in {kind}, ignored: {_heads(left, depth=2)}",
+            logger="current",
+            level=logging.WARNING if ours else logging.INFO,
+        )
+    _compare_schemes(module, source)
 
 
 class PretrainedOrRaise:
@@ -132,16 +168,70 @@ class PretrainedOrRaise:
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write plain tensors and plain metadata as safetensors, whole or not at all."""
+    """Write plain tensors and plain metadata as safetensors, whole or not at all; equal content gives equal bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     partial = path.with_name(path.name + ".part")
     try:
-        partial.write_bytes(save(tensors, dict(metadata)))  # save_file of safetensors 0.8 makes it unreadable to others
+        # save_file of safetensors 0.8 makes the file unreadable to others
+        partial.write_bytes(_in_order(save(tensors, dict(metadata))))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order, which the library writes in a random one."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def _by_stage(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of the blocks of a network by what their stage's begin with, such as ``backbone.layer4.``."""
+    stages = defaultdict(list)
+    for name in sorted(names):
+        if (match := _STAGE.search(name)) and "attention" not in name.split("."):
+            stages[name[: match.end()]].append(name)
+    return dict(stages)
+
+
+def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:
+    """What a file of ours says of its network; nothing for other files."""
+    source = os.fspath(source)
+    if source.startswith(SCHEME):
+        return read_metadata(resolve(source))
+    path = Path(source.removeprefix("file://")).expanduser()
+    return read_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
+
+
+def _network_of(source: str | os.PathLike[str]) -> str:
+    """What network a file is of, for the end of an error, where the file says so."""
+    meta = _description(source)
+    if not {"type", "depth", "attention", "scheme"} <= meta.keys():
+        return ""
+    return (
+        f"; it is of {meta['type']}(depth={meta['depth']}, attention={meta['attention']!r}, scheme={meta['scheme']!r})"
+    )
+
+
+def _compare_schemes(module: nn.Module, source: str | os.PathLike[str]) -> None:
+    """Warn where a network connects other blocks than the one whose weights it took: the tensors do not tell."""
+    backbone = getattr(module, "backbone", module)
+    own, trained = getattr(backbone, "scheme", None), _description(source).get("scheme")
+    if own is None or trained is None:
+        return
+    stages = len(own.stages)
+    if trained.split("-")[:stages] != str(own).split("-"):
+        print_log(
+            f"{source} was trained with scheme {trained!r}, this network connects {str(own)!r}",
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
 @contextmanager
@@ -179,11 +269,29 @@ def _plain_weights(source: object) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle fails in a dozen ways
+        wanted = _unsafe_globals(source)
+        if wanted:
+            raise ValueError(
+                f"{source} cannot be read as plain weights: it needs code to be executed, and wanted "
+                f"{', '.join(wanted)}. Where it comes from someone you trust, load it with "
+                "torch.load(..., weights_only=False) and save its state dict alone"
+            ) from error
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(
             f"{source} cannot be read as plain weights: it is damaged, no PyTorch file, or needs code to be executed "
             f"({reason.splitlines()[0].partition('. Please')[0]})"
         ) from error
+
+
+def _unsafe_globals(source: object) -> list[str]:
+    """All that a PyTorch file would import beyond tensors; nothing where it cannot be told, as in the older format."""
+    listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
+    if listing is None or not isinstance(source, Path):
+        return []
+    try:
+        return sorted(listing(source))
+    except Exception:  # what cannot be read says nothing
+        return []
 
 
 def _heads(names: Iterable[str], depth: int = 1) -> str:

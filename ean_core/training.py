@@ -162,7 +162,7 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     check_same_network(checkpoint, config)
     backbone = MODELS.build(config.model.backbone)
     load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
-    save_weights(backbone.state_dict(), out, _description(backbone))
+    save_weights(backbone.state_dict(), out, describe(backbone))
 
 
 def export_network(config: Config, checkpoint: Path, out: Path) -> None:
@@ -178,10 +178,11 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
     if out.suffix == ".pt2":
         write_pt2(network, out, size)
     else:
-        write_onnx(network, out, size, {**_description(network.backbone), "config": _name(config)})
+        write_onnx(network, out, size, {**describe(network.backbone), "config": _name(config)})
 
 
-def _description(backbone: EANResNet) -> dict[str, str]:
+def describe(backbone: EANResNet) -> dict[str, str]:
+    """What the files of a network say of it: its class, depth, attention and connections."""
     return {
         "type": type(backbone).__name__,
         "depth": str(backbone.depth),

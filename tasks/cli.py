@@ -17,6 +17,12 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("test", "measure a checkpoint on test images", "ean_core.training:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
     ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
+    ("zoo list", "list pretrained models", "zoo.command:list_"),
+    ("zoo info", "what is known of a model", "zoo.command:info"),
+    ("zoo download", "fetch weights, for use without a network", "zoo.command:download"),
+    ("zoo verify", "hold published files against their index", "zoo.command:verify"),
+    ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
+    ("zoo import", "weights of torchvision or of the paper's authors", "zoo.command:import_"),
     ("configs", "list the packaged configs, or print one", "ean_core.config:show_configs"),
 )
 
@@ -35,12 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     targets = {name: target for name, _, target in COMMANDS}
     # Some commands have two words.
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in targets), None)
+    group = [command for command in COMMANDS if command[0].startswith(f"{words[0]} ")]
+    if name is None and group and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
+        print(_listing(group))
+        sys.exit(0)
     if name is None:
         from difflib import get_close_matches
 
-        near = get_close_matches(words[0], targets, n=1) or [name for name in targets if name.split()[0] == words[0]]
+        given = " ".join(words[:2]) if group else words[0]
+        near = get_close_matches(given, targets, n=1) or [name for name, *_ in group]
         hint = f"; did you mean `ean {near[0]}`?" if near else "."
-        sys.exit(f"ean: no command {words[0]!r}{hint} `ean --help` lists them.")
+        sys.exit(f"ean: no command {given!r}{hint} `ean --help` lists them.")
     try:
         _run(name, targets[name], _spread_cfg_options(words[len(name.split()) :]))
     except KeyboardInterrupt:
@@ -87,14 +98,17 @@ def _spread_cfg_options(words: Sequence[str]) -> list[str]:
 
 
 def _overview() -> str:
-    width = max(len(name) for name, _, _ in COMMANDS)
-    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text, _ in COMMANDS)
     return (
         "ean: efficient attention networks, searched, trained and timed\n\n"
-        f"usage: ean COMMAND [OPTIONS]\n\n{lines}\n\n"
-        "`ean COMMAND --help` says more. EAN_DATA names the folder of data sets, EAN_TRACEBACK=1 shows where an "
-        "error came from."
+        f"usage: ean COMMAND [OPTIONS]\n\n{_listing(COMMANDS)}\n\n"
+        "`ean COMMAND --help` says more. EAN_DATA names the folder of data sets, EAN_HOME that of downloads, "
+        "EAN_OFFLINE=1 forbids the network, EAN_TRACEBACK=1 shows where an error came from."
     )
+
+
+def _listing(commands: Sequence[tuple[str, str, str]]) -> str:
+    width = max(len(name) for name, _, _ in commands)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text, _ in commands)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,8 @@
-"""Pretrained EAN models: their index, cards and files. Builds on ean_core; no weights are published yet."""
+"""Pretrained EAN models: their index, cards and files, and the code that fetches them. Builds on ean_core."""
+
+from .download import DownloadError
+from .index import NoWeightsError
+from .models import Weights, get_model, get_weights, list_models
+from .preprocessing import Preprocessing
+
+__all__ = ["DownloadError", "NoWeightsError", "Preprocessing", "Weights", "get_model", "get_weights", "list_models"]

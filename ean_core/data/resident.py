@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .root import data_root
+from .root import data_root, offline
 from .sampler import SampleKey
 from .split import Split, check_split, split_indices
 
@@ -140,13 +140,17 @@ def _torchvision_cifar100(train: bool) -> Any:
         return datasets.CIFAR100(root, train=train)
     except RuntimeError:
         pass  # missing or damaged
+    hint = f"CIFAR-100 is not (or not whole) in {root / 'cifar-100-python'}"
+    if offline():
+        raise FileNotFoundError(
+            f"{hint} and EAN_OFFLINE forbids to download it; set EAN_DATA to the folder that holds it"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         return datasets.CIFAR100(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"CIFAR-100 is not (or not whole) in {root / 'cifar-100-python'} and could not be downloaded ({error}); "
-            "set EAN_DATA to the folder that holds cifar-100-python"
+            f"{hint} and could not be downloaded ({error}); set EAN_DATA to the folder that holds cifar-100-python"
         ) from error
 
 

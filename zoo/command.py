@@ -1,0 +1,281 @@
+"""The commands ``ean zoo list | info | download | verify | publish | import``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from ean_core.addresses import read_metadata
+from ean_core.checkpoint import BACKBONE, read_state_dict, save_weights
+from ean_core.options import CfgOptions, ConfigName, prepare
+from ean_core.report.table import print_table
+from ean_core.supernet import find_backbone
+from ean_core.training import describe
+
+from .files import cache, locate
+from .foreign import import_weights
+from .index import PACKAGED, Entry, find_entry, published
+from .models import get_weights, list_models
+from .page import increment
+from .publish import publish as publish_model
+from .verify import Verdict
+from .verify import verify as verify_model
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Models, or patterns such as 'ean_*'; all of them by default.")]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model of ``ean zoo list``."""
+
+    titles: ClassVar[tuple[str, ...]] = ("model", "connections", "test", "parameters", "increment (%)", "MB", "weights")
+    words: ClassVar[tuple[str, ...]] = ("model", "connections", "test", "weights")
+
+    name: str
+    entry: Entry | None
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        if self.entry is None:
+            return {"model": self.name, "weights": "none yet"}
+        key, value = next(iter(self.entry.metrics.items()))
+        return {
+            "model": self.name,
+            "connections": str(self.entry.scheme),
+            "test": f"{key} {value:.2f}",
+            "parameters": f"{self.entry.metadata['Parameters']:,}",
+            "increment (%)": increment(self.entry, "eager"),
+            "MB": f"{self.entry.size / 1e6:.2f}",
+            "weights": _place(self.entry),
+        }
+
+
+@dataclass(frozen=True)
+class FactRow:
+    """One line of ``ean zoo info``."""
+
+    titles: ClassVar[tuple[str, ...]] = ("what", "value")
+    words: ClassVar[tuple[str, ...]] = ("what", "value")
+
+    what: str
+    value: str
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        return {"what": self.what, "value": self.value}
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One model of ``ean zoo verify``."""
+
+    titles: ClassVar[tuple[str, ...]] = ("model", "verdict", "measured")
+    words: ClassVar[tuple[str, ...]] = ("model", "verdict", "measured")
+
+    verdict: Verdict
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        found = self.verdict
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
+        word = "; ".join(found.problems) or ("good" if found.file else "not here")
+        return {"model": found.name, "verdict": word, "measured": measured or found.note}
+
+
+def list_(
+    pattern: Annotated[str, typer.Argument(help="With wildcards, such as 'ean_resnet*_se*'.")] = "*",
+    all_: Annotated[bool, typer.Option("--all", help="Also models that have no weights yet.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List pretrained models."""
+    entries = {str(name): entry for name, entry in published().items()}
+    names = list_models(pattern, pretrained=not all_)
+    if as_json:
+        _print_json([get_weights(name).meta if name in entries else {"name": name} for name in names])
+    elif names:
+        print_table([ModelRow(name, entries.get(name)) for name in names], title="Models")
+    else:
+        hint = "" if all_ else "; --all lists those without weights, too"
+        typer.echo(f"no model matches {pattern!r}{hint}")
+
+
+def info(name: Annotated[str, typer.Argument(help="Of a model.")], as_json: Json = False) -> None:
+    """What is known of a model: accuracy, connections, file, training."""
+    weights = get_weights(name)
+    meta = weights.meta
+    if as_json:
+        _print_json({**meta, "weights": _place(weights.entry)})
+        return
+    training = meta.pop("training")
+    timing = meta.pop("timing")
+    meta["metrics"] = ", ".join(f"{key} {value:.2f}" for key, value in meta["metrics"].items())
+    if "categories" in meta:
+        names = meta["categories"]
+        meta["categories"] = f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    for row in timing:
+        meta[f"time, {row['Form']}"] = f"{row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
+    facts = {**meta, "size": f"{meta['size'] / 1e6:.2f} MB", "weights": _place(weights.entry), **training}
+    print_table([FactRow(str(key), _text(value)) for key, value in facts.items()], title=name)
+
+
+def download(
+    names: Names = None,
+    to: Annotated[Path | None, typer.Option(help="Copy the files into this folder, too.")] = None,
+    backbone: Annotated[
+        bool, typer.Option("--backbone", help="Write only the backbones' weights there; they load without a prefix.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch weights into the cache, for use without a network."""
+    if backbone and to is None:
+        raise ValueError("--backbone writes new files: give --to FOLDER")
+    files: dict[str, str] = {}
+    for entry in _chosen(names):
+        path = _located(entry)
+        if to is not None:
+            path = _copied(entry, path, to, backbone=backbone)
+        files[str(entry.name)] = str(path)
+        if not as_json:
+            typer.echo(f"{entry.name}: {path}")
+    if as_json:
+        _print_json(files)
+
+
+def verify(
+    names: Names = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the test images again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold files against the index: hash, network, scheme, records, and with --metrics their accuracy."""
+    verdicts = []
+    for entry in _chosen(names):
+        if metrics and not as_json:
+            typer.echo(f"measuring {entry.name} ...", err=True)
+        verdicts.append(verify_model(entry, metrics=metrics))
+    if as_json:
+        _print_json(
+            [
+                {"name": v.name, "good": v.good, "problems": v.problems, "measured": v.measured, "note": v.note}
+                for v in verdicts
+            ]
+        )
+    else:
+        print_table([VerdictRow(verdict) for verdict in verdicts], title="Published files")
+    if not all(verdict.good for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def publish(
+    checkpoint: Annotated[Path, typer.Argument(help="Of the whole network, with record.json and test.json beside it.")],
+    config: ConfigName,
+    to: Annotated[Path, typer.Option(help="Folder of the index; EAN_ZOO_INDEX makes it part of the zoo.")] = PACKAGED,
+    timing: Annotated[Path | None, typer.Option(help="A record of `ean time` in which the network occurs.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="Name it best_…: best accuracy regardless of cost.")] = False,
+    cfg_options: CfgOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a trained network: plain tensors named by their hash, an entry with its records' figures, a card."""
+    cfg, _ = prepare(config, None, cfg_options)
+    entry = publish_model(checkpoint, cfg, to, timing=timing, best=best)
+    if as_json:
+        _print_json(dict(entry.fields))
+        return
+    figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
+    typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
+
+
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="A file of torchvision's or of the authors', or torchvision://resnet50.")
+    ],
+    out: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+    scheme: Annotated[
+        str | None, typer.Option(help="Connections of the authors' network; ean is the scheme on record.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn a checkpoint of torchvision's ResNets, or of the paper's authors, into plain tensors with our names."""
+    if out.suffix != ".safetensors":
+        raise ValueError(f"import writes safetensors, a file like {out.stem}.safetensors, got {out.name}")
+    found = import_weights(source, scheme)
+    backbone = find_backbone(found.network)
+    description = {**describe(backbone), "network": json.dumps(found.settings, sort_keys=True)}
+    save_weights(found.network.state_dict(), out, description)
+    if as_json:
+        _print_json({"file": str(out), "source": found.source, "network": found.settings, "unused": found.unused})
+        return
+    typer.echo(f"{out}: ResNet-{backbone.depth} of {found.source}, scheme {backbone.scheme}")
+    if found.unused:
+        typer.echo(
+            f"left out, as no block connects to them: {', '.join(sorted({n.split('.')[0] for n in found.unused}))}"
+        )
+    settings = ", ".join(f"{key}={value!r}" for key, value in found.settings["backbone"].items())
+    typer.echo(f"backbone=dict({settings}, init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))")
+
+
+# ---------------------------------------------------------------- between commands
+
+
+def _chosen(names: Sequence[str] | None) -> list[Entry]:
+    """The published models of these names and patterns, each once."""
+    entries = published()
+    chosen: dict[str, Entry] = {}
+    for pattern in names or ("*",):
+        if not any(sign in pattern for sign in "*?["):
+            chosen[pattern] = find_entry(pattern)
+            continue
+        matching = {str(name): entry for name, entry in entries.items() if fnmatchcase(str(name), pattern)}
+        if not matching and names:
+            raise ValueError(f"no published model matches {pattern!r}; `ean zoo list` lists them")
+        chosen.update(matching)
+    return list(chosen.values())
+
+
+def _located(entry: Entry) -> Path:
+    """The file of a model, with a bar while it is fetched."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(str(entry.name), total=entry.size)
+        return locate(entry, progress=lambda done: bar.update(task, completed=done))
+
+
+def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
+    """A copy of a model's file in a folder, or its backbone's weights alone."""
+    if backbone:
+        out = folder / f"{entry.name}-backbone-{entry.sha256[:8]}.safetensors"
+        meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
+        save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / entry.file
+    part = out.with_name(out.name + ".part")
+    part.write_bytes(path.read_bytes())
+    part.replace(out)
+    return out
+
+
+def _place(entry: Entry) -> str:
+    if entry.packaged_file.is_file():
+        return "with the package" if entry.root == PACKAGED else f"in {entry.root}"
+    return "in the cache" if (cache() / entry.file).is_file() else "to be fetched"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,129 @@
+"""Where the file of a published model is: in the package, in the cache, or at an address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from filelock import FileLock
+from mmengine.logging import print_log
+
+from ean_core.data.root import home, offline
+
+from .download import USUAL, DownloadError, Patience, fetch, file_hash
+from .index import Entry, base_of, find_entry
+
+HUB = "hf://"
+
+
+def resolve(name: str) -> Path:
+    """The verified file of a model, for ``ean://NAME``: the entry point ``ean.checkpoints``.
+
+    Raises:
+        ValueError: if there is no such model, or no weights of it yet.
+        OSError: if its file cannot be had.
+    """
+    return locate(find_entry(name))
+
+
+def locate(
+    entry: Entry,
+    *,
+    patience: Patience = USUAL,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """The verified file of a published model; fetched into the cache if it is neither there nor in the package.
+
+    Several processes that ask for one file fetch it once. The address is ``EAN_ZOO_URL``, or else the index's:
+    ``http(s):``, ``file:``, or a repository ``hf://OWNER/NAME[@REVISION]`` of the Hugging Face hub.
+
+    Args:
+        entry: of the index.
+        patience: with the connection.
+        progress: told the number of bytes fetched so far.
+
+    Raises:
+        DownloadError: if it cannot be fetched, or must not be, with ``EAN_OFFLINE`` set.
+        OSError: if the cache cannot be written.
+    """
+    found = at_hand(entry)
+    if found is not None:
+        return found
+    folder = cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{entry.file}.lock").acquire()
+    except OSError as error:
+        raise OSError(
+            f"the cache {folder} cannot be written ({error.strerror}); set EAN_HOME to a folder that can"
+        ) from error
+    with lock:
+        found = at_hand(entry)  # another process may have fetched it meanwhile
+        if found is None:
+            found = folder / entry.file
+            _fetch(entry, found, patience, progress)
+    return found
+
+
+def at_hand(entry: Entry) -> Path | None:
+    """The verified file of a published model in the package or the cache, if it is there.
+
+    A file that is not what was published is passed over, with a warning.
+    """
+    for path in (entry.packaged_file, cache() / entry.file):
+        if not path.is_file():
+            continue
+        if path.stat().st_size == entry.size and file_hash(path) == entry.sha256:
+            return path
+        print_log(f"{path} is not the file that was published, and is not used", "current", logging.WARNING)
+    return None
+
+
+def cache() -> Path:
+    """The folder of fetched files."""
+    return home() / "zoo"
+
+
+def _fetch(entry: Entry, path: Path, patience: Patience, progress: Callable[[int], None]) -> None:
+    base = os.environ.get("EAN_ZOO_URL") or base_of(entry)
+    if not base:
+        raise DownloadError(
+            f"{entry.file} is neither in this installation nor in {path.parent}, and no address is known to fetch it "
+            "from; set EAN_ZOO_URL to one"
+        )
+    if offline() and not base.startswith("file:"):
+        raise DownloadError(
+            f"{entry.file} is neither in this installation nor in {path.parent}, and EAN_OFFLINE forbids to fetch it; "
+            f"unset that, or copy the file there from a machine that has it"
+        )
+    print_log(f"fetching {entry.file} ({entry.size / 1e6:.1f} MB) from {base}", "current")
+    if base.startswith(HUB):
+        _fetch_from_hub(base, entry, path)
+        return
+    if not base.startswith(("http://", "https://", "file:")):
+        raise DownloadError(f"cannot fetch from {base!r}: expected an address with http(s)://, file:// or {HUB}")
+    address = f"{base.rstrip('/')}/{quote(entry.file)}"
+    fetch(address, path, size=entry.size, sha256=entry.sha256, patience=patience, progress=progress)
+
+
+def _fetch_from_hub(base: str, entry: Entry, path: Path) -> None:
+    """Through huggingface_hub, which has logins, mirrors and a cache of its own."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError as error:
+        raise DownloadError(f'{base} needs huggingface_hub: pip install "ean-zoo[hub]"') from error
+    repository, _, revision = base.removeprefix(HUB).strip("/").partition("@")
+    try:
+        found = Path(hf_hub_download(repository, entry.file, revision=revision or None))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise DownloadError(f"{entry.file} could not be fetched from {base}: {error}") from error
+    if file_hash(found) != entry.sha256:
+        raise DownloadError(f"{entry.file} of {base} is not the published file: its SHA-256 differs; nothing was kept")
+    part = path.with_name(path.name + ".part")
+    shutil.copyfile(found, part)
+    part.replace(path)

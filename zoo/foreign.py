@@ -1,0 +1,168 @@
+"""Weights of others as EAN networks: torchvision's ResNets, and the networks of the paper's authors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ean_core import ConnectionScheme, EANResNet
+from ean_core.checkpoint import BACKBONE, read_state_dict
+from ean_core.layers import Bottleneck
+
+#: Of images in the range 0 to 255, for networks trained on ImageNet in PyTorch's usual way, as both kinds are.
+IMAGENET = {"type": "ImagePreprocessor", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+
+_BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
+_SHARED = re.compile(r"(layer\d)\.(?:share_fc|lstm)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network of others.
+
+    Args:
+        network: an :class:`ean_core.ImageClassifier` with its weights.
+        settings: for ``MODELS.build``, what it was built from.
+        source: ``'torchvision'`` or ``"the authors'"``.
+        unused: names in the source of modules that no connected block uses.
+    """
+
+    network: nn.Module
+    settings: dict[str, Any]
+    source: str
+    unused: tuple[str, ...]
+
+
+def import_weights(source: str | os.PathLike[str], scheme: str | None = None) -> Imported:
+    """Read a checkpoint of torchvision's ResNets, or of the authors' networks, as an EAN network.
+
+    Both are told apart by the names of their tensors. The authors' are those of
+    https://github.com/gbup-group/EAN-efficient-attention-network: a module a stage, shared by its blocks, a bias on
+    every convolution.
+
+    Args:
+        source: a file, or an address such as ``torchvision://resnet50``. Nothing in it is executed.
+        scheme: the connections, which the tensors do not tell; needed where there are attention modules.
+
+    Returns:
+        The network, with outputs equal to the source's.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of another kind or depth, or the scheme is missing or does not fit.
+    """
+    state = read_state_dict(source)
+    if "layer1.ModuleList.0.conv1.weight" in state:
+        kind, names = "the authors'", {name: _authors_name(name) for name in state}
+    elif "layer1.0.conv1.weight" in state and "fc.weight" in state:
+        kind = "torchvision"
+        names = {name: name if name.startswith("fc.") else BACKBONE + name for name in state}
+    else:
+        raise ValueError(
+            f"{source} is neither of torchvision's ResNets nor of the authors' networks: expected the key "
+            "layer1.0.conv1.weight with fc.weight, or layer1.ModuleList.0.conv1.weight; its keys begin with "
+            f"{', '.join(list(state)[:4])}"
+        )
+    renamed = {new: state[old] for old, new in names.items()}
+    depth = _depth(renamed, source)
+    attention = _attention(renamed)
+    if attention is None:
+        if scheme not in (None, "none"):
+            raise ValueError(f"{source} has no attention modules; scheme {scheme!r} does not fit, leave it out")
+        scheme = "none"
+    elif scheme is None:
+        raise ValueError(
+            f"{source} has {attention['type']} modules, and its tensors do not tell which blocks connect to them; give "
+            f"--scheme: text such as {ConnectionScheme.every(EANResNet.depths[depth][1], 2)}, full, or ean for the one "
+            "on record"
+        )
+    settings: dict[str, Any] = {
+        "type": "ImageClassifier",
+        "num_classes": len(renamed["fc.weight"]),
+        "data_preprocessor": IMAGENET,
+        "backbone": {
+            "type": "EANResNet",
+            "depth": depth,
+            **({"attention": attention} if attention else {}),
+            "scheme": scheme,
+            "conv_bias": f"{BACKBONE}conv1.bias" in renamed,
+        },
+    }
+    network = MODELS.build(settings)
+    settings["backbone"]["scheme"] = str(network.backbone.scheme)
+    own = network.state_dict()
+    # The authors' linear maps are 1x1 convolutions, and their weights for groups have the shape of a feature map.
+    fitted = {name: value.reshape(own[name].shape) for name, value in renamed.items() if _fits(own.get(name), value)}
+    lacking = [name for name in own if name not in fitted and not name.endswith("num_batches_tracked")]
+    foreign = {new: old for old, new in names.items() if new not in fitted}
+    unexpected = [old for new, old in foreign.items() if not new.startswith(f"{BACKBONE}attention.")]
+    if lacking or unexpected:
+        raise ValueError(
+            f"{source} does not fit a ResNet-{depth}: it lacks {', '.join(lacking[:4]) or 'nothing'}, and has "
+            f"{', '.join(unexpected[:4]) or 'nothing'} besides"
+        )
+    network.load_state_dict(fitted, strict=False)
+    return Imported(network, settings, kind, tuple(sorted(foreign.values())))
+
+
+def _authors_name(name: str) -> str:
+    """Our name of a tensor of the authors' networks."""
+    if name.startswith("last_linear."):
+        return name.replace("last_linear", "fc")
+    if match := _SHARED.fullmatch(name):
+        # The maps of their LSTM are lists with one layer each, a sequence of linear, ReLU, linear.
+        inner = re.sub(r"^(w_[ih]h)\.0\.seq\.", r"\1.", match[2])
+        return f"{BACKBONE}attention.{match[1]}.{inner}"
+    return BACKBONE + name.replace(".ModuleList.", ".")
+
+
+def _depth(state: Mapping[str, Tensor], source: object) -> int:
+    places = {(int(match[1]), int(match[2])) for name in state if (match := _BLOCK.search(name))}
+    blocks = tuple(sum(stage == k for stage, _ in places) for k in range(1, 5))
+    bottleneck = f"{BACKBONE}layer1.0.conv3.weight" in state
+    for depth, (block, stages) in EANResNet.depths.items():
+        if stages == blocks and (block is Bottleneck) == bottleneck:
+            return depth
+    kind = "bottlenecks" if bottleneck else "basic blocks"
+    raise ValueError(
+        f"{source} has {blocks} {kind} in its stages, which is none of ResNet-{', '.join(map(str, EANResNet.depths))}"
+    )
+
+
+def _attention(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The attention module and its options, from its tensors."""
+    shapes = {
+        name.removeprefix(f"{BACKBONE}attention."): value.shape
+        for name, value in state.items()
+        if ".attention." in name
+    }
+    for name in shapes:
+        stage, _, tensor = name.partition(".")
+        if tensor == "fc1.weight":
+            return {"type": "SE", "reduction": _reduction(shapes, ".fc1.weight")}
+        if tensor == "w_ih.0.weight":
+            return {"type": "DIA", "reduction": _reduction(shapes, ".w_ih.0.weight")}
+        if tensor == "weight":
+            return {"type": "SGE", "groups": shapes[f"{stage}.weight"].numel()}
+    return None
+
+
+def _reduction(shapes: Mapping[str, Any], ending: str) -> int:
+    """The reduction that gives all stages their hidden units, ``channels // reduction``."""
+    sizes = [shape[:2] for name, shape in shapes.items() if name.endswith(ending)]
+    usual = [16, 20, 4, 8, 32]
+    for reduction in [*usual, *range(1, max(channels for _, channels in sizes) + 1)]:
+        if all(max(1, channels // reduction) == hidden for hidden, channels in sizes):
+            return reduction
+    raise ValueError(f"no reduction gives hidden units {[h for h, _ in sizes]} to channels {[c for _, c in sizes]}")
+
+
+def _fits(own: Tensor | None, value: Tensor) -> bool:
+    """Whether a tensor is one of ours, perhaps with dimensions of one besides."""
+    return own is not None and [n for n in own.shape if n > 1] == [n for n in value.shape if n > 1]

@@ -1,0 +1,238 @@
+"""The index of published models: OpenMMLab's ``model-index.yml`` and the metafiles that it imports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ean_core import ConnectionScheme
+from ean_core.record import read_record
+
+from .names import ModelName, config_of, trained_by
+
+#: The index that comes with the package.
+PACKAGED = Path(__file__).resolve().parent
+
+
+class NoWeightsError(ValueError):
+    """A model that exists, but of which no weights have been published."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published model: what its metafile says.
+
+    Args:
+        name: of the model.
+        fields: its entry under ``Models`` in the metafile.
+        collection: the entry under ``Collections`` that it belongs to.
+        root: the folder of the index.
+
+    Raises:
+        ValueError: if the entry lacks a field.
+    """
+
+    name: ModelName
+    fields: Mapping[str, Any]
+    collection: Mapping[str, Any]
+    root: Path
+
+    def __post_init__(self) -> None:
+        needed = {"Config", "Metadata", "Results", "Weights", "Size", "SHA256", "Network", "Training Log"}
+        lacking = sorted(needed - self.fields.keys()) + sorted(
+            f"Metadata: {key}" for key in {"Parameters", "FLOPs", "Scheme"} - self.metadata.keys()
+        )
+        if lacking:
+            raise ValueError(f"the entry of {self.name} in {self.root} lacks {', '.join(lacking)}")
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Its ``Metadata``: parameters, operations, scheme, training, timing."""
+        return self.fields["Metadata"]
+
+    @property
+    def config(self) -> str:
+        """Name of the packaged config that trained it."""
+        return Path(self.fields["Config"]).stem
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Settings for ``MODELS.build``."""
+        return dict(self.fields["Network"])
+
+    @property
+    def scheme(self) -> ConnectionScheme:
+        """Its connections."""
+        return ConnectionScheme.parse(self.metadata["Scheme"])
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the test images, by OpenMMLab's names; accuracies in percent."""
+        return self.fields["Results"][0]["Metrics"]
+
+    @property
+    def file(self) -> str:
+        """Name of the safetensors file of the whole network."""
+        return self.fields["Weights"]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.fields["Size"]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal digits."""
+        return self.fields["SHA256"]
+
+    @property
+    def packaged_file(self) -> Path:
+        """Where the file is, if it comes with the index."""
+        return self.root / "weights" / self.file
+
+    @property
+    def records(self) -> Path:
+        """The folder of its run records, ``record.json`` and ``test.json``, and of its training log."""
+        return self.root / "records" / str(self.name)
+
+    def record(self, kind: str) -> Mapping[str, Any]:
+        """One of its records: ``'record'``, of the training, or ``'test'``."""
+        return read_record(self.records / f"{kind}.json")
+
+
+class Index:
+    """All models of one folder.
+
+    Args:
+        root: the folder of ``model-index.yml``; one without it is an empty index.
+
+    Raises:
+        ValueError: if a metafile cannot be read, an entry lacks a field, or a model is listed twice.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def _head(self) -> Mapping[str, Any]:
+        path = self.root / "model-index.yml"
+        return _read_yaml(path) if path.is_file() else {}
+
+    @property
+    def base(self) -> str | None:
+        """Where files are fetched that do not come with the package; None where there is no such place."""
+        return self._head.get("Base Address")
+
+    @cached_property
+    def entries(self) -> Mapping[ModelName, Entry]:
+        """Models by name, in order."""
+        found: dict[ModelName, Entry] = {}
+        for metafile in self._head.get("Import", ()):
+            content = _read_yaml(self.root / metafile)
+            collections = {collection["Name"]: collection for collection in content.get("Collections", ())}
+            for fields in content.get("Models", ()):
+                name = ModelName.parse(fields["Name"])
+                if name in found:
+                    raise ValueError(f"{self.root} lists {name} twice")
+                found[name] = Entry(name, fields, collections.get(fields.get("In Collection"), {}), self.root)
+        return dict(sorted(found.items()))
+
+
+def indexes() -> list[Index]:
+    """The indexes there are, first come first: that of the folder ``EAN_ZOO_INDEX``, for models of one's own, and ours.
+
+    Raises:
+        FileNotFoundError: if ``EAN_ZOO_INDEX`` names a folder without ``model-index.yml``.
+    """
+    own = os.environ.get("EAN_ZOO_INDEX")
+    if not own:
+        return [Index(PACKAGED)]
+    folder = Path(own).expanduser()
+    if not (folder / "model-index.yml").is_file():
+        raise FileNotFoundError(
+            f"EAN_ZOO_INDEX={own}: there is no model-index.yml; `ean zoo publish --to {own}` makes one"
+        )
+    return [Index(folder), Index(PACKAGED)]
+
+
+def published() -> dict[ModelName, Entry]:
+    """All published models, in order of their names; the first index that has a name wins."""
+    found: dict[ModelName, Entry] = {}
+    for index in reversed(indexes()):
+        found.update(index.entries)
+    return dict(sorted(found.items()))
+
+
+def find_entry(name: str) -> Entry:
+    """A published model by its name.
+
+    Raises:
+        NoWeightsError: if it has none yet; the message names the config that trains it.
+        ValueError: if there is no such model.
+    """
+    parsed = known_name(name)
+    entry = published().get(parsed)
+    if entry is None:
+        near = get_close_matches(name, map(str, published()), n=2, cutoff=0.5)
+        hint = f". There are weights of {' and '.join(near)}" if near else ""
+        raise NoWeightsError(f"{name} has no weights yet; {how_to_train(parsed)}{hint}")
+    return entry
+
+
+def known_name(text: str) -> ModelName:
+    """The parts of the name of a model that there is, or that a packaged config would train.
+
+    Raises:
+        ValueError: if there is none of that name; the nearest are named.
+    """
+    names = {str(name): name for name in (*published(), *trained_by())}
+    if text in names:
+        return names[text]
+    try:
+        name = ModelName.parse(text)
+    except ValueError:
+        name = None
+    if name and config_of(name) and name.attention in ("", (name.module or "").lower()):
+        return name
+    near = get_close_matches(text, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ","
+    raise ValueError(f"no model is called {text!r}{hint} `ean zoo list --all` names all")
+
+
+def how_to_train(name: ModelName) -> str:
+    """The commands that make weights of a model."""
+    config, settings = config_of(name), name.settings()
+    steps = [] if settings else [f"`ean search search_{config}` finds a scheme for it"]
+    values = settings or {"scheme": "SCHEME"}
+    options = " ".join(f"model.backbone.{key}={value}" for key, value in values.items() if value is not True)
+    return ", ".join([*steps, f"`ean train {config} --cfg-options {options}` trains it"])
+
+
+def base_of(entry: Entry) -> str | None:
+    """The address that the index of an entry names for its files."""
+    return next((index.base for index in indexes() if index.root == entry.root), None)
+
+
+def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Entries under the names of their collections, in order."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.name.collection, []).append(entry)
+    return groups
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds no mapping, but {type(content).__name__}")
+    return content

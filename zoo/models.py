@@ -1,0 +1,183 @@
+"""Models by name: which there are, building them, and what goes with their weights."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ean_core.checkpoint import BACKBONE, load_weights
+from ean_core.config import load_config
+
+from .files import locate
+from .index import Entry, find_entry, how_to_train, known_name, published
+from .names import ModelName, trained_by
+from .preprocessing import Preprocessing
+
+#: What a metafile says of a training, in OpenMMLab's words where it has some.
+TRAINING = (
+    "Training Data",
+    "Epochs",
+    "Batch Size",
+    "Seed",
+    "Training Techniques",
+    "Training Resources",
+    "Training Time (s)",
+    "Training Command",
+    "Finished",
+    "Versions",
+)
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names of models, in order of depth, data set, variant and attention.
+
+    Args:
+        pattern: with the wildcards of file names, e.g. ``'ean_resnet*_se*'``.
+        pretrained: only those with published weights.
+
+    Examples:
+        >>> list_models('*resnet50_dia*')
+        ['ean_resnet50_dia.imagenet', 'full_resnet50_dia.imagenet']
+    """
+    names = set(published()) if pretrained else {*published(), *trained_by()}
+    return [str(name) for name in sorted(names) if fnmatchcase(str(name), pattern)]
+
+
+def get_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    num_classes: int | None = None,
+    features_only: bool = False,
+    **backbone: Any,
+) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        name: one of :func:`list_models`.
+        pretrained: load its published weights, fetched if need be.
+        num_classes: of the classifier; another number than the weights' leaves the head as it is initialised, and
+            says so.
+        features_only: only the backbone, which returns a tuple of feature maps, one for each of its ``out_indices``
+            (all stages by default).
+        backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` in place of the model's
+            own, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``.
+
+    Returns:
+        The network, in training mode as PyTorch makes it. A classifier maps images ``(N, C, H, W)``, as made by
+        ``get_weights(name).transforms()``, to logits ``(N, num_classes)``.
+
+    Raises:
+        ValueError: if there is no model of that name, naming the nearest; if it has no weights yet, naming the config
+            that trains it; if the weights do not fit the arguments.
+        OSError: if its file cannot be had.
+
+    Examples:
+        >>> model = get_model('full_resnet20_sge.cifar100', num_classes=10)
+        >>> model.fc.out_features, str(model.backbone.scheme)
+        (10, '111-111-111')
+    """
+    parsed = known_name(name)
+    weights = get_weights(name) if pretrained else None
+    entry = published().get(parsed)
+    settings = copy.deepcopy(entry.network) if entry else _settings(parsed)
+    settings["backbone"] = {**settings["backbone"], **backbone}
+    trained_classes = settings.get("num_classes")
+    if num_classes is not None:
+        if trained_classes is None:
+            raise ValueError(f"{name} is no classifier and has no num_classes")
+        settings["num_classes"] = num_classes
+    if features_only:
+        model = MODELS.build(settings["backbone"])
+        if weights:
+            load_weights(model, weights.path, prefix=BACKBONE)
+        return model
+    model = MODELS.build(settings)
+    if weights and num_classes in (None, trained_classes):
+        load_weights(model, weights.path, strict=True)
+    elif weights:
+        load_weights(model.backbone, weights.path, prefix=BACKBONE, strict=True)
+        print_log(
+            f"{name}: the head is initialised anew for {num_classes} classes, the weights have {trained_classes}",
+            "current",
+            logging.WARNING,
+        )
+    return model
+
+
+def get_weights(name: str) -> Weights:
+    """The published weights of a model.
+
+    Raises:
+        ValueError: as for :func:`get_model`.
+    """
+    return Weights(find_entry(name))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The published weights of a model, and what goes with them.
+
+    Args:
+        entry: of the index.
+    """
+
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return str(self.entry.name)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Plain values: accuracy on test images, connections, parameters, training, timing; for classifiers also
+        ``categories``, the names of the classes in order."""
+        entry = self.entry
+        collected: dict[str, Any] = {
+            "name": self.name,
+            "task": entry.name.task,
+            "config": entry.config,
+            "scheme": str(entry.scheme),
+            "metrics": dict(entry.metrics),
+            "parameters": entry.metadata["Parameters"],
+            "macs": entry.metadata["FLOPs"],
+            "size": entry.size,
+            "sha256": entry.sha256,
+            "training": {key: entry.metadata[key] for key in TRAINING if key in entry.metadata},
+            "timing": entry.metadata.get("Timing", []),
+        }
+        categories = entry.collection.get("Metadata", {}).get("Categories")
+        return {**collected, "categories": list(categories)} if categories else collected
+
+    @cached_property
+    def path(self) -> Path:
+        """The verified safetensors file of the whole network, fetched if need be."""
+        return locate(self.entry)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Names and tensors of the whole network, on the CPU."""
+        return load_file(self.path)
+
+    def transforms(self) -> Preprocessing:
+        """What makes the network's input from a picture."""
+        return Preprocessing.of(self.entry)
+
+
+def _settings(name: ModelName) -> dict[str, Any]:
+    """What builds a model that has no weights, from the config that trains it."""
+    if name not in trained_by():
+        raise ValueError(f"{name} has neither weights nor a scheme on record; {how_to_train(name)}")
+    model = load_config(trained_by()[name]).model.to_dict()
+    model["backbone"].update(name.settings() or {})
+    return model

@@ -1,0 +1,224 @@
+"""The pages made from an index: ``README.md`` with a table a collection, a card a model, strips and figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ean_core.record import write_text
+from ean_core.report.figures import trade_figure
+from ean_core.report.strip import scheme_strip
+from ean_core.report.table import NetworkRow, in_percent
+
+from .index import PACKAGED, Entry, Index, by_collection
+from .names import DATASETS, VARIANTS
+
+#: Folders of an index that hold nothing but what is made here.
+MADE = ("cards", "strips", "figures")
+
+
+def write_pages(index: Index) -> None:
+    """Write all pages of an index anew, and remove those of models that it no longer has."""
+    texts, figures = pages(index), figures_of(index)
+    for path, text in texts.items():
+        write_text(index.root / path, text)
+    for path, (rows, title) in figures.items():
+        if not (index.root / path).is_file():
+            (index.root / path).parent.mkdir(exist_ok=True)
+            trade_figure(rows, title, index.root / path)
+    for folder in MADE:
+        for old in (index.root / folder).glob("*"):
+            if old.relative_to(index.root).as_posix() not in {*texts, *figures}:
+                old.unlink()
+
+
+def pages(index: Index) -> dict[str, str]:
+    """The text of each page, by its path in the index's folder."""
+    entries = list(index.entries.values())
+    strips = {_strip(entry): scheme_strip(entry.scheme) + "\n" for entry in entries}
+    cards = {_card(entry): card(entry) for entry in entries}
+    return {"README.md": overview(index), **cards, **strips}
+
+
+def figures_of(index: Index) -> dict[str, tuple[list[NetworkRow], str]]:
+    """What each figure shows, by its path, which ends in a hash of that: collections with several timed classifiers."""
+    figures = {}
+    for collection, entries in by_collection(index.entries.values()).items():
+        rows = [row for row in map(_row, entries) if row is not None]
+        if len(rows) < 2:
+            continue
+        data = json.dumps([(row.name, str(row.scheme), row.accuracy, row.increment) for row in rows])
+        digest = hashlib.sha256(data.encode()).hexdigest()[:8]
+        title = f"ResNet-{entries[0].name.depth} on {DATASETS[entries[0].name.dataset][0]}"
+        figures[f"figures/{collection}-{digest}.svg"] = (rows, title)
+    return figures
+
+
+def overview(index: Index) -> str:
+    """The text of ``README.md``: an introduction and one table a collection."""
+    introduction = index.root / "introduction.md"
+    parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Models"]
+    figures = figures_of(index)
+    for collection, entries in by_collection(index.entries.values()).items():
+        name = entries[0].name
+        parts.append(f"## ResNet-{name.depth} on {DATASETS[name.dataset][0]}")
+        parts.append(_table(entries))
+        drawn = next((path for path in figures if path.startswith(f"figures/{collection}-")), None)
+        if drawn:
+            parts.append(
+                f"![Accuracy against relative time increment of {len(figures[drawn][0])} networks]({drawn})\n\n"
+                f"*As Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
+                f"{_conditions(entries)}); circles are as large as the networks, squares are blocks, coloured where "
+                "connected.*"
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def card(entry: Entry) -> str:
+    """The text of a model's card."""
+    name, metadata, results = entry.name, entry.metadata, entry.fields["Results"][0]
+    test, training = entry.record("test"), entry.record("record")
+    images = test["images"]
+    what = f"ResNet-{name.depth}" + (
+        f" with {name.module}, {VARIANTS[name.variant]}" if name.variant else ", no attention"
+    )
+    metrics = "\n".join(
+        f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
+    )
+    facts = {
+        "connections": f"![]({Path('..') / _strip(entry)}) `{entry.scheme}`, {metadata['Connections']} of "
+        f"{len(entry.scheme.bits)} blocks",
+        "parameters": f"{metadata['Parameters']:,}",
+        "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million an image",
+        "file": f"`{entry.file}`, {entry.size / 1e6:.2f} MB",
+        "SHA-256": f"`{entry.sha256}`",
+    }
+    made = {
+        "command": f"`{metadata['Training Command']}`",
+        "config": f"`{entry.config}`",
+        "length": f"{metadata['Epochs']} epochs, batch {metadata['Batch Size']}, seed {metadata['Seed']}",
+        "optimisation": ", ".join(metadata["Training Techniques"]),
+        "precision": "bf16 autocast" if "Bf16" in training["settings"]["optim_wrapper"]["type"] else "fp32",
+        "machine": f"{metadata['Training Resources']}; {metadata['Training Time (s)'] / 60:.1f} minutes",
+        "versions": ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items()),
+        "finished": metadata["Finished"],
+    }
+    records = Path("..") / entry.records.relative_to(entry.root)
+    use = (
+        f'model = zoo.get_model("{name}", pretrained=True).eval()\n'
+        f'transforms = zoo.get_weights("{name}").transforms()\n'
+    )
+    parts = [
+        f"# {name}",
+        f"{what}, for {name.task.lower()}; trained on {results['Dataset']}.",
+        f"```py\nimport zoo\n\n{use}```",
+        f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
+        f"## On {images:,} test images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
+        f"Measured once, by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again.",
+        "## The network\n\n" + _facts(facts),
+        *(["## Its time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
+        "## How it was trained\n\n" + _facts(made),
+        f"Records: [training]({records / 'record.json'}), [test]({records / 'test.json'}), "
+        f"[log]({records / 'log.jsonl'}). One run; no selection on test images. Licence: Apache-2.0; the data set has "
+        "terms of its own.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def timing_of(entry: Entry, form: str) -> Mapping[str, Any] | None:
+    """A model's timing in a form, ``'eager'`` or ``'deployed'``, if there is one."""
+    return next((row for row in entry.metadata.get("Timing", ()) if row["Form"] == form), None)
+
+
+def increment(entry: Entry, form: str) -> str:
+    """A model's relative inference time increment in percent with its 95 % interval; empty where it was not timed."""
+    row = timing_of(entry, form)
+    if row is None or not entry.scheme.connections:
+        return ""
+    interval = [value / 100 for value in row["Interval (%)"]]
+    return in_percent(row["Increment (%)"] / 100, interval or None)
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    metrics = list(dict.fromkeys(key for entry in entries for key in entry.metrics))
+    titles = ["model", "connections", *metrics, "parameters", "GMACs", "increment (%)", "deployed (%)", "MB"]
+    rows = [
+        [
+            f"[`{entry.name}`]({_card(entry)})",
+            f"![{entry.scheme}]({_strip(entry)})",
+            *(f"{entry.metrics[key]:.2f}" if key in entry.metrics else "" for key in metrics),
+            f"{entry.metadata['Parameters']:,}",
+            f"{entry.metadata['FLOPs'] / 1e9:.3g}",
+            increment(entry, "eager"),
+            increment(entry, "deployed"),
+            f"{entry.size / 1e6:.2f}",
+        ]
+        for entry in entries
+    ]
+    filled = [i for i in range(len(titles)) if any(row[i] for row in rows)]
+    lines = [[titles[i] for i in filled], *([row[i] for i in filled] for row in rows)]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], "|---" * len(filled) + "|", *text[1:]])
+
+
+def _timings(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| form | latency (ms) | increment (%) | batch | size | precision | device |", "|---" * 7 + "|"]
+    for row in rows:
+        interval = [value / 100 for value in row["Interval (%)"]]
+        cells = [
+            row["Form"],
+            f"{row['Latency (ms)']:.2f}",
+            in_percent(row["Increment (%)"] / 100, interval or None),
+            *(str(row[key]) for key in ("Batch Size", "Image Size", "Precision", "Device")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    commands = dict.fromkeys(f"`{row['Command']}`" for row in rows)
+    return "\n".join(lines) + f"\n\nOver the vanilla network of the same form, in one run of {', '.join(commands)}."
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+
+
+def _row(entry: Entry) -> NetworkRow | None:
+    timing, accuracy = timing_of(entry, "eager"), entry.metrics.get("Top 1 Accuracy")
+    if timing is None or accuracy is None:
+        return None
+    label = " ".join(filter(None, [VARIANTS[entry.name.variant], entry.name.module]))
+    return NetworkRow(
+        label if entry.name.variant != "best" else f"best {entry.name.module}",
+        entry.scheme,
+        entry.metadata["Parameters"],
+        accuracy,
+        increment=timing["Increment (%)"] / 100,
+    )
+
+
+def _conditions(entries: Sequence[Entry]) -> str:
+    found = [timing_of(entry, "eager") for entry in entries]
+    texts = (f"batch {row['Batch Size']}, {row['Precision']}, {row['Device']}" for row in found if row)
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _standard_error(metric: str, value: float, images: int) -> str:
+    """The binomial standard error of an accuracy."""
+    if not metric.endswith("Accuracy"):
+        return ""
+    share = value / 100
+    return f" ± {100 * math.sqrt(share * (1 - share) / images):.2f} (standard error)"
+
+
+def _card(entry: Entry) -> str:
+    return f"cards/{entry.name}.md"
+
+
+def _strip(entry: Entry) -> str:
+    return f"strips/{entry.scheme}.svg"
+
+
+if __name__ == "__main__":  # python -m zoo.page, after a change of the introduction
+    write_pages(Index(PACKAGED))

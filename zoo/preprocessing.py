@@ -1,0 +1,70 @@
+"""What makes a network's input from a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from .index import Entry
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, crop and normalise a picture as the test images of a network were.
+
+    Args:
+        mean, std: one value a channel, in units of 0 to 255.
+        size: height and width of the crop, in pixels; None keeps the picture as large as it is.
+        resize: the length of the shorter side before the crop, in pixels; None for ``size``.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None = None
+    resize: int | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Preprocessing:
+        """That of a published model."""
+        normalise = entry.network["data_preprocessor"]
+        return cls(
+            mean=tuple(normalise["mean"]),
+            std=tuple(normalise["std"]),
+            size=entry.fields.get("Image Size"),
+            resize=entry.fields.get("Resize"),
+        )
+
+    def __call__(self, picture: Image | Tensor) -> Tensor:
+        """Normalised float32 ``(C, H, W)``, or a batch of it.
+
+        Args:
+            picture: a PIL image of any mode, or uint8 ``(C, H, W)`` or ``(N, C, H, W)`` with the network's channels.
+
+        Raises:
+            ValueError: if a tensor is of another type or has another number of channels.
+        """
+        channels = len(self.mean)
+        if isinstance(picture, Image):
+            pixels = F.pil_to_tensor(self._sized(picture.convert("RGB" if channels == 3 else "L")))
+        else:
+            if picture.dtype != torch.uint8 or picture.ndim not in (3, 4) or picture.shape[-3] != channels:
+                raise ValueError(
+                    f"expected a PIL image or uint8 (N, {channels}, H, W), got {picture.dtype} {tuple(picture.shape)}"
+                )
+            pixels = self._sized(picture)
+        return F.normalize(pixels.float(), list(self.mean), list(self.std))
+
+    def _sized(self, picture: Any) -> Any:
+        """A picture or tensor, resized and cropped."""
+        if self.size is None:
+            return picture
+        shorter = self.resize or self.size
+        height, width = F.get_size(picture)
+        if min(height, width) != shorter:
+            picture = F.resize(picture, [shorter])
+        return picture if F.get_size(picture) == [self.size, self.size] else F.center_crop(picture, [self.size])

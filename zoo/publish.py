@@ -1,0 +1,308 @@
+"""Publishing: from a run's checkpoint and records to a file, an entry of the index, and a card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from ean_core import EANResNet
+from ean_core.checkpoint import load_weights, read_meta, save_weights
+from ean_core.inference.comparison import random_images
+from ean_core.inference.cost import count_macs
+from ean_core.record import read_record, write_text
+from ean_core.supernet import find_backbone
+from ean_core.training import RUN, check_same_network, check_same_settings, describe
+
+from .download import file_hash
+from .index import Entry, Index
+from .names import DATASETS, ModelName, variant_of
+from .page import write_pages
+
+#: OpenMMLab's names of our metrics.
+METRICS = {"accuracy/top1": "Top 1 Accuracy", "accuracy/top5": "Top 5 Accuracy"}
+#: Settings of a run that are of the machine it ran on.
+LOCAL = ("work_dir", "load_from", "experiment_name", "resume", "launcher")
+
+
+def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None = None, best: bool = False) -> Entry:
+    """Write the file of a trained network into an index, with its entry, its records and its card.
+
+    The figures are those of the records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing. A
+    model that has an entry gets a new one.
+
+    Args:
+        checkpoint: of the whole network, by ``ean train``.
+        config: that it was trained with.
+        root: the folder of the index; made if there is none.
+        timing: a record of ``ean time`` in which the network occurs.
+        best: the network is the one of best accuracy regardless of cost.
+
+    Returns:
+        The entry.
+
+    Raises:
+        FileNotFoundError: if a record is missing; the message names the command that makes it.
+        ValueError: if a record is of another checkpoint or other settings, or the network has no name in the zoo.
+    """
+    check_same_network(checkpoint, config)
+    training, test = _records(checkpoint, config)
+    network = MODELS.build(config.model).eval()
+    load_weights(network, checkpoint, strict=True)
+    backbone = find_backbone(network)
+    name = model_name(config, backbone, best=best)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if (parameters, str(backbone.scheme)) != (test["parameters"], test["scheme"]):
+        raise ValueError(
+            f"{checkpoint.parent / 'test.json'} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
+            f"the network has {parameters:,} and {backbone.scheme}"
+        )
+    metadata = _metadata(network, config, name, training, timing)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / "publish.lock"):
+        index = Index(root)
+        before = index.entries.get(name)
+        path = _write_file(network, config, name, root / "weights")
+        records = root / "records" / str(name)
+        _write_records(records, training, test, checkpoint.parent)
+        fields = {
+            "Name": str(name),
+            "In Collection": name.collection,
+            "Config": f"configs/{Path(config.filename).parent.name}/{Path(config.filename).name}",
+            "Metadata": metadata,
+            "Results": [
+                {
+                    "Task": name.task,
+                    "Dataset": DATASETS[name.dataset][0],
+                    "Metrics": {METRICS.get(key, key): round(value, 6) for key, value in test["metrics"].items()},
+                }
+            ],
+            "Training Log": (records / "log.jsonl").relative_to(root).as_posix(),
+            "Weights": path.name,
+            "Size": path.stat().st_size,
+            "SHA256": file_hash(path),
+            "Network": _plain(_built(config)),
+            **_image_size(config, name),
+        }
+        entry = Entry(name, fields, _collection(name, checkpoint), root)
+        _write_metafile(index, entry)
+        if before and before.file != entry.file:
+            before.packaged_file.unlink(missing_ok=True)
+        write_pages(Index(root))
+    return entry
+
+
+def model_name(config: Config, backbone: EANResNet, *, best: bool = False) -> ModelName:
+    """The name of a network in the zoo, from what it is and from the data set in the name of its config.
+
+    Raises:
+        ValueError: if the config's name does not end in a data set's, or the connections have no name.
+    """
+    stem = Path(config.filename).stem if config.filename else ""
+    dataset = next((key for key in DATASETS if stem.endswith(f"_{key}")), None)
+    if dataset is None:
+        raise ValueError(
+            f"config {stem!r} does not end in the name of a data set: one of {', '.join(DATASETS)}; publishing names a "
+            "model after it"
+        )
+    variant = variant_of(backbone.scheme, backbone.shared)
+    if best and variant:
+        variant = "best"
+    attention = backbone.attention_cfg["type"].lower() if variant else ""
+    return ModelName(backbone.depth, dataset, variant, attention)
+
+
+def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The records of the training and of the test of a checkpoint, checked to be of it."""
+    stem = Path(config.filename).stem
+    for name, command in (("record.json", f"ean train {stem}"), ("test.json", f"ean test {stem} {checkpoint}")):
+        if not (checkpoint.parent / name).is_file():
+            raise FileNotFoundError(
+                f"there is no {name} beside {checkpoint}: figures are taken from records only; `{command}` writes it"
+            )
+    training = read_record(checkpoint.parent / "record.json")
+    test = read_record(checkpoint.parent / "test.json")
+    sha256 = file_hash(checkpoint)
+    if test["checkpoint"]["sha256"] != sha256:
+        raise ValueError(
+            f"{checkpoint.parent / 'test.json'} is of {test['checkpoint']['name']} with SHA-256 "
+            f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.name} has {sha256[:8]}…; run `ean test {stem} "
+            f"{checkpoint}`"
+        )
+    check_same_settings(training["settings"], config, RUN, f"{checkpoint.parent / 'record.json'} is of a run with")
+    return training, test
+
+
+def _built(config: Config) -> dict[str, Any]:
+    """The settings of a network, without those that are of its training only."""
+    settings = config.model.to_dict()
+    for entry in ("label_smoothing", "compile_blocks", "init_cfg"):
+        settings.pop(entry, None)
+    settings["backbone"].pop("init_cfg", None)
+    return settings
+
+
+def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path) -> Path:
+    """The file of a network, named by its hash; the same tensors give the same file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone = find_backbone(network)
+    description = {
+        **describe(backbone),
+        "name": str(name),
+        "network": json.dumps(_built(config), sort_keys=True),
+        "licence": "Apache-2.0",
+    }
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "whole.safetensors"
+        save_weights(network.state_dict(), path, description)
+        final = folder / f"{name}-{file_hash(path)[:8]}.safetensors"
+        path.replace(final)
+    return final
+
+
+def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], run: Path) -> None:
+    settings = {key: value for key, value in training["settings"].items() if key not in LOCAL}
+    write_text(folder / "record.json", json.dumps({**training, "settings": settings}, indent=2) + "\n")
+    write_text(folder / "test.json", json.dumps(test, indent=2) + "\n")
+    lines = sorted(_log(run).items())
+    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for _, line in lines))
+
+
+def _log(run: Path) -> dict[int, Mapping[str, Any]]:
+    """What mmengine logged of a run, by iteration; of one that went on after a stop, the later word counts."""
+    lines: dict[int, Mapping[str, Any]] = {}
+    for path in sorted(run.glob("*/vis_data/scalars.json")):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # cut off by a kill
+                continue
+            if "loss" in line:
+                lines[line["step"]] = {
+                    key: _rounded(line[key]) for key in ("epoch", "step", "lr", "loss") if key in line
+                }
+    return lines
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _metadata(
+    network: nn.Module, config: Config, name: ModelName, training: Mapping[str, Any], timing: Path | None
+) -> dict[str, Any]:
+    backbone = find_backbone(network)
+    size = config.get("image_size") or backbone.usual_size
+    images = random_images(1, (backbone.in_channels, size), torch.float32, "cpu")
+    machine = training["environment"]
+    schedules = config.get("param_scheduler") or []
+    schedules = [schedules] if isinstance(schedules, Mapping) else schedules
+    return {
+        "Architecture": [f"ResNet-{backbone.depth}", *([name.module] if name.module else [])],
+        "Training Data": DATASETS[name.dataset][0],
+        "Parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "FLOPs": count_macs(network, images),  # multiply-accumulates, as OpenMMLab counts
+        "Scheme": str(backbone.scheme),
+        "Connections": backbone.scheme.connections,
+        "Shared": backbone.shared,
+        "Epochs": training["epochs"],
+        "Batch Size": config.train_dataloader.batch_size * training["world_size"],
+        "Seed": training["seed"],
+        "Training Techniques": [config.optim_wrapper.optimizer.type, *(schedule["type"] for schedule in schedules)],
+        "Training Resources": ", ".join(machine["gpus"]) or _processor(machine),
+        "Training Time (s)": round(training["seconds"]),
+        "Training Command": training["command"],
+        "Finished": training["finished"],
+        "Versions": {"python": machine["python"], **machine["packages"]},
+        **({"Timing": _timing(read_record(timing), network, timing)} if timing else {}),
+    }
+
+
+def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[dict[str, Any]]:
+    """A network's rows in a timing record, one for each form."""
+    backbone = find_backbone(network)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rows = [
+        row
+        for row in record["networks"].values()
+        if (row["scheme"], row["parameters"]) == (str(backbone.scheme), parameters)
+        and (not backbone.scheme.connections or row["attention"] == backbone.attention_cfg["type"])
+    ]
+    if not rows:
+        raise ValueError(f"{path} times no network of scheme {backbone.scheme} and {parameters:,} parameters")
+    machine = record["environment"]
+    device = _processor(machine) if record["device"] == "cpu" else ", ".join(machine["gpus"])
+    return [
+        {
+            "Form": row["form"],
+            "Latency (ms)": _rounded(1e3 * row["median_s"]),
+            "Increment (%)": _rounded(100 * row["increment"]),
+            "Interval (%)": [_rounded(100 * value) for value in row["increment_interval"] or ()],
+            "Batch Size": record["batch"],
+            "Image Size": record["size"],
+            "Precision": record["dtype"],
+            "Device": device,
+            "Command": record["command"],
+        }
+        for row in rows
+    ]
+
+
+def _processor(machine: Mapping[str, Any]) -> str:
+    return f"{machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+
+
+def _image_size(config: Config, name: ModelName) -> dict[str, int]:
+    """What classifiers do to the size of their test images."""
+    size = config.get("image_size")
+    if name.task != "Image Classification" or not size:
+        return {}
+    tree = config.test_dataloader.dataset.type == "ImageTree"
+    return {"Image Size": size, **({"Resize": round(size / 0.875)} if tree else {})}
+
+
+def _collection(name: ModelName, checkpoint: Path) -> dict[str, Any]:
+    title, _ = DATASETS[name.dataset]
+    classes = read_meta(checkpoint).get("dataset_meta", {}).get("classes")
+    categories = {"Categories": [str(label) for label in classes]} if classes else {}
+    return {
+        "Name": name.collection,
+        "Metadata": {"Training Data": title, "Architecture": [f"ResNet-{name.depth}"], **categories},
+        "Paper": {
+            "URL": "https://arxiv.org/abs/2011.14058",
+            "Title": "Efficient Attention Network: Accelerate Attention by Searching Where to Plug",
+        },
+        "README": "README.md",
+    }
+
+
+def _write_metafile(index: Index, entry: Entry) -> None:
+    """Put an entry into the metafile of its collection, and the metafile into the index."""
+    collection = entry.name.collection
+    alike = {**index.entries, entry.name: entry}
+    entries = [each for each in sorted(alike.values(), key=lambda e: e.name) if each.name.collection == collection]
+    metafile = f"metafiles/{collection.replace('.', '_')}.yml"
+    content = {"Collections": [dict(entry.collection)], "Models": [dict(each.fields) for each in entries]}
+    write_text(index.root / metafile, _yaml(content))
+    head = index.root / "model-index.yml"
+    listed = yaml.safe_load(head.read_text(encoding="utf-8")) if head.is_file() else {}
+    listed["Import"] = sorted({*listed.get("Import", ()), metafile})
+    write_text(head, _yaml(listed))
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them: no tuples, no numbers of NumPy."""
+    return json.loads(json.dumps(value))

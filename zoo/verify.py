@@ -1,0 +1,129 @@
+"""Whether published files are what their entries, cards and records say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.registry import MODELS
+from safetensors.torch import load_file
+
+from ean_core.addresses import read_metadata
+from ean_core.config import load_config
+from ean_core.supernet import find_backbone
+from ean_core.training import run_test
+
+from .download import file_hash
+from .files import cache
+from .index import Entry
+from .publish import METRICS
+
+TOLERANCE = 0.05  # percent points, or units of the metric
+
+
+@dataclass
+class Verdict:
+    """What was found of one model.
+
+    Args:
+        name: of it.
+        file: that was looked at; None if it is not on this machine.
+        problems: what does not hold, in words.
+        measured: metrics, where they were measured again.
+        note: why something was not looked at.
+    """
+
+    name: str
+    file: Path | None
+    problems: list[str] = field(default_factory=list)
+    measured: Mapping[str, float] | None = None
+    note: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was looked at holds."""
+        return not self.problems
+
+
+def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
+    """Hold an entry against its file and records.
+
+    Args:
+        entry: of the index.
+        metrics: measure the test images again, where the data are at hand; a difference above 0.05 is a problem.
+    """
+    file = next((path for path in (entry.packaged_file, cache() / entry.file) if path.is_file()), None)
+    verdict = Verdict(str(entry.name), file)
+    verdict.problems += _record_problems(entry)
+    if file is None:
+        verdict.note = f"its file is not on this machine; `ean zoo download {entry.name}` fetches it"
+        return verdict
+    verdict.problems += _file_problems(entry, file)
+    if metrics and not verdict.problems:
+        try:
+            verdict.measured = measure(entry, file)
+        except FileNotFoundError as error:
+            verdict.note = f"not measured: {error}"
+        else:
+            verdict.problems += [
+                f"{key} is {verdict.measured.get(key, float('nan')):.3f}, its card says {value:.3f}"
+                for key, value in entry.metrics.items()
+                if not abs(verdict.measured.get(key, float("nan")) - value) <= TOLERANCE
+            ]
+    return verdict
+
+
+def measure(entry: Entry, file: Path) -> dict[str, float]:
+    """Metrics of a model on its test images, by OpenMMLab's names.
+
+    Raises:
+        FileNotFoundError: if the images are not at hand.
+    """
+    config = load_config(entry.config)
+    config.model = entry.network
+    config.log_level = "ERROR"
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_test(config, file, Path(folder))
+    return {METRICS.get(key, key): value for key, value in found.items()}
+
+
+def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
+    sha256 = file_hash(file)
+    if file.stat().st_size != entry.size:
+        yield f"{file.name} has {file.stat().st_size:,} bytes, its entry says {entry.size:,}"
+    if sha256 != entry.sha256:
+        yield f"the SHA-256 of {file.name} is {sha256[:8]}…, its entry says {entry.sha256[:8]}…"
+        return  # nothing in an altered file counts
+    if f"-{sha256[:8]}." not in file.name:
+        yield f"the name {file.name} does not hold the first digits of its SHA-256, {sha256[:8]}"
+    network = MODELS.build(entry.network)
+    own, state = network.state_dict(), load_file(file)
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
+        differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+        yield f"its network and its file differ in {', '.join(differ[:4])}"
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters != entry.metadata["Parameters"]:
+        yield f"its network has {parameters:,} parameters, its entry says {entry.metadata['Parameters']:,}"
+    schemes = {str(find_backbone(network).scheme), read_metadata(file).get("scheme"), str(entry.scheme)}
+    if len(schemes) != 1:
+        yield f"network, file and entry have several schemes: {', '.join(sorted(map(str, schemes)))}"
+
+
+def _record_problems(entry: Entry) -> Iterator[str]:
+    try:
+        test, training = entry.record("test"), entry.record("record")
+    except (OSError, ValueError) as error:
+        yield f"its records cannot be read: {error}"
+        return
+    recorded = {METRICS.get(key, key): value for key, value in test["metrics"].items()}
+    if recorded.keys() != entry.metrics.keys() or any(
+        abs(recorded[key] - value) > 1e-6 for key, value in entry.metrics.items()
+    ):
+        yield f"its entry says {dict(entry.metrics)}, its test record {recorded}"
+    for key, value in (("Epochs", training["epochs"]), ("Seed", training["seed"])):
+        if entry.metadata.get(key) != value:
+            yield f"{key} is {entry.metadata.get(key)} in its entry, {value} in its training record"
+    if test["scheme"] != str(entry.scheme):
+        yield f"its scheme is {entry.scheme}, in its test record {test['scheme']}"
