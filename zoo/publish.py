@@ -21,7 +21,7 @@ from ean_core.inference.comparison import random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, write_text
 from ean_core.supernet import find_backbone
-from ean_core.training import RUN, check_same_network, check_same_settings, describe
+from ean_core.training import NETWORK, check_same_network, check_same_settings, describe
 
 from .download import file_hash
 from .index import Entry, Index
@@ -138,7 +138,7 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
             f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.name} has {sha256[:8]}…; run `ean test {stem} "
             f"{checkpoint}`"
         )
-    check_same_settings(training["settings"], config, RUN, f"{checkpoint.parent / 'record.json'} is of a run with")
+    check_same_settings(training["settings"], config, NETWORK, f"{checkpoint.parent / 'record.json'} is of a run with")
     return training, test
 
 
@@ -204,7 +204,8 @@ def _metadata(
     size = config.get("image_size") or backbone.usual_size
     images = random_images(1, (backbone.in_channels, size), torch.float32, "cpu")
     machine = training["environment"]
-    schedules = config.get("param_scheduler") or []
+    settings = training["settings"]  # with what the command line changed
+    schedules = settings.get("param_scheduler") or []
     schedules = [schedules] if isinstance(schedules, Mapping) else schedules
     return {
         "Architecture": [f"ResNet-{backbone.depth}", *([name.module] if name.module else [])],
@@ -215,9 +216,9 @@ def _metadata(
         "Connections": backbone.scheme.connections,
         "Shared": backbone.shared,
         "Epochs": training["epochs"],
-        "Batch Size": config.train_dataloader.batch_size * training["world_size"],
+        "Batch Size": settings["train_dataloader"]["batch_size"] * training["world_size"],
         "Seed": training["seed"],
-        "Training Techniques": [config.optim_wrapper.optimizer.type, *(schedule["type"] for schedule in schedules)],
+        "Training Techniques": [settings["optim_wrapper"]["optimizer"]["type"], *(schedule["type"] for schedule in schedules)],
         "Training Resources": ", ".join(machine["gpus"]) or _processor(machine),
         "Training Time (s)": round(training["seconds"]),
         "Training Command": training["command"],
