@@ -115,8 +115,9 @@ def load_weights(
     stages = _by_stage(left)
     present = [stage for stage in stages if any(name.startswith(stage) for name in own)]
     if present:
+        places = ", ".join(stage.rstrip(".") for stage in present)
         raise ValueError(
-            f"{source} has more blocks than {kind} in {', '.join(present)}: {_heads(stages[present[0]], depth=4)}; "
+            f"{source} has more blocks than {kind} in {places}: {_heads(stages[present[0]], depth=4)}; "
             f"build the network at the depth of the file{_network_of(source)}"
         )
     missing = own.keys() - matched.keys()

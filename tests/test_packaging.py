@@ -7,6 +7,7 @@ import sysconfig
 import venv
 import zipfile
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -40,22 +41,55 @@ def test_the_wheel_adds_three_packages_and_no_configs_or_tests_of_its_own(wheel)
     assert {name.removeprefix("ean_core/_configs/") for name in names if "_configs/" in name} == configs
 
 
-def test_an_installed_wheel_trains_by_name_from_another_folder(wheel, tmp_path):
-    """An environment with this one's libraries, but not its packages: they come from the wheel."""
-    home = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The Python of an environment with this one's libraries, but not its packages: they come from the wheel."""
+    home = tmp_path_factory.mktemp("installed") / "environment"
     venv.create(home, with_pip=False)
     site = next((home / "lib").glob("python*/site-packages"))
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     zipfile.ZipFile(wheel).extractall(site)
-    python = home / "bin" / "python"
-    found = run(python, "-c", "import ean_core; print(ean_core.__file__)", cwd=tmp_path)
-    assert Path(found.strip()).is_relative_to(home)
+    return home / "bin" / "python"
+
+
+def test_an_installed_wheel_trains_by_name_from_another_folder(installed, tmp_path):
+    found = run(installed, "-c", "import ean_core; print(ean_core.__file__)", cwd=tmp_path)
+    assert Path(found.strip()).is_relative_to(installed.parents[1])
     run(
-        *(python, "-m", "tasks.cli", "train", "supernet_resnet20_sge_digits", "--work-dir", "run"),
+        *(installed, "-m", "tasks.cli", "train", "supernet_resnet20_sge_digits", "--work-dir", "run"),
         *("--cfg-options", "train_cfg.max_epochs=1"),
         cwd=tmp_path,
     )
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+def test_an_installed_wheel_classifies_with_its_models_at_the_accuracy_on_their_cards(installed, tmp_path):
+    """In a network name space without any interface where that is allowed, else with the network forbidden by name."""
+    code = """
+import zoo, torch
+from ean_core.data import Digits
+names = zoo.list_models("*.digits", pretrained=True)
+images = Digits("test")
+batch = torch.stack([images[i]["inputs"] for i in range(len(images))])
+for name in names:
+    model, weights = zoo.get_model(name, pretrained=True).eval(), zoo.get_weights(name)
+    with torch.no_grad():
+        right = (model(weights.transforms()(batch)).argmax(1) == images.labels).double().mean()
+    assert abs(100 * right - weights.meta["metrics"]["Top 1 Accuracy"]) < 0.01, name
+    print(name, zoo.__file__, weights.path)
+"""
+    unshare = ["unshare", "--map-root-user", "--net"]
+    alone = (
+        subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0 if which(unshare[0]) else 0
+    )
+    command = [*(unshare if alone else []), "env", "EAN_OFFLINE=1", f"EAN_HOME={tmp_path / 'home'}", installed]
+    lines = run(*command, "-c", code, cwd=tmp_path).splitlines()
+    found = [line.split() for line in lines if line.split()[0].endswith(".digits")]
+    assert {name for name, _, _ in found} >= {"resnet20.digits", "full_resnet20_se.digits", "ean_resnet20_se.digits"}
+    assert all(Path(path).is_relative_to(installed.parents[1]) for _, *paths in found for path in paths)
+    assert not (tmp_path / "home").exists()
+    listed = run(*command, "-m", "tasks.cli", "zoo", "list", cwd=tmp_path)
+    assert all(name in listed for name, _, _ in found)
 
 
 @pytest.mark.slow

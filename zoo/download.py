@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 CHUNK = 2**18  # bytes
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
@@ -187,14 +187,12 @@ def _check_headers(answer: Any, address: str, size: int, have: int) -> None:
         raise DownloadError(f"{address} has {int(length):,} bytes, expected {size:,}; nothing was kept")
 
 
-def _append(
-    answer: IO[bytes], part: Path, have: int, size: int, timeout: float, progress: Callable[[int], None]
-) -> None:
+def _append(answer: Any, part: Path, have: int, size: int, timeout: float, progress: Callable[[int], None]) -> None:
     try:
         with part.open("ab" if have else "wb") as file:
             while True:
                 try:
-                    chunk = answer.read(CHUNK)
+                    chunk = answer.read1(CHUNK)  # what there is, so that a stall loses nothing
                 except TimeoutError as error:
                     raise _BrokenOffError(f"stalled after {have:,} of {size:,} bytes, for {timeout:g} s") from error
                 except (http.client.HTTPException, OSError) as error:

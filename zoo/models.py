@@ -92,6 +92,8 @@ def get_model(
     entry = published().get(parsed)
     settings = copy.deepcopy(entry.network) if entry else _settings(parsed)
     settings["backbone"] = {**settings["backbone"], **backbone}
+    if entry and "num_stages" in backbone and "scheme" not in backbone:
+        settings["backbone"]["scheme"] = str(entry.scheme.leading(backbone["num_stages"]))
     trained_classes = settings.get("num_classes")
     if num_classes is not None:
         if trained_classes is None:

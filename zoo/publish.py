@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from ean_core import EANResNet
+from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
 from ean_core.inference.comparison import random_images
 from ean_core.inference.cost import count_macs
@@ -90,7 +90,7 @@ def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None
             "Weights": path.name,
             "Size": path.stat().st_size,
             "SHA256": file_hash(path),
-            "Network": _plain(_built(config)),
+            "Network": _plain(_built(config, backbone.scheme)),
             **_image_size(config, name),
         }
         entry = Entry(name, fields, _collection(name, checkpoint), root)
@@ -142,12 +142,13 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
     return training, test
 
 
-def _built(config: Config) -> dict[str, Any]:
+def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
     """The settings of a network, without those that are of its training only."""
     settings = config.model.to_dict()
     for entry in ("label_smoothing", "compile_blocks", "init_cfg"):
         settings.pop(entry, None)
     settings["backbone"].pop("init_cfg", None)
+    settings["backbone"]["scheme"] = str(scheme)  # whatever ean may stand for one day
     return settings
 
 
@@ -158,7 +159,7 @@ def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Pat
     description = {
         **describe(backbone),
         "name": str(name),
-        "network": json.dumps(_built(config), sort_keys=True),
+        "network": json.dumps(_built(config, backbone.scheme), sort_keys=True),
         "licence": "Apache-2.0",
     }
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -207,6 +208,7 @@ def _metadata(
     settings = training["settings"]  # with what the command line changed
     schedules = settings.get("param_scheduler") or []
     schedules = [schedules] if isinstance(schedules, Mapping) else schedules
+    techniques = [settings["optim_wrapper"]["optimizer"]["type"], *(schedule["type"] for schedule in schedules)]
     return {
         "Architecture": [f"ResNet-{backbone.depth}", *([name.module] if name.module else [])],
         "Training Data": DATASETS[name.dataset][0],
@@ -218,7 +220,7 @@ def _metadata(
         "Epochs": training["epochs"],
         "Batch Size": settings["train_dataloader"]["batch_size"] * training["world_size"],
         "Seed": training["seed"],
-        "Training Techniques": [settings["optim_wrapper"]["optimizer"]["type"], *(schedule["type"] for schedule in schedules)],
+        "Training Techniques": techniques,
         "Training Resources": ", ".join(machine["gpus"]) or _processor(machine),
         "Training Time (s)": round(training["seconds"]),
         "Training Command": training["command"],

@@ -1,0 +1,163 @@
+"""``ean://`` in a process that knows ean_core only."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+import zoo
+from ean_core import EANResNet, EANResNetCIFAR, addresses
+from ean_core.checkpoint import load_weights, read_state_dict
+
+NAME = "ean_resnet20_se.digits"
+ADDRESS = f"ean://{NAME}"
+BACKBONE = {"type": "EANResNetCIFAR", "depth": 20, "in_channels": 1, "attention": "SE"}
+
+
+@pytest.fixture
+def log(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def trained():
+    return zoo.get_weights(NAME).state_dict()
+
+
+def backbone(**options):
+    options = {**BACKBONE, "scheme": str(zoo.get_weights(NAME).entry.scheme), **options}
+    model = MODELS.build({**options, "init_cfg": {"type": "Pretrained", "checkpoint": ADDRESS}})
+    model.init_weights()
+    return model
+
+
+def test_custom_imports_alone_make_addresses_known_in_a_fresh_process(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "custom_imports = dict(imports=['ean_core'], allow_failed_imports=False)\n"
+        f"backbone = dict(type='EANResNetCIFAR', depth=20, in_channels=1, scheme='100-101-001',\n"
+        f"                init_cfg=dict(type='Pretrained', checkpoint='{ADDRESS}'))\n"
+    )
+    code = f"""
+import sys
+from mmengine.config import Config
+from mmengine.registry import MODELS
+config = Config.fromfile({str(config)!r})
+assert "zoo" not in sys.modules
+model = MODELS.build(config.backbone)
+before = model.conv1.weight.clone()
+model.init_weights()
+assert "zoo" in sys.modules
+print(float((model.conv1.weight - before).abs().max()) > 0, float(model.conv1.weight.double().sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    changed, total = done.stdout.splitlines()[-1].split()
+    assert changed == "True"
+    assert float(total) == float(zoo.get_weights(NAME).state_dict()["backbone.conv1.weight"].double().sum())
+
+
+def test_a_backbone_takes_its_part_without_a_prefix(trained):
+    for name, value in backbone().state_dict().items():
+        assert torch.equal(value, trained[f"backbone.{name}"])
+
+
+def test_a_whole_network_and_mmengines_loader_take_all_of_it(trained):
+    loaded = CheckpointLoader.load_checkpoint(ADDRESS, map_location="cpu")
+    assert loaded["state_dict"].keys() == trained.keys() == read_state_dict(ADDRESS).keys()
+    assert loaded["meta"]["scheme"] == "100-101-001"
+    model = zoo.get_model(NAME)
+    load_weights(model, ADDRESS, strict=True)
+    assert torch.equal(model.fc.weight, trained["fc.weight"])
+
+
+def test_a_foreign_module_takes_its_part_by_mmengines_prefix(trained):
+    from mmengine.model import PretrainedInit
+
+    class Stem(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(1, 16, 3, bias=False)
+
+    stem = Stem()
+    PretrainedInit(ADDRESS, prefix="backbone.")(stem)
+    assert torch.equal(stem.conv1.weight, trained["backbone.conv1.weight"])
+
+
+def test_load_from_of_a_runner(tmp_path, trained):
+    from ean_core.config import load_config
+    from ean_core.training import build_runner
+
+    config = load_config("resnet20_se_digits", ["model.backbone.scheme=100-101-001", f"load_from={ADDRESS}"])
+    runner = build_runner(config, tmp_path)
+    runner.load_or_resume()
+    assert torch.equal(runner.model.fc.weight, trained["fc.weight"])
+
+
+def test_whole_stages_that_the_network_lacks_are_left_out_and_named(trained, log):
+    short = backbone(num_stages=2, scheme="100-101")
+    assert torch.equal(short.layer2[2].conv2.weight, trained["backbone.layer2.2.conv2.weight"])
+    assert "EANResNetCIFAR has no layer3, left out whole" in log.text
+    assert "ignored" not in log.text
+
+
+def test_a_network_of_another_depth_is_refused_whatever_its_shapes():
+    with pytest.raises(ValueError, match=r"have another shape .* it is of EANResNetCIFAR\(depth=20, attention='SE'"):
+        load_weights(EANResNet(18, scheme="none", in_channels=1), ADDRESS)
+
+
+def test_blocks_that_the_networks_stage_lacks_are_refused(tmp_path):
+    deep = EANResNetCIFAR(56, scheme="none")
+    torch.save(deep.state_dict(), tmp_path / "deep.pth")
+    shallow = EANResNetCIFAR(20, scheme="none")
+    before = shallow.conv1.weight.clone()
+    with pytest.raises(ValueError, match=r"deep.pth has more blocks than EANResNetCIFAR in layer1, layer2, layer3: "):
+        load_weights(shallow, tmp_path / "deep.pth")
+    assert torch.equal(shallow.conv1.weight, before)
+
+
+def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
+    backbone(scheme="none")
+    assert "not in EANResNetCIFAR, ignored: attention.layer1" in log.text
+    assert "was trained with scheme '100-101-001', this network connects '000-000-000'" in log.text
+    log.clear()
+    backbone()
+    assert "was trained with scheme" not in log.text
+
+
+def test_nothing_loads_silently_empty():
+    with pytest.raises(ValueError, match=r"no key of ean://ean_resnet20_se.digits matches Linear"):
+        load_weights(nn.Linear(2, 2), ADDRESS)
+
+
+def test_an_unknown_name_and_one_without_weights():
+    with pytest.raises(ValueError, match=r"no model is called 'ean_resnet20_se.digit'; did you mean ean_resnet20"):
+        load_weights(EANResNetCIFAR(20, scheme="full"), "ean://ean_resnet20_se.digit")
+    with pytest.raises(ValueError, match=r"has no weights yet; `ean train resnet50_se_imagenet"):
+        EANResNet(init_cfg={"type": "Pretrained", "checkpoint": "ean://ean_resnet50_se.imagenet"}).init_weights()
+
+
+def test_without_the_zoo_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(addresses, "GROUP", "ean.nobody")
+    addresses._resolver.cache_clear()
+    try:
+        with pytest.raises(ImportError, match=r"'ean.nobody', as ean-zoo does; nothing installed does"):
+            addresses.resolve(ADDRESS)
+    finally:
+        addresses._resolver.cache_clear()
+
+
+def test_the_core_does_not_import_the_zoo():
+    core = Path(addresses.__file__).parent
+    for path in core.rglob("*.py"):
+        assert "import zoo" not in path.read_text()
+        assert "from zoo" not in path.read_text()

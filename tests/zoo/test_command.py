@@ -1,0 +1,116 @@
+import json
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from ean_core import EANResNet, EANResNetCIFAR
+from ean_core.checkpoint import load_weights, read_state_dict
+from tasks.cli import main
+
+NAME = "ean_resnet20_se.digits"
+
+
+@pytest.fixture
+def ean(capsys, monkeypatch):
+    """Run a command; its output."""
+
+    def run(*words, fails=False):
+        with pytest.raises(SystemExit) as stop:
+            main(["zoo", *map(str, words)])
+        output = capsys.readouterr()
+        code = stop.value.code
+        assert bool(code) is fails, output.err + str(code)
+        return output.out + (code if isinstance(code, str) else "")
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _own(root, monkeypatch):
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+
+
+def test_list(ean):
+    text = ean("list")
+    assert NAME in text
+    assert "100-010-001" in text
+    assert "none yet" not in text
+    assert "none yet" in ean("list", "--all")
+    assert "no model matches 'nothing'; --all lists those without weights, too" in ean("list", "nothing")
+    entries = json.loads(ean("list", "*.digits", "--json"))
+    assert {"resnet20.digits", NAME} <= {entry["name"] for entry in entries}
+    assert {"name": "ean_resnet50_se.imagenet"} in json.loads(ean("list", "--all", "--json"))
+
+
+def test_info(ean, root):
+    text = ean("info", NAME)
+    for fact in ("Top 1 Accuracy", "100-010-001", "275,014", "Training Command", f"in {root}"):
+        assert fact in text
+    assert json.loads(ean("info", NAME, "--json"))["scheme"] == "100-010-001"
+    assert "no model is called 'x', `ean zoo list --all` names all" in ean("info", "x", fails=True)
+
+
+def test_download(ean, elsewhere, tmp_path):
+    text = ean("download", NAME)
+    assert str(tmp_path / "home") in text
+    files = json.loads(ean("download", NAME, "--to", tmp_path / "to", "--json"))
+    assert load_file(files[NAME]).keys() == read_state_dict(f"{tmp_path}/home/zoo/{elsewhere.file}").keys()
+    assert "no published model matches 'nothing\\*'" in ean("download", "nothing*", fails=True).replace("*", "\\*")
+    assert "has no weights yet" in ean("download", "ean_resnet50_se.imagenet", fails=True)
+
+
+def test_a_downloaded_backbone_loads_without_a_prefix(ean, tmp_path):
+    files = json.loads(ean("download", NAME, "--backbone", "--to", tmp_path, "--json"))
+    backbone = EANResNetCIFAR(20, "SE", "100-010-001", in_channels=1)
+    load_weights(backbone, files[NAME], strict=True)
+    assert load_file(files[NAME]).keys() == backbone.state_dict().keys()
+    assert "--backbone writes new files: give --to FOLDER" in ean("download", NAME, "--backbone", fails=True)
+
+
+def test_verify(ean, root):
+    assert "good" in ean("verify", NAME, "--metrics")
+    (verdict,) = json.loads(ean("verify", NAME, "--metrics", "--json"))
+    assert verdict["good"]
+    assert verdict["measured"]["Top 1 Accuracy"] > 10
+    file = next((root / "weights").glob(f"{NAME}*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert "SHA-256" in ean("verify", NAME, fails=True)
+
+
+def test_publish(ean, trained, tmp_path):
+    options = ("--to", tmp_path / "mine", "--cfg-options", "model.backbone.scheme=100-010-001")
+    text = ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options)
+    assert text.startswith(f"{NAME}: Top 1 Accuracy ")
+    assert (tmp_path / "mine" / "README.md").is_file()
+    fields = json.loads(ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options, "--json"))
+    assert fields["Name"] == NAME
+
+
+def test_import(ean, tmp_path):
+    theirs = torchvision.models.resnet18(num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    text = ean("import", tmp_path / "w.pth", tmp_path / "w.safetensors")
+    assert "ResNet-18 of torchvision, scheme 00-00-00-00" in text
+    line = next(line for line in text.splitlines() if line.startswith("backbone="))
+    settings = eval(line.removeprefix("backbone="), {"dict": dict})
+    assert settings.pop("type") == "EANResNet"
+    ours = EANResNet(**settings).eval()
+    ours.init_weights()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(theirs.fc(ours(images)[-1].mean((2, 3))), theirs(images), atol=1e-5)
+    assert (
+        json.loads(ean("import", tmp_path / "w.pth", tmp_path / "w.safetensors", "--json"))["source"] == "torchvision"
+    )
+    assert "import writes safetensors, a file like w.safetensors" in ean("import", "a", "w.pth", fails=True)
+    assert "no checkpoint at" in ean("import", tmp_path / "none.pth", "w.safetensors", fails=True)
+
+
+def test_the_group_lists_its_commands(ean):
+    for words in ((), ("--help",)):
+        assert [line.split()[1] for line in ean(*words).splitlines()] == [
+            *("list", "info", "download", "verify", "publish", "import")
+        ]
+    assert "no command 'zoo lits'; did you mean `ean zoo list`?" in ean("lits", fails=True)

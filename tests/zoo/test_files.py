@@ -1,0 +1,186 @@
+"""Package, cache, address: where files come from, in that order."""
+
+import multiprocessing
+import os
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+import zoo
+from zoo.download import DownloadError, Patience
+from zoo.files import at_hand, cache, locate, resolve
+from zoo.index import Index
+
+QUICK = Patience(tries=2, timeout=0.5, backoff=0.01)
+NAME = "ean_resnet20_se.digits"
+
+
+def test_a_file_that_comes_with_the_index_needs_no_network(root, server, monkeypatch):
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    monkeypatch.setenv("EAN_ZOO_URL", server.address)
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    assert resolve(NAME).parent == root / "weights"
+    assert server.requests == []
+    assert not cache().exists()
+
+
+def test_a_file_is_fetched_once_and_then_in_the_cache(elsewhere, server, monkeypatch):
+    path = locate(elsewhere)
+    assert path == cache() / elsewhere.file
+    assert len(server.requests) == 1
+    server.mode = 404
+    assert locate(elsewhere) == path
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    assert resolve(NAME) == path
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:-1] + b"\0", lambda c: b""])
+def test_a_damaged_file_in_the_cache_is_fetched_again(elsewhere, server, damage):
+    path = locate(elsewhere)
+    path.write_bytes(damage(path.read_bytes()))
+    assert at_hand(elsewhere) is None
+    assert at_hand_again(locate(elsewhere), elsewhere)
+    assert len(server.requests) == 2
+
+
+def test_a_damaged_file_of_the_package_is_passed_over(root, server, monkeypatch):
+    entry = Index(root).entries[next(name for name in Index(root).entries if str(name) == NAME)]
+    shutil.copy(entry.packaged_file, server.folder)
+    entry.packaged_file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    monkeypatch.setenv("EAN_ZOO_URL", server.address)
+    assert locate(entry).parent == cache()
+
+
+def at_hand_again(path, entry):
+    return at_hand(entry) == path
+
+
+def test_offline_never_touches_the_network_and_says_what_to_do(elsewhere, server, monkeypatch):
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    with pytest.raises(
+        DownloadError, match=r"neither in this installation nor in .*, and EAN_OFFLINE forbids to fetch"
+    ):
+        zoo.get_model(NAME, pretrained=True)
+    assert server.requests == []
+    monkeypatch.setenv("EAN_OFFLINE", "0")
+    assert zoo.get_model(NAME, pretrained=True) is not None
+
+
+def test_a_folder_may_stand_in_for_the_network(elsewhere, server, monkeypatch):
+    monkeypatch.setenv("EAN_ZOO_URL", server.folder.as_uri())
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    assert locate(elsewhere).parent == cache()
+    assert server.requests == []
+
+
+def test_the_index_may_name_the_address(elsewhere, root, server, monkeypatch):
+    monkeypatch.delenv("EAN_ZOO_URL")
+    with pytest.raises(DownloadError, match=r"no address is known to fetch it from; set EAN_ZOO_URL to one"):
+        locate(elsewhere)
+    head = root / "model-index.yml"
+    head.write_text(head.read_text() + f"Base Address: {server.address}\n")
+    assert locate(elsewhere).is_file()
+
+
+@pytest.mark.parametrize("address", ["ftp://somewhere", "somewhere", "/some/folder"])
+def test_an_address_of_another_kind_is_refused(elsewhere, monkeypatch, address):
+    monkeypatch.setenv("EAN_ZOO_URL", address)
+    with pytest.raises(DownloadError, match=r"cannot fetch from '.*': expected an address with http\(s\)://, file://"):
+        locate(elsewhere)
+
+
+@pytest.mark.parametrize("mode", [404, 403, "html", "altered", "short", "truncate", "stall"])
+def test_a_failure_leaves_no_file_and_the_next_attempt_succeeds(elsewhere, server, mode):
+    server.mode = mode
+    with pytest.raises(DownloadError):
+        locate(elsewhere, patience=QUICK)
+    assert not (cache() / elsewhere.file).exists()
+    server.mode = "ok"
+    assert locate(elsewhere).is_file()
+    assert {path.suffix for path in cache().iterdir()} == {".safetensors", ".lock"}
+
+
+def test_a_cache_that_cannot_be_written_is_named(elsewhere, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EAN_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"the cache .*file/zoo cannot be written \(Not a directory\); set EAN_HOME"):
+        locate(elsewhere)
+
+
+def _load(barrier, results):
+    torch.set_num_threads(1)
+    barrier.wait()
+    model = zoo.get_model(NAME, pretrained=True)
+    results.put((os.getpid(), float(model.fc.weight.double().sum())))
+
+
+def test_ten_processes_fetch_once_and_all_load(elsewhere, server):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(10), context.Queue()
+    processes = [context.Process(target=_load, args=(barrier, results)) for _ in range(10)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert len({pid for pid, _ in found}) == 10
+    assert len({value for _, value in found}) == 1
+    assert [path for path, _ in server.requests] == [f"/{elsewhere.file}"]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as hf_hub_download asks for."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        self.server.requests.append(self.path)
+        file = self.server.folder / self.path.rpartition("/")[2]
+        if "/someone/models/resolve/" not in self.path or not file.is_file():
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = file.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"0123456789abcdef"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+def test_a_repository_of_the_hub(elsewhere, server, monkeypatch, tmp_path):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        hub.folder, hub.requests = server.folder, []
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)  # read from HF_ENDPOINT at import
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/models@v1")
+        assert locate(elsewhere).parent == cache()
+        assert any("/someone/models/resolve/v1/" in path for path in hub.requests)
+        shutil.rmtree(cache())
+        monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/others")
+        with pytest.raises(DownloadError, match=r"could not be fetched from hf://someone/others"):
+            locate(elsewhere)
+        hub.shutdown()

@@ -1,0 +1,135 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ean_core import ConnectionScheme
+from zoo.foreign import import_weights
+
+from .authors import Network
+
+STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+ATTENTION = ("SE", "SGE", "DIA")
+
+
+def lively(network):
+    """Statistics and weights of every kind away from where they start, so that nothing can be left out unnoticed."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.4, 0.8)
+            module.bias.data.normal_(0, 0.2)
+    for name, parameter in network.named_parameters():
+        if "share_fc" in name or "lstm" in name:
+            parameter.data.normal_(0, 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A network of each kind, and its file as the authors save it."""
+    folder = tmp_path_factory.mktemp("authors")
+    found = {}
+    for kind in ATTENTION:
+        network = lively(Network(kind, STAGES[50]))
+        state = {f"module.{name}": value for name, value in network.state_dict().items()}
+        torch.save({"state_dict": state, "epoch": 120, "best_acc": 76.5}, folder / f"{kind}.pth.tar")
+        found[kind] = network, folder / f"{kind}.pth.tar"
+    return found
+
+
+def agree(ours, theirs):
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize(
+    "scheme",
+    ["010-0010-110011-001", "100-1011-010011-011", "110-0011-110010-011", "111-1111-111111-111", "000-0000-000000-001"],
+)
+def test_the_authors_networks_give_their_logits(checkpoints, kind, scheme):
+    theirs, path = checkpoints[kind]
+    found = import_weights(path, scheme)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        agree(found.network.eval()(images), theirs(images, ConnectionScheme.parse(scheme)))
+    assert found.source == "the authors'"
+    assert found.settings["backbone"]["conv_bias"] is True
+
+
+def test_the_scheme_matters_to_the_logits(checkpoints):
+    """Else the comparison above would show nothing."""
+    for theirs, _ in checkpoints.values():
+        images = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            full, none = (theirs(images, ConnectionScheme.parse(s, STAGES[50])) for s in ("full", "none"))
+        assert (full - none).abs().max() > 1e-2 * none.abs().max()
+
+
+def test_modules_that_no_block_connects_to_are_left_out_and_named(checkpoints):
+    _, path = checkpoints["SE"]
+    found = import_weights(path, "000-0000-000000-001")
+    assert {name.split(".")[0] for name in found.unused} == {"layer1", "layer2", "layer3"}
+    assert list(found.network.backbone.attention) == ["layer4"]
+
+
+def test_the_scheme_on_record_is_asked_for_by_name(checkpoints):
+    _, path = checkpoints["DIA"]
+    assert str(import_weights(path, "ean").network.backbone.scheme) == "110-0011-110010-011"
+    with pytest.raises(ValueError, match=r"has DIA modules, and its tensors do not tell .* --scheme"):
+        import_weights(path)
+
+
+def test_a_deeper_network_is_recognised(tmp_path):
+    theirs = lively(Network("SGE", STAGES[101], classes=7))
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    found = import_weights(tmp_path / "w.pth", "none")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        agree(found.network.eval()(images), theirs(images, ConnectionScheme.none(STAGES[101])))
+    assert found.settings["num_classes"] == 7
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_torchvisions_networks_give_their_logits(tmp_path, name):
+    theirs = lively(getattr(torchvision.models, name)(num_classes=12))
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    found = import_weights(tmp_path / "w.pth")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        agree(found.network.eval()(images), theirs(images))
+    assert found.settings["backbone"] == {
+        "type": "EANResNet",
+        "depth": int(name.removeprefix("resnet")),
+        "scheme": str(found.network.backbone.scheme),
+        "conv_bias": False,
+    }
+    with pytest.raises(ValueError, match=r"has no attention modules; scheme 'full' does not fit"):
+        import_weights(tmp_path / "w.pth", "full")
+
+
+def test_other_networks_are_refused(tmp_path):
+    torch.save({"features.0.weight": torch.ones(1)}, tmp_path / "vgg.pth")
+    with pytest.raises(ValueError, match=r"is neither of torchvision's ResNets nor of the authors' networks"):
+        import_weights(tmp_path / "vgg.pth")
+    torch.save(torchvision.models.resnext50_32x4d().state_dict(), tmp_path / "resnext.pth")
+    with pytest.raises(ValueError, match=r"resnext.pth does not fit a ResNet-50: it lacks backbone.layer1.0.conv1"):
+        import_weights(tmp_path / "resnext.pth")
+    state = torchvision.models.resnet18().state_dict()
+    cut = {name: value for name, value in state.items() if not name.startswith("layer4.1")}
+    torch.save(cut, tmp_path / "cut.pth")
+    with pytest.raises(ValueError, match=r"has \(2, 2, 2, 1\) basic blocks in its stages, which is none of"):
+        import_weights(tmp_path / "cut.pth")
+
+
+def test_a_file_that_needs_code_is_refused_with_the_list_of_what_it_wanted(tmp_path):
+    import argparse
+    import collections
+
+    content = {"state_dict": {}, "arguments": argparse.Namespace(lr=0.1), "seen": collections.Counter("ab")}
+    torch.save({**content, "device": torch.nn.Identity()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"needs code to be executed, and wanted .*argparse.Namespace") as info:
+        import_weights(tmp_path / "w.pth")
+    assert "torch.nn.modules.linear.Identity" in str(info.value)

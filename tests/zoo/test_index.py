@@ -1,0 +1,61 @@
+import pytest
+import yaml
+
+import zoo
+from zoo.index import PACKAGED, Index, by_collection, indexes, published
+
+
+def test_an_index_reads_all_its_metafiles(root):
+    entries = Index(root).entries
+    assert list(map(str, entries)) == ["resnet20.digits", "ean_resnet20_se.digits"]
+    entry = next(iter(entries.values()))
+    assert entry.packaged_file.is_file()
+    assert entry.config == "resnet20_se_digits"
+    assert list(by_collection(entries.values())) == ["resnet20.digits"]
+
+
+def test_a_folder_without_an_index_has_no_models(tmp_path):
+    assert Index(tmp_path).entries == {}
+    assert Index(tmp_path).base is None
+
+
+def test_models_of_ones_own_come_first(root, monkeypatch):
+    ours = published()
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    assert [index.root for index in indexes()] == [root, PACKAGED]
+    both = published()
+    assert both.keys() >= ours.keys()
+    assert next(entry.root for name, entry in both.items() if str(name) == "ean_resnet20_se.digits") == root
+
+
+def test_a_folder_of_ones_own_without_an_index_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"there is no model-index.yml; `ean zoo publish --to"):
+        zoo.list_models()
+
+
+def change(root, edit):
+    path = root / "metafiles" / "resnet20_digits.yml"
+    content = yaml.safe_load(path.read_text())
+    edit(content)
+    path.write_text(yaml.safe_dump(content))
+    return lambda: Index(root).entries
+
+
+def test_an_entry_that_lacks_a_field_is_named(root):
+    read = change(root, lambda content: content["Models"][0].pop("SHA256"))
+    with pytest.raises(ValueError, match=r"the entry of ean_resnet20_se.digits|resnet20.digits in .* lacks SHA256"):
+        read()
+
+
+def test_a_model_may_be_listed_once(root):
+    read = change(root, lambda content: content["Models"].append(content["Models"][0]))
+    with pytest.raises(ValueError, match=r"lists resnet20.digits twice"):
+        read()
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "!!python/object/apply:os.getcwd []"])
+def test_what_is_no_metafile_is_refused(root, text):
+    (root / "metafiles" / "resnet20_digits.yml").write_text(text)
+    with pytest.raises(ValueError, match=r"resnet20_digits.yml (is not YAML|holds no mapping)"):
+        _ = Index(root).entries

@@ -1,0 +1,134 @@
+import re
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from safetensors.torch import load_file
+
+import zoo
+from ean_core import ConnectionScheme, EANResNetCIFAR
+from ean_core.data import Digits
+from zoo.names import trained_by
+
+
+@pytest.fixture
+def own(root, monkeypatch):
+    """The name of a model in an index of one's own."""
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    return "ean_resnet20_se.digits"
+
+
+@pytest.fixture
+def log(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_all_models_are_listed_and_patterns_choose():
+    assert set(zoo.list_models()) >= set(map(str, trained_by()))
+    assert zoo.list_models("ean_resnet50_*.imagenet") == [f"ean_resnet50_{a}.imagenet" for a in ("dia", "se", "sge")]
+    assert zoo.list_models("ean_resnet*_se*", pretrained=True)
+    assert set(zoo.list_models(pretrained=True)) < set(zoo.list_models())
+    assert zoo.list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("name", [str(name) for name in trained_by() if name.depth != 164])
+def test_every_model_can_be_built_and_is_what_its_name_says(name):
+    model = zoo.get_model(name)
+    scheme, shared = model.backbone.scheme, model.backbone.shared
+    variant = re.match(r"(org|full|ean|)_?resnet(\d+)", name)
+    assert model.backbone.depth == int(variant[2])
+    expected = {
+        "": scheme == ConnectionScheme.none(scheme.stages),
+        "full": scheme == ConnectionScheme.full(scheme.stages) and shared,
+        "org": scheme == ConnectionScheme.full(scheme.stages) and not shared,
+        "ean": 0 < scheme.sparsity < 1 and shared,
+    }
+    assert expected[variant[1]]
+
+
+def test_weights_load_and_classify_as_recorded(own):
+    model = zoo.get_model(own, pretrained=True).eval()
+    weights = zoo.get_weights(own)
+    assert weights.state_dict().keys() == model.state_dict().keys()
+    images = Digits("test", device="cpu")
+    batch = torch.stack([images[i]["inputs"] for i in range(len(images))])
+    with torch.no_grad():
+        right = (model(weights.transforms()(batch)).argmax(1) == images.labels).float().mean()
+    assert 100 * right == pytest.approx(weights.meta["metrics"]["Top 1 Accuracy"], abs=0.01)
+
+
+def test_meta_says_what_one_wants_to_know(own):
+    meta = zoo.get_weights(own).meta
+    assert meta["scheme"] == "100-010-001"
+    assert meta["categories"] == [str(digit) for digit in range(10)]
+    assert meta["training"]["Epochs"] == 1
+    assert meta["parameters"] == sum(p.numel() for p in zoo.get_model(own).parameters())
+
+
+def test_another_number_of_classes_initialises_the_head_alone_anew_and_says_so(own, log):
+    model = zoo.get_model(own, pretrained=True, num_classes=3)
+    trained = zoo.get_weights(own).state_dict()
+    assert model.fc.out_features == 3
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, trained[f"backbone.{name}"])
+    assert "the head is initialised anew for 3 classes, the weights have 10" in log.text
+    log.clear()
+    same = zoo.get_model(own, pretrained=True, num_classes=10)
+    assert torch.equal(same.fc.weight, trained["fc.weight"])
+    assert "anew" not in log.text
+
+
+def test_features_only_is_the_backbone_with_all_its_maps(own):
+    backbone = zoo.get_model(own, pretrained=True, features_only=True).eval()
+    trained = zoo.get_weights(own).state_dict()
+    assert isinstance(backbone, EANResNetCIFAR)
+    assert [tuple(f.shape) for f in backbone(torch.zeros(1, 1, 8, 8))] == [(1, 16, 8, 8), (1, 32, 4, 4), (1, 64, 2, 2)]
+    assert all(torch.equal(value, trained[f"backbone.{name}"]) for name, value in backbone.state_dict().items())
+
+
+def test_arguments_of_the_backbone_go_to_it(own, log):
+    backbone = zoo.get_model(own, pretrained=True, features_only=True, out_indices=(1,), frozen_stages=2)
+    assert backbone.out_indices == (1,)
+    assert backbone.frozen_stages == 2
+    short = zoo.get_model(own, pretrained=True, features_only=True, num_stages=2, strides=(1, 2))
+    assert str(short.scheme) == "100-010"
+    assert "EANResNetCIFAR has no layer3, left out whole" in log.text
+
+
+def test_a_scheme_that_the_weights_were_not_trained_with_is_pointed_out(own, log):
+    zoo.get_model(own, pretrained=True, features_only=True, scheme="010-010-001")
+    assert "was trained with scheme '100-010-001', this network connects '010-010-001'" in log.text
+
+
+def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
+    text = (root / "metafiles" / "resnet20_digits.yml").read_text()
+    (root / "metafiles" / "resnet20_digits.yml").write_text(text.replace("    num_classes: 10\n", ""))
+    with pytest.raises(ValueError, match=r"ean_resnet20_se.digits is no classifier and has no num_classes"):
+        zoo.get_model(own, num_classes=3)
+
+
+@pytest.mark.parametrize("function", [zoo.get_weights, zoo.get_model])
+def test_an_unknown_name_is_answered_with_the_nearest(function):
+    with pytest.raises(ValueError, match=r"no model is called 'ean_resnet5_se.imagenet'; did you mean ean_resnet50_s"):
+        function("ean_resnet5_se.imagenet")
+    with pytest.raises(ValueError, match=r"no model is called '\?', `ean zoo list --all` names all"):
+        function("?")
+
+
+def test_a_model_without_weights_says_so_and_names_the_config_that_trains_it():
+    with pytest.raises(zoo.NoWeightsError, match=r"has no weights yet; `ean train resnet50_se_imagenet --cfg-options "):
+        zoo.get_model("ean_resnet50_se.imagenet", pretrained=True)
+    with pytest.raises(
+        zoo.NoWeightsError,
+        match=r"`ean search search_resnet164_dia_cifar100` finds a scheme for it, `ean train",
+    ):
+        zoo.get_weights("ean_resnet164_dia.cifar100")
+    with pytest.raises(ValueError, match=r"has neither weights nor a scheme on record; `ean search"):
+        zoo.get_model("ean_resnet164_dia.cifar100")
+
+
+def test_weights_are_plain_tensors(own):
+    assert load_file(zoo.get_weights(own).path).keys() == zoo.get_weights(own).state_dict().keys()

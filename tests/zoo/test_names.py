@@ -1,0 +1,68 @@
+import pytest
+
+from ean_core import ConnectionScheme
+from ean_core.config import packaged_configs
+from zoo.names import DATASETS, ModelName, config_of, trained_by, variant_of
+
+
+@pytest.mark.parametrize(
+    "text", ["resnet20.cifar100", "org_resnet50_sge.imagenet", "ean_resnet50_dia.voc2012", "best_resnet20_se.digits"]
+)
+def test_a_name_is_its_text(text):
+    assert str(ModelName.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "resnet.cifar100", "ean_resnet20_se", "ean-resnet20-se.cifar100", "vgg.imagenet"])
+def test_what_is_no_name_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match=r"is no model name: expected .*, such as ean_resnet20_se.cifar100"):
+        ModelName.parse(text)
+
+
+@pytest.mark.parametrize("text", ["resnet20_se.cifar100", "ean_resnet20.cifar100"])
+def test_a_variant_needs_an_attention_and_the_other_way_round(text):
+    with pytest.raises(ValueError, match=r"go together in a name"):
+        ModelName.parse(text)
+
+
+def test_an_unknown_data_set_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown data set 'cifar10'; did you mean 'cifar100'"):
+        ModelName.parse("ean_resnet20_se.cifar10")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "shared", "variant"),
+    [("00-0", True, ""), ("00-0", False, ""), ("11-1", True, "full"), ("11-1", False, "org"), ("10-1", True, "ean")],
+)
+def test_the_variant_follows_from_the_connections(scheme, shared, variant):
+    assert variant_of(ConnectionScheme.parse(scheme), shared) == variant
+
+
+def test_modules_that_are_not_shared_on_a_part_of_the_blocks_have_no_name():
+    with pytest.raises(ValueError, match=r"no name is for scheme '10-1' with a module a block"):
+        variant_of(ConnectionScheme.parse("10-1"), shared=False)
+
+
+def test_every_config_that_trains_a_network_has_its_names():
+    trainers = {config for config in packaged_configs() if not config.startswith(("supernet_", "search_"))}
+    assert set(trained_by().values()) == trainers
+    assert all(name.dataset in DATASETS for name in trained_by())
+
+
+def test_org_full_is_for_modules_without_a_state_and_ean_for_schemes_on_record():
+    names = set(map(str, trained_by()))
+    assert {"org_resnet50_se.imagenet", "ean_resnet50_dia.imagenet", "full_resnet50_dia.imagenet"} <= names
+    assert "org_resnet50_dia.imagenet" not in names
+    assert "ean_resnet164_dia.cifar100" not in names
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("ean_resnet20_dia.cifar100", "resnet20_dia_cifar100"),
+        ("resnet20.cifar100", "resnet20_se_cifar100"),
+        ("best_resnet50_sge.imagenet", "resnet50_sge_imagenet"),
+        ("resnet18.imagenet", None),
+    ],
+)
+def test_the_config_that_trains_a_name(name, config):
+    assert config_of(ModelName.parse(name)) == config

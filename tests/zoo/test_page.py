@@ -1,0 +1,74 @@
+import re
+
+import pytest
+import yaml
+
+from zoo.index import PACKAGED, Index
+from zoo.page import MADE, card, figures_of, overview, pages, write_pages
+
+
+def test_the_overview_has_a_row_a_model(root):
+    text = overview(Index(root))
+    assert "## ResNet-20 on scikit-learn digits" in text
+    assert re.search(
+        r"\| \[`ean_resnet20_se.digits`\]\(cards/ean_resnet20_se.digits.md\) \| !\[100-010-001\]\(strips/", text
+    )
+    assert "increment" not in text  # nothing was timed
+
+
+def test_cards_say_data_recipe_scheme_accuracy_and_command(root):
+    for entry in Index(root).entries.values():
+        text = card(entry)
+        training = entry.record("record")
+        for fact in (str(entry.scheme), entry.sha256, training["command"], "1 epochs", "seed 0", "400 test images"):
+            assert fact in text
+        assert f"{entry.metrics['Top 1 Accuracy']:.2f} ± " in text
+
+
+def time_both(root):
+    path = root / "metafiles" / "resnet20_digits.yml"
+    content = yaml.safe_load(path.read_text())
+    for model, increment in zip(content["Models"], (0.0, 12.5), strict=True):
+        row = {"Form": "eager", "Latency (ms)": 1.0, "Increment (%)": increment, "Interval (%)": [], "Batch Size": 50}
+        row.update({"Image Size": 8, "Precision": "float32", "Device": "A processor, 1 thread", "Command": "ean time"})
+        model["Metadata"]["Timing"] = [row]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_timed_models_have_a_figure_that_is_named_by_its_data(root):
+    assert figures_of(Index(root)) == {}
+    time_both(root)
+    (path,) = figures_of(Index(root))
+    write_pages(Index(root))
+    assert (root / path).read_text().startswith("<?xml")
+    assert f"({path})" in (root / "README.md").read_text()
+    assert "| +12.5 |" in (root / "README.md").read_text()
+    text = (root / "metafiles" / "resnet20_digits.yml").read_text().replace("12.5", "13.5")
+    (root / "metafiles" / "resnet20_digits.yml").write_text(text)
+    (other,) = figures_of(Index(root))
+    assert other != path
+    write_pages(Index(root))
+    assert not (root / path).exists()
+
+
+def test_pages_of_models_that_are_gone_are_removed(root):
+    (root / "cards" / "resnet8.digits.md").write_text("old")
+    write_pages(Index(root))
+    assert not (root / "cards" / "resnet8.digits.md").exists()
+
+
+def test_the_pages_of_the_package_are_those_of_its_index():
+    index = Index(PACKAGED)
+    expected = pages(index)
+    for path, text in expected.items():
+        assert (PACKAGED / path).read_text(encoding="utf-8") == text, f"{path} is stale: python -m zoo.page writes it"
+    there = {path.relative_to(PACKAGED).as_posix() for folder in MADE for path in (PACKAGED / folder).glob("*")}
+    assert there == {path for path in expected if path != "README.md"} | figures_of(index).keys()
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(path for path in pages(Index(PACKAGED)) if path.endswith(".md"))]
+)
+def test_links_of_the_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", (PACKAGED / page).read_text()):
+        assert (PACKAGED / page).parent.joinpath(target).exists(), target

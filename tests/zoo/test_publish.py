@@ -1,0 +1,163 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from ean_core.config import load_config
+from ean_core.record import read_record
+from zoo.download import file_hash
+from zoo.index import Index
+from zoo.publish import publish
+
+from .conftest import SCHEMES
+
+
+def config(name="ean", *more):
+    return load_config("resnet20_se_digits", [f"model.backbone.scheme={SCHEMES[name]}", *more])
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run with attention, to do anything with."""
+    return Path(shutil.copytree(trained / "ean", tmp_path / "run"))
+
+
+def only(root):
+    (entry,) = Index(root).entries.values()
+    return entry
+
+
+def test_a_published_file_holds_plain_tensors_and_is_named_by_its_hash(run, tmp_path):
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    path = entry.packaged_file
+    assert path.name == f"ean_resnet20_se.digits-{file_hash(path)[:8]}.safetensors"
+    assert (entry.size, entry.sha256) == (path.stat().st_size, file_hash(path))
+    state = torch.load(run / "epoch_1.pth", weights_only=False)["state_dict"]
+    with safe_open(path, "pt") as file:
+        assert set(file.keys()) == state.keys()
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in state.items())
+        meta = file.metadata()
+    assert meta["scheme"] == "100-010-001"
+    assert json.loads(meta["network"]) == entry.network
+    assert entry == only(tmp_path / "zoo")
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(run, tmp_path):
+    first = publish(run / "epoch_1.pth", config(), tmp_path / "a")
+    second = publish(run / "epoch_1.pth", config(), tmp_path / "b")
+    assert first.packaged_file.read_bytes() == second.packaged_file.read_bytes()
+
+
+def test_figures_are_those_of_the_records(run, tmp_path):
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    test, training = read_record(run / "test.json"), read_record(run / "record.json")
+    assert entry.metrics == {"Top 1 Accuracy": round(test["metrics"]["accuracy/top1"], 6)}
+    assert entry.metadata["Parameters"] == test["parameters"]
+    assert entry.metadata["Training Command"] == training["command"]
+    assert (entry.metadata["Epochs"], entry.metadata["Seed"]) == (training["epochs"], training["seed"])
+    assert entry.metadata["FLOPs"] == pytest.approx(2.54e6, rel=0.01)
+    assert entry.record("test") == test
+
+
+def test_the_metafile_is_openmmlabs(run, tmp_path):
+    publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    head = yaml.safe_load((tmp_path / "zoo" / "model-index.yml").read_text())
+    assert head == {"Import": ["metafiles/resnet20_digits.yml"]}
+    content = yaml.safe_load((tmp_path / "zoo" / head["Import"][0]).read_text())
+    (collection,), (model,) = content["Collections"], content["Models"]
+    assert model["In Collection"] == collection["Name"] == "resnet20.digits"
+    assert model["Config"] == "configs/classification/resnet20_se_digits.py"
+    assert model["Results"][0] == {
+        "Task": "Image Classification",
+        "Dataset": "scikit-learn digits",
+        "Metrics": model["Results"][0]["Metrics"],
+    }
+    assert {"Architecture", "Training Data", "Parameters", "FLOPs", "Epochs", "Batch Size"} <= model["Metadata"].keys()
+
+
+def test_records_and_log_go_along_without_the_machines_paths(run, tmp_path):
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    lines = [json.loads(line) for line in (entry.records / "log.jsonl").read_text().splitlines()]
+    assert lines
+    assert all({"epoch", "step", "lr", "loss"} == line.keys() for line in lines)
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
+    settings = entry.record("record")["settings"]
+    assert not {"work_dir", "load_from", "experiment_name"} & settings.keys()
+
+
+def test_publishing_again_replaces_the_entry_and_its_file(trained, run, tmp_path):
+    root = tmp_path / "zoo"
+    first = publish(run / "epoch_1.pth", config(), root)
+    content = torch.load(run / "epoch_1.pth", weights_only=False)
+    content["state_dict"]["fc.bias"] += 1
+    torch.save(content, run / "epoch_1.pth")
+    record = json.loads((run / "test.json").read_text())
+    record["checkpoint"]["sha256"] = file_hash(run / "epoch_1.pth")
+    (run / "test.json").write_text(json.dumps(record))
+    second = publish(run / "epoch_1.pth", config(), root)
+    assert second.file != first.file
+    assert [path.name for path in (root / "weights").iterdir()] == [second.file]
+    publish(trained / "vanilla" / "epoch_1.pth", config("vanilla"), root)
+    assert list(map(str, Index(root).entries)) == ["resnet20.digits", "ean_resnet20_se.digits"]
+
+
+def test_best_is_said_by_hand(run, tmp_path):
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo", best=True)
+    assert str(entry.name) == "best_resnet20_se.digits"
+
+
+@pytest.mark.parametrize(("name", "command"), [("test.json", "ean test"), ("record.json", "ean train")])
+def test_a_missing_record_is_asked_for_by_its_command(run, tmp_path, name, command):
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no {name} beside .*: .* from records only; `{command} "):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_test_of_another_checkpoint_is_refused(run, tmp_path):
+    record = json.loads((run / "test.json").read_text())
+    record["checkpoint"]["sha256"] = "0" * 64
+    (run / "test.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"test.json is of epoch_1.pth with SHA-256 00000000…, epoch_1.pth has "):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+
+
+def test_another_network_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"model.backbone.scheme is '100-010-001' there, 'none' here"):
+        publish(run / "epoch_1.pth", config("vanilla"), tmp_path / "zoo")
+
+
+def test_a_config_that_names_no_data_set_is_refused(run, tmp_path):
+    mine = tmp_path / "mine.py"
+    config().dump(mine)
+    with pytest.raises(ValueError, match=r"config 'mine' does not end in the name of a data set: one of"):
+        publish(run / "epoch_1.pth", load_config(str(mine)), tmp_path / "zoo")
+
+
+def timing(network, **different):
+    row = {"form": "eager", "median_s": 0.005, "increment": 0.1, "increment_interval": [0.08, 0.12], "attention": "SE"}
+    return {"scheme": "100-010-001", "parameters": network, **row, **different}
+
+
+def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
+    parameters = read_record(run / "test.json")["parameters"]
+    networks = {
+        "a": timing(parameters),
+        "b": timing(parameters, form="deployed", increment_interval=None),
+        "c": timing(parameters, scheme="111-111-111"),
+    }
+    machine = {"cpu": "A processor", "threads": 2, "gpus": []}
+    record = {"device": "cpu", "batch": 8, "size": 8, "dtype": "float32", "command": "ean time", "environment": machine}
+    (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": networks}))
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")
+    eager, deployed = entry.metadata["Timing"]
+    assert (eager["Increment (%)"], eager["Interval (%)"]) == (10.0, [8.0, 12.0])
+    assert eager["Device"] == "A processor, 2 threads"
+    assert (deployed["Form"], deployed["Interval (%)"]) == ("deployed", [])
+    (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": {"c": networks["c"]}}))
+    with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001 and"):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")
