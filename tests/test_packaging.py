@@ -79,10 +79,8 @@ for name in names:
     print(name, zoo.__file__, weights.path)
 """
     unshare = ["unshare", "--map-root-user", "--net"]
-    alone = (
-        subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0 if which(unshare[0]) else 0
-    )
-    command = [*(unshare if alone else []), "env", "EAN_OFFLINE=1", f"EAN_HOME={tmp_path / 'home'}", installed]
+    isolates = which("unshare") and not subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode
+    command = [*(unshare if isolates else []), "env", "EAN_OFFLINE=1", f"EAN_HOME={tmp_path / 'home'}", installed]
     lines = run(*command, "-c", code, cwd=tmp_path).splitlines()
     found = [line.split() for line in lines if line.split()[0].endswith(".digits")]
     assert {name for name, _, _ in found} >= {"resnet20.digits", "full_resnet20_se.digits", "ean_resnet20_se.digits"}
