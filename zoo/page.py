@@ -73,7 +73,7 @@ def overview(index: Index) -> str:
                 f"![Accuracy against relative time increment of {len(figures[drawn][0])} networks]({drawn})\n\n"
                 f"*As Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
                 f"{_conditions(entries)}); circles are as large as the networks, squares are blocks, coloured where "
-                "connected.*"
+                f"connected. Accuracies are good to about {_usual_error(entries)} points (one standard error).*"
             )
     return "\n\n".join(parts) + "\n"
 
@@ -204,12 +204,20 @@ def _conditions(entries: Sequence[Entry]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+def _usual_error(entries: Sequence[Entry]) -> str:
+    """The largest standard error of the accuracies of timed models."""
+    found = [(entry.metrics["Top 1 Accuracy"], entry.record("test")["images"]) for entry in entries if _row(entry)]
+    return f"±{max(_binomial(value, images) for value, images in found):.1f}"
+
+
+def _binomial(accuracy: float, images: int) -> float:
+    """The standard error, in percent points, of an accuracy in percent."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
+
+
 def _standard_error(metric: str, value: float, images: int) -> str:
-    """The binomial standard error of an accuracy."""
-    if not metric.endswith("Accuracy"):
-        return ""
-    share = value / 100
-    return f" ± {100 * math.sqrt(share * (1 - share) / images):.2f} (standard error)"
+    return f" ± {_binomial(value, images):.2f} (standard error)" if metric.endswith("Accuracy") else ""
 
 
 def _card(entry: Entry) -> str:
