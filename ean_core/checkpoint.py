@@ -19,11 +19,11 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .addresses import SCHEME, read_metadata, resolve
+from .addresses import SCHEME, backbone_of, load_from_ean, read_metadata, resolve
+from .data.root import offline
 
-#: What the names of a backbone's tensors begin with in the file of a whole network.
-BACKBONE = "backbone."
-_STAGE = re.compile(r"(?:^|(?<=\.))layer(\d+)(?:\.|_)")
+_BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
+_ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
 
 
 def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
@@ -43,8 +43,10 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     """
     source = os.fspath(source)
     if source.startswith(SCHEME):
-        content: object = load_file(resolve(source))
+        content: object = load_from_ean(source)
     elif "://" in source and not source.startswith("file:"):
+        if offline():
+            raise OSError(f"EAN_OFFLINE forbids to fetch {source}; unset that, or give a file")
         with _plain_weights(source), _weights_only():
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
@@ -85,65 +87,24 @@ def load_weights(
         strict: every tensor of the network must be in the file; the file may hold more.
 
     Raises:
-        ValueError: if no key matches, a tensor of the same name has another shape, the file has more blocks in a stage
-            than the network, or ``strict`` is violated. Nothing is changed then.
+        ValueError: if no key matches, a tensor of the same name has another shape, a stage has another number of blocks
+            in the file, or ``strict`` is violated. Nothing is changed then.
     """
-    state = read_state_dict(source, prefix)
+    published = os.fspath(source).startswith(SCHEME)
+    path = resolve(os.fspath(source)) if published else source
+    state = read_state_dict(path, prefix)
     own = module.state_dict()
     kind = type(module).__name__
-    if os.fspath(source).startswith(SCHEME) and prefix is None and not state.keys() & own.keys():
-        part = {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
+    if published and prefix is None and not state.keys() & own.keys():
+        part = backbone_of(state)
         state = part if part.keys() & own.keys() else state
-    matched = {name: value for name, value in state.items() if name in own}
-    if not matched:
-        hint = ""
-        for head in {name.split(".")[0] + "." for name in state}:
-            if any(name.removeprefix(head) in own for name in state):
-                hint = f"; add prefix={head!r} to load what is under it"
-        raise ValueError(
-            f"no key of {source} matches {kind}: its keys begin with {_heads(state)}, "
-            f"those of {kind} with {_heads(own)}{hint}"
-        )
-    wrong = [name for name, value in matched.items() if value.shape != own[name].shape]
-    if wrong:
-        name = wrong[0]
-        raise ValueError(
-            f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
-            f"{tuple(matched[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(source)}"
-        )
-    left = state.keys() - own.keys()
-    stages = _by_stage(left)
-    present = [stage for stage in stages if any(name.startswith(stage) for name in own)]
-    if present:
-        places = ", ".join(stage.rstrip(".") for stage in present)
-        raise ValueError(
-            f"{source} has more blocks than {kind} in {places}: {_heads(stages[present[0]], depth=4)}; "
-            f"build the network at the depth of the file{_network_of(source)}"
-        )
-    missing = own.keys() - matched.keys()
+    _refuse_misfits(state, own, kind, source, path)
+    missing = own.keys() - state.keys()
     if missing and strict:
         raise ValueError(f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}")
-    module.load_state_dict(matched, strict=False)
-    if missing:
-        expected = all("attention" in name.split(".") for name in missing)
-        print_log(
-            f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}",
-            logger="current",
-            level=logging.INFO if expected else logging.WARNING,
-        )
-    if stages:
-        gone = ", ".join(stage.rstrip(".") for stage in sorted(stages))
-        print_log(f"{source}: {kind} has no {gone}, left out whole", logger="current", level=logging.WARNING)
-        numbers = {stage.rstrip(".").rpartition("layer")[2] for stage in stages}
-        left = {name for name in left if not (match := _STAGE.search(name)) or match[1] not in numbers}
-    if left:
-        ours = any("attention" in name.split(".") for name in left)  # without it the network computes something else
-        print_log(
-            f"{source}: not in {kind}, ignored: {_heads(left, depth=2)}",
-            logger="current",
-            level=logging.WARNING if ours else logging.INFO,
-        )
-    _compare_schemes(module, source)
+    module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    _log_differences(state, own, kind, source)
+    _compare_schemes(module, source, path)
 
 
 class PretrainedOrRaise:
@@ -192,21 +153,80 @@ def _in_order(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def _by_stage(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the blocks of a network by what their stage's begin with, such as ``backbone.layer4.``."""
-    stages = defaultdict(list)
-    for name in sorted(names):
-        if (match := _STAGE.search(name)) and "attention" not in name.split("."):
-            stages[name[: match.end()]].append(name)
+def _refuse_misfits(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object, path: str | os.PathLike[str]
+) -> None:
+    """Raise where a state dict is of another network than ``own``, that of a module of this kind."""
+    matched = state.keys() & own.keys()
+    if not matched:
+        hint = ""
+        for head in {name.split(".")[0] + "." for name in state}:
+            if any(name.removeprefix(head) in own for name in state):
+                hint = f"; add prefix={head!r} to load what is under it"
+        raise ValueError(
+            f"no key of {source} matches {kind}: its keys begin with {_heads(state)}, "
+            f"those of {kind} with {_heads(own)}{hint}"
+        )
+    wrong = [name for name in state if name in matched and state[name].shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
+            f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(path)}"
+        )
+    theirs, ours = _blocks(state), _blocks(own)
+    for stage in sorted(theirs.keys() & ours.keys()):
+        if theirs[stage] != ours[stage]:
+            raise ValueError(
+                f"{source} has {len(theirs[stage])} blocks in {stage}, {kind} has {len(ours[stage])}; build the "
+                f"network at the depth of the file{_network_of(path)}"
+            )
+
+
+def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object) -> None:
+    """Say what only one of a file and a network has."""
+    missing, left = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing:
+        expected = all("attention" in name.split(".") for name in missing)
+        print_log(
+            f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}",
+            logger="current",
+            level=logging.INFO if expected else logging.WARNING,
+        )
+    ours = _blocks(own)
+    gone = sorted(_blocks(state).keys() - ours.keys())
+    if gone and ours:
+        print_log(f"{source}: {kind} has no {', '.join(gone)}, left out whole", "current", logging.WARNING)
+        left = {name for name in left if _stage_of(name) not in gone}
+    if left:
+        recalibrates = any("attention" in name.split(".") for name in left)  # without it something else is computed
+        print_log(
+            f"{source}: not in {kind}, ignored: {_heads(left, depth=2)}",
+            logger="current",
+            level=logging.WARNING if recalibrates else logging.INFO,
+        )
+
+
+def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
+    """The blocks of a network by the names of its stages, such as ``backbone.layer4``."""
+    stages = defaultdict(set)
+    for name in names:
+        if match := _BLOCK.match(name):
+            stages[match[1]].add(int(match[2]))
     return dict(stages)
+
+
+def _stage_of(name: str) -> str | None:
+    """The stage that a tensor of a block or of an attention module belongs to."""
+    if match := _BLOCK.match(name):
+        return match[1]
+    match = _ATTENTION.match(name)
+    return match[1] + match[2] if match else None
 
 
 def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:
     """What a file of ours says of its network; nothing for other files."""
-    source = os.fspath(source)
-    if source.startswith(SCHEME):
-        return read_metadata(resolve(source))
-    path = Path(source.removeprefix("file://")).expanduser()
+    path = Path(os.fspath(source).removeprefix("file://")).expanduser()
     return read_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
 
 
@@ -220,14 +240,11 @@ def _network_of(source: str | os.PathLike[str]) -> str:
     )
 
 
-def _compare_schemes(module: nn.Module, source: str | os.PathLike[str]) -> None:
+def _compare_schemes(module: nn.Module, source: object, path: str | os.PathLike[str]) -> None:
     """Warn where a network connects other blocks than the one whose weights it took: the tensors do not tell."""
     backbone = getattr(module, "backbone", module)
-    own, trained = getattr(backbone, "scheme", None), _description(source).get("scheme")
-    if own is None or trained is None:
-        return
-    stages = len(own.stages)
-    if trained.split("-")[:stages] != str(own).split("-"):
+    own, trained = getattr(backbone, "scheme", None), _description(path).get("scheme")
+    if own is not None and trained is not None and trained.split("-")[: len(own.stages)] != str(own).split("-"):
         print_log(
             f"{source} was trained with scheme {trained!r}, this network connects {str(own)!r}",
             logger="current",

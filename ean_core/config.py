@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from mmengine.config import Config, DictAction
@@ -67,6 +68,46 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     _fit_schedules(config)
     return config
+
+
+def read_settings(text: str) -> Config:
+    """A config as mmengine writes it into checkpoints: literals and ``dict(...)``, read without executing anything.
+
+    Raises:
+        ValueError: if there is anything else in it.
+
+    Examples:
+        >>> read_settings("model = dict(type='A', sizes=[1, 2])").model.sizes
+        [1, 2]
+        >>> read_settings("a = print('hello')")
+        Traceback (most recent call last):
+        ...
+        ValueError: settings are literals and dict(...), found print('hello')
+    """
+    settings = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                settings[name] = _literal(value)
+            case _:
+                raise ValueError(f"settings are literals and dict(...), found {ast.unparse(statement)}")
+    return Config(settings)
+
+
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=entries) if all(entry.arg for entry in entries):
+            return {entry.arg: _literal(entry.value) for entry in entries}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True) if key is not None}
+        case ast.List(elts=parts):
+            return [_literal(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(_literal(part) for part in parts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"settings are literals and dict(...), found {ast.unparse(node)}") from None
 
 
 def _fit_schedules(config: Config) -> None:

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 
 from .backbone import EANResNet
 from .checkpoint import load_weights, read_meta, save_weights
+from .config import read_settings
 from .errors import differences, unknown_name
 from .inference.export import Format, write_onnx, write_pt2
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
@@ -147,6 +148,7 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
             checkpoint={"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
             scheme=str(find_backbone(model).scheme),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
+            data=config.test_dataloader.dataset.to_dict(),
             images=len(runner.test_dataloader.dataset),
             metrics=metrics,
         )
@@ -305,7 +307,7 @@ def trained_config(checkpoint: Path) -> Config | None:
     if checkpoint.suffix != ".pth" or not checkpoint.is_file():
         return None
     text = read_meta(checkpoint).get("cfg")
-    return Config.fromstring(text, ".py") if isinstance(text, str) else None
+    return read_settings(text) if isinstance(text, str) else None
 
 
 def _entry(config: Config | Mapping[str, Any], name: str) -> Any:

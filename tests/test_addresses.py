@@ -120,9 +120,23 @@ def test_blocks_that_the_networks_stage_lacks_are_refused(tmp_path):
     torch.save(deep.state_dict(), tmp_path / "deep.pth")
     shallow = EANResNetCIFAR(20, scheme="none")
     before = shallow.conv1.weight.clone()
-    with pytest.raises(ValueError, match=r"deep.pth has more blocks than EANResNetCIFAR in layer1, layer2, layer3: "):
+    with pytest.raises(ValueError, match=r"deep.pth has 9 blocks in layer1, EANResNetCIFAR has 3; build"):
         load_weights(shallow, tmp_path / "deep.pth")
     assert torch.equal(shallow.conv1.weight, before)
+
+
+def test_blocks_that_the_file_lacks_are_refused(tmp_path):
+    """All tensors that both have fit; the others would stay random."""
+    torch.save(EANResNetCIFAR(20, scheme="none").state_dict(), tmp_path / "shallow.pth")
+    with pytest.raises(ValueError, match=r"shallow.pth has 3 blocks in layer1, EANResNetCIFAR has 9"):
+        load_weights(EANResNetCIFAR(56, scheme="none"), tmp_path / "shallow.pth")
+
+
+def test_more_tensors_in_the_same_blocks_are_ignored_with_a_word(tmp_path, log):
+    model = EANResNetCIFAR(20, scheme="none")
+    torch.save({**model.state_dict(), "layer1.0.se_layer.conv.weight": torch.ones(1)}, tmp_path / "w.pth")
+    load_weights(model, tmp_path / "w.pth")
+    assert "not in EANResNetCIFAR, ignored: layer1.0" in log.text
 
 
 def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
@@ -137,6 +151,25 @@ def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
 def test_nothing_loads_silently_empty():
     with pytest.raises(ValueError, match=r"no key of ean://ean_resnet20_se.digits matches Linear"):
         load_weights(nn.Linear(2, 2), ADDRESS)
+
+
+def test_a_backbone_alone_for_modules_of_others(trained):
+    from mmengine.model import PretrainedInit
+
+    norm = nn.ModuleDict({"bn1": nn.BatchNorm2d(16)})
+    PretrainedInit(f"{ADDRESS}/backbone")(norm)
+    assert torch.equal(norm["bn1"].running_var, trained["backbone.bn1.running_var"])
+    names = {name.removeprefix("backbone.") for name in trained if name.startswith("backbone.")}
+    assert read_state_dict(f"{ADDRESS}/backbone").keys() == names
+    load_weights(zoo.get_model(NAME).backbone, f"{ADDRESS}/backbone", strict=True)
+
+
+def test_offline_forbids_other_addresses_too(monkeypatch):
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    for address in ("torchvision://resnet18", "https://127.0.0.1:1/w.pth"):
+        with pytest.raises(OSError, match=rf"EAN_OFFLINE forbids to fetch {address}; unset that, or give a file"):
+            read_state_dict(address)
+    assert read_state_dict(ADDRESS)
 
 
 def test_an_unknown_name_and_one_without_weights():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,16 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
+from mmengine.logging import MMLogger
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ean_core.addresses import read_metadata
-from ean_core.checkpoint import BACKBONE, read_state_dict, save_weights
+from ean_core.addresses import BACKBONE, read_metadata
+from ean_core.checkpoint import read_state_dict, save_weights
 from ean_core.options import CfgOptions, ConfigName, prepare
 from ean_core.report.table import print_table
 from ean_core.supernet import find_backbone
 from ean_core.training import describe
 
-from .files import cache, locate
+from .files import locate, places
 from .foreign import import_weights
 from .index import PACKAGED, Entry, find_entry, published
 from .models import get_weights, list_models
@@ -29,7 +33,19 @@ from .publish import publish as publish_model
 from .verify import Verdict
 from .verify import verify as verify_model
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+def _machine_readable(as_json: bool) -> bool:
+    """With ``--json``, have standard output hold nothing else: mmengine logs there."""
+    if as_json:
+        for handler in MMLogger.get_current_instance().handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setStream(sys.stderr)
+    return as_json
+
+
+Json = Annotated[
+    bool, typer.Option("--json", callback=_machine_readable, help="Print JSON instead of a table.", is_eager=True)
+]
 Names = Annotated[list[str] | None, typer.Argument(help="Models, or patterns such as 'ean_*'; all of them by default.")]
 
 
@@ -177,7 +193,10 @@ def verify(
 def publish(
     checkpoint: Annotated[Path, typer.Argument(help="Of the whole network, with record.json and test.json beside it.")],
     config: ConfigName,
-    to: Annotated[Path, typer.Option(help="Folder of the index; EAN_ZOO_INDEX makes it part of the zoo.")] = PACKAGED,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the index; EAN_ZOO_INDEX, or in a checkout the package's, by default."),
+    ] = None,
     timing: Annotated[Path | None, typer.Option(help="A record of `ean time` in which the network occurs.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Name it best_…: best accuracy regardless of cost.")] = False,
     cfg_options: CfgOptions = None,
@@ -185,7 +204,7 @@ def publish(
 ) -> None:
     """Publish a trained network: plain tensors named by their hash, an entry with its records' figures, a card."""
     cfg, _ = prepare(config, None, cfg_options)
-    entry = publish_model(checkpoint, cfg, to, timing=timing, best=best)
+    entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best)
     if as_json:
         _print_json(dict(entry.fields))
         return
@@ -255,18 +274,27 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
         return out
-    folder.mkdir(parents=True, exist_ok=True)
     out = folder / entry.file
-    part = out.with_name(out.name + ".part")
-    part.write_bytes(path.read_bytes())
-    part.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        shutil.copyfile(path, Path(scratch) / "copy").replace(out)
     return out
+
+
+def _own_index() -> Path:
+    """Where models are published to where nothing is said."""
+    given = os.environ.get("EAN_ZOO_INDEX")
+    if given:
+        return Path(given).expanduser()
+    if (PACKAGED.parent / "pyproject.toml").is_file():
+        return PACKAGED
+    raise ValueError("give --to FOLDER for an index of your own, or set EAN_ZOO_INDEX to one")
 
 
 def _place(entry: Entry) -> str:
     if entry.packaged_file.is_file():
         return "with the package" if entry.root == PACKAGED else f"in {entry.root}"
-    return "in the cache" if (cache() / entry.file).is_file() else "to be fetched"
+    return "in the cache" if next(places(entry), None) else "to be fetched"
 
 
 def _text(value: Any) -> str:

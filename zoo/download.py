@@ -6,6 +6,7 @@ import errno
 import hashlib
 import http.client
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -140,6 +141,8 @@ def _transfer(address: str, part: Path, size: int, timeout: float, progress: Cal
         _refuse(error, address, part)
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(error, http.client.InvalidURL) or isinstance(reason, ssl.SSLCertVerificationError):
+            raise DownloadError(f"{address} cannot be fetched: {reason}") from error
         if isinstance(reason, FileNotFoundError) or address.startswith("file:"):
             raise DownloadError(f"there is no {address} ({reason})") from error
         if isinstance(reason, TimeoutError):
@@ -149,7 +152,7 @@ def _transfer(address: str, part: Path, size: int, timeout: float, progress: Cal
         resumed = answer.status == 206
         if have and not resumed:  # the server sends all of it
             have = 0
-        _check_headers(answer, address, size, have)
+        _check_headers(answer, address, part, size, have)
         _append(answer, part, have, size, timeout, progress)
 
 
@@ -172,7 +175,7 @@ def _refuse(error: urllib.error.HTTPError, address: str, part: Path) -> None:
         )
 
 
-def _check_headers(answer: Any, address: str, size: int, have: int) -> None:
+def _check_headers(answer: Any, address: str, part: Path, size: int, have: int) -> None:
     """Refuse what cannot be the file before it is read."""
     kind = answer.headers.get_content_type()
     if kind == "text/html":
@@ -180,7 +183,8 @@ def _check_headers(answer: Any, address: str, size: int, have: int) -> None:
     if have:
         given = answer.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {have}-") or given.rpartition("/")[2] not in ("*", str(size)):
-            raise DownloadError(f"{address} answered with {given or 'no range'}, asked for bytes {have}- of {size}")
+            part.unlink(missing_ok=True)
+            raise _BrokenOffError(f"it answered with {given or 'no range'}, asked for bytes {have}- of {size}")
         return
     length = answer.headers.get("Content-Length")
     if length is not None and int(length) != size:

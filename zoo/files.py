@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.logging import print_log
 
 from ean_core.data.root import home, offline
@@ -53,20 +52,23 @@ def locate(
     found = at_hand(entry)
     if found is not None:
         return found
-    folder = cache()
+    base = _address(entry)
+    path = cache() / entry.file
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{entry.file}.lock").acquire()
-    except OSError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(path.with_name(path.name + ".lock"))
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"the cache {folder} cannot be written ({error.strerror}); set EAN_HOME to a folder that can"
+            f"the cache {path.parent} cannot be written ({reason}); set EAN_HOME to a folder that can"
         ) from error
-    with lock:
+    try:
         found = at_hand(entry)  # another process may have fetched it meanwhile
         if found is None:
-            found = folder / entry.file
-            _fetch(entry, found, patience, progress)
-    return found
+            _fetch(base, entry, path, patience, progress)
+        return found or path
+    finally:
+        lock.release()
 
 
 def at_hand(entry: Entry) -> Path | None:
@@ -74,13 +76,20 @@ def at_hand(entry: Entry) -> Path | None:
 
     A file that is not what was published is passed over, with a warning.
     """
-    for path in (entry.packaged_file, cache() / entry.file):
-        if not path.is_file():
-            continue
+    for path in places(entry):
         if path.stat().st_size == entry.size and file_hash(path) == entry.sha256:
             return path
         print_log(f"{path} is not the file that was published, and is not used", "current", logging.WARNING)
     return None
+
+
+def places(entry: Entry) -> Iterator[Path]:
+    """Where files of a model's name are, the package first and then the cache."""
+    if entry.packaged_file.is_file():
+        yield entry.packaged_file
+    cached = cache() / entry.file
+    if cached.is_file():
+        yield cached
 
 
 def cache() -> Path:
@@ -88,24 +97,35 @@ def cache() -> Path:
     return home() / "zoo"
 
 
-def _fetch(entry: Entry, path: Path, patience: Patience, progress: Callable[[int], None]) -> None:
+def _address(entry: Entry) -> str:
+    """Where files are fetched from, if they may be."""
     base = os.environ.get("EAN_ZOO_URL") or base_of(entry)
+    missing = f"{entry.file} is neither in this installation nor in {cache()}"
     if not base:
-        raise DownloadError(
-            f"{entry.file} is neither in this installation nor in {path.parent}, and no address is known to fetch it "
-            "from; set EAN_ZOO_URL to one"
-        )
+        raise DownloadError(f"{missing}, and no address is known to fetch it from; set EAN_ZOO_URL to one")
     if offline() and not base.startswith("file:"):
-        raise DownloadError(
-            f"{entry.file} is neither in this installation nor in {path.parent}, and EAN_OFFLINE forbids to fetch it; "
-            f"unset that, or copy the file there from a machine that has it"
-        )
+        raise DownloadError(f"{missing}, and EAN_OFFLINE forbids to fetch it; unset that, or copy the file there")
+    if not base.startswith(("http://", "https://", "file:", HUB)):
+        raise DownloadError(f"cannot fetch from {base!r}: expected an address with http(s)://, file:// or {HUB}")
+    return base
+
+
+def _acquired(path: Path) -> BaseFileLock:
+    """The lock of a file, held; others who use the cache may take it later, too."""
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=5)
+    except Timeout:
+        print_log(f"waiting for another process that fetches {path.name.removesuffix('.lock')}", "current")
+        lock.acquire()
+    return lock
+
+
+def _fetch(base: str, entry: Entry, path: Path, patience: Patience, progress: Callable[[int], None]) -> None:
     print_log(f"fetching {entry.file} ({entry.size / 1e6:.1f} MB) from {base}", "current")
     if base.startswith(HUB):
         _fetch_from_hub(base, entry, path)
         return
-    if not base.startswith(("http://", "https://", "file:")):
-        raise DownloadError(f"cannot fetch from {base!r}: expected an address with http(s)://, file:// or {HUB}")
     address = f"{base.rstrip('/')}/{quote(entry.file)}"
     fetch(address, path, size=entry.size, sha256=entry.sha256, patience=patience, progress=progress)
 
@@ -114,16 +134,15 @@ def _fetch_from_hub(base: str, entry: Entry, path: Path) -> None:
     """Through huggingface_hub, which has logins, mirrors and a cache of its own."""
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise DownloadError(f'{base} needs huggingface_hub: pip install "ean-zoo[hub]"') from error
     repository, _, revision = base.removeprefix(HUB).strip("/").partition("@")
-    try:
-        found = Path(hf_hub_download(repository, entry.file, revision=revision or None))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DownloadError(f"{entry.file} could not be fetched from {base}: {error}") from error
-    if file_hash(found) != entry.sha256:
-        raise DownloadError(f"{entry.file} of {base} is not the published file: its SHA-256 differs; nothing was kept")
-    part = path.with_name(path.name + ".part")
-    shutil.copyfile(found, part)
-    part.replace(path)
+    for force in (False, True):  # what is in the hub's own cache may be damaged
+        try:
+            found = hf_hub_download(repository, entry.file, revision=revision or None, force_download=force)
+        except Exception as error:  # of several libraries, by version
+            raise DownloadError(f"{entry.file} could not be fetched from {base}: {error}") from error
+        if file_hash(Path(found)) == entry.sha256:
+            fetch(Path(found).as_uri(), path, size=entry.size, sha256=entry.sha256)
+            return
+    raise DownloadError(f"{entry.file} of {base} is not the published file: its SHA-256 differs; nothing was kept")

@@ -12,7 +12,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ean_core import ConnectionScheme, EANResNet
-from ean_core.checkpoint import BACKBONE, read_state_dict
+from ean_core.addresses import BACKBONE
+from ean_core.checkpoint import read_state_dict
 from ean_core.layers import Bottleneck
 
 #: Of images in the range 0 to 255, for networks trained on ImageNet in PyTorch's usual way, as both kinds are.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ean_core import ConnectionScheme
+from ean_core.attention import attention_class
 from ean_core.record import read_record
 
-from .names import ModelName, config_of, trained_by
+from .names import DATASETS, ModelName, config_of, trained_by
 
 #: The index that comes with the package.
 PACKAGED = Path(__file__).resolve().parent
@@ -36,7 +38,8 @@ class Entry:
         root: the folder of the index.
 
     Raises:
-        ValueError: if the entry lacks a field.
+        ValueError: if the entry lacks a field, or has one that could lead out of the index: a file of another name than
+            that of the model with its hash, or a network of anything but registered modules.
     """
 
     name: ModelName
@@ -51,6 +54,14 @@ class Entry:
         )
         if lacking:
             raise ValueError(f"the entry of {self.name} in {self.root} lacks {', '.join(lacking)}")
+        if not (isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)):
+            raise ValueError(f"the entry of {self.name} in {self.root}: SHA256 is no 64 hexadecimal digits")
+        if self.file != file_name(self.name, self.sha256) or not isinstance(self.size, int):
+            raise ValueError(
+                f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and a "
+                f"number of bytes, got {self.file!r} and {self.size!r}"
+            )
+        _check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -135,6 +146,8 @@ class Index:
         """Models by name, in order."""
         found: dict[ModelName, Entry] = {}
         for metafile in self._head.get("Import", ()):
+            if not (self.root / metafile).resolve().is_relative_to(self.root.resolve()):
+                raise ValueError(f"{self.root / 'model-index.yml'} imports {metafile}, which is outside of its folder")
             content = _read_yaml(self.root / metafile)
             collections = {collection["Name"]: collection for collection in content.get("Collections", ())}
             for fields in content.get("Models", ()):
@@ -199,8 +212,10 @@ def known_name(text: str) -> ModelName:
         name = ModelName.parse(text)
     except ValueError:
         name = None
-    if name and config_of(name) and name.attention in ("", (name.module or "").lower()):
+    if name and config_of(name) and not (name.variant == "org" and attention_class(name.module or "").recurrent):
         return name
+    if name and not any(other.dataset == name.dataset for other in names.values()):
+        raise NoWeightsError(f"{text} has no weights yet, and no packaged config trains on {DATASETS[name.dataset][0]}")
     near = get_close_matches(text, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
     raise ValueError(f"no model is called {text!r}{hint} `ean zoo list --all` names all")
@@ -228,9 +243,33 @@ def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return groups
 
 
+def file_name(name: ModelName, sha256: str) -> str:
+    """The name of a model's file."""
+    return f"{name}-{sha256[:8]}.safetensors"
+
+
+def _check_settings(settings: object, what: str) -> None:
+    """Refuse settings by which mmengine would import and call something: only registered names may be built."""
+    if isinstance(settings, Mapping):
+        if "init_cfg" in settings or not re.fullmatch(r"\w*", str(settings.get("type", ""))):
+            raise ValueError(f"{what}: a network is of registered modules without init_cfg, got {dict(settings)!r}")
+        for value in settings.values():
+            _check_settings(value, what)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            _check_settings(value, what)
+
+
 def _read_yaml(path: Path) -> Mapping[str, Any]:
+    status = path.stat()
+    return _parsed_yaml(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache
+def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
+    """The content of a file as it was then; every look at the index comes here."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, Mapping):

@@ -15,7 +15,8 @@ from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ean_core.checkpoint import BACKBONE, load_weights
+from ean_core.addresses import BACKBONE
+from ean_core.checkpoint import load_weights
 from ean_core.config import load_config
 
 from .files import locate
@@ -69,7 +70,7 @@ def get_model(
         num_classes: of the classifier; another number than the weights' leaves the head as it is initialised, and
             says so.
         features_only: only the backbone, which returns a tuple of feature maps, one for each of its ``out_indices``
-            (all stages by default).
+            (all stages by default); it has no classes.
         backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` in place of the model's
             own, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``.
 
@@ -98,11 +99,13 @@ def get_model(
     if num_classes is not None:
         if trained_classes is None:
             raise ValueError(f"{name} is no classifier and has no num_classes")
+        if features_only:
+            raise ValueError(f"features_only=True has no head for num_classes={num_classes}; leave one of them out")
         settings["num_classes"] = num_classes
     if features_only:
         model = MODELS.build(settings["backbone"])
         if weights:
-            load_weights(model, weights.path, prefix=BACKBONE)
+            load_weights(model, weights.path, prefix=BACKBONE, strict=True)
         return model
     model = MODELS.build(settings)
     if weights and num_classes in (None, trained_classes):

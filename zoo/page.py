@@ -17,8 +17,8 @@ from ean_core.report.table import NetworkRow, in_percent
 from .index import PACKAGED, Entry, Index, by_collection
 from .names import DATASETS, VARIANTS
 
-#: Folders of an index that hold nothing but what is made here.
-MADE = ("cards", "strips", "figures")
+#: Folders of an index and the kind of files that are made in them; other files are left alone.
+MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}
 
 
 def write_pages(index: Index) -> None:
@@ -30,8 +30,8 @@ def write_pages(index: Index) -> None:
         if not (index.root / path).is_file():
             (index.root / path).parent.mkdir(exist_ok=True)
             trade_figure(rows, title, index.root / path)
-    for folder in MADE:
-        for old in (index.root / folder).glob("*"):
+    for folder, kind in MADE.items():
+        for old in (index.root / folder).glob(kind):
             if old.relative_to(index.root).as_posix() not in {*texts, *figures}:
                 old.unlink()
 
@@ -51,9 +51,9 @@ def figures_of(index: Index) -> dict[str, tuple[list[NetworkRow], str]]:
         rows = [row for row in map(_row, entries) if row is not None]
         if len(rows) < 2:
             continue
-        data = json.dumps([(row.name, str(row.scheme), row.accuracy, row.increment) for row in rows])
-        digest = hashlib.sha256(data.encode()).hexdigest()[:8]
         title = f"ResNet-{entries[0].name.depth} on {DATASETS[entries[0].name.dataset][0]}"
+        shown = [(row.name, str(row.scheme), row.parameters, row.accuracy, row.increment) for row in rows]
+        digest = hashlib.sha256(json.dumps([title, shown]).encode()).hexdigest()[:8]
         figures[f"figures/{collection}-{digest}.svg"] = (rows, title)
     return figures
 
@@ -102,7 +102,7 @@ def card(entry: Entry) -> str:
         "config": f"`{entry.config}`",
         "length": f"{metadata['Epochs']} epochs, batch {metadata['Batch Size']}, seed {metadata['Seed']}",
         "optimisation": ", ".join(metadata["Training Techniques"]),
-        "precision": "bf16 autocast" if "Bf16" in training["settings"]["optim_wrapper"]["type"] else "fp32",
+        "precision": _precision(training["settings"]["optim_wrapper"]),
         "machine": f"{metadata['Training Resources']}; {metadata['Training Time (s)'] / 60:.1f} minutes",
         "versions": ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items()),
         "finished": metadata["Finished"],
@@ -118,13 +118,12 @@ def card(entry: Entry) -> str:
         f"```py\nimport zoo\n\n{use}```",
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} test images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
-        f"Measured once, by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again.",
+        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again.",
         "## The network\n\n" + _facts(facts),
         *(["## Its time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
         "## How it was trained\n\n" + _facts(made),
         f"Records: [training]({records / 'record.json'}), [test]({records / 'test.json'}), "
-        f"[log]({records / 'log.jsonl'}). One run; no selection on test images. Licence: Apache-2.0; the data set has "
-        "terms of its own.",
+        f"[log]({records / 'log.jsonl'}).",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -202,6 +201,13 @@ def _conditions(entries: Sequence[Entry]) -> str:
     found = [timing_of(entry, "eager") for entry in entries]
     texts = (f"batch {row['Batch Size']}, {row['Precision']}, {row['Device']}" for row in found if row)
     return "; ".join(dict.fromkeys(texts))
+
+
+def _precision(wrapper: Mapping[str, Any]) -> str:
+    kind = str(wrapper.get("type", "OptimWrapper"))
+    if "Bf16" in kind:
+        return "bf16 autocast"
+    return f"{wrapper.get('dtype', 'fp16')} autocast" if "Amp" in kind else "fp32"
 
 
 def _usual_error(entries: Sequence[Entry]) -> str:

@@ -24,7 +24,7 @@ from ean_core.supernet import find_backbone
 from ean_core.training import NETWORK, check_same_network, check_same_settings, describe
 
 from .download import file_hash
-from .index import Entry, Index
+from .index import Entry, Index, file_name
 from .names import DATASETS, ModelName, variant_of
 from .page import write_pages
 
@@ -52,14 +52,18 @@ def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None
 
     Raises:
         FileNotFoundError: if a record is missing; the message names the command that makes it.
+        FileExistsError: if the folder holds other things than an index.
         ValueError: if a record is of another checkpoint or other settings, or the network has no name in the zoo.
     """
+    if root.is_dir() and not (root / "model-index.yml").is_file() and any(root.iterdir()):
+        raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
+    dataset = _dataset(config)
     check_same_network(checkpoint, config)
     training, test = _records(checkpoint, config)
     network = MODELS.build(config.model).eval()
     load_weights(network, checkpoint, strict=True)
     backbone = find_backbone(network)
-    name = model_name(config, backbone, best=best)
+    name = model_name(dataset, backbone, best=best)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if (parameters, str(backbone.scheme)) != (test["parameters"], test["scheme"]):
         raise ValueError(
@@ -101,12 +105,21 @@ def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None
     return entry
 
 
-def model_name(config: Config, backbone: EANResNet, *, best: bool = False) -> ModelName:
-    """The name of a network in the zoo, from what it is and from the data set in the name of its config.
+def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> ModelName:
+    """The name of a network in the zoo, from what it is.
 
     Raises:
-        ValueError: if the config's name does not end in a data set's, or the connections have no name.
+        ValueError: if the connections have no name.
     """
+    variant = variant_of(backbone.scheme, backbone.shared)
+    if best and variant:
+        variant = "best"
+    attention = backbone.attention_cfg["type"].lower() if variant else ""
+    return ModelName(backbone.depth, dataset, variant, attention)
+
+
+def _dataset(config: Config) -> str:
+    """The data set that a config trains on, by its name."""
     stem = Path(config.filename).stem if config.filename else ""
     dataset = next((key for key in DATASETS if stem.endswith(f"_{key}")), None)
     if dataset is None:
@@ -114,11 +127,7 @@ def model_name(config: Config, backbone: EANResNet, *, best: bool = False) -> Mo
             f"config {stem!r} does not end in the name of a data set: one of {', '.join(DATASETS)}; publishing names a "
             "model after it"
         )
-    variant = variant_of(backbone.scheme, backbone.shared)
-    if best and variant:
-        variant = "best"
-    attention = backbone.attention_cfg["type"].lower() if variant else ""
-    return ModelName(backbone.depth, dataset, variant, attention)
+    return dataset
 
 
 def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -139,6 +148,19 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
             f"{checkpoint}`"
         )
     check_same_settings(training["settings"], config, NETWORK, f"{checkpoint.parent / 'record.json'} is of a run with")
+    meta = read_meta(checkpoint)
+    for what, there, expected in (
+        ("epochs", meta.get("epoch"), training["epochs"]),
+        ("seed", meta.get("seed"), training["seed"]),
+        ("config of its training", training["config"], stem),
+        ("config of its test", test["config"], stem),
+        ("test data", test.get("data"), _plain(config.test_dataloader.dataset.to_dict())),
+    ):
+        if there is not None and there != expected:
+            raise ValueError(
+                f"{checkpoint} and its records differ in {what}: {there!r}, expected {expected!r}; publish the "
+                "checkpoint that a finished run of this config ends with, tested by it"
+            )
     return training, test
 
 
@@ -160,12 +182,11 @@ def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Pat
         **describe(backbone),
         "name": str(name),
         "network": json.dumps(_built(config, backbone.scheme), sort_keys=True),
-        "licence": "Apache-2.0",
     }
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / "whole.safetensors"
         save_weights(network.state_dict(), path, description)
-        final = folder / f"{name}-{file_hash(path)[:8]}.safetensors"
+        final = folder / file_name(name, file_hash(path))
         path.replace(final)
     return final
 
@@ -294,7 +315,9 @@ def _write_metafile(index: Index, entry: Entry) -> None:
     alike = {**index.entries, entry.name: entry}
     entries = [each for each in sorted(alike.values(), key=lambda e: e.name) if each.name.collection == collection]
     metafile = f"metafiles/{collection.replace('.', '_')}.yml"
-    content = {"Collections": [dict(entry.collection)], "Models": [dict(each.fields) for each in entries]}
+    known = next((each.collection for each in index.entries.values() if each.name.collection == collection), {})
+    described = {**entry.collection, "Metadata": {**known.get("Metadata", {}), **entry.collection["Metadata"]}}
+    content = {"Collections": [described], "Models": [dict(each.fields) for each in entries]}
     write_text(index.root / metafile, _yaml(content))
     head = index.root / "model-index.yml"
     listed = yaml.safe_load(head.read_text(encoding="utf-8")) if head.is_file() else {}

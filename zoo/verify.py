@@ -16,7 +16,7 @@ from ean_core.supernet import find_backbone
 from ean_core.training import run_test
 
 from .download import file_hash
-from .files import cache
+from .files import places
 from .index import Entry
 from .publish import METRICS
 
@@ -54,17 +54,20 @@ def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
         entry: of the index.
         metrics: measure the test images again, where the data are at hand; a difference above 0.05 is a problem.
     """
-    file = next((path for path in (entry.packaged_file, cache() / entry.file) if path.is_file()), None)
+    file = next(places(entry), None)
     verdict = Verdict(str(entry.name), file)
     verdict.problems += _record_problems(entry)
     if file is None:
         verdict.note = f"its file is not on this machine; `ean zoo download {entry.name}` fetches it"
         return verdict
-    verdict.problems += _file_problems(entry, file)
+    try:
+        verdict.problems += _file_problems(entry, file)
+    except Exception as error:  # whatever a wrong network or file raises: it is that entry's problem
+        verdict.problems.append(f"its network cannot be built from its entry and file: {error}")
     if metrics and not verdict.problems:
         try:
             verdict.measured = measure(entry, file)
-        except FileNotFoundError as error:
+        except (OSError, ValueError) as error:  # no data, or a config of someone else
             verdict.note = f"not measured: {error}"
         else:
             verdict.problems += [
@@ -104,6 +107,8 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
         differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
         yield f"its network and its file differ in {', '.join(differ[:4])}"
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    if entry.metadata.get("Connections", entry.scheme.connections) != entry.scheme.connections:
+        yield f"its entry says {entry.metadata['Connections']} connections, its scheme is {entry.scheme}"
     if parameters != entry.metadata["Parameters"]:
         yield f"its network has {parameters:,} parameters, its entry says {entry.metadata['Parameters']:,}"
     schemes = {str(find_backbone(network).scheme), read_metadata(file).get("scheme"), str(entry.scheme)}

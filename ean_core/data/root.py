@@ -7,12 +7,21 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder of everything that is fetched: ``EAN_HOME``, or ``ean`` in the user's cache."""
+    """The folder of everything that is fetched: ``EAN_HOME``, or ``ean`` in the user's cache.
+
+    Raises:
+        OSError: if the user has no home folder.
+    """
     given = os.environ.get("EAN_HOME")
     if given:
         return Path(given).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache).expanduser() / "ean"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache).expanduser() / "ean"
+    try:
+        return Path.home() / ".cache" / "ean"
+    except RuntimeError as error:  # a user of a container, without a name
+        raise OSError("this user has no home folder; set EAN_HOME to a folder for downloads") from error
 
 
 def offline() -> bool:

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS
+from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from ean_core.attention import attention_class
@@ -120,6 +121,7 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     config = None if checkpoint is None else trained_config(checkpoint)
     if config is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint of a training run")
+    import_modules_from_strings(**config.get("custom_imports", {"imports": None}))
     accuracy = None
     if (folder / "test.json").is_file():
         accuracy = read_record(folder / "test.json")["metrics"].get("accuracy/top1")

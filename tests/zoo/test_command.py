@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -59,6 +61,13 @@ def test_download(ean, elsewhere, tmp_path):
     assert load_file(files[NAME]).keys() == read_state_dict(f"{tmp_path}/home/zoo/{elsewhere.file}").keys()
     assert "no published model matches 'nothing\\*'" in ean("download", "nothing*", fails=True).replace("*", "\\*")
     assert "has no weights yet" in ean("download", "ean_resnet50_se.imagenet", fails=True)
+
+
+def test_json_is_alone_on_standard_output_also_while_a_file_is_fetched(root, elsewhere):
+    command = [sys.executable, "-m", "tasks.cli", "zoo", "download", NAME, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[NAME].endswith(elsewhere.file)
+    assert f"fetching {elsewhere.file}" in done.stderr
 
 
 def test_a_downloaded_backbone_loads_without_a_prefix(ean, tmp_path):

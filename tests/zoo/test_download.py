@@ -143,11 +143,16 @@ def test_what_cannot_be_the_file_is_refused_at_once_and_leaves_nothing(get, serv
     assert len(server.requests) == 1
 
 
-def test_an_answer_with_another_range_is_refused(get, content, server):
+def test_after_an_answer_with_another_range_all_is_asked_for(get, content, server):
     (get.folder / "a file.bin.part").write_bytes(content[:70_000])
-    server.mode = "other range"
-    with pytest.raises(DownloadError, match=r"answered with bytes 0-299999/300000, asked for bytes 70000- of 300000"):
-        get()
+    server.modes = ["other range"]
+    assert get() == content
+    assert [first for _, first in server.requests] == [70_000, 0]
+
+
+def test_an_address_that_can_be_none_is_not_tried_again(server, tmp_path):
+    with pytest.raises(DownloadError, match=r"cannot be fetched: .*nonnumeric port"):
+        fetch("http://127.0.0.1:x/a", tmp_path / "a", size=1, sha256="0", patience=QUICK)
 
 
 def test_a_server_in_trouble_every_time(get, server):

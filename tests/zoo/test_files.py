@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -102,7 +103,36 @@ def test_a_failure_leaves_no_file_and_the_next_attempt_succeeds(elsewhere, serve
     assert not (cache() / elsewhere.file).exists()
     server.mode = "ok"
     assert locate(elsewhere).is_file()
-    assert {path.suffix for path in cache().iterdir()} == {".safetensors", ".lock"}
+    assert {path.suffix for path in cache().iterdir()} - {".lock"} == {".safetensors"}
+
+
+def test_models_of_the_package_load_for_users_without_a_home(root, monkeypatch):
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    for name in ("EAN_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", _nobody)
+    assert resolve(NAME).parent == root / "weights"
+    next((root / "weights").glob(f"{NAME}*")).unlink()
+    with pytest.raises(OSError, match=r"this user has no home folder; set EAN_HOME to a folder for downloads"):
+        resolve(NAME)
+
+
+def _nobody():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_process_that_dies_with_the_lock_gives_it_back(elsewhere, server):
+    server.modes = ["stall"]
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=locate, args=(elsewhere,))
+    process.start()
+    while not server.requests:
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    server.released.set()
+    assert locate(elsewhere).is_file()
 
 
 def test_a_cache_that_cannot_be_written_is_named(elsewhere, monkeypatch, tmp_path):
@@ -180,6 +210,19 @@ def test_a_repository_of_the_hub(elsewhere, server, monkeypatch, tmp_path):
         assert locate(elsewhere).parent == cache()
         assert any("/someone/models/resolve/v1/" in path for path in hub.requests)
         shutil.rmtree(cache())
+        file = server.folder / elsewhere.file
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + b"?")
+        shutil.rmtree(tmp_path / "hub")
+        with pytest.raises(DownloadError, match=r"of hf://someone/models@v1 is not the published file"):
+            locate(elsewhere)
+        file.write_bytes(content)
+        assert locate(elsewhere).is_file()  # although what the hub's cache has is damaged
+        shutil.rmtree(cache())
+        monkeypatch.setenv("EAN_OFFLINE", "1")
+        with pytest.raises(DownloadError, match=r"EAN_OFFLINE forbids"):
+            locate(elsewhere)
+        monkeypatch.delenv("EAN_OFFLINE")
         monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/others")
         with pytest.raises(DownloadError, match=r"could not be fetched from hf://someone/others"):
             locate(elsewhere)

@@ -44,8 +44,39 @@ def change(root, edit):
 
 def test_an_entry_that_lacks_a_field_is_named(root):
     read = change(root, lambda content: content["Models"][0].pop("SHA256"))
-    with pytest.raises(ValueError, match=r"the entry of ean_resnet20_se.digits|resnet20.digits in .* lacks SHA256"):
+    with pytest.raises(ValueError, match=r"the entry of resnet20.digits in .* lacks SHA256"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda m: m.update({"Weights": "../../escape.safetensors"}),
+            r"expected Weights resnet20.digits-\w{8}.safetensors",
+        ),
+        (lambda m: m.update({"Weights": "/tmp/escape.safetensors"}), r"expected Weights"),
+        (lambda m: m.update({"SHA256": "../" * 20}), r"SHA256 is no 64 hexadecimal digits"),
+        (lambda m: m.update({"Size": "large"}), r"and a number of bytes, got"),
+        (
+            lambda m: m.update({"Network": {"type": "os.system", "command": "touch x"}}),
+            r"a network is of registered modules",
+        ),
+        (lambda m: m["Network"]["backbone"].update({"type": "os.getcwd"}), r"a network is of registered modules"),
+        (lambda m: m["Network"].update({"init_cfg": {"checkpoint": "x"}}), r"a network is of registered modules"),
+    ],
+)
+def test_an_entry_cannot_lead_out_of_the_index(root, edit, message):
+    read = change(root, lambda content: edit(content["Models"][0]))
+    with pytest.raises(ValueError, match=message):
+        read()
+
+
+def test_an_index_imports_its_own_files_only(root):
+    (root.parent / "outside.yml").write_text("Models: []\n")
+    (root / "model-index.yml").write_text("Import: [../outside.yml]\n")
+    with pytest.raises(ValueError, match=r"imports ../outside.yml, which is outside of its folder"):
+        _ = Index(root).entries
 
 
 def test_a_model_may_be_listed_once(root):

@@ -110,6 +110,26 @@ def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
         zoo.get_model(own, num_classes=3)
 
 
+def test_feature_maps_have_no_classes(own):
+    with pytest.raises(ValueError, match=r"features_only=True has no head for num_classes=3; leave one of them out"):
+        zoo.get_model(own, num_classes=3, features_only=True)
+
+
+def test_a_scheme_beyond_the_trained_modules_is_refused(own):
+    """The last stage of 100-010-000 has none."""
+    with pytest.raises(ValueError, match=r"the network has stages \(3, 3, 3\)"):
+        zoo.get_model(own, pretrained=True, scheme="1-1")
+
+
+def test_names_of_tasks_without_configs_say_so():
+    with pytest.raises(
+        zoo.NoWeightsError, match=r"has no weights yet, and no packaged config trains on Pascal VOC 2012"
+    ):
+        zoo.get_weights("ean_resnet50_se.voc2012")
+    with pytest.raises(ValueError, match=r"no model is called 'org_resnet50_dia.imagenet'"):
+        zoo.get_weights("org_resnet50_dia.imagenet")
+
+
 @pytest.mark.parametrize("function", [zoo.get_weights, zoo.get_model])
 def test_an_unknown_name_is_answered_with_the_nearest(function):
     with pytest.raises(ValueError, match=r"no model is called 'ean_resnet5_se.imagenet'; did you mean ean_resnet50_s"):

@@ -126,6 +126,32 @@ def test_a_test_of_another_checkpoint_is_refused(run, tmp_path):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
 
 
+def test_the_training_record_must_be_of_this_checkpoint(run, tmp_path):
+    record = json.loads((run / "record.json").read_text())
+    for change, what in (({"epochs": 24}, "epochs: 1, expected 24"), ({"seed": 3}, "seed: 0, expected 3")):
+        (run / "record.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(
+            ValueError, match=rf"and its records differ in {what}; publish the checkpoint that a finished"
+        ):
+            publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+
+
+def test_the_test_must_be_of_the_configs_test_images(run, tmp_path):
+    record = json.loads((run / "test.json").read_text())
+    record["data"]["split"] = "trainval"
+    (run / "test.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"differ in test data: .*'trainval'"):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+
+
+def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
+    (tmp_path / "paper" / "figures").mkdir(parents=True)
+    (tmp_path / "paper" / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"paper holds other things than models; give an empty or new folder"):
+        publish(run / "epoch_1.pth", config(), tmp_path / "paper")
+    assert (tmp_path / "paper" / "README.md").read_text() == "mine"
+
+
 def test_another_network_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"model.backbone.scheme is '100-010-001' there, 'none' here"):
         publish(run / "epoch_1.pth", config("vanilla"), tmp_path / "zoo")
