@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickletools
 import re
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
+from mmengine.model.weight_init import update_init_info
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -101,10 +104,12 @@ def load_weights(
     _refuse_misfits(state, own, kind, source, path)
     missing = own.keys() - state.keys()
     if missing and strict:
-        raise ValueError(f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}")
+        raise ValueError(
+            f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}{_network_of(path)}"
+        )
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     _log_differences(state, own, kind, source)
-    _compare_schemes(module, source, path)
+    _compare_networks(module, source, path)
 
 
 class PretrainedOrRaise:
@@ -114,19 +119,32 @@ class PretrainedOrRaise:
     """
 
     init_cfg: Any
+    _pending: Sequence[Mapping[str, Any]] = ()
 
     def init_weights(self) -> None:
         """Apply ``init_cfg``: pretrained weights last, by :func:`load_weights`."""
         whole = self.init_cfg
         configs = [whole] if isinstance(whole, Mapping) else list(whole or [])
-        pretrained = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
-        self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
+        self._pending = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [cfg for cfg in configs if cfg not in self._pending]
         try:
             super().init_weights()  # type: ignore[misc]
         finally:
             self.init_cfg = whole
-        for cfg in pretrained:
+        self._load_pretrained()
+
+    def _dump_init_info(self) -> None:
+        """Load before mmengine says, at the end of a whole model, where each parameter came from."""
+        self._load_pretrained()
+        super()._dump_init_info()  # type: ignore[misc]
+
+    def _load_pretrained(self) -> None:
+        pending, self._pending = self._pending, ()
+        for cfg in pending:
             load_weights(self, cfg["checkpoint"], cfg.get("prefix"))  # type: ignore[arg-type]
+            print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
+            if hasattr(self, "_params_init_info"):
+                update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
@@ -240,15 +258,21 @@ def _network_of(source: str | os.PathLike[str]) -> str:
     )
 
 
-def _compare_schemes(module: nn.Module, source: object, path: str | os.PathLike[str]) -> None:
-    """Warn where a network connects other blocks than the one whose weights it took: the tensors do not tell."""
-    backbone = getattr(module, "backbone", module)
-    own, trained = getattr(backbone, "scheme", None), _description(path).get("scheme")
-    if own is not None and trained is not None and trained.split("-")[: len(own.stages)] != str(own).split("-"):
+def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike[str]) -> None:
+    """Warn of differences from the network whose weights were taken that the tensors do not tell."""
+    backbone: Any = getattr(module, "backbone", module)
+    trained = _description(path)
+    if not hasattr(backbone, "scheme") or not {"attention", "scheme", "shared"} <= trained.keys():
+        return
+    stages = len(backbone.scheme.stages)
+    own = {"scheme": str(backbone.scheme)}
+    if backbone.scheme.connections:
+        own.update(attention=backbone.attention_cfg["type"], shared=str(backbone.shared))
+    theirs = {**trained, "scheme": "-".join(trained["scheme"].split("-")[:stages])}
+    different = [f"{key}={theirs[key]!r} there, {value!r} here" for key, value in own.items() if theirs[key] != value]
+    if different:
         print_log(
-            f"{source} was trained with scheme {trained!r}, this network connects {str(own)!r}",
-            logger="current",
-            level=logging.WARNING,
+            f"{source} was trained as another network: {'; '.join(different)}", logger="current", level=logging.WARNING
         )
 
 
@@ -302,14 +326,25 @@ def _plain_weights(source: object) -> Iterator[None]:
 
 
 def _unsafe_globals(source: object) -> list[str]:
-    """All that a PyTorch file would import beyond tensors; nothing where it cannot be told, as in the older format."""
-    listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
-    if listing is None or not isinstance(source, Path):
+    """All that a pickle would import beyond tensors, as far as it can be told without executing it."""
+    if not isinstance(source, Path):
         return []
+    listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
     try:
-        return sorted(listing(source))
+        if zipfile.is_zipfile(source):
+            return sorted(listing(source)) if listing else []
+        strings: list[str] = []
+        wanted = set()
+        for code, value, _ in pickletools.genops(source.read_bytes()):
+            if code.name == "GLOBAL":
+                wanted.add(str(value).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                wanted.add(".".join(strings[-2:]))
+            elif isinstance(value, str):
+                strings.append(value)
     except Exception:  # what cannot be read says nothing
         return []
+    return sorted(name for name in wanted if name != "collections.OrderedDict" and not name.startswith("torch."))
 
 
 def _heads(names: Iterable[str], depth: int = 1) -> str:

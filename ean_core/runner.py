@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from .addresses import SCHEME
+from .checkpoint import load_weights
 from .progress import Progress
 from .record import write_record
 
@@ -34,6 +37,15 @@ class EANRunner(Runner):
         partial = f"{filename}.part"
         super().save_checkpoint(out_dir, partial, *args, **kwargs)
         self._rename(Path(out_dir) / partial, Path(out_dir) / filename)
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """As in mmengine; published models and safetensors by :func:`load_weights`, which refuses what does not fit."""
+        if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
+            return super().load_checkpoint(filename, *args, **kwargs)
+        load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
+        self._has_loaded = True
+        self.logger.info(f"Load checkpoint from {filename}")
+        return None
 
     @master_only
     def _rename(self, partial: Path, final: Path) -> None:

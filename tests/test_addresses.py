@@ -61,6 +61,8 @@ print(float((model.conv1.weight - before).abs().max()) > 0, float(model.conv1.we
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+    assert f"PretrainedInit: load from {ADDRESS}" in done.stdout
+    assert "is the same before and after" not in done.stdout
     changed, total = done.stdout.splitlines()[-1].split()
     assert changed == "True"
     assert float(total) == float(zoo.get_weights(NAME).state_dict()["backbone.conv1.weight"].double().sum())
@@ -91,6 +93,20 @@ def test_a_foreign_module_takes_its_part_by_mmengines_prefix(trained):
     stem = Stem()
     PretrainedInit(ADDRESS, prefix="backbone.")(stem)
     assert torch.equal(stem.conv1.weight, trained["backbone.conv1.weight"])
+
+
+def test_what_was_loaded_is_said(log):
+    backbone()
+    assert f"EANResNetCIFAR: loaded {ADDRESS}" in log.text
+
+
+def test_load_from_of_another_network_is_refused(tmp_path):
+    from ean_core.config import load_config
+    from ean_core.training import build_runner
+
+    config = load_config("resnet20_se_digits", [f"load_from={ADDRESS}", "model.num_classes=7"])
+    with pytest.raises(ValueError, match=r"2 tensors of .* first fc.bias: \(10,\) in the file"):
+        build_runner(config, tmp_path).load_or_resume()
 
 
 def test_load_from_of_a_runner(tmp_path, trained):
@@ -142,10 +158,16 @@ def test_more_tensors_in_the_same_blocks_are_ignored_with_a_word(tmp_path, log):
 def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
     backbone(scheme="none")
     assert "not in EANResNetCIFAR, ignored: attention.layer1" in log.text
-    assert "was trained with scheme '100-101-001', this network connects '000-000-000'" in log.text
+    assert "was trained as another network: scheme='100-101-001' there, '000-000-000' here" in log.text
+    log.clear()
+    backbone(scheme="111-111-111", attention="DIA")
+    assert "scheme='100-101-001' there, '111-111-111' here; attention='SE' there, 'DIA' here" in log.text
+    log.clear()
+    backbone(shared=False)
+    assert "shared='True' there, 'False' here" in log.text
     log.clear()
     backbone()
-    assert "was trained with scheme" not in log.text
+    assert "another network" not in log.text
 
 
 def test_nothing_loads_silently_empty():

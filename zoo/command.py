@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -39,7 +40,7 @@ def _machine_readable(as_json: bool) -> bool:
     if as_json:
         for handler in MMLogger.get_current_instance().handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                handler.setStream(sys.stderr)
+                handler.stream = sys.stderr
     return as_json
 
 
@@ -103,7 +104,8 @@ class VerdictRow:
         """Column titles and texts."""
         found = self.verdict
         measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
-        word = "; ".join(found.problems) or ("good" if found.file else "not here")
+        good = "good, not measured" if found.note else "good"
+        word = "; ".join(found.problems) or (good if found.file else "not here")
         return {"model": found.name, "verdict": word, "measured": measured or found.note}
 
 
@@ -120,7 +122,10 @@ def list_(
     elif names:
         print_table([ModelRow(name, entries.get(name)) for name in names], title="Models")
     else:
-        hint = "" if all_ else "; --all lists those without weights, too"
+        others = [] if all_ else list_models(pattern)
+        near = list_models(f"*{pattern}*", pretrained=not all_)
+        hint = f"; without weights there are {', '.join(others)}" if others else ""
+        hint = hint or (f"; '*{pattern}*' matches {len(near)}" if near else "")
         typer.echo(f"no model matches {pattern!r}{hint}")
 
 
@@ -199,12 +204,13 @@ def publish(
     ] = None,
     timing: Annotated[Path | None, typer.Option(help="A record of `ean time` in which the network occurs.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Name it best_…: best accuracy regardless of cost.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of another of the same name.")] = False,
     cfg_options: CfgOptions = None,
     as_json: Json = False,
 ) -> None:
     """Publish a trained network: plain tensors named by their hash, an entry with its records' figures, a card."""
     cfg, _ = prepare(config, None, cfg_options)
-    entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best)
+    entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
     if as_json:
         _print_json(dict(entry.fields))
         return

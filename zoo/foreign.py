@@ -68,7 +68,7 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
         raise ValueError(
             f"{source} is neither of torchvision's ResNets nor of the authors' networks: expected the key "
             "layer1.0.conv1.weight with fc.weight, or layer1.ModuleList.0.conv1.weight; its keys begin with "
-            f"{', '.join(list(state)[:4])}"
+            f"{', '.join(list(state)[:4])}. Checkpoints of this library need no import"
         )
     renamed = {new: state[old] for old, new in names.items()}
     depth = _depth(renamed, source)
@@ -101,8 +101,15 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     # The authors' linear maps are 1x1 convolutions, and their weights for groups have the shape of a feature map.
     fitted = {name: value.reshape(own[name].shape) for name, value in renamed.items() if _fits(own.get(name), value)}
     lacking = [name for name in own if name not in fitted and not name.endswith("num_batches_tracked")]
-    foreign = {new: old for old, new in names.items() if new not in fitted}
+    names_of = {new: old for old, new in names.items()}
+    foreign = {new: old for new, old in names_of.items() if new not in fitted}
     unexpected = [old for new, old in foreign.items() if not new.startswith(f"{BACKBONE}attention.")]
+    other = [new for new, value in renamed.items() if new in own and new not in fitted]
+    if other:
+        raise ValueError(
+            f"{source} is of another kind of ResNet, such as one with groups or wider blocks, which is not supported: "
+            f"{names_of[other[0]]} is {tuple(renamed[other[0]].shape)}, in ResNet-{depth} {tuple(own[other[0]].shape)}"
+        )
     if lacking or unexpected:
         raise ValueError(
             f"{source} does not fit a ResNet-{depth}: it lacks {', '.join(lacking[:4]) or 'nothing'}, and has "

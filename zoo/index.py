@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ean_core import ConnectionScheme
+from ean_core.addresses import SCHEME
 from ean_core.attention import attention_class
 from ean_core.record import read_record
 
@@ -205,6 +206,7 @@ def known_name(text: str) -> ModelName:
     Raises:
         ValueError: if there is none of that name; the nearest are named.
     """
+    text = text.removeprefix(SCHEME)
     names = {str(name): name for name in (*published(), *trained_by())}
     if text in names:
         return names[text]

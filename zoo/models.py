@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from ean_core.addresses import BACKBONE
 from ean_core.checkpoint import load_weights
 from ean_core.config import load_config
+from ean_core.errors import unknown_name
 
 from .files import locate
 from .index import Entry, find_entry, how_to_train, known_name, published
-from .names import ModelName, trained_by
+from .names import ModelName, config_of, trained_by
 from .preprocessing import Preprocessing
 
 #: What a metafile says of a training, in OpenMMLab's words where it has some.
@@ -88,10 +91,13 @@ def get_model(
         >>> model.fc.out_features, str(model.backbone.scheme)
         (10, '111-111-111')
     """
+    if not isinstance(pretrained, bool):
+        raise ValueError(f"pretrained is True or False, got {pretrained!r}; weights of one's own load by init_cfg")
     parsed = known_name(name)
     weights = get_weights(name) if pretrained else None
     entry = published().get(parsed)
-    settings = copy.deepcopy(entry.network) if entry else _settings(parsed)
+    settings = copy.deepcopy(entry.network) if entry else _settings(parsed, backbone)
+    _check_arguments(settings["backbone"]["type"], backbone)
     settings["backbone"] = {**settings["backbone"], **backbone}
     if entry and "num_stages" in backbone and "scheme" not in backbone:
         settings["backbone"]["scheme"] = str(entry.scheme.leading(backbone["num_stages"]))
@@ -102,6 +108,10 @@ def get_model(
         if features_only:
             raise ValueError(f"features_only=True has no head for num_classes={num_classes}; leave one of them out")
         settings["num_classes"] = num_classes
+    if "out_indices" in backbone and not features_only and trained_classes is not None:
+        raise ValueError(
+            f"a classifier uses its last feature map; out_indices={backbone['out_indices']} goes with features_only"
+        )
     if features_only:
         model = MODELS.build(settings["backbone"])
         if weights:
@@ -138,6 +148,9 @@ class Weights:
     """
 
     entry: Entry
+
+    def __repr__(self) -> str:
+        return f"Weights({self.name!r}, {self.entry.file!r})"
 
     @property
     def name(self) -> str:
@@ -179,10 +192,19 @@ class Weights:
         return Preprocessing.of(self.entry)
 
 
-def _settings(name: ModelName) -> dict[str, Any]:
+def _check_arguments(kind: str, given: Mapping[str, Any]) -> None:
+    """Refuse keywords that a backbone does not take."""
+    known = inspect.signature(MODELS.get(kind)).parameters
+    for keyword in given:
+        if keyword not in known:
+            raise unknown_name(f"argument of {kind}", keyword, known)
+
+
+def _settings(name: ModelName, given: Mapping[str, Any]) -> dict[str, Any]:
     """What builds a model that has no weights, from the config that trains it."""
-    if name not in trained_by():
+    config = config_of(name)
+    if config is None or (name.settings() is None and "scheme" not in given):
         raise ValueError(f"{name} has neither weights nor a scheme on record; {how_to_train(name)}")
-    model = load_config(trained_by()[name]).model.to_dict()
+    model = load_config(config).model.to_dict()
     model["backbone"].update(name.settings() or {})
     return model

@@ -100,10 +100,10 @@ def card(entry: Entry) -> str:
     made = {
         "command": f"`{metadata['Training Command']}`",
         "config": f"`{entry.config}`",
-        "length": f"{metadata['Epochs']} epochs, batch {metadata['Batch Size']}, seed {metadata['Seed']}",
+        "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}",
         "optimisation": ", ".join(metadata["Training Techniques"]),
         "precision": _precision(training["settings"]["optim_wrapper"]),
-        "machine": f"{metadata['Training Resources']}; {metadata['Training Time (s)'] / 60:.1f} minutes",
+        "machine": f"{metadata['Training Resources']}; {_duration(metadata['Training Time (s)'])}",
         "versions": ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items()),
         "finished": metadata["Finished"],
     }
@@ -201,6 +201,14 @@ def _conditions(entries: Sequence[Entry]) -> str:
     found = [timing_of(entry, "eager") for entry in entries]
     texts = (f"batch {row['Batch Size']}, {row['Precision']}, {row['Device']}" for row in found if row)
     return "; ".join(dict.fromkeys(texts))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _duration(seconds: int) -> str:
+    return _count(seconds, "second") if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _precision(wrapper: Mapping[str, Any]) -> str:

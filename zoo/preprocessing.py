@@ -52,9 +52,12 @@ class Preprocessing:
         if isinstance(picture, Image):
             pixels = F.pil_to_tensor(self._sized(picture.convert("RGB" if channels == 3 else "L")))
         else:
+            if not isinstance(picture, Tensor):
+                raise ValueError(f"expected a PIL image or a uint8 tensor, got {type(picture).__name__}")
             if picture.dtype != torch.uint8 or picture.ndim not in (3, 4) or picture.shape[-3] != channels:
                 raise ValueError(
-                    f"expected a PIL image or uint8 (N, {channels}, H, W), got {picture.dtype} {tuple(picture.shape)}"
+                    f"expected a PIL image or uint8 (C, H, W) or (N, C, H, W) with C={channels}, got {picture.dtype} "
+                    f"{tuple(picture.shape)}"
                 )
             pixels = self._sized(picture)
         return F.normalize(pixels.float(), list(self.mean), list(self.std))

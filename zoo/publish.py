@@ -17,6 +17,7 @@ from torch import nn
 
 from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
+from ean_core.config import config_root, packaged_configs
 from ean_core.inference.comparison import random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, write_text
@@ -34,11 +35,19 @@ METRICS = {"accuracy/top1": "Top 1 Accuracy", "accuracy/top5": "Top 5 Accuracy"}
 LOCAL = ("work_dir", "load_from", "experiment_name", "resume", "launcher")
 
 
-def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None = None, best: bool = False) -> Entry:
+def publish(
+    checkpoint: Path,
+    config: Config,
+    root: Path,
+    *,
+    timing: Path | None = None,
+    best: bool = False,
+    replace: bool = False,
+) -> Entry:
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
-    The figures are those of the records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing. A
-    model that has an entry gets a new one.
+    The figures are those of the records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
+    Publishing the same weights again renews their entry.
 
     Args:
         checkpoint: of the whole network, by ``ean train``.
@@ -46,15 +55,18 @@ def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None
         root: the folder of the index; made if there is none.
         timing: a record of ``ean time`` in which the network occurs.
         best: the network is the one of best accuracy regardless of cost.
+        replace: put it in place of another network of the same name.
 
     Returns:
         The entry.
 
     Raises:
         FileNotFoundError: if a record is missing; the message names the command that makes it.
-        FileExistsError: if the folder holds other things than an index.
+        FileExistsError: if the folder holds other things than an index, or the index another network of that name.
         ValueError: if a record is of another checkpoint or other settings, or the network has no name in the zoo.
     """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}")
     if root.is_dir() and not (root / "model-index.yml").is_file() and any(root.iterdir()):
         raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
     dataset = _dataset(config)
@@ -76,12 +88,16 @@ def publish(checkpoint: Path, config: Config, root: Path, *, timing: Path | None
         index = Index(root)
         before = index.entries.get(name)
         path = _write_file(network, config, name, root / "weights")
+        if before and before.file != path.name and not replace:
+            path.unlink()
+            figures = ", ".join(f"{key} {value:.2f}" for key, value in before.metrics.items())
+            raise FileExistsError(f"{root} has another {name} ({figures}); add --replace to put this one in its place")
         records = root / "records" / str(name)
         _write_records(records, training, test, checkpoint.parent)
         fields = {
             "Name": str(name),
             "In Collection": name.collection,
-            "Config": f"configs/{Path(config.filename).parent.name}/{Path(config.filename).name}",
+            "Config": _config_path(config),
             "Metadata": metadata,
             "Results": [
                 {
@@ -116,6 +132,14 @@ def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> Mode
         variant = "best"
     attention = backbone.attention_cfg["type"].lower() if variant else ""
     return ModelName(backbone.depth, dataset, variant, attention)
+
+
+def _config_path(config: Config) -> str:
+    """A packaged config by its place in the repository, another one by its name."""
+    path = Path(config.filename)
+    if packaged_configs().get(path.stem) != path:
+        return path.name
+    return f"configs/{path.relative_to(config_root()).as_posix()}"
 
 
 def _dataset(config: Config) -> str:
@@ -253,6 +277,8 @@ def _metadata(
 
 def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[dict[str, Any]]:
     """A network's rows in a timing record, one for each form."""
+    if record.get("kind") != "timing" or "networks" not in record:
+        raise ValueError(f"{path} is no record of `ean time`")
     backbone = find_backbone(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     rows = [

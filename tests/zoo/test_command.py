@@ -40,7 +40,9 @@ def test_list(ean):
     assert "100-010-001" in text
     assert "none yet" not in text
     assert "none yet" in ean("list", "--all")
-    assert "no model matches 'nothing'; --all lists those without weights, too" in ean("list", "nothing")
+    assert "no model matches 'nothing'\n" in ean("list", "nothing")
+    assert "no model matches 'resnet20'; '*resnet20*' matches" in ean("list", "resnet20")
+    assert "without weights there are ean_resnet50_dia.imagenet, full_" in ean("list", "*resnet50_dia*")
     entries = json.loads(ean("list", "*.digits", "--json"))
     assert {"resnet20.digits", NAME} <= {entry["name"] for entry in entries}
     assert {"name": "ean_resnet50_se.imagenet"} in json.loads(ean("list", "--all", "--json"))

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 import torchvision
@@ -115,7 +117,9 @@ def test_other_networks_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is neither of torchvision's ResNets nor of the authors' networks"):
         import_weights(tmp_path / "vgg.pth")
     torch.save(torchvision.models.resnext50_32x4d().state_dict(), tmp_path / "resnext.pth")
-    with pytest.raises(ValueError, match=r"resnext.pth does not fit a ResNet-50: it lacks backbone.layer1.0.conv1"):
+    with pytest.raises(
+        ValueError, match=r"another kind of ResNet, .*: layer1.0.conv1.weight is \(128, 64, 1, 1\), in ResNet-50"
+    ):
         import_weights(tmp_path / "resnext.pth")
     state = torchvision.models.resnet18().state_dict()
     cut = {name: value for name, value in state.items() if not name.startswith("layer4.1")}
@@ -133,3 +137,6 @@ def test_a_file_that_needs_code_is_refused_with_the_list_of_what_it_wanted(tmp_p
     with pytest.raises(ValueError, match=r"needs code to be executed, and wanted .*argparse.Namespace") as info:
         import_weights(tmp_path / "w.pth")
     assert "torch.nn.modules.linear.Identity" in str(info.value)
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"state_dict": {}, "arguments": argparse.Namespace(lr=0.1)}))
+    with pytest.raises(ValueError, match=r"needs code to be executed, and wanted argparse.Namespace"):
+        import_weights(tmp_path / "plain.pth")

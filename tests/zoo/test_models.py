@@ -100,7 +100,7 @@ def test_arguments_of_the_backbone_go_to_it(own, log):
 
 def test_a_scheme_that_the_weights_were_not_trained_with_is_pointed_out(own, log):
     zoo.get_model(own, pretrained=True, features_only=True, scheme="010-010-001")
-    assert "was trained with scheme '100-010-001', this network connects '010-010-001'" in log.text
+    assert "was trained as another network: scheme='100-010-001' there, '010-010-001' here" in log.text
 
 
 def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
@@ -108,6 +108,26 @@ def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
     (root / "metafiles" / "resnet20_digits.yml").write_text(text.replace("    num_classes: 10\n", ""))
     with pytest.raises(ValueError, match=r"ean_resnet20_se.digits is no classifier and has no num_classes"):
         zoo.get_model(own, num_classes=3)
+
+
+def test_arguments_that_do_not_go_together_or_are_none_are_refused(own):
+    with pytest.raises(
+        ValueError, match=r"unknown argument of EANResNetCIFAR 'frozen_stage'; did you mean 'frozen_stages'"
+    ):
+        zoo.get_model(own, frozen_stage=1)
+    with pytest.raises(ValueError, match=r"out_indices=\(0, 1\) goes with features_only"):
+        zoo.get_model(own, out_indices=(0, 1))
+    with pytest.raises(ValueError, match=r"pretrained is True or False, got 'weights.pth'"):
+        zoo.get_model(own, "weights.pth")
+
+
+def test_an_address_is_a_name_too(own):
+    assert zoo.get_weights(f"ean://{own}").name == own
+    assert repr(zoo.get_weights(own)).startswith(f"Weights('{own}', '{own}-")
+
+
+def test_a_scheme_of_ones_own_where_none_is_on_record():
+    assert str(zoo.get_model("ean_resnet20_dia.cifar100", scheme="100-000-000").backbone.scheme) == "100-000-000"
 
 
 def test_feature_maps_have_no_classes(own):

@@ -20,7 +20,7 @@ def test_cards_say_data_recipe_scheme_accuracy_and_command(root):
     for entry in Index(root).entries.values():
         text = card(entry)
         training = entry.record("record")
-        for fact in (str(entry.scheme), entry.sha256, training["command"], "1 epochs", "seed 0", "400 test images"):
+        for fact in (str(entry.scheme), entry.sha256, training["command"], "1 epoch,", "seed 0", "400 test images"):
             assert fact in text
         assert f"{entry.metrics['Top 1 Accuracy']:.2f} ± " in text
 

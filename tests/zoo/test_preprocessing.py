@@ -51,5 +51,7 @@ def test_tensors_are_taken_one_by_one_and_in_batches():
     "tensor", [torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)]
 )
 def test_other_tensors_are_refused(tensor):
-    with pytest.raises(ValueError, match=r"expected a PIL image or uint8 \(N, 3, H, W\), got torch"):
+    with pytest.raises(
+        ValueError, match=r"expected a PIL image or uint8 \(C, H, W\) or \(N, C, H, W\) with C=3, got torch"
+    ):
         Preprocessing(**PLAIN)(tensor)

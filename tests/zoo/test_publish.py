@@ -98,7 +98,10 @@ def test_publishing_again_replaces_the_entry_and_its_file(trained, run, tmp_path
     record = json.loads((run / "test.json").read_text())
     record["checkpoint"]["sha256"] = file_hash(run / "epoch_1.pth")
     (run / "test.json").write_text(json.dumps(record))
-    second = publish(run / "epoch_1.pth", config(), root)
+    with pytest.raises(FileExistsError, match=r"has another ean_resnet20_se.digits \(Top 1 .*\); add --replace to put"):
+        publish(run / "epoch_1.pth", config(), root)
+    assert [path.name for path in (root / "weights").iterdir()] == [first.file]
+    second = publish(run / "epoch_1.pth", config(), root, replace=True)
     assert second.file != first.file
     assert [path.name for path in (root / "weights").iterdir()] == [second.file]
     publish(trained / "vanilla" / "epoch_1.pth", config("vanilla"), root)
@@ -108,6 +111,16 @@ def test_publishing_again_replaces_the_entry_and_its_file(trained, run, tmp_path
 def test_best_is_said_by_hand(run, tmp_path):
     entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo", best=True)
     assert str(entry.name) == "best_resnet20_se.digits"
+
+
+def test_a_config_of_ones_own_goes_by_its_name(run, tmp_path):
+    entry = publish(run / "epoch_1.pth", load_config(str(run / "resnet20_se_digits.py")), tmp_path / "zoo")
+    assert entry.fields["Config"] == "resnet20_se_digits.py"
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none.pth"):
+        publish(tmp_path / "none.pth", config(), tmp_path / "zoo")
 
 
 @pytest.mark.parametrize(("name", "command"), [("test.json", "ean test"), ("record.json", "ean train")])
@@ -177,7 +190,15 @@ def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
         "c": timing(parameters, scheme="111-111-111"),
     }
     machine = {"cpu": "A processor", "threads": 2, "gpus": []}
-    record = {"device": "cpu", "batch": 8, "size": 8, "dtype": "float32", "command": "ean time", "environment": machine}
+    record = {
+        "kind": "timing",
+        "device": "cpu",
+        "batch": 8,
+        "size": 8,
+        "dtype": "float32",
+        "command": "ean time",
+        "environment": machine,
+    }
     (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": networks}))
     entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")
     eager, deployed = entry.metadata["Timing"]
@@ -185,5 +206,7 @@ def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
     assert eager["Device"] == "A processor, 2 threads"
     assert (deployed["Form"], deployed["Interval (%)"]) == ("deployed", [])
     (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": {"c": networks["c"]}}))
+    with pytest.raises(ValueError, match=r"record.json is no record of `ean time`"):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=run / "record.json")
     with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001 and"):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")
