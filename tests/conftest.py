@@ -22,3 +22,14 @@ def cifar_root():
     if not (root / "cifar-100-python" / "train").is_file():
         pytest.skip("CIFAR-100 is not in EAN_DATA")
     return root
+
+
+@pytest.fixture
+def log(caplog):
+    """What mmengine's logger says, whose records do not reach pytest by themselves."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)

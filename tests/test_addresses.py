@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
@@ -18,14 +17,6 @@ from ean_core.checkpoint import load_weights, read_state_dict
 NAME = "ean_resnet20_se.digits"
 ADDRESS = f"ean://{NAME}"
 BACKBONE = {"type": "EANResNetCIFAR", "depth": 20, "in_channels": 1, "attention": "SE"}
-
-
-@pytest.fixture
-def log(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

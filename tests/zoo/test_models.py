@@ -2,7 +2,6 @@ import re
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from safetensors.torch import load_file
 
 import zoo
@@ -16,14 +15,6 @@ def own(root, monkeypatch):
     """The name of a model in an index of one's own."""
     monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
     return "ean_resnet20_se.digits"
-
-
-@pytest.fixture
-def log(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def test_all_models_are_listed_and_patterns_choose():
