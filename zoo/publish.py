@@ -31,6 +31,8 @@ from .page import write_pages
 
 #: OpenMMLab's names of our metrics.
 METRICS = {"accuracy/top1": "Top 1 Accuracy", "accuracy/top5": "Top 5 Accuracy"}
+#: What publishing itself may have left in a folder before it was stopped.
+OWN = {"publish.lock", "weights", "records", "metafiles"}
 #: Settings of a run that are of the machine it ran on.
 LOCAL = ("work_dir", "load_from", "experiment_name", "resume", "launcher")
 
@@ -47,7 +49,7 @@ def publish(
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
     The figures are those of the records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
-    Publishing the same weights again renews their entry.
+    Publishing the same weights again renews their entry, and keeps its timing where none is given.
 
     Args:
         checkpoint: of the whole network, by ``ean train``.
@@ -67,7 +69,7 @@ def publish(
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-    if root.is_dir() and not (root / "model-index.yml").is_file() and any(root.iterdir()):
+    if root.is_dir() and not (root / "model-index.yml").is_file() and {path.name for path in root.iterdir()} - OWN:
         raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
     dataset = _dataset(config)
     check_same_network(checkpoint, config)
@@ -92,6 +94,8 @@ def publish(
             path.unlink()
             figures = ", ".join(f"{key} {value:.2f}" for key, value in before.metrics.items())
             raise FileExistsError(f"{root} has another {name} ({figures}); add --replace to put this one in its place")
+        if before and before.file == path.name and "Timing" in before.metadata:
+            metadata.setdefault("Timing", before.metadata["Timing"])
         records = root / "records" / str(name)
         _write_records(records, training, test, checkpoint.parent)
         fields = {

@@ -157,6 +157,12 @@ def test_the_test_must_be_of_the_configs_test_images(run, tmp_path):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
 
 
+def test_what_a_stopped_attempt_left_does_not_stop_the_next(run, tmp_path):
+    (tmp_path / "zoo" / "weights").mkdir(parents=True)
+    (tmp_path / "zoo" / "publish.lock").touch()
+    assert publish(run / "epoch_1.pth", config(), tmp_path / "zoo").packaged_file.is_file()
+
+
 def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
     (tmp_path / "paper" / "figures").mkdir(parents=True)
     (tmp_path / "paper" / "README.md").write_text("mine")
@@ -206,6 +212,8 @@ def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
     assert eager["Device"] == "A processor, 2 threads"
     assert (deployed["Form"], deployed["Interval (%)"]) == ("deployed", [])
     (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": {"c": networks["c"]}}))
+    again = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    assert again.metadata["Timing"] == entry.metadata["Timing"]
     with pytest.raises(ValueError, match=r"record.json is no record of `ean time`"):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=run / "record.json")
     with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001 and"):
