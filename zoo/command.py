@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 from mmengine.logging import MMLogger
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ean_core.addresses import BACKBONE, read_metadata
@@ -268,7 +269,7 @@ def _chosen(names: Sequence[str] | None) -> list[Entry]:
 def _located(entry: Entry) -> Path:
     """The file of a model, with a bar while it is fetched."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(str(entry.name), total=entry.size)
         return locate(entry, progress=lambda done: bar.update(task, completed=done))
 
