@@ -28,7 +28,7 @@ from ean_core.training import describe
 
 from .files import locate, places
 from .foreign import import_weights
-from .index import PACKAGED, Entry, find_entry, published
+from .index import PACKAGED, Entry, Index, find_entry, published
 from .models import get_weights, list_models
 from .page import increment
 from .publish import publish as publish_model
@@ -217,6 +217,8 @@ def publish(
         return
     figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
     typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
+    if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
+        typer.echo("with EAN_ZOO_INDEX set to its folder, it hides the package's model of that name")
 
 
 def import_(

@@ -94,6 +94,7 @@ def test_publish(ean, trained, tmp_path):
     options = ("--to", tmp_path / "mine", "--cfg-options", "model.backbone.scheme=100-010-001")
     text = ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options)
     assert text.startswith(f"{NAME}: Top 1 Accuracy ")
+    assert "it hides the package's model of that name" in text
     assert (tmp_path / "mine" / "README.md").is_file()
     fields = json.loads(ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options, "--json"))
     assert fields["Name"] == NAME
