@@ -84,8 +84,12 @@ def read_settings(text: str) -> Config:
         ...
         ValueError: settings are literals and dict(...), found print('hello')
     """
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError as error:
+        raise ValueError(f"settings are literals and dict(...), this is no Python: {error}") from error
     settings = {}
-    for statement in ast.parse(text).body:
+    for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 settings[name] = _literal(value)
@@ -98,6 +102,8 @@ def _literal(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=entries) if all(entry.arg for entry in entries):
             return {entry.arg: _literal(entry.value) for entry in entries}
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]):  # keys that are no names
+            return _literal(entries)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True) if key is not None}
         case ast.List(elts=parts):

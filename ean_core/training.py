@@ -19,6 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
+from .addresses import BACKBONE
 from .backbone import EANResNet
 from .checkpoint import load_weights, read_meta, save_weights
 from .config import read_settings
@@ -163,7 +164,7 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     """
     check_same_network(checkpoint, config)
     backbone = MODELS.build(config.model.backbone)
-    load_weights(backbone, checkpoint, prefix="backbone.", strict=True)
+    load_weights(backbone, checkpoint, prefix=BACKBONE, strict=True)
     save_weights(backbone.state_dict(), out, describe(backbone))
 
 
@@ -303,11 +304,20 @@ def _agreed(path: Path | None) -> Path | None:
 
 
 def trained_config(checkpoint: Path) -> Config | None:
-    """The settings in a checkpoint of ours; None for other files."""
+    """The settings in a checkpoint of ours; None for other files.
+
+    Raises:
+        ValueError: if there is anything in them but plain settings.
+    """
     if checkpoint.suffix != ".pth" or not checkpoint.is_file():
         return None
     text = read_meta(checkpoint).get("cfg")
-    return read_settings(text) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        return read_settings(text)
+    except ValueError as error:
+        raise ValueError(f"the settings in {checkpoint} cannot be read: {error}") from error
 
 
 def _entry(config: Config | Mapping[str, Any], name: str) -> Any:

@@ -269,6 +269,17 @@ def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, 
     assert 0 <= run_test(subnetwork, supernet / f"epoch_{EPOCHS}.pth", tmp_path)["accuracy/top1"] <= 100
 
 
+def test_settings_in_a_checkpoint_are_read_and_not_executed(supernet, tmp_path):
+    content = torch.load(latest_checkpoint(supernet), weights_only=True)
+    content["meta"]["cfg"] = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()\nmodel = dict()"
+    torch.save(content, tmp_path / "epoch_1.pth")
+    with pytest.raises(
+        ValueError, match=r"the settings in .*epoch_1.pth cannot be read: settings are literals and dict"
+    ):
+        run_test(load_config("resnet20_se_digits"), tmp_path / "epoch_1.pth", tmp_path / "test")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_exported_backbone_initialises_others(supernet, tmp_path):
     checkpoint = supernet / f"epoch_{EPOCHS}.pth"
     out = tmp_path / "backbone.safetensors"

@@ -138,8 +138,12 @@ def increment(entry: Entry, form: str) -> str:
     row = timing_of(entry, form)
     if row is None or not entry.scheme.connections:
         return ""
-    interval = [value / 100 for value in row["Interval (%)"]]
-    return in_percent(row["Increment (%)"] / 100, interval or None)
+    return _increment(row)
+
+
+def _increment(timing: Mapping[str, Any]) -> str:
+    interval = [value / 100 for value in timing["Interval (%)"]]
+    return in_percent(timing["Increment (%)"] / 100, interval or None)
 
 
 def _table(entries: Sequence[Entry]) -> str:
@@ -167,11 +171,10 @@ def _table(entries: Sequence[Entry]) -> str:
 def _timings(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| form | latency (ms) | increment (%) | batch | size | precision | device |", "|---" * 7 + "|"]
     for row in rows:
-        interval = [value / 100 for value in row["Interval (%)"]]
         cells = [
             row["Form"],
             f"{row['Latency (ms)']:.2f}",
-            in_percent(row["Increment (%)"] / 100, interval or None),
+            _increment(row),
             *(str(row[key]) for key in ("Batch Size", "Image Size", "Precision", "Device")),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -18,6 +18,7 @@ from torch import nn
 from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
 from ean_core.config import config_root, packaged_configs
+from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, write_text
@@ -321,7 +322,7 @@ def _image_size(config: Config, name: ModelName) -> dict[str, int]:
     if name.task != "Image Classification" or not size:
         return {}
     tree = config.test_dataloader.dataset.type == "ImageTree"
-    return {"Image Size": size, **({"Resize": round(size / 0.875)} if tree else {})}
+    return {"Image Size": size, **({"Resize": shorter_side(size)} if tree else {})}
 
 
 def _collection(name: ModelName, checkpoint: Path) -> dict[str, Any]:

@@ -99,8 +99,6 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
     if sha256 != entry.sha256:
         yield f"the SHA-256 of {file.name} is {sha256[:8]}…, its entry says {entry.sha256[:8]}…"
         return  # nothing in an altered file counts
-    if f"-{sha256[:8]}." not in file.name:
-        yield f"the name {file.name} does not hold the first digits of its SHA-256, {sha256[:8]}"
     network = MODELS.build(entry.network)
     own, state = network.state_dict(), load_file(file)
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:

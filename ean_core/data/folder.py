@@ -21,6 +21,11 @@ from .sampler import SampleKey
 from .split import Split, check_split, split_indices
 
 
+def shorter_side(size: int) -> int:
+    """The length to which the shorter side of a test image is resized before the crop of ``size``, both in pixels."""
+    return round(size / 0.875)
+
+
 @DATASETS.register_module()
 class ImageTree(Dataset):
     """``ROOT/train/CLASS/*`` and ``ROOT/val/CLASS/*``, the layout in which ImageNet is commonly kept.
@@ -73,7 +78,7 @@ class ImageTree(Dataset):
         if augment:
             crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
         else:
-            crop = [v2.Resize(round(size / 0.875)), v2.CenterCrop(size)]
+            crop = [v2.Resize(shorter_side(size)), v2.CenterCrop(size)]
         self.transform = v2.Compose([*crop, v2.PILToTensor()])
         self._folder = folder
         self._treatment = f"size {size}, augment {augment}"
