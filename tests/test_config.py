@@ -291,7 +291,7 @@ def test_settings_come_back_as_mmengine_writes_them(name):
     [
         {"paramwise_cfg": {"custom_keys": {".cls_token": {"decay_mult": 0.0}}}},
         {"a": {"b": {"x-y": {"c": 1}}, "e": (1, -2.5), "f": None}, "l": [{"a": 1}, {"p.q": 2}]},
-        {"text": 'it\'s "quoted"\n', "empty": {}, "nested": [[], ()], "flag": True},
+        {"words": 'it\'s "quoted"\n', "empty": {}, "nested": [[], ()], "flag": True},
     ],
 )
 def test_settings_with_keys_that_are_no_names_come_back_too(settings):
