@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -76,6 +77,8 @@ class EANResNet(PretrainedOrRaise, BaseModule):
     family: ClassVar[str] = "imagenet"
     #: Height and width, in pixels, of the images that such networks are usually trained on.
     usual_size: ClassVar[int] = 224
+    #: Pixels of the image between neighbouring positions behind the stem.
+    stem_stride: int = 4
     depths: ClassVar[Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
         34: (BasicBlock, (3, 4, 6, 3)),
@@ -244,6 +247,11 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         """Channels of the returned feature maps."""
         return tuple(self.stage_channels[k] for k in self.out_indices)
 
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Pixels of the image between neighbouring positions of the returned feature maps."""
+        return tuple(self.stem_stride * math.prod(self.strides[: k + 1]) for k in self.out_indices)
+
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block body and attention module by itself, in place.
 
@@ -387,8 +395,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
 class EANResNetCIFAR(EANResNet):
     """ResNet for 32x32 images (3x3 stem, three stages) with searched attention.
 
-    Maps ``(N, in_channels, H, W)`` to feature maps at 1/1, 1/2 and 1/4 of the size. Depths 20, 56 and 110 have basic
-    blocks, 164 has bottlenecks; shortcuts are projections (1x1 convolution and norm) wherever the shape changes.
+    Maps ``(N, in_channels, H, W)`` to feature maps at 1/1, 1/2 and 1/4 of the size by default. Depths 20, 56 and 110
+    have basic blocks, 164 has bottlenecks; shortcuts are projections (1x1 convolution and norm) wherever the shape
+    changes.
 
     Args:
         depth: 20, 56, 110 or 164.
@@ -398,6 +407,7 @@ class EANResNetCIFAR(EANResNet):
         base_channels: width of the first stage.
         num_stages: 1 to 3.
         strides: of the first block of each stage.
+        stem_stride: of the first convolution; 2 or more makes a light network for larger pictures.
 
     Examples:
         >>> backbone = EANResNetCIFAR(20, 'DIA', scheme='full')
@@ -426,6 +436,7 @@ class EANResNetCIFAR(EANResNet):
         base_channels: int = 16,
         num_stages: int = 3,
         strides: Sequence[int] = (1, 2, 2),
+        stem_stride: int = 1,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         conv_cfg: Mapping[str, Any] | None = None,
@@ -435,6 +446,7 @@ class EANResNetCIFAR(EANResNet):
         zero_init_residual: bool = False,
         init_cfg: Any = None,
     ) -> None:
+        self.stem_stride = stem_stride  # which _make_stem needs
         super().__init__(
             depth,
             attention,
@@ -457,7 +469,7 @@ class EANResNetCIFAR(EANResNet):
         )
 
     def _make_stem(self, in_channels: int, channels: int, layers: LayerFactory, deep: bool) -> None:
-        self.conv1 = layers.conv(in_channels, channels, 3)
+        self.conv1 = layers.conv(in_channels, channels, 3, stride=self.stem_stride)
         self.bn1 = layers.norm(channels)
         self.maxpool = nn.Identity()
 

@@ -72,7 +72,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         if num_classes < 2:
             raise ValueError(f"num_classes is at least 2, got {num_classes}")
-        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else _last_map_of(backbone)
+        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else last_map_of(backbone)
         self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
         self.data_preprocessor: BaseDataPreprocessor
         self.label_smoothing = label_smoothing
@@ -121,7 +121,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         ]
 
 
-def _last_map_of(config: Mapping[str, Any]) -> EANResNet:
+def last_map_of(config: Mapping[str, Any]) -> EANResNet:
     """A backbone that returns its last feature map only, unless its config asks for others."""
     backbone = MODELS.build(dict(config))
     if config.get("out_indices") is None:

@@ -108,13 +108,12 @@ def _plain(value: Any) -> Any:
 class RunRecordHook(Hook):
     """Times the epochs, logs training throughput, and writes ``record.json`` at the end of training.
 
-    The times of epochs before a resume come out of the checkpoint.
+    What was before a resume comes out of the checkpoint.
     """
 
-    KEY = "epoch_seconds"
+    KEY, VALIDATIONS = "epoch_seconds", "epoch_validations"
 
     def before_train(self, runner: Runner) -> None:
-        self._validation: dict[str, float] | None = None
         self._trained = False
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -128,7 +127,9 @@ class RunRecordHook(Hook):
         runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: {images / seconds:.0f} images/s")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        self._validation = {name: float(value) for name, value in (metrics or {}).items()}
+        measured = {"epoch": runner.epoch, **{name: float(value) for name, value in (metrics or {}).items()}}
+        earlier = [one for one in self._validations(runner) if one["epoch"] != runner.epoch]
+        runner.message_hub.update_info(self.VALIDATIONS, [*earlier, measured])
 
     @master_only
     def after_train(self, runner: Runner) -> None:
@@ -146,12 +147,39 @@ class RunRecordHook(Hook):
             epochs=runner.epoch,
             seconds=sum(seconds),
             images_per_second=images / statistics.median(seconds),
-            validation=self._validation,
+            **self._selection(runner),
             settings=runner.cfg.to_dict(),
         )
 
     def _epochs(self, runner: Runner) -> list[float]:
         return list(runner.message_hub.runtime_info.get(self.KEY, []))
+
+    def _validations(self, runner: Runner) -> list[dict[str, float]]:
+        return list(runner.message_hub.runtime_info.get(self.VALIDATIONS, []))
+
+    def _selection(self, runner: Runner) -> dict[str, Any]:
+        """The last validation, all of them, and the checkpoint that was best, where one was selected."""
+        validations = self._validations(runner)
+        last = {name: value for name, value in validations[-1].items() if name != "epoch"} if validations else None
+        best = runner.message_hub.runtime_info.get("best_ckpt")
+        if best is None:
+            return {"validation": last, "validations": validations}
+        epoch = int(Path(best).stem.rpartition("_")[2])
+        return {"validation": last, "validations": validations, "best": {"checkpoint": Path(best).name, "epoch": epoch}}
+
+
+@HOOKS.register_module()
+class ResumeValidationHook(Hook):
+    """Validates where a resumed run begins: a stop may have come between an epoch's checkpoint and its validation, and
+    the best checkpoint would then be chosen among others than in a run that was not stopped."""
+
+    priority = "LOWEST"
+
+    def before_train(self, runner: Runner) -> None:
+        loop: Any = runner.train_loop
+        validated = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+        if runner.val_loop is not None and loop.epoch >= max(1, loop.val_begin) and validated:
+            runner.val_loop.run()
 
 
 @HOOKS.register_module()

@@ -129,7 +129,8 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
 
     Returns:
-        Accuracies in percent: ``accuracy/top1``, for many classes also ``accuracy/top5``.
+        Metrics by name; those of classifiers are accuracies in percent, ``accuracy/top1`` and for many classes also
+        ``accuracy/top5``.
 
     Raises:
         ValueError: if the checkpoint is not of the config's network.
@@ -184,6 +185,17 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
         write_onnx(network, out, size, {**describe(network.backbone), "config": _name(config)})
 
 
+def metric_texts(metrics: Mapping[str, float]) -> list[str]:
+    """Metrics for a reader; accuracies are in percent.
+
+    Examples:
+        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'count/MAE': 12.345})
+        ['accuracy/top1 70.50 %', 'count/MAE 12.35']
+    """
+    units = {name: " %" * name.startswith("accuracy") for name in metrics if name != "epoch"}
+    return [f"{name} {metrics[name]:.2f}{unit}" for name, unit in units.items()]
+
+
 def describe(backbone: EANResNet) -> dict[str, str]:
     """What the files of a network say of it: its class, depth, attention and connections."""
     return {
@@ -218,8 +230,11 @@ def train(
         final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
     if is_main_process():
         record = read_record(folder / "record.json")
-        accuracy = "".join(f", {name} {value:.2f} %" for name, value in (record["validation"] or {}).items())
-        typer.echo(f"trained: {final}, {record['images_per_second']:.0f} images/s{accuracy}")
+        parts = [f"trained: {final}", f"{record['images_per_second']:.0f} images/s"]
+        typer.echo(", ".join([*parts, *metric_texts(record["validation"] or {})]))
+        if "best" in record:
+            found = next(one for one in record["validations"] if one["epoch"] == record["best"]["epoch"])
+            typer.echo(", ".join([f"best: {folder / record['best']['checkpoint']}", *metric_texts(found)]))
 
 
 def test(
@@ -233,8 +248,7 @@ def test(
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if is_main_process():
-        figures = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
-        typer.echo(f"{figures}; record: {folder / 'test.json'}")
+        typer.echo(f"{', '.join(metric_texts(metrics))}; record: {folder / 'test.json'}")
 
 
 def export(

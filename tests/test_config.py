@@ -20,6 +20,7 @@ from ean_core.search import Reward, build_strategy
 from ean_core.supernet import find_backbone
 
 NAMES = sorted(packaged_configs())
+COUNTERS = [name for name in NAMES if name.endswith(("_shanghaitech_a", "_shanghaitech_b", "_crowd"))]
 SUPERNETS = [name for name in NAMES if name.startswith(("supernet_", "search_"))]
 ATTENTIONS = {"se": "SE", "sge": "SGE", "dia": "DIA"}
 ONE_OF_EACH = ["resnet20_se_digits", "resnet20_sge_cifar100", "resnet164_dia_cifar100", "resnet50_se_imagenet"]
@@ -27,7 +28,7 @@ ONE_OF_EACH = ["resnet20_se_digits", "resnet20_sge_cifar100", "resnet164_dia_cif
 
 def parts(name):
     """Network, attention and data set, as the name of a config says them."""
-    return name.removeprefix("supernet_").removeprefix("search_").split("_")
+    return name.removeprefix("supernet_").removeprefix("search_").split("_", 2)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,13 @@ def test_there_is_a_config_for_each_task_network_attention_and_data_set():
         for network in networks
         for attention in ATTENTIONS
     }
-    assert set(NAMES) >= expected
+    counters = {
+        f"{network}_{attention}_shanghaitech_{part}"
+        for network in ("resnet20", "resnet50")
+        for attention in ATTENTIONS
+        for part in "ab"
+    }
+    assert set(NAMES) >= expected | counters | {"resnet20_se_crowd"}
 
 
 def test_the_names_of_configs_are_unique():
@@ -69,8 +76,11 @@ def test_a_config_builds_the_network_its_name_says(models, name):
     assert f"resnet{backbone.depth}" == network
     assert backbone.attention_cfg["type"] == ATTENTIONS[attention]
     assert backbone.in_channels == (1 if data == "digits" else 3)
-    classes = {"digits": 10, "cifar100": 100, "imagenet": 1000}[data]
-    assert models[name].fc.out_features == classes
+    if name in COUNTERS:
+        assert models[name].stride == 8
+    else:
+        classes = {"digits": 10, "cifar100": 100, "imagenet": 1000}[data]
+        assert models[name].fc.out_features == classes
     assert models[name].data_preprocessor.mean.numel() == backbone.in_channels
 
 
@@ -102,7 +112,18 @@ def test_a_supernet_is_fully_connected_trains_random_schemes_and_allows_for_unus
     assert config.val_dataloader.sampler.shuffle is False
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SUPERNETS])
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_counter_is_selected_on_validation_images_and_never_looks_at_the_test_images(configs, name):
+    config = configs[name]
+    splits = [config[f"{part}_dataloader"].dataset.split for part in ("train", "val", "test")]
+    assert splits == ["train", "val", "test"]
+    assert len({config[f"{part}_dataloader"].dataset.part for part in ("train", "val", "test")}) == 1
+    assert config.default_hooks.checkpoint.save_best == "count/MAE"
+    assert config.default_hooks.checkpoint.rule == "less"
+    assert config.train_dataloader.batch_size > 1 or config.model.backbone.norm_eval
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SUPERNETS + COUNTERS])
 def test_a_final_network_trains_on_all_training_images_and_never_looks_at_the_test_images(configs, name):
     config = configs[name]
     assert (config.train_dataloader.dataset.split, config.test_dataloader.dataset.split) == ("trainval", "test")
@@ -129,7 +150,7 @@ def test_a_schedule_that_spans_the_training_follows_the_number_of_epochs(configs
     if length:
         assert config.param_scheduler[length] == config.train_cfg.max_epochs
     else:
-        assert config.param_scheduler.type in ("MultiStepLR", "StepLR", "ConstantLR")
+        assert config.param_scheduler.type in ("MultiStepLR", "StepLR", "ConstantLR", "ExponentialLR")
 
 
 def test_a_schedule_begins_where_it_says_and_a_length_given_is_kept(tmp_path):

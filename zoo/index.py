@@ -8,18 +8,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import yaml
+from mmengine.registry import MODELS
+from torch import nn
 
 from ean_core import ConnectionScheme
 from ean_core.addresses import SCHEME
 from ean_core.attention import attention_class
+from ean_core.config import packaged_configs
+from ean_core.errors import unknown_name
 from ean_core.record import read_record
 
 from .names import DATASETS, ModelName, config_of, trained_by
 
+#: Entry points of networks that are not the core's, by their registered names.
+NETWORKS = "ean.networks"
 #: The index that comes with the package.
 PACKAGED = Path(__file__).resolve().parent
 
@@ -62,7 +69,7 @@ class Entry:
                 f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and a "
                 f"number of bytes, got {self.file!r} and {self.size!r}"
             )
-        _check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
+        check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -226,7 +233,8 @@ def known_name(text: str) -> ModelName:
 def how_to_train(name: ModelName) -> str:
     """The commands that make weights of a model."""
     config, settings = config_of(name), name.settings()
-    steps = [] if settings else [f"`ean search search_{config}` finds a scheme for it"]
+    searched = None if settings else f"search_{config}"
+    steps = [f"`ean search {searched}` finds a scheme for it"] if searched in packaged_configs() else []
     values = settings or {"scheme": "SCHEME"}
     options = " ".join(f"model.backbone.{key}={value}" for key, value in values.items() if value is not True)
     return ", ".join([*steps, f"`ean train {config} --cfg-options {options}` trains it"])
@@ -250,16 +258,42 @@ def file_name(name: ModelName, sha256: str) -> str:
     return f"{name}-{sha256[:8]}.safetensors"
 
 
-def _check_settings(settings: object, what: str) -> None:
-    """Refuse settings by which mmengine would import and call something: only registered names may be built."""
+def build_network(settings: Mapping[str, Any]) -> nn.Module:
+    """The network of these settings; one of a task is imported first, by the entry point group :data:`NETWORKS`.
+
+    Raises:
+        ValueError: if nothing installed has a network of that name.
+    """
+    kind = settings["type"]
+    if MODELS.get(kind) is None:
+        for point in entry_points(group=NETWORKS):
+            if point.name == kind:
+                point.load()
+                break
+        else:
+            known = [point.name for point in entry_points(group=NETWORKS)]
+            raise unknown_name("network", kind, [*known, "ImageClassifier"])
+    return MODELS.build(dict(settings))
+
+
+def check_settings(settings: object, what: str) -> None:
+    """Refuse settings by which mmengine would import and call something: only registered names may be built.
+
+    Args:
+        settings: of a network, nested.
+        what: they are, the beginning of the message.
+
+    Raises:
+        ValueError: if a type is no plain name, or there is an ``init_cfg``.
+    """
     if isinstance(settings, Mapping):
         if "init_cfg" in settings or not re.fullmatch(r"\w*", str(settings.get("type", ""))):
             raise ValueError(f"{what}: a network is of registered modules without init_cfg, got {dict(settings)!r}")
         for value in settings.values():
-            _check_settings(value, what)
+            check_settings(value, what)
     elif isinstance(settings, (list, tuple)):
         for value in settings:
-            _check_settings(value, what)
+            check_settings(value, what)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

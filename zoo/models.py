@@ -23,7 +23,7 @@ from ean_core.config import load_config
 from ean_core.errors import unknown_name
 
 from .files import locate
-from .index import Entry, find_entry, how_to_train, known_name, published
+from .index import Entry, build_network, find_entry, how_to_train, known_name, published
 from .names import ModelName, config_of, trained_by
 from .preprocessing import Preprocessing
 
@@ -31,6 +31,7 @@ from .preprocessing import Preprocessing
 TRAINING = (
     "Training Data",
     "Epochs",
+    "Selected Epoch",
     "Batch Size",
     "Seed",
     "Training Techniques",
@@ -113,11 +114,11 @@ def get_model(
             f"a classifier uses its last feature map; out_indices={backbone['out_indices']} goes with features_only"
         )
     if features_only:
-        model = MODELS.build(settings["backbone"])
+        model: Any = MODELS.build(settings["backbone"])
         if weights:
             load_weights(model, weights.path, prefix=BACKBONE, strict=True)
         return model
-    model = MODELS.build(settings)
+    model = build_network(settings)
     if weights and num_classes in (None, trained_classes):
         load_weights(model, weights.path, strict=True)
     elif weights:

@@ -12,13 +12,27 @@ from typing import Any
 from ean_core.record import write_text
 from ean_core.report.figures import trade_figure
 from ean_core.report.strip import scheme_strip
-from ean_core.report.table import NetworkRow, in_percent
+from ean_core.report.table import NetworkRow, in_percent, size_text
 
 from .index import PACKAGED, Entry, Index, by_collection
 from .names import DATASETS, VARIANTS
 
 #: Folders of an index and the kind of files that are made in them; other files are left alone.
 MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}
+
+#: How a card says to use a model, by its task.
+USES = {
+    "": """import zoo
+
+model = zoo.get_model("{name}", pretrained=True).eval()
+transforms = zoo.get_weights("{name}").transforms()
+""",
+    "Crowd Counting": """from tasks.crowd_counting.counter import Counter
+
+counter = Counter.from_zoo("{name}")
+count, density = counter("street.jpg")
+""",
+}
 
 
 def write_pages(index: Index) -> None:
@@ -82,10 +96,13 @@ def card(entry: Entry) -> str:
     """The text of a model's card."""
     name, metadata, results = entry.name, entry.metadata, entry.fields["Results"][0]
     test, training = entry.record("test"), entry.record("record")
-    images = test["images"]
+    images, split = test["images"], "validation" if validated(test) else "test"
+    size = training["settings"].get("image_size")
+    of_size = f" of {size_text(size)} pixels" if isinstance(size, (list, tuple)) else ""
     what = f"ResNet-{name.depth}" + (
         f" with {name.module}, {VARIANTS[name.variant]}" if name.variant else ", no attention"
     )
+    chosen = metadata.get("Selected Epoch")
     metrics = "\n".join(
         f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
     )
@@ -93,14 +110,15 @@ def card(entry: Entry) -> str:
         "connections": f"![]({Path('..') / _strip(entry)}) `{entry.scheme}`, {metadata['Connections']} of "
         f"{len(entry.scheme.bits)} blocks",
         "parameters": f"{metadata['Parameters']:,}",
-        "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million an image",
+        "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million an image{of_size}",
         "file": f"`{entry.file}`, {entry.size / 1e6:.2f} MB",
         "SHA-256": f"`{entry.sha256}`",
     }
     made = {
         "command": f"`{metadata['Training Command']}`",
         "config": f"`{entry.config}`",
-        "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}",
+        "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
+        + (f"; that of epoch {chosen}, best on the validation images" if chosen else ""),
         "optimisation": ", ".join(metadata["Training Techniques"]),
         "precision": _precision(training["settings"]["optim_wrapper"]),
         "machine": f"{metadata['Training Resources']}; {_duration(metadata['Training Time (s)'])}",
@@ -108,16 +126,13 @@ def card(entry: Entry) -> str:
         "finished": metadata["Finished"],
     }
     records = Path("..") / entry.records.relative_to(entry.root)
-    use = (
-        f'model = zoo.get_model("{name}", pretrained=True).eval()\n'
-        f'transforms = zoo.get_weights("{name}").transforms()\n'
-    )
+    use = USES.get(name.task, USES[""]).format(name=name)
     parts = [
         f"# {name}",
-        f"{what}, for {name.task.lower()}; trained on {results['Dataset']}.",
-        f"```py\nimport zoo\n\n{use}```",
+        f"{what}, for {name.task.lower()}; trained on {metadata['Training Data']}.",
+        f"```py\n{use}```",
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
-        f"## On {images:,} test images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
+        f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
         f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again.",
         "## The network\n\n" + _facts(facts),
         *(["## Its time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
@@ -126,6 +141,11 @@ def card(entry: Entry) -> str:
         f"[log]({records / 'log.jsonl'}).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def validated(test: Mapping[str, Any]) -> bool:
+    """Whether a test record is of validation images, where the test images are not at hand."""
+    return test.get("data", {}).get("split") == "val"
 
 
 def timing_of(entry: Entry, form: str) -> Mapping[str, Any] | None:
@@ -175,7 +195,10 @@ def _timings(rows: Sequence[Mapping[str, Any]]) -> str:
             row["Form"],
             f"{row['Latency (ms)']:.2f}",
             _increment(row),
-            *(str(row[key]) for key in ("Batch Size", "Image Size", "Precision", "Device")),
+            str(row["Batch Size"]),
+            size_text(row["Image Size"]),
+            row["Precision"],
+            row["Device"],
         ]
         lines.append("| " + " | ".join(cells) + " |")
     commands = dict.fromkeys(f"`{row['Command']}`" for row in rows)

@@ -19,7 +19,7 @@ from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
 from ean_core.config import config_root, packaged_configs
 from ean_core.data.folder import shorter_side
-from ean_core.inference.comparison import random_images
+from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, write_text
 from ean_core.supernet import find_backbone
@@ -28,10 +28,16 @@ from ean_core.training import NETWORK, check_same_network, check_same_settings, 
 from .download import file_hash
 from .index import Entry, Index, file_name
 from .names import DATASETS, ModelName, variant_of
-from .page import write_pages
+from .page import validated, write_pages
 
 #: OpenMMLab's names of our metrics.
-METRICS = {"accuracy/top1": "Top 1 Accuracy", "accuracy/top5": "Top 5 Accuracy"}
+METRICS = {
+    "accuracy/top1": "Top 1 Accuracy",
+    "accuracy/top5": "Top 5 Accuracy",
+    "count/MAE": "MAE",
+    "count/RMSE": "RMSE",
+    "count/NAE": "NAE",
+}
 #: What publishing itself may have left in a folder before it was stopped.
 OWN = {"publish.lock", "weights", "records", "metafiles"}
 #: Settings of a run that are of the machine it ran on.
@@ -85,7 +91,8 @@ def publish(
             f"{checkpoint.parent / 'test.json'} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
-    metadata = _metadata(network, config, name, training, timing)
+    selected = checkpoint.name == training.get("best", {}).get("checkpoint")
+    metadata = _metadata(network, config, name, training, timing, selected=selected)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / "publish.lock"):
         index = Index(root)
@@ -107,7 +114,7 @@ def publish(
             "Results": [
                 {
                     "Task": name.task,
-                    "Dataset": DATASETS[name.dataset][0],
+                    "Dataset": DATASETS[name.dataset][0] + (", validation images" if validated(test) else ""),
                     "Metrics": {METRICS.get(key, key): round(value, 6) for key, value in test["metrics"].items()},
                 }
             ],
@@ -170,6 +177,8 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
     training = read_record(checkpoint.parent / "record.json")
     test = read_record(checkpoint.parent / "test.json")
     sha256 = file_hash(checkpoint)
+    best = training.get("best", {})
+    epoch = best["epoch"] if checkpoint.name == best.get("checkpoint") else training["epochs"]
     if test["checkpoint"]["sha256"] != sha256:
         raise ValueError(
             f"{checkpoint.parent / 'test.json'} is of {test['checkpoint']['name']} with SHA-256 "
@@ -179,7 +188,7 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
     check_same_settings(training["settings"], config, NETWORK, f"{checkpoint.parent / 'record.json'} is of a run with")
     meta = read_meta(checkpoint)
     for what, there, expected in (
-        ("epochs", meta.get("epoch"), training["epochs"]),
+        ("epochs", meta.get("epoch"), epoch),
         ("seed", meta.get("seed"), training["seed"]),
         ("config of its training", training["config"], stem),
         ("config of its test", test["config"], stem),
@@ -188,7 +197,7 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
         if there is not None and there != expected:
             raise ValueError(
                 f"{checkpoint} and its records differ in {what}: {there!r}, expected {expected!r}; publish the "
-                "checkpoint that a finished run of this config ends with, tested by it"
+                "checkpoint that a finished run of this config ends with or selected, tested by it"
             )
     return training, test
 
@@ -196,7 +205,7 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
 def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
     """The settings of a network, without those that are of its training only."""
     settings = config.model.to_dict()
-    for entry in ("label_smoothing", "compile_blocks", "init_cfg"):
+    for entry in ("label_smoothing", "compile_blocks", "loss", "init_cfg"):
         settings.pop(entry, None)
     settings["backbone"].pop("init_cfg", None)
     settings["backbone"]["scheme"] = str(scheme)  # whatever ean may stand for one day
@@ -249,10 +258,16 @@ def _rounded(value: float) -> float:
 
 
 def _metadata(
-    network: nn.Module, config: Config, name: ModelName, training: Mapping[str, Any], timing: Path | None
+    network: nn.Module,
+    config: Config,
+    name: ModelName,
+    training: Mapping[str, Any],
+    timing: Path | None,
+    *,
+    selected: bool,
 ) -> dict[str, Any]:
     backbone = find_backbone(network)
-    size = config.get("image_size") or backbone.usual_size
+    size = image_size(config) or backbone.usual_size
     images = random_images(1, (backbone.in_channels, size), torch.float32, "cpu")
     machine = training["environment"]
     settings = training["settings"]  # with what the command line changed
@@ -268,6 +283,7 @@ def _metadata(
         "Connections": backbone.scheme.connections,
         "Shared": backbone.shared,
         "Epochs": training["epochs"],
+        **({"Selected Epoch": training["best"]["epoch"]} if selected else {}),
         "Batch Size": settings["train_dataloader"]["batch_size"] * training["world_size"],
         "Seed": training["seed"],
         "Training Techniques": techniques,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmengine.registry import MODELS
 from safetensors.torch import load_file
 
 from ean_core.addresses import read_metadata
@@ -17,7 +16,7 @@ from ean_core.training import run_test
 
 from .download import file_hash
 from .files import places
-from .index import Entry
+from .index import Entry, build_network
 from .publish import METRICS
 
 TOLERANCE = 0.05  # percent points, or units of the metric
@@ -79,13 +78,14 @@ def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
 
 
 def measure(entry: Entry, file: Path) -> dict[str, float]:
-    """Metrics of a model on its test images, by OpenMMLab's names.
+    """Metrics of a model on the images of its test record, by OpenMMLab's names.
 
     Raises:
         FileNotFoundError: if the images are not at hand.
     """
     config = load_config(entry.config)
     config.model = entry.network
+    config.test_dataloader.dataset = entry.record("test").get("data", config.test_dataloader.dataset)
     config.log_level = "ERROR"
     with tempfile.TemporaryDirectory() as folder:
         found = run_test(config, file, Path(folder))
@@ -99,7 +99,7 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
     if sha256 != entry.sha256:
         yield f"the SHA-256 of {file.name} is {sha256[:8]}…, its entry says {entry.sha256[:8]}…"
         return  # nothing in an altered file counts
-    network = MODELS.build(entry.network)
+    network = build_network(entry.network)
     own, state = network.state_dict(), load_file(file)
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
         differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]

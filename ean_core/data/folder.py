@@ -97,8 +97,8 @@ class ImageTree(Dataset):
         index = key.item if isinstance(key, SampleKey) else key
         path, label = self.samples[index]
         try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
         if not isinstance(key, SampleKey):

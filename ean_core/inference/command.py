@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,12 +21,13 @@ from ean_core.config import load_config
 from ean_core.options import CfgOptions
 from ean_core.record import write_record, write_text
 from ean_core.report.figures import increment_figure, trade_figure
-from ean_core.report.table import NetworkRow, in_percent, print_table
+from ean_core.report.table import NetworkRow, in_percent, print_table, size_text
 from ean_core.scheme import ConnectionScheme
 from ean_core.supernet import find_backbone
 
 from .comparison import (
     Form,
+    Size,
     Variant,
     candidates,
     image_shape,
@@ -101,7 +103,7 @@ def time_per_block(
     path: Path,
     *,
     batch: int,
-    shape: tuple[int, int],
+    shape: tuple[int, Size],
     rounds: int,
     dtype: torch.dtype = torch.float32,
     device: str | None = None,
@@ -113,7 +115,7 @@ def time_per_block(
         forms: eager, deployed or both.
         path: of the records; ``_blocks_FORM`` is added to the name.
         batch: images a forward pass.
-        shape: channels of the images, and height and width in pixels.
+        shape: channels and size of the images.
         rounds: forward passes that are counted.
         dtype: of weights and feature maps.
         device: where to; a GPU if there is one by default.
@@ -152,7 +154,9 @@ def time(
         list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
     ],
     batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
-    size: Annotated[int | None, typer.Option(help="Height and width, pixels; the config's by default.", min=1)] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH such as 768x1024; the config's by default.")
+    ] = None,
     form: Annotated[
         list[Form] | None,
         typer.Option(help="Several, one a flag; eager and deployed by default. captured: deployed, CUDA graphs."),
@@ -185,7 +189,7 @@ def time(
     rounds = rounds or protocol.rounds
     place = _device(device)
     found = _read(networks, cfg_options or ())
-    shape = image_shape(found, size)
+    shape = image_shape(found, _size(size))
     if per_block:
         if baseline != "vanilla":
             raise ValueError("--per-block compares each connection with none; leave out --baseline")
@@ -199,7 +203,7 @@ def time(
     rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
     where = f"CPU threads: {torch.get_num_threads()}" if record["device"] == "cpu" else record["environment"]["gpus"][0]
     what = " ".join([*(Path(name).stem for name in networks), *(f.value for f in forms[:1] if len(forms) == 1)])
-    title = f"{what}: batch {batch} at {record['size']} pixels, {dtype.value}, {where}"
+    title = f"{what}: batch {batch} at {size_text(record['size'])} pixels, {dtype.value}, {where}"
     write_text(out.with_suffix(".csv"), _csv(record["networks"]))
     draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
     draw(rows, title, out.with_suffix(".png"))
@@ -243,7 +247,7 @@ def _say_per_block(
     out: Path,
     *,
     batch: int,
-    shape: tuple[int, int],
+    shape: tuple[int, Size],
     rounds: int,
     dtype: torch.dtype,
     device: str,
@@ -277,6 +281,16 @@ def _say_per_block(
             f"{line}\nrecord: {file}; a search weighs it with --cfg-options search.reward.sparsity=0 "
             f"search.reward.latency=2 search.reward.table={file}"
         )
+
+
+def _size(text: str | None) -> Size | None:
+    """The size that ``--size`` names."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if match is None:
+        raise ValueError(f"--size is a number of pixels or HEIGHTxWIDTH, such as 224 or 768x1024, got {text!r}")
+    return (int(match[1]), int(match[2])) if match[2] else int(match[1])
 
 
 def _device(name: str | None) -> str:

@@ -29,6 +29,9 @@ from .deploy import deploy, fold
 from .ops import plain_operators
 from .timing import time_networks
 
+#: Height and width in pixels; one number where they are the same.
+Size = int | tuple[int, int]
+
 #: What a network's connections are called in the paper's tables, and what makes them so; a config's own come last.
 CONNECTIONS: dict[str, dict[str, Any]] = {
     "vanilla": {"scheme": "none"},
@@ -57,14 +60,14 @@ class Variant:
         connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
         network: in evaluation mode.
         accuracy: of its test images, in percent.
-        size: height and width of its images, pixels; 224, or 32 for CIFAR networks, if None.
+        size: of its images; 224, or 32 for CIFAR networks, if None.
     """
 
     alike: str
     connection: str
     network: nn.Module
     accuracy: float | None = None
-    size: int | None = None
+    size: Size | None = None
 
     @property
     def attention(self) -> str:
@@ -108,7 +111,13 @@ def variant(config: Config, name: str) -> Variant:
     settings = config.model.copy()
     settings.backbone = settings.backbone.copy()
     settings.backbone.update(CONNECTIONS[name])
-    return Variant(_alike(config), name, MODELS.build(settings).eval(), size=config.get("image_size"))
+    return Variant(_alike(config), name, MODELS.build(settings).eval(), size=image_size(config))
+
+
+def image_size(config: Config) -> Size | None:
+    """The size of a config's images, if it says so."""
+    size = config.get("image_size")
+    return tuple(size) if isinstance(size, (list, tuple)) else size
 
 
 def trained_variant(folder: Path) -> tuple[Config, Variant]:
@@ -126,7 +135,7 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     if (folder / "test.json").is_file():
         accuracy = read_record(folder / "test.json")["metrics"].get("accuracy/top1")
     network = MODELS.build(config.model).eval()
-    return config, Variant(_alike(config), connection(network), network, accuracy, config.get("image_size"))
+    return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))
 
 
 def connection(network: nn.Module) -> str:
@@ -207,7 +216,7 @@ def record_timing(
     compared: Sequence[Candidate],
     *,
     batch: int,
-    shape: tuple[int, int],
+    shape: tuple[int, Size],
     rounds: int,
     dtype: torch.dtype = torch.float32,
 ) -> Mapping[str, Any]:
@@ -217,7 +226,7 @@ def record_timing(
         path: of the record.
         compared: on the device.
         batch: images a forward pass.
-        shape: channels of the images, and height and width in pixels.
+        shape: channels and size of the images.
         rounds: forward passes of each network that are counted.
         dtype: of the images.
 
@@ -263,8 +272,8 @@ def _costs(candidate: Candidate, inputs: Tensor, dtype: torch.dtype) -> dict[str
     return {**counts, "peak_memory": None if special else peak_memory(network, inputs)}
 
 
-def image_shape(networks: Sequence[Variant], size: int | None = None) -> tuple[int, int]:
-    """Channels, and height and width in pixels, of images that all of these networks take.
+def image_shape(networks: Sequence[Variant], size: Size | None = None) -> tuple[int, Size]:
+    """Channels and size of images that all of these networks take.
 
     Args:
         networks: to compare.
@@ -279,22 +288,24 @@ def image_shape(networks: Sequence[Variant], size: int | None = None) -> tuple[i
         shapes.add((backbone.in_channels, size or variant.size or backbone.usual_size))
     if len(shapes) > 1:
         raise ValueError(
-            f"these networks take different images (channels, size): {sorted(shapes)}; time them separately, or give "
-            "--size where only the size differs"
+            f"these networks take different images (channels, size): {sorted(shapes, key=str)}; time them separately, "
+            "or give --size where only the size differs"
         )
     return shapes.pop()
 
 
-def random_images(batch: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+def random_images(batch: int, shape: tuple[int, Size], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Normalised images ``(N, C, H, W)`` in channels-last order."""
     channels, size = shape
-    images = torch.randn(batch, channels, size, size, device=device, dtype=dtype)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    images = torch.randn(batch, channels, height, width, device=device, dtype=dtype)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def timing_settings(inputs: Tensor, **more: Any) -> dict[str, Any]:
     """How networks were timed."""
-    batch, channels, size, _ = inputs.shape
+    batch, channels, height, width = inputs.shape
+    size = height if height == width else [height, width]
     dtype = str(inputs.dtype).removeprefix("torch.")
     return {"batch": batch, "channels": channels, "size": size, "dtype": dtype, "device": str(inputs.device), **more}
 

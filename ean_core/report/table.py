@@ -108,6 +108,16 @@ def in_percent(increment: float, interval: Sequence[float] | None, digits: int =
     return texts[0] + (f" ({texts[1]} to {texts[2]})" if interval else "")
 
 
+def size_text(size: int | Sequence[int]) -> str:
+    """The size of images for a reader: one number where height and width are the same.
+
+    Examples:
+        >>> size_text(224), size_text((768, 1024))
+        ('224', '768 x 1024')
+    """
+    return str(size) if isinstance(size, int) else " x ".join(map(str, size))
+
+
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table.
 

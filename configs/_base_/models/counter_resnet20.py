@@ -1,0 +1,11 @@
+# A light counter for CPUs: CIFAR's ResNet20 with a stride of 2 in its stem, so that a cell is 8 pixels wide, from weights of the zoo.
+# The attention and the connection come from the config that builds on this one.
+model = dict(
+    type='CrowdCounter',
+    data_preprocessor=dict(type='ImagePreprocessor', mean=[129.304, 124.070, 112.434], std=[68.170, 65.392, 70.418]),
+    backbone=dict(
+        type='EANResNetCIFAR',
+        depth=20,
+        stem_stride=2,
+        init_cfg=dict(type='Pretrained', checkpoint='ean://resnet20.cifar100')),
+    loss=dict(type='DensityL2', scale=100.0))

@@ -1,0 +1,13 @@
+# The network that Table 3 is likely about: ResNet50 cut after its third stage, that at stride 1, so that a cell is 8 pixels wide.
+# The attention and the connection come from the config that builds on this one.
+model = dict(
+    type='CrowdCounter',
+    data_preprocessor=dict(type='ImagePreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+    backbone=dict(
+        type='EANResNet',
+        depth=50,
+        num_stages=3,
+        strides=(1, 2, 1),
+        norm_eval=True,  # batches are single images
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+    loss=dict(type='DensityL2', scale=100.0))

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/counter_resnet50.py',
+    '../_base_/datasets/shanghaitech_a.py',
+    '../_base_/schedules/counter_200e.py',
+    '../_base_/counter_runtime.py',
+]
+# The leading stages of the scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+model = dict(backbone=dict(attention='SE', scheme='ean'))
+train_dataloader = dict(batch_size=1, dataset=dict(crop=None, scale=(1.0, 1.0)))

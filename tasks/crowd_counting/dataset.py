@@ -1,0 +1,235 @@
+"""Prepared pictures as training crops with density and points, and as whole images for measuring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS, FUNCTIONS
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ean_core.data.root import data_root
+from ean_core.data.sampler import SampleKey
+from ean_core.data.split import Split, check_split
+from ean_core.errors import unknown_name
+
+from .density import block_sum, is_inside, resample
+from .pictures import read_picture
+from .prepare import read_manifest, read_prepared
+
+
+@DATASETS.register_module()
+class CrowdDataset(Dataset):
+    """Pictures that ``ean crowd prepare`` has prepared.
+
+    An item is a dict of ``inputs`` (3, h, w) uint8, ``points`` (N, 2) float32, x and y in pixels of ``inputs``,
+    ``name``, and where augmented ``density`` (1, ceil(h / stride), ceil(w / stride)) float32, people a cell. For
+    ``collate_fn=dict(type='crowd_batch')``.
+
+    With ``augment``, an item asked for by a :class:`~ean_core.data.SampleKey` is a random crop of the picture, enlarged
+    and mirrored at random, with its density. All draws depend on the key alone. What is done to the picture is done to
+    points and density exactly: density keeps its mass, and a point is in a crop or not.
+
+    Args:
+        split: ``train`` and ``val`` (a tenth of the training images), ``trainval`` for both, ``test``.
+        root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
+        part: ``'A'``, ``'B'``, ``'own'``; all there are if None.
+        augment: draw training items; otherwise they are whole pictures.
+        crop: height and width of training items, multiples of ``stride``, to which smaller pictures are enlarged; None
+            for whole pictures, which are mirrored only.
+        scale: least and most enlargement before a crop.
+        flip: mirror left to right with probability 1/2.
+        stride: pixels of a cell of ``density``: the output stride of the network.
+
+    Raises:
+        FileNotFoundError: if the folder is not prepared.
+        ValueError: if it has no picture of that split and part, the crop is no multiple of the stride, or whole
+            pictures are to be scaled.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        root: str | os.PathLike[str] = "crowd/shanghaitech",
+        part: str | None = None,
+        *,
+        augment: bool = False,
+        crop: Sequence[int] | None = None,
+        scale: Sequence[float] = (1.0, 1.0),
+        flip: bool = False,
+        stride: int = 8,
+    ) -> None:
+        check_split(split)
+        self.folder = data_root() / Path(root).expanduser()
+        manifest = read_manifest(self.folder)
+        self.pictures = self.folder / manifest["root"]
+        parts = sorted({entry["part"] for entry in manifest["images"]})
+        if part is not None and part not in parts:
+            raise unknown_name(f"part of {self.folder}", part, parts)
+        wanted = ("train", "val") if split == "trainval" else (split,)
+        self.entries: list[Mapping[str, Any]] = [
+            entry for entry in manifest["images"] if entry["split"] in wanted and part in (None, entry["part"])
+        ]
+        if not self.entries:
+            raise ValueError(
+                f"{self.folder} has no picture in split {split!r}" + (f" of part {part}" if part else "") + "; "
+                "`ean crowd prepare` says what it found"
+            )
+        if crop is not None and (len(crop) != 2 or any(side < stride or side % stride for side in crop)):
+            raise ValueError(f"crop is height and width, multiples of the stride {stride}, got {tuple(crop)}")
+        low, high = scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale is the least and the most enlargement, both above 0, got {tuple(scale)}")
+        if crop is None and (low, high) != (1.0, 1.0):
+            raise ValueError(f"scale={tuple(scale)} goes with a crop; whole pictures keep their size")
+        self.augment = augment
+        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self.scale = (float(low), float(high))
+        self.flip = flip
+        self.stride = stride
+        self.metainfo = {"part": part or "all"}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names and heads of the pictures."""
+        facts = [[entry["name"], entry["height"], entry["width"], entry["heads"]] for entry in self.entries]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @cached_property
+    def mean_count(self) -> float:
+        """Mean number of heads a picture."""
+        return sum(entry["heads"] for entry in self.entries) / len(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        """A training crop if asked for by a key, with ``crop`` set; else the whole picture with its points."""
+        entry = self.entries[key.item if isinstance(key, SampleKey) else key]
+        pixels = read_picture(self.pictures / entry["image"])
+        if pixels.shape[:2] != (entry["height"], entry["width"]):
+            raise ValueError(
+                f"{self.pictures / entry['image']} is {pixels.shape[0]} x {pixels.shape[1]} pixels, "
+                f"{entry['height']} x {entry['width']} when it was prepared; run `ean crowd prepare` again"
+            )
+        if not (self.augment and isinstance(key, SampleKey)):
+            points, _ = read_prepared(self.folder / entry["file"])
+            return {"inputs": _channels_first(pixels), "points": _tensor(points), "name": entry["name"]}
+        draw = key.generator()
+        size = self.crop or pixels.shape[:2]
+        window = draw_window(pixels.shape[:2], size, self.scale, draw)
+        mirrored = self.flip and bool(torch.rand((), generator=draw) < 0.5)
+        points, density = read_prepared(self.folder / entry["file"], window.slices)
+        pixels = window.cut(pixels, size)
+        points = window.move(points, size)
+        if mirrored:
+            pixels, density, points = pixels[:, ::-1], density[:, ::-1], mirror(points, size[1])
+        if self.crop:
+            cells = resample(density, (size[0] // self.stride, size[1] // self.stride))
+        else:
+            cells = block_sum(density, self.stride)
+        return {
+            "inputs": _channels_first(pixels),
+            "points": _tensor(points),
+            "density": torch.from_numpy(np.ascontiguousarray(cells, dtype=np.float32))[None],
+            "name": entry["name"],
+        }
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels of a picture.
+
+    Args:
+        top, left, height, width: in pixels.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def cut(self, pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The picture ``(H, W, 3)`` in it, at the given height and width."""
+        inner = pixels[self.slices]
+        if inner.shape[:2] == size:
+            return inner
+        return np.array(Image.fromarray(inner).resize(size[::-1], Image.Resampling.BILINEAR))
+
+    def move(self, points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+        """The heads ``(N, 2)`` in it, in pixels of :meth:`cut`."""
+        points = points - (self.left, self.top)
+        points = points[is_inside(points, (self.height, self.width))]
+        factors = np.array([size[1] / self.width, size[0] / self.height])
+        return points * factors
+
+
+def draw_window(
+    shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
+) -> Window:
+    """What a random crop is taken from: a window of ``size / s`` pixels, for a random enlargement ``s``.
+
+    Args:
+        shape: height and width of the picture.
+        size: of the crop.
+        scale: least and most enlargement; more where the picture is smaller than the crop.
+        generator: of all draws.
+    """
+    draws = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    enlargement = scale[0] + (scale[1] - scale[0]) * draws[0]
+    enlargement = max(enlargement, *(wanted / side for wanted, side in zip(size, shape, strict=True)))
+    sides = [min(side, max(1, round(wanted / enlargement))) for wanted, side in zip(size, shape, strict=True)]
+    corner = [int(draw * (side - length + 1)) for draw, side, length in zip(draws[1:], shape, sides, strict=True)]
+    return Window(*corner, *sides)
+
+
+def mirror(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Heads ``(N, 2)`` of a picture mirrored left to right: pixel c becomes pixel ``width - 1 - c``.
+
+    Examples:
+        >>> mirror(np.array([[0.5, 3.0], [9.5, 3.0]]), 10).tolist()
+        [[9.5, 3.0], [0.5, 3.0]]
+    """
+    x = np.minimum(width - points[:, 0], np.nextafter(width, 0))  # 0, the left edge of pixel 0, lies in the last pixel
+    return np.stack([x, points[:, 1]], 1)
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _tensor(points: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(points.astype(np.float32)).reshape(-1, 2)
+
+
+@FUNCTIONS.register_module()
+def crowd_batch(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collate items: images and densities of one size are stacked, points and names stay lists.
+
+    Raises:
+        ValueError: for pictures of several sizes, which make no batch.
+    """
+    sizes = {tuple(item["inputs"].shape) for item in items}
+    if len(sizes) > 1:
+        raise ValueError(f"pictures of several sizes make no batch: {sorted(sizes)}; set batch_size=1, or crop")
+    batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
+    for key in ("inputs", "density"):
+        if key in batch:
+            batch[key] = torch.stack(batch[key])
+    return batch

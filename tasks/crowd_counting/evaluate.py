@@ -1,0 +1,188 @@
+"""``ean crowd evaluate``: a counter's errors on test images and the time of its attention, as a row of Table 3."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from ean_core.inference.comparison import Form, candidates, connection, image_shape, record_timing, variant
+from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
+from ean_core.record import read_record, write_record, write_text
+from ean_core.report.table import in_percent, markdown_table, print_table, size_text
+from ean_core.supernet import find_backbone
+from ean_core.training import run_test
+
+from .annotations import find_shanghaitech
+from .prepare import MANIFEST, say
+from .prepare import prepare as prepare_pictures
+
+PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "own pictures"}
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """One counter, in the form of Table 3.
+
+    Args:
+        data: data set and split, e.g. ``'ShanghaiTech B, 316 test images'``.
+        network: e.g. ``'ResNet-50 SE'``.
+        connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
+        scheme: its connections.
+        metrics: ``count/MAE``, ``count/RMSE``, ``count/NAE``.
+        parameters: number of them.
+        increments: relative inference time increment of the whole counter (Eqn 9) and its 95 % interval, by form.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "data",
+        "network",
+        "connection",
+        "MAE / MSE (RMSE)",
+        "NAE",
+        "increment (%)",
+        "deployed (%)",
+        "parameters",
+        "scheme",
+    )
+    words: ClassVar[tuple[str, ...]] = ("data", "network", "connection", "scheme")
+
+    data: str
+    network: str
+    connection: str
+    scheme: str
+    metrics: Mapping[str, float]
+    parameters: int
+    increments: Mapping[str, tuple[float, tuple[float, float] | None]]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {
+            "data": self.data,
+            "network": self.network,
+            "connection": self.connection,
+            "MAE / MSE (RMSE)": f"{self.metrics['count/MAE']:.1f} / {self.metrics['count/RMSE']:.1f}",
+            "NAE": f"{self.metrics['count/NAE']:.3f}",
+            "parameters": f"{self.parameters:,}",
+            "scheme": self.scheme,
+        }
+        for form, title in (("eager", "increment (%)"), ("deployed", "deployed (%)")):
+            if form in self.increments:
+                cells[title] = in_percent(*self.increments[form])
+        return cells
+
+
+def time_counter(config: Config, path: Path, rounds: int) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    """Increments of a config's counter over the vanilla one, eager and deployed, timed side by side image by image.
+
+    Args:
+        config: whose ``image_size`` the random images have.
+        path: of the timing record.
+        rounds: forward passes of each network.
+
+    Returns:
+        Increment and 95 % interval by form; empty for a vanilla counter.
+    """
+    own = variant(config, "EAN")
+    if own.connection == "vanilla":
+        return {}
+    networks = [variant(config, "vanilla"), own]
+    compared = candidates(networks, [Form.eager, Form.deployed])
+    record = record_timing(path, compared, batch=1, shape=image_shape(networks), rounds=rounds)
+    found = {}
+    for row in record["networks"].values():
+        if row["scheme"] == str(find_backbone(own.network).scheme):
+            found[row["form"]] = (row["increment"], row["increment_interval"])
+    return found
+
+
+def use_data(config: Config, data: Path, folder: Path) -> None:
+    """Have a config's test images come from a prepared folder, or from one of ShanghaiTech, which is prepared first.
+
+    Args:
+        config: whose test data set is changed.
+        data: the folder.
+        folder: of the run, for what is prepared.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+    """
+    if not (data / MANIFEST).is_file():
+        out = folder / "prepared"
+        say(prepare_pictures(find_shanghaitech(data), data, out), out)
+        data = out
+    config.test_dataloader.dataset.root = str(data.resolve())
+
+
+# ---------------------------------------------------------------- command
+
+
+def evaluate_command(
+    config: ConfigName,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole counter.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of ShanghaiTech, or a prepared one; the config's by default."),
+    ] = None,
+    time: Annotated[bool, typer.Option(help="Time the counter beside the vanilla one.")] = True,
+    rounds: Annotated[int, typer.Option(help="Forward passes of each network.", min=2)] = 20,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of the records; the checkpoint's by default.")] = None,
+    cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
+) -> None:
+    """Measure a counter on test images, and what its attention adds to its time: a row of Table 3."""
+    cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
+    if data is not None:
+        use_data(cfg, data, folder)
+    metrics = run_test(cfg, checkpoint, folder, launcher.value)
+    if not is_main_process():
+        return
+    increments = time_counter(cfg, folder / "timing.json", rounds) if time else {}
+    test = read_record(folder / "test.json")
+    row = _row(cfg, test, metrics, increments)
+    write_record(folder / "table3.json", kind="table 3", **_plain(row), images=test["images"], test=test["checkpoint"])
+    write_text(folder / "table3.md", markdown_table([row]) + "\n")
+    write_text(folder / "table3.csv", _csv(row))
+    print_table([row], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
+    typer.echo(f"records: {folder / 'table3.json'}, .md, .csv, and each image's count in {folder / 'counts.csv'}")
+
+
+def _row(config: Config, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:
+    own = variant(config, "EAN")
+    backbone = find_backbone(own.network)
+    data = test["data"]
+    return CountRow(
+        data=f"{PARTS.get(data.get('part'), 'all parts')}, {test['images']} {data['split']} images",
+        network=f"ResNet-{backbone.depth} {own.attention}",
+        connection=connection(own.network),
+        scheme=str(backbone.scheme),
+        metrics=metrics,
+        parameters=test["parameters"],
+        increments=increments,
+    )
+
+
+def _plain(row: CountRow) -> dict[str, Any]:
+    return {
+        "data": row.data,
+        "network": row.network,
+        "connection": row.connection,
+        "scheme": row.scheme,
+        "parameters": row.parameters,
+        "metrics": dict(row.metrics),
+        "increments": {form: {"increment": value, "interval": ci} for form, (value, ci) in row.increments.items()},
+    }
+
+
+def _csv(row: CountRow) -> str:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerows([row.cells().keys(), row.cells().values()])
+    return text.getvalue()

@@ -1,0 +1,93 @@
+"""How far counts are off: MAE, RMSE, NAE, and each picture's in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, METRICS
+from mmengine.runner import Runner
+
+from ean_core.record import write_text
+
+
+def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, float]:
+    """Errors of counts.
+
+    Args:
+        counts: predicted people, one a picture.
+        truths: numbers of annotated points.
+
+    Returns:
+        ``MAE``, the mean absolute error; ``RMSE``, the root of the mean squared one, which papers on crowd counting
+        call MSE; ``NAE``, the mean error as a share of the truth, over the pictures with people (0 if there is none).
+
+    Raises:
+        ValueError: if there is no picture, or a count is not finite.
+
+    Examples:
+        >>> count_errors([10.0, 4.0], [12, 4])
+        {'MAE': 1.0, 'RMSE': 1.4142135623730951, 'NAE': 0.08333333333333333}
+    """
+    if not counts or len(counts) != len(truths):
+        raise ValueError(f"expected a count and a truth a picture, got {len(counts)} and {len(truths)}")
+    wrong = [count for count in counts if not math.isfinite(count)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} of {len(counts)} counts are not finite, the first {wrong[0]}")
+    errors = [abs(count - truth) for count, truth in zip(counts, truths, strict=True)]
+    shares = [error / truth for error, truth in zip(errors, truths, strict=True) if truth]
+    return {
+        "MAE": sum(errors) / len(errors),
+        "RMSE": math.sqrt(sum(error**2 for error in errors) / len(errors)),
+        "NAE": sum(shares) / len(shares) if shares else 0.0,
+    }
+
+
+@METRICS.register_module()
+class CountMetric(BaseMetric):
+    """:func:`count_errors` as ``count/MAE``, ``count/RMSE``, ``count/NAE``; the truth is the number of points.
+
+    Args:
+        csv: file of one line a picture; none is written if None, and :class:`CountsHook` names one for tests.
+    """
+
+    default_prefix = "count"
+
+    def __init__(self, csv: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.csv = csv
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        self.results.extend((sample["name"], sample["count"], sample["points"]) for sample in data_samples)
+
+    def compute_metrics(self, results: list[tuple[str, float, int]]) -> dict[str, float]:
+        if self.csv:
+            write_text(Path(self.csv), counts_csv(results))
+        _, counts, truths = zip(*results, strict=True)
+        return count_errors(counts, truths)
+
+
+def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
+    """One line a picture: its name, the people that are there, those that were counted, and the difference."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "people", "counted", "error"))
+    for name, count, truth in results:
+        writer.writerow((name, truth, f"{count:.3f}", f"{count - truth:+.3f}"))
+    return text.getvalue()
+
+
+@HOOKS.register_module()
+class CountsHook(Hook):
+    """Has a test write the count of each picture into ``counts.csv`` of the run's folder."""
+
+    def before_test(self, runner: Runner) -> None:
+        for metric in runner.test_evaluator.metrics:
+            if isinstance(metric, CountMetric) and metric.csv is None:
+                metric.csv = str(Path(runner.work_dir) / "counts.csv")

@@ -1,0 +1,173 @@
+"""A counter: an EAN backbone cut at a stage, and a small head that turns its last map into a density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ean_core.backbone import EANResNet
+from ean_core.checkpoint import PretrainedOrRaise
+from ean_core.classifier import last_map_of
+from ean_core.errors import unknown_name
+
+from .losses import CountingLoss
+
+#: Width and height of a tile that a large image is cut into, and how far tiles reach into their neighbours, in pixels.
+TILE, MARGIN = 2048, 128
+#: The head's output is people in so many cells.
+CELLS = 100.0
+
+
+@MODELS.register_module()
+class CrowdCounter(PretrainedOrRaise, BaseModel):
+    """Maps images ``(N, 3, H, W)`` to people a cell, ``(N, 1, ceil(H / stride), ceil(W / stride))``, none negative.
+
+    The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last map; its output is people in a
+    hundred cells, a number near one in a street, so that steps of training fit it. ResNet-50 with ``num_stages=3,
+    strides=(1, 2, 1)`` is the network that Table 3 of the paper is likely about; it takes the leading stages of a
+    scheme.
+
+    Args:
+        backbone: an EAN backbone, or the config of one.
+        head_channels: between the two convolutions of the head.
+        loss: config of a loss of :mod:`~tasks.crowd_counting.losses`; density L2 by default.
+        data_preprocessor: config of what normalises the images.
+        channels_last: keep weights and images in channels-last order, the faster one on most machines.
+        init_cfg: as in OpenMMLab.
+
+    Batch norms of the backbone that would be trained on a single image use their running statistics instead: those of
+    one picture say little of others. ``backbone.norm_eval`` has them do so always.
+
+    Examples:
+        >>> counter = CrowdCounter(dict(type='EANResNetCIFAR', depth=20, scheme='none', stem_stride=2))
+        >>> counter.stride, tuple(counter(torch.zeros(1, 3, 60, 100)).shape)
+        (8, (1, 1, 8, 13))
+    """
+
+    def __init__(
+        self,
+        backbone: EANResNet | Mapping[str, Any],
+        head_channels: int = 128,
+        loss: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        *,
+        channels_last: bool = True,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else last_map_of(backbone)
+        self.stride: int = self.backbone.out_strides[-1]
+        first = nn.Conv2d(self.backbone.out_channels[-1], head_channels, 1)
+        last = nn.Conv2d(head_channels, 1, 1)
+        self.density = nn.Sequential(first, nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        nn.init.zeros_(first.bias)  # type: ignore[arg-type]
+        # Above zero everywhere at first: a ReLU that begins at zero may stay there.
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.ones_(last.bias)  # type: ignore[arg-type]
+        self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))
+        self.data_preprocessor: BaseDataPreprocessor
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def head(self, features: Tensor) -> Tensor:
+        """People a cell ``(N, 1, h, w)`` from the last feature map ``(N, C, h, w)``."""
+        return self.density(features) / CELLS
+
+    def forward(
+        self,
+        inputs: Tensor,
+        points: Sequence[Tensor] | None = None,
+        density: Tensor | None = None,
+        name: Sequence[str] | None = None,
+        mode: Literal["tensor", "loss", "predict"] = "tensor",
+    ) -> Tensor | dict[str, Tensor] | list[dict[str, Any]]:
+        """Count in normalised images.
+
+        Args:
+            inputs: ``(N, 3, H, W)``, of any size; padded with zeros, the mean colour, to a multiple of the stride.
+            points: heads of each image ``(n, 2)``; not needed in mode ``tensor``.
+            density: people a cell, ``(N, 1, h, w)``, in mode ``loss``.
+            name: of each image, in mode ``predict``.
+            mode: ``tensor`` returns the map, ``loss`` the parts of the loss, ``predict`` one dict an image: ``name``,
+                ``count``, and ``points``, their number. Predictions cut large images into tiles.
+        """
+        if mode == "tensor":
+            return self._map(inputs)
+        if mode not in ("loss", "predict"):
+            raise unknown_name("mode", mode, ("tensor", "loss", "predict"))
+        if points is None or (density is None and mode == "loss"):
+            raise ValueError(f"mode={mode!r} needs points" + " and density" * (mode == "loss"))
+        if mode == "loss":
+            assert density is not None
+            with self._settled_norms(len(inputs)):
+                predicted = self._map(inputs)
+            with torch.autocast(inputs.device.type, enabled=False):
+                return self.loss(predicted.float(), density, points, self.stride)
+        counts = [self.count_map(image[None]).double().sum().item() for image in inputs]
+        names = name or [""] * len(counts)
+        return [
+            {"name": label, "count": count, "points": len(heads)}
+            for label, count, heads in zip(names, counts, points, strict=True)
+        ]
+
+    def count_map(self, image: Tensor, tile: int = TILE, margin: int = MARGIN) -> Tensor:
+        """The map of one image of any size, in tiles where it is larger than one.
+
+        Each tile is computed with a margin of its neighbours, and gives the cells that it has for itself. What a
+        network without attention says is the same as that for the whole image, if the margin is as wide as half its
+        receptive field; the gates of attention see a tile in the place of the image.
+
+        Args:
+            image: normalised, ``(1, 3, H, W)``.
+            tile: side of what a tile has for itself, a multiple of the stride.
+            margin: a multiple of the stride.
+
+        Returns:
+            ``(1, 1, ceil(H / stride), ceil(W / stride))``.
+        """
+        s = self.stride
+        if tile < s or tile % s or margin < 0 or margin % s:
+            raise ValueError(f"tile and margin are multiples of the stride {s}, got {tile} and {margin}")
+        height, width = image.shape[2:]
+        if height <= tile and width <= tile:
+            return self._map(image)
+        whole = image.new_zeros(1, 1, -(-height // s), -(-width // s), dtype=torch.float32)
+        for top in range(0, height, tile):
+            for left in range(0, width, tile):
+                above, before = max(top - margin, 0), max(left - margin, 0)
+                part = self._map(image[:, :, above : top + tile + margin, before : left + tile + margin])
+                rows, columns = (top - above) // s, (left - before) // s
+                own = part[:, :, rows : rows + tile // s, columns : columns + tile // s]
+                whole[:, :, top // s : (top + tile) // s, left // s : (left + tile) // s] = own
+        return whole
+
+    def _map(self, inputs: Tensor) -> Tensor:
+        height, width = inputs.shape[2:]
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        if any(padding):
+            inputs = F.pad(inputs, padding)
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return self.head(self.backbone(inputs)[-1])
+
+    @contextmanager
+    def _settled_norms(self, images: int) -> Iterator[None]:
+        """For a single image, have batch norms use their running statistics."""
+        norms = [m for m in self.backbone.modules() if isinstance(m, _BatchNorm) and m.training] if images == 1 else []
+        for norm in norms:
+            norm.eval()
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.train()

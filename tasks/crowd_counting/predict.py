@@ -1,0 +1,318 @@
+"""``ean crowd predict``: counts and overlays of pictures, folders, videos and webcams."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+
+from ean_core.record import write_text
+
+from .counter import Counter
+from .overlay import Heat, display_density, draw_overlay, people, round_top
+from .pictures import MAX_PIXELS, SUFFIXES, read_picture
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
+OVERLAY = ".overlay"
+#: Counts of a video are smoothed over about so many seconds.
+SMOOTHING_S = 1.0
+#: A webcam that does not say how fast it is.
+USUAL_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What came out of one source.
+
+    Args:
+        file: of it.
+        count: of people; of a video the mean over its frames; None where it could not be read.
+        width, height: in pixels.
+        frames: 1 for a picture.
+        peak: the highest smoothed count of a video.
+        overlay: the file with the heat on it, relative to the output folder.
+        problem: why there is no count, or only a part of one.
+    """
+
+    file: str
+    count: float | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int = 0
+    peak: float | None = None
+    overlay: str = ""
+    problem: str = ""
+
+
+class Smoothed:
+    """An exponential mean of a count over time, which follows a step by 63 % in ``seconds``.
+
+    Examples:
+        >>> smoothed = Smoothed(seconds=1.0)
+        >>> smoothed(10.0, at=0.0), round(smoothed(20.0, at=1.0), 2)
+        (10.0, 16.32)
+    """
+
+    def __init__(self, seconds: float = SMOOTHING_S) -> None:
+        self.seconds = seconds
+        self.value: float | None = None
+        self._at = 0.0
+
+    def __call__(self, count: float, at: float) -> float:
+        """The mean, with one more count.
+
+        Args:
+            count: of a frame.
+            at: its time in seconds, not before that of the last one.
+        """
+        if self.value is None:
+            self.value = count
+        else:
+            self.value += (count - self.value) * -math.expm1(-max(at - self._at, 0.0) / self.seconds)
+        self._at = at
+        return self.value
+
+
+class Predictor:
+    """Counts in sources one after the other, and writes what it finds into a folder.
+
+    Args:
+        counter: that counts.
+        out: the folder.
+        heat: how overlays are drawn; none are if None.
+        seconds: of a video or webcam at most; all of it if None.
+        max_pixels: of a picture at most.
+    """
+
+    def __init__(
+        self,
+        counter: Counter,
+        out: Path,
+        *,
+        heat: Heat | None,
+        seconds: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.counter = counter
+        self.out = out
+        self.heat = heat
+        self.seconds = seconds
+        self.max_pixels = max_pixels
+
+    def picture(self, path: Path, name: str) -> Counted:
+        """Count in a picture; a problem instead of an error if it cannot be read."""
+        try:
+            pixels = read_picture(path, self.max_pixels)
+        except (OSError, ValueError) as error:
+            return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
+        height, width = pixels.shape[:2]
+        try:
+            count, density = self.counter(pixels)
+        except MemoryError:
+            return Counted(
+                str(path), None, width, height, problem=f"is too large for this machine's memory: {width} x {height}"
+            )
+        overlay = ""
+        if self.heat is not None:
+            overlay = f"{name}{OVERLAY}.jpg"
+            save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay)
+        return Counted(str(path), count, width, height, 1, overlay=overlay)
+
+    def video(self, source: str, name: str) -> Counted:
+        """Count in the frames of a video or webcam: a line a frame in ``NAME.counts.csv``, flushed at once, and an
+        annotated video.
+
+        An interruption by Ctrl-C ends a webcam; what was written until then is whole.
+        """
+        capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+        try:
+            if not capture.isOpened():
+                what = f"webcam {source} cannot be opened" if source.isdecimal() else "cannot be read as a video"
+                return Counted(source, problem=what)
+            return self._frames(capture, source, name)
+        finally:
+            capture.release()
+
+    def _frames(self, capture: cv2.VideoCapture, source: str, name: str) -> Counted:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
+        live = source.isdecimal()
+        smoothed, overlay = Smoothed(), ""
+        counts: list[float] = []
+        tops: list[float] = []
+        width = height = 0
+        peak, problem = 0.0, ""
+        writer: cv2.VideoWriter | None = None
+        table = self.out / f"{name}.counts.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        with table.open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(("frame", "seconds", "count", "smoothed"))
+            try:
+                for number, frame in enumerate(_read_frames(capture)):
+                    at = time.monotonic() - start if live else number / fps
+                    if self.seconds is not None and at > self.seconds:
+                        break
+                    pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV has blue first
+                    height, width = pixels.shape[:2]
+                    count, density = self.counter(pixels)
+                    counts.append(count)
+                    steady = smoothed(count, at)
+                    peak = max(peak, steady)
+                    lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
+                    file.flush()
+                    if self.heat is None:
+                        continue
+                    if len(tops) < round(fps):  # a bar that changes in every frame could not be read
+                        tops.append(round_top(display_density(density)))
+                    heat = Heat(self.heat.opacity, self.heat.top or max(tops))
+                    drawn = draw_overlay(pixels, density, people(steady), heat)
+                    if writer is None:
+                        overlay = f"{name}{OVERLAY}.mp4"
+                        writer = _video_writer(self.out / overlay, fps, drawn.size)
+                    writer.write(_even(np.asarray(drawn))[:, :, ::-1])
+            except KeyboardInterrupt:
+                problem = "" if live else "stopped before its end"
+            finally:
+                if writer is not None:
+                    writer.release()
+        if not counts:
+            return Counted(source, problem=problem or "has no frame that can be read")
+        mean = sum(counts) / len(counts)
+        return Counted(source, mean, width, height, len(counts), peak, overlay, problem)
+
+
+def find_sources(given: Sequence[str], out: Path) -> Iterator[tuple[str, str, str]]:
+    """Kind (``'picture'``, ``'video'`` or ``'missing'``), source, and name of what is written about it.
+
+    Args:
+        given: files, folders, which are searched through, and numbers of webcams.
+        out: the output folder, which is left out.
+    """
+    for text in given:
+        path = Path(text).expanduser()
+        if text.isdecimal() and not path.exists():
+            yield "video", text, f"webcam{text}"
+        elif path.is_dir():
+            for file in sorted(path.rglob("*")):
+                kind = _kind(file)
+                if kind and file.is_file() and not file.resolve().is_relative_to(out.resolve()):
+                    yield kind, str(file), file.relative_to(path).as_posix()
+        elif path.is_file():
+            yield _kind(path) or "picture", str(path), path.name
+        else:
+            yield "missing", text, ""
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a JPEG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    picture.save(partial, format="JPEG", quality=90)
+    partial.replace(path)
+
+
+def _kind(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    return "picture" if suffix in SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
+
+
+def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
+    while True:
+        good, frame = capture.read()
+        if not good:
+            return
+        yield frame  # type: ignore[misc]  # OpenCV's types allow for other images than a video's
+
+
+def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    width, height = size
+    even = (width - width % 2, height - height % 2)  # codecs want even sides
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
+    if not writer.isOpened():
+        raise OSError(f"{path} cannot be written: this OpenCV writes no MP4, or the folder cannot be written")
+    return writer
+
+
+def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    return np.ascontiguousarray(pixels[: height - height % 2, : width - width % 2])
+
+
+# ---------------------------------------------------------------- command
+
+#: The counter that is used where none is named.
+MODEL = "ean_resnet20_se.shanghaitech_b"
+
+
+def predict_command(
+    sources: Annotated[list[str], typer.Argument(help="Pictures, folders, videos, or the number of a webcam, 0.")],
+    model: Annotated[str, typer.Option(help="Name of a model of the zoo, or a checkpoint.")] = MODEL,
+    out: Annotated[Path, typer.Option(help="Folder of counts and overlays.")] = Path("counted"),
+    overlay: Annotated[bool, typer.Option(help="Draw the heat of the density on each picture.")] = True,
+    opacity: Annotated[float, typer.Option(help="Of the heat.", min=0, max=1)] = Heat.opacity,
+    top: Annotated[
+        float | None,
+        typer.Option(
+            help="People on 100 x 100 pixels at the bright end, the same in all overlays; each one's own if not."
+        ),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop a video or webcam after so long.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+) -> None:
+    """Count people in pictures and videos: counts.csv, counts.json, and overlays."""
+    if top is not None and not (math.isfinite(top) and top > 0):
+        raise ValueError(f"--top is a number above 0, got {top}")
+    counter = Counter.load(model, device=device)
+    predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    found: list[Counted] = []
+    with (out / "counts.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
+        for kind, source, name in find_sources(sources, out):
+            if kind == "missing":
+                one = Counted(source, problem="there is no such file or folder")
+            elif kind == "video":
+                one = predictor.video(source, name)
+            else:
+                one = predictor.picture(Path(source), name)
+            found.append(one)
+            count = "" if one.count is None else f"{one.count:.3f}"
+            lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
+            file.flush()
+            _say(one)
+    if not found:
+        raise ValueError(
+            f"no picture or video in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
+        )
+    write_text(out / "counts.json", _json(counter, model, found))
+    good = [one for one in found if one.count is not None]
+    typer.echo(f"{len(good)} of {len(found)} counted by {counter.name}: {out / 'counts.csv'}, counts.json")
+    if not good:
+        raise typer.Exit(1)
+
+
+def _say(one: Counted) -> None:
+    if one.count is None:
+        typer.echo(f"{one.file}: {one.problem}; skipped", err=True)
+        return
+    more = f" on average over {one.frames} frames, {one.peak:.1f} at most" if one.peak is not None else ""
+    typer.echo(f"{one.file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
+
+
+def _json(counter: Counter, model: str, found: Sequence[Counted]) -> str:
+    content: dict[str, Any] = {"model": model, "name": counter.name, "stride": counter.stride}
+    return json.dumps({**content, "results": [asdict(one) for one in found]}, indent=2) + "\n"

@@ -1,0 +1,418 @@
+"""``ean crowd prepare``: annotated pictures as one checked HDF5 file each, with points, density and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import h5py
+import numpy as np
+import typer
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from ean_core.data.root import data_root
+from ean_core.errors import InUseError
+from ean_core.progress import Progress
+from ean_core.record import command, write_text
+
+from .annotations import OWN, Found, find_own, find_shanghaitech
+from .annotations import Annotated as Picture
+from .density import OUTSIDE, Outside, density_map, is_inside, resolve_outside
+from .pictures import read_picture
+
+MANIFEST = "manifest.json"
+#: Of the files' form; a change of what they hold makes older ones anew.
+VERSION = 1
+#: One validation image in so many of the training images: the paper's 30 of 300 and 40 of 400.
+VALIDATION = 10
+#: Files are compressed in blocks of so many rows and columns, so that a crop reads few of them.
+BLOCK = 256
+#: Kernels of ShanghaiTech's parts in the field's papers, and of pictures of one's own.
+SIGMAS: dict[str, float | Literal["adaptive"]] = {"A": "adaptive", "B": 15.0, OWN: 15.0}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How densities are made; see :func:`~tasks.crowd_counting.density.density_map`.
+
+    Args:
+        sigma: in pixels, or ``'adaptive'``; None for the part's own, see :data:`SIGMAS`.
+        beta, k: of adaptive kernels.
+        outside: what becomes of points outside of their picture.
+    """
+
+    sigma: float | Literal["adaptive"] | None = None
+    beta: float = 0.3
+    k: int = 3
+    outside: Outside = "clamp"
+
+    def of(self, part: str) -> Kernel:
+        """With the part's own deviation where none is given."""
+        return self if self.sigma is not None else Kernel(SIGMAS[part], self.beta, self.k, self.outside)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one picture.
+
+    Args:
+        entry: of the manifest; None if the picture was left out.
+        problems: what is wrong with its files.
+        made: whether a file was written, or the one of an earlier run is still right.
+    """
+
+    entry: Mapping[str, Any] | None
+    problems: Sequence[tuple[str, str]] = ()
+    made: bool = False
+
+
+def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, workers: int = 1) -> dict[str, Any]:
+    """Write ``out``: an HDF5 file a picture, and ``manifest.json``, which says which picture is in which split.
+
+    A file holds ``points`` (N, 2), x and y in pixels, ``density`` (H, W) float32 of the picture's size, and where both
+    came from, as attributes. Files whose picture, annotation and kernel have not changed are left as they are. Each
+    file gets its name when it is whole.
+
+    Args:
+        found: pictures and what is wrong so far.
+        root: the folder that pictures are named relative to.
+        out: the folder to write.
+        kernel: of the densities.
+        workers: processes.
+
+    Returns:
+        The manifest, whose ``made`` says how many files were written.
+
+    Raises:
+        InUseError: if another process prepares this folder.
+        ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
+        OSError: if ``out`` cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "prepare.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUseError(f"another process prepares {out}; wait for it, or give another --out") from None
+    try:
+        return _prepare(found, root, out, kernel or Kernel(), workers)
+    finally:
+        lock.release()
+
+
+def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) -> dict[str, Any]:
+    before = read_manifest(out) if (out / MANIFEST).is_file() else None
+    if before and before["root"] != _relative(root, out):
+        raise ValueError(
+            f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
+            "delete it"
+        )
+    jobs = [(picture, _name(picture, root), root, out, kernel.of(picture.part)) for picture in found.images]
+    done: list[Prepared] = []
+    with Progress("preparing", len(jobs)) as progress:
+        for prepared in _run(jobs, workers):
+            done.append(prepared)
+            progress.advance()
+    problems = [(_relative(path, root), text) for path, text in found.problems]
+    problems += [problem for prepared in done for problem in prepared.problems]
+    entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
+    if not entries:
+        listing = "; ".join(f"{file}: {text}" for file, text in problems[:3])
+        raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
+    _choose_validation(entries)
+    manifest = {
+        "version": VERSION,
+        "root": _relative(root, out),
+        "kernel": asdict(kernel),
+        "command": command(),
+        "images": entries,
+        "problems": [{"file": file, "problem": text} for file, text in sorted(problems)],
+    }
+    write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    kept = {entry["file"] for entry in entries}
+    for entry in before["images"] if before else ():
+        if entry["file"] not in kept:  # of a picture that is gone
+            (out / entry["file"]).unlink(missing_ok=True)
+    return {**manifest, "made": sum(prepared.made for prepared in done)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What is in a prepared folder.
+
+    Raises:
+        FileNotFoundError: if it is none.
+        ValueError: if its manifest is damaged or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no prepared pictures (no {MANIFEST}); `ean crowd prepare --root PICTURES --out {folder}` "
+            "makes it"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["version"]
+        files = [entry["file"] for entry in manifest["images"]]
+        names = [entry["image"] for entry in manifest["images"]]
+        assert isinstance(manifest["root"], str)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"{path} is no manifest of prepared pictures: {error!r}; delete it and prepare again"
+        ) from None
+    if version != VERSION:
+        raise ValueError(f"{path} is of version {version}, expected {VERSION}; delete it and prepare again")
+    for name in (*files, *names):
+        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{path} names a file outside of its folders: {name!r}")
+    return manifest
+
+
+def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[NDArray[np.float64], Any]:
+    """Points ``(N, 2)`` of a prepared file, and its density or a rectangle of that, ``(h, w)`` float32.
+
+    Args:
+        path: of the file.
+        part: rows and columns of the density; None reads none of it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no prepared file at {path}; run `ean crowd prepare` again")
+    try:
+        with h5py.File(path, "r") as file:
+            points = file["points"][()].astype(np.float64)
+            return points, None if part is None else file["density"][part]
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; delete it and run `ean crowd prepare` again") from error
+
+
+# ---------------------------------------------------------------- one picture
+
+_Job = tuple[Picture, str, Path, Path, Kernel]
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[Prepared]:
+    """What becomes of each picture, in the order in which they are ready."""
+    if workers == 1:
+        yield from (_prepare_picture(*job) for job in jobs)
+        return
+    # Forking is quick, and safe here: the workers use NumPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            waiting = [pool.submit(_prepare_picture, *job) for job in jobs]
+            for future in as_completed(waiting):
+                yield future.result()
+        except BrokenProcessPool:
+            raise OSError(
+                "a process that prepared pictures was killed, perhaps for its memory; try --workers 1"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _prepare_picture(picture: Picture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
+    path = out / f"{name}.h5"
+    try:
+        content, truth = picture.image.read_bytes(), _truth(picture)
+    except OSError as error:
+        return Prepared(None, [(_relative(picture.image, root), f"cannot be read: {error}; left out")])
+    source = {
+        "version": VERSION,
+        "image": _relative(picture.image, root),
+        "image_sha256": hashlib.sha256(content).hexdigest(),
+        "truth": _relative(picture.truth, root),
+        "truth_sha256": hashlib.sha256(truth).hexdigest(),
+        **asdict(kernel),
+    }
+    entry = _unchanged(path, source)
+    made = entry is None
+    if entry is None:
+        try:
+            pixels = read_picture(picture.image)
+            points, number = picture.heads()
+        except (OSError, ValueError) as error:
+            text = str(error)
+            for file in (picture.image, picture.truth):
+                text = text.removeprefix(f"{file} ").removeprefix(f"{file}: ")
+            wrong = picture.truth if str(picture.truth) in str(error) else picture.image
+            return Prepared(None, [(_relative(wrong, root), f"{text}; left out")])
+        entry = _write(path, pixels.shape[:2], points, number, kernel, source)
+    facts = {"name": name, "part": picture.part, "split": picture.split, "file": f"{name}.h5", **entry}
+    return Prepared(facts, list(_problems(picture, entry, root, kernel)), made)
+
+
+def _write(
+    path: Path,
+    shape: tuple[int, int],
+    points: NDArray[np.float64],
+    number: int | None,
+    kernel: Kernel,
+    source: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the file of one picture, and say what the manifest says of it."""
+    kept, _ = resolve_outside(points, shape, kernel.outside)
+    sigma: Any = kernel.sigma
+    density = density_map(points, shape, sigma, kernel.beta, kernel.k, outside=kernel.outside)
+    entry = {
+        "image": source["image"],
+        "height": shape[0],
+        "width": shape[1],
+        "heads": len(kept),
+        "outside": int((~is_inside(points, shape)).sum()),
+        "number": len(points) if number is None else number,
+        "annotated": len(points),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(partial, "w") as file:
+            file["points"] = kept
+            blocks = (min(BLOCK, shape[0]), min(BLOCK, shape[1]))
+            options = {"chunks": blocks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
+            file.create_dataset("density", data=density.astype(np.float32), **options)
+            file.attrs["source"] = json.dumps(source, sort_keys=True)
+            file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return entry
+
+
+def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run found, if its file is whole and of the same picture, annotation and kernel."""
+    if not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            if json.loads(file.attrs["source"]) != json.loads(json.dumps(source)):
+                return None
+            entry = json.loads(file.attrs["entry"])
+            whole = file["density"].shape == (entry["height"], entry["width"]) and "points" in file
+    except (OSError, KeyError, ValueError, RuntimeError):
+        return None
+    return entry if whole else None
+
+
+def _problems(picture: Picture, entry: Mapping[str, Any], root: Path, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    truth, image = _relative(picture.truth, root), _relative(picture.image, root)
+    if entry["number"] != entry["annotated"]:
+        yield truth, f"says {entry['number']} heads and has {entry['annotated']} points; the points count"
+    if entry["outside"]:
+        became = {"clamp": "moved to the nearest pixel", "drop": "left out", "keep": "kept where they are"}
+        what = f"{entry['outside']} of {entry['annotated']} points outside of {image}"
+        yield truth, f"has {what} ({entry['width']} x {entry['height']}); {became[kernel.outside]}"
+
+
+def _truth(picture: Picture) -> bytes:
+    """What the annotation of one picture consists of."""
+    return picture.truth.read_bytes() if picture.points is None else picture.points.tobytes()
+
+
+def _name(picture: Picture, root: Path) -> str:
+    """A picture's name in the manifest, and that of its file without the suffix."""
+    if picture.part == OWN:
+        return f"{OWN}/{_relative(picture.image, root)}"
+    return f"{picture.part}/{picture.split}/{picture.image.stem}"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
+    """Make a tenth of each part's training images its validation images: those whose names have the lowest SHA-256.
+
+    Which they are depends on names alone: an image more or less changes at most one of the others.
+    """
+    for part in {entry["part"] for entry in entries}:
+        training = [entry for entry in entries if entry["part"] == part and entry["split"] == "train"]
+        ranked = sorted(training, key=lambda entry: hashlib.sha256(entry["name"].encode()).hexdigest())
+        for entry in ranked[: round(len(ranked) / VALIDATION)]:
+            entry["split"] = "val"
+
+
+# ---------------------------------------------------------------- command
+
+
+def prepare_command(
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of ShanghaiTech, EAN_DATA/ShanghaiTech by default; or of your own pictures."),
+    ] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="Heads in your own pictures: CSV of image,x,y, or JSON of image: [[x, y], ...].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own by default.")
+    ] = None,
+    sigma: Annotated[
+        str | None,
+        typer.Option(help="Of the kernels, pixels, or adaptive. By default adaptive for part A, 15 for others."),
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Of adaptive kernels: a share of the mean distance to neighbours.")] = 0.3,
+    k: Annotated[int, typer.Option(help="Of adaptive kernels: how many neighbours.", min=1)] = 3,
+    outside: Annotated[str, typer.Option(help="Points outside of their picture: clamp, drop or keep.")] = OUTSIDE[0],
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.", min=1)] = None,
+) -> None:
+    """Check annotated pictures and write points and density maps for training."""
+    if points is not None and root is None:
+        raise ValueError("give the folder of your pictures, too: --root PICTURES --points FILE")
+    root = root or data_root() / "ShanghaiTech"
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root}; give --root, that of ShanghaiTech or of your own pictures")
+    out = out or prepared_root(OWN if points else "shanghaitech")
+    resolve_outside(np.zeros((0, 2)), (1, 1), outside)  # type: ignore[arg-type]  # raises for an unknown rule
+    kernel = Kernel(_sigma(sigma), beta, k, outside)  # type: ignore[arg-type]
+    found = find_own(root, points) if points else find_shanghaitech(root)
+    manifest = prepare(found, root, out, kernel, workers or os.cpu_count() or 1)
+    say(manifest, out)
+
+
+def prepared_root(name: str) -> Path:
+    """Where prepared pictures are by default."""
+    return data_root() / "crowd" / name
+
+
+def say(manifest: Mapping[str, Any], out: Path, most: int = 20) -> None:
+    """Print what was found: problems, and images and heads of each split."""
+    problems = manifest["problems"]
+    for problem in problems[:most]:
+        typer.echo(f"{problem['file']}: {problem['problem']}", err=True)
+    if len(problems) > most:
+        typer.echo(f"... and {len(problems) - most} more, in {out / MANIFEST}", err=True)
+    heads: Counter[tuple[str, str]] = Counter()
+    images: Counter[tuple[str, str]] = Counter()
+    for entry in manifest["images"]:
+        images[entry["part"], entry["split"]] += 1
+        heads[entry["part"], entry["split"]] += entry["heads"]
+    for part in sorted({part for part, _ in images}):
+        splits = [split for split in ("train", "val", "test") if images[part, split]]
+        texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
+        typer.echo(f"{'own pictures' if part == OWN else f'part {part}'}: {', '.join(texts)}")
+    typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
+
+
+def _sigma(text: str | None) -> float | Literal["adaptive"] | None:
+    if text is None or text == "adaptive":
+        return text  # type: ignore[return-value]
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise ValueError(f"--sigma is a number of pixels or adaptive, got {text!r}")
+    return float(text)

@@ -1,0 +1,5 @@
+"""Registers data set, network, losses and metric with mmengine: for ``custom_imports`` in configs of counters."""
+
+from . import dataset, losses, metrics, network
+
+__all__ = ["dataset", "losses", "metrics", "network"]
