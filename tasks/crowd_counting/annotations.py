@@ -72,7 +72,7 @@ def find_shanghaitech(root: Path) -> Found:
     Raises:
         FileNotFoundError: if there is no part in it.
     """
-    places = [root, *sorted(root.glob("*/")), *sorted(root.glob("*/*/"))]
+    places = [root, *(place for depth in ("*/", "*/*/", "*/*/*/") for place in sorted(root.glob(depth)))]
     parts = {
         place: match[1].upper()
         for place in places

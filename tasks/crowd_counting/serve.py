@@ -1,0 +1,611 @@
+"""``ean crowd serve``: a web page on this machine, where one tries a counter on pictures."""
+
+# Annotations are evaluated here, unlike in other modules: Gradio finds by them which argument is a click, and Gradio is
+# imported only where a page is built, for it takes seconds and is optional.
+
+import atexit
+import errno
+import html
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import webbrowser
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .counter import Counter
+from .drawing import draw_crowd
+from .overlay import COLOURS, NARROWEST, SQUARE, WIDEST, Heat, display_density, draw_overlay, people, round_top
+from .pictures import read_picture
+from .predict import MODEL
+
+if TYPE_CHECKING:
+    import gradio
+
+#: The port of Gradio's pages; how many above it are tried where it is taken.
+PORT, PORTS = 7860, 100
+#: Requests that may wait; more are told to come back.
+WAITING = 32
+#: Visitors whose last picture is remembered; each may take four bytes for each of its pixels.
+VISITORS = 8
+#: Uploads and results are deleted when they are so old, in seconds; how often that is looked after.
+KEPT_S, SWEEP_S = 3600, 600
+#: The most pixels of a picture as shown; narrow ones are drawn larger than they are, and so must not be too long.
+SHOWN_PIXELS = 20_000_000
+#: People in the drawn examples.
+EXAMPLES = (8, 45, 160)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may send.
+
+    Args:
+        upload_mb: of a file, in MiB.
+        megapixels: of a picture, in millions of pixels.
+    """
+
+    upload_mb: float = 20
+    megapixels: float = 50
+
+    def __post_init__(self) -> None:
+        for name, value in (("--max-mb", self.upload_mb), ("--max-pixels", self.megapixels)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is a number above 0, got {value}")
+
+
+# ---------------------------------------------------------------- a box on a picture
+
+
+class Point(NamedTuple):
+    """A pixel, by column and row."""
+
+    x: int
+    y: int
+
+
+class Box(NamedTuple):
+    """Pixels of the columns from left to right - 1 and the rows from top to bottom - 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
+    """Width and height at which :func:`~tasks.crowd_counting.overlay.draw_overlay` shows a picture, without the strip.
+
+    Args:
+        shape: height and width of the picture.
+
+    Examples:
+        >>> shown_size((100, 240)), shown_size((600, 800)), shown_size((3000, 4000))
+        ((480, 200), (800, 600), (1600, 1200))
+    """
+    height, width = shape
+    factor = min(max(NARROWEST / width, 1), WIDEST / width)
+    return round(width * factor), max(1, round(height * factor))
+
+
+def picture_point(click: tuple[float, float], shape: tuple[int, int]) -> Point:
+    """The pixel of the picture under a click on its overlay.
+
+    Clicks beside the picture, such as on the strip below it, are of the nearest pixel.
+
+    Args:
+        click: x and y in pixels of the overlay, from its corner at the upper left.
+        shape: height and width of the picture.
+
+    Examples:
+        >>> picture_point((800, 600), (3000, 4000)), picture_point((800, 1290), (3000, 4000))
+        (Point(x=2000, y=1500), Point(x=2000, y=2999))
+    """
+    (height, width), (shown_width, shown_height) = shape, shown_size(shape)
+    x, y = int(click[0] * width // shown_width), int(click[1] * height // shown_height)
+    return Point(min(max(x, 0), width - 1), min(max(y, 0), height - 1))
+
+
+def next_corners(corners: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
+    """The corners of a box after one more click; the third one starts a new box.
+
+    Examples:
+        >>> a, b, c = Point(1, 2), Point(5, 6), Point(9, 9)
+        >>> next_corners((), a) == (a,), next_corners((a,), b) == (a, b), next_corners((a, b), c) == (c,)
+        (True, True, True)
+    """
+    return (*corners, point) if len(corners) == 1 else (point,)
+
+
+def box_between(first: Point, second: Point) -> Box:
+    """The box of two opposite corners, in any order; the pixels of both are in it.
+
+    Examples:
+        >>> box_between(Point(7, 2), Point(3, 4))
+        Box(left=3, top=2, right=8, bottom=5)
+    """
+    return Box(min(first.x, second.x), min(first.y, second.y), max(first.x, second.x) + 1, max(first.y, second.y) + 1)
+
+
+def count_in(density: NDArray[np.float32], box: Box) -> float:
+    """How many people a density ``(H, W)`` has in a box."""
+    return float(density[box.top : box.bottom, box.left : box.right].sum(dtype=np.float64))
+
+
+def draw_corners(overlay: Image.Image, corners: tuple[Point, ...], shape: tuple[int, int]) -> Image.Image:
+    """A copy of an overlay with the box of two corners, or a cross at the only one.
+
+    Args:
+        overlay: as of :func:`~tasks.crowd_counting.overlay.draw_overlay`.
+        corners: at most two, in pixels of the picture.
+        shape: height and width of the picture.
+    """
+    drawn = overlay.copy()
+    if not corners:
+        return drawn
+    (height, width), (shown_width, shown_height) = shape, shown_size(shape)
+    across, down = shown_width / width, shown_height / height
+    thick = max(2, drawn.width // 320)
+    draw = ImageDraw.Draw(drawn)
+    if len(corners) == 1:
+        x, y = (corners[0].x + 0.5) * across, (corners[0].y + 0.5) * down
+        reach = 6 * thick
+        for colour, line in (("black", 3 * thick), ("white", thick)):  # seen on any picture, with any eyes
+            more = thick if colour == "black" else 0
+            draw.line((x - reach - more, y, x + reach + more, y), fill=colour, width=line)
+            draw.line((x, y - reach - more, x, y + reach + more), fill=colour, width=line)
+        return drawn
+    box = box_between(*corners)
+    left, top = round(box.left * across), round(box.top * down)
+    right, bottom = max(left, round(box.right * across) - 1), max(top, round(box.bottom * down) - 1)
+    draw.rectangle((left - thick, top - thick, right + thick, bottom + thick), outline="black", width=3 * thick)
+    draw.rectangle((left, top, right, bottom), outline="white", width=thick)
+    return drawn
+
+
+# ---------------------------------------------------------------- what a visitor sees
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A picture that was counted, kept for its visitor.
+
+    Args:
+        pixels: RGB, at most as large as shown.
+        density: people a pixel of the picture, ``(H, W)``.
+        count: of people.
+        seconds: that counting took.
+        top: of the colour bar, see :class:`~tasks.crowd_counting.overlay.Heat`.
+        overlay: without the box.
+        corners: of the box that was clicked so far.
+    """
+
+    pixels: NDArray[np.uint8]
+    density: NDArray[np.float32]
+    count: float
+    seconds: float
+    top: float
+    overlay: Image.Image
+    corners: tuple[Point, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        height, width = self.density.shape
+        return height, width
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Counted":
+        return self  # nothing in it is changed
+
+    def with_opacity(self, opacity: float) -> "Counted":
+        """With another overlay; the network does not run for it."""
+        overlay = draw_overlay(self.pixels, self.density, people(self.count), Heat(opacity, self.top))
+        return replace(self, overlay=overlay)
+
+    def draw(self) -> Image.Image:
+        """The overlay with what was clicked on it."""
+        return draw_corners(self.overlay, self.corners, self.shape)
+
+
+def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float = Heat.opacity) -> Counted:
+    """Count in a file that a visitor sent.
+
+    Raises:
+        ValueError: if it cannot be read, or is too large; the message has the file's name, and not its folder.
+    """
+    try:
+        pixels = read_picture(path, round(limits.megapixels * 1e6))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is no longer here, pictures are deleted after a while; send it again") from None
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), path.name)) from error
+    height, width = pixels.shape[:2]
+    across, down = shown_size((height, width))
+    if across * down > SHOWN_PIXELS:
+        raise ValueError(
+            f"{path.name} is too long for its width to be shown: {width} x {height} pixels; cut it into parts"
+        )
+    start = time.perf_counter()
+    try:
+        count, density = counter(pixels)
+    except (MemoryError, RuntimeError) as error:  # PyTorch says it by a RuntimeError
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise ValueError(
+            f"{path.name} is too large for this machine's memory: {width} x {height} pixels; make it smaller"
+        ) from error
+    seconds = time.perf_counter() - start
+    if across < width:  # what is kept need not be larger than what is drawn
+        pixels = np.asarray(Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR))
+    top = round_top(display_density(density))
+    overlay = draw_overlay(pixels, density, people(count), Heat(opacity, top))
+    return Counted(pixels, density, count, seconds, top, overlay)
+
+
+def describe(counted: Counted | None) -> str:
+    """The counts as HTML: of the picture, and of the box once it has both corners."""
+    if counted is None:
+        return _figures(_figure("", "No count yet", "Send a picture, or click an example.", "picture"))
+    height, width = counted.shape
+    details = f"{counted.count:,.2f} unrounded · {width:,} × {height:,} px · {counted.seconds:.2f} s"
+    whole = _figure(f"{round(counted.count):,}", _in("picture", counted.count), details, "picture")
+    if not counted.corners:
+        return _figures(whole)
+    if len(counted.corners) == 1:
+        return _figures(whole, _figure("", "One corner of a box", "Now click the opposite one.", "box"))
+    box = box_between(*counted.corners)
+    count = count_in(counted.density, box)
+    details = f"{count:,.2f} unrounded · {box.right - box.left:,} × {box.bottom - box.top:,} px"
+    return _figures(whole, _figure(f"{round(count):,}", _in("box", count), details, "box"))
+
+
+def _in(what: str, count: float) -> str:
+    return f"{people(count).split()[1]} in the {what}"
+
+
+def _figures(*figures: str) -> str:
+    return f'<div class="figures" aria-live="polite">{"".join(figures)}</div>'
+
+
+def _figure(number: str, unit: str, details: str, kind: str) -> str:
+    large = f'<span class="number">{html.escape(number)}</span> ' if number else ""
+    return (
+        f'<div id="count-of-{kind}"><div class="line">{large}<span class="unit">{html.escape(unit)}</span></div>'
+        f'<div class="details">{html.escape(details)}</div></div>'
+    )
+
+
+def describe_heat(counted: Counted | None) -> str:
+    """The colour bar as HTML, for phones, on which that of the overlay is too small to be read."""
+    if counted is None:
+        return ""
+    steps = [f"rgb({','.join(str(round(255 * part)) for part in COLOURS(step)[:3])})" for step in np.linspace(0, 1, 9)]
+    return (
+        f'<div class="bar" style="background: linear-gradient(to right, {", ".join(steps)})"></div>'
+        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span></div>'
+    )
+
+
+# ---------------------------------------------------------------- the page
+
+#: What an event returns: what is kept, the result, the counts, and the colour bar.
+Shown = tuple[Counted | None, Image.Image | None, str, str]
+
+CSS = """
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+#intro h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 .25rem; }
+#intro p, .hint p { color: var(--body-text-color-subdued); margin: 0; line-height: 1.45; }
+#intro code { font-size: .9em; overflow-wrap: anywhere; }
+.hint p { font-size: .9rem; }
+#counts .figures { display: flex; flex-wrap: wrap; gap: .5rem 3rem; min-height: 4.75rem; }
+#counts .line { display: flex; align-items: baseline; gap: .5rem; min-height: 3.1rem; }
+#counts .number { font-size: 2.75rem; font-weight: 700; line-height: 1.1; font-variant-numeric: tabular-nums; }
+#counts .unit { font-size: 1.1rem; }
+#counts .details { color: var(--body-text-color-subdued); font-size: .9rem; font-variant-numeric: tabular-nums; }
+#bar { display: none; }
+#bar .bar { height: .75rem; border-radius: 2px; }
+#bar .ends { display: flex; justify-content: space-between; font-size: .8rem; margin-top: .2rem; }
+@media (max-width: 640px) { #bar { display: block; } }
+"""
+
+
+def build_page(counter: Counter, limits: Limits, folder: Path | None = None) -> "gradio.Blocks":
+    """The page where one tries a counter.
+
+    Args:
+        counter: that counts, in one picture at a time.
+        limits: of what visitors may send; that of files is ``launch``'s to enforce.
+        folder: to draw the examples into; a temporary one by default, removed when the process ends.
+
+    Raises:
+        ImportError: if Gradio is not installed.
+    """
+    import_gradio()
+    import gradio as gr
+
+    def fail(text: str) -> gr.Error:
+        # Gradio shows messages as HTML, and names of files are the visitors'.
+        return gr.Error(html.escape(text, quote=False), duration=30, print_exception=False)
+
+    def count(path: Path | None, opacity: float) -> Shown:
+        if path is None:
+            return show(None)
+        try:
+            return show(count_picture(counter, path, limits, opacity))
+        except ValueError as error:
+            raise fail(str(error)) from error
+
+    def count_again(path: Path | None, opacity: float) -> Shown:
+        if path is None:
+            raise fail("there is no picture yet; send one, or click an example")
+        return count(path, opacity)
+
+    def redraw(opacity: float, counted: Counted | None) -> Shown:
+        return show(counted and counted.with_opacity(opacity))
+
+    def click(event: gr.SelectData, counted: Counted | None) -> Shown:
+        if counted is None:
+            raise fail("this picture is no longer in memory; press Count first")
+        x, y = event.index
+        point = picture_point((float(x), float(y)), counted.shape)
+        return show(replace(counted, corners=next_corners(counted.corners, point)))
+
+    def clear(counted: Counted | None) -> Shown:
+        return show(counted and replace(counted, corners=()))
+
+    examples = draw_examples(folder or _temporary_folder())
+    # One at a time for all visitors: the network's memory is needed once, and no answer overtakes another.
+    in_turn: dict[str, Any] = {"concurrency_id": "counter", "concurrency_limit": 1, "api_visibility": "private"}
+    at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    with gr.Blocks(title="Crowd counter", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
+        gr.HTML(
+            "<h1>Crowd counter</h1><p>How many people are in a picture, and where. Pictures go no further than the "
+            "machine that serves this page, which deletes them after an hour.</p>"
+            f"<p>Model: <code>{html.escape(counter.name)}</code></p>",
+            elem_id="intro",
+            padding=False,
+        )
+        state = gr.State(None, time_to_live=KEPT_S)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                picture = gr.Image(
+                    type="filepath",
+                    image_mode=None,
+                    format="png",
+                    sources=["upload", "webcam", "clipboard"],
+                    webcam_options=gr.WebcamOptions(mirror=False),
+                    label="Picture",
+                    height=300,
+                    elem_id="picture",
+                )
+                button = gr.Button("Count", variant="primary", elem_id="count")
+                gr.Markdown(
+                    f"At most {limits.upload_mb:g} MB and {limits.megapixels:g} million pixels.",
+                    elem_classes="hint",
+                )
+                choice = gr.Dataset(
+                    components=[picture],
+                    samples=[[str(path)] for path in examples],
+                    type="index",
+                    label="Drawn examples",
+                    elem_id="examples",
+                )
+                gr.Markdown(
+                    "These are drawings, not photographs; a counter trained on photographs may be off on them.",
+                    elem_classes="hint",
+                )
+            with gr.Column(scale=3, min_width=320):
+                counts = gr.HTML(describe(None), elem_id="counts", padding=False)
+                result = gr.Image(
+                    type="pil",
+                    format="jpeg",
+                    interactive=False,
+                    label="People on the picture",
+                    show_label=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="result",
+                )
+                bar = gr.HTML("", elem_id="bar", padding=False)
+                with gr.Row(equal_height=True):
+                    with gr.Column(scale=4, min_width=240):
+                        gr.Markdown(
+                            "Click two opposite corners on the picture to count the people in a box; a third click "
+                            "starts a new one.",
+                            elem_classes="hint",
+                        )
+                    clearing = gr.Button("Clear the box", size="sm", scale=1, min_width=130, elem_id="clear")
+                opacity = gr.Slider(0, 1, Heat.opacity, step=0.05, label="Opacity of the heat", elem_id="opacity")
+        # What Gradio would do is to open the file, and to fail for what is no picture without saying why.
+        vars(picture)["preprocess"] = _as_sent
+        shown = [state, result, counts, bar]
+        # An example is set as a plain value: an update would replace the component, and its preprocess with it.
+        choice.click(lambda number: str(examples[number]), choice, picture, **at_once)
+        picture.change(lambda: show(None), None, shown, **at_once).then(
+            count, [picture, opacity], shown, scroll_to_output=True, **in_turn
+        )
+        button.click(count_again, [picture, opacity], shown, scroll_to_output=True, **in_turn)
+        opacity.change(redraw, [opacity, state], shown, trigger_mode="always_last", show_progress="hidden", **in_turn)
+        result.select(click, state, shown, trigger_mode="multiple", show_progress="hidden", **in_turn)
+        clearing.click(clear, state, shown, show_progress="hidden", **in_turn)
+    page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+def show(counted: Counted | None) -> Shown:
+    """What the page keeps and shows of a picture."""
+    return counted, counted.draw() if counted else None, describe(counted), describe_heat(counted)
+
+
+def draw_examples(folder: Path) -> list[Path]:
+    """Drawn crowds, as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in EXAMPLES:
+        path = folder / f"drawn_crowd_of_{number}.png"
+        draw_crowd(number, seed=number)[0].save(path)
+        paths.append(path)
+    return paths
+
+
+def import_gradio() -> None:
+    """Import Gradio with its telemetry and its records of runs off.
+
+    Raises:
+        ImportError: if it is not installed, or of a version that has other functions.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError('the page needs Gradio: pip install "ean-zoo[serve]"') from error
+    if int(gradio.__version__.split(".")[0]) < 6:
+        raise ImportError(f'the page needs Gradio 6, not {gradio.__version__}: pip install -U "ean-zoo[serve]"')
+
+
+def _as_sent(payload: Any) -> Path | None:
+    """The file of a picture as its visitor sent it, whatever is in it."""
+    return Path(payload.path) if payload is not None and payload.path else None
+
+
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ean-crowd-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# ---------------------------------------------------------------- command
+
+
+def serve_command(
+    model: Annotated[str, typer.Option(help="Name of a model of the zoo, or a checkpoint.")] = MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The next free one if it is taken; 0 is any.", min=0, max=65535)] = PORT,
+    max_mb: Annotated[float, typer.Option(help="Most MB of a file that is sent.")] = Limits.upload_mb,
+    max_pixels: Annotated[float, typer.Option(help="Most millions of pixels of a picture.")] = Limits.megapixels,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+    open: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Try a counter on a local web page: count, see where, and count in a box. Ctrl-C ends it."""
+    limits = Limits(max_mb, max_pixels)
+    address, local = _resolve(host)
+    with tempfile.TemporaryDirectory(prefix="ean-crowd-") as temporary:
+        # Uploads go where nothing else is, and with the folder when the command ends.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary, "files"))
+        _bypass_proxies(host, address)
+        import_gradio()
+        import gradio as gr
+
+        counter = Counter.load(model, device=device)
+        page = build_page(counter, limits, Path(temporary, "examples"))
+        free = free_port(address, port)
+        if free != port and port:
+            typer.echo(f"port {port} is taken; using {free}", err=True)
+        bracketed = f"[{address}]" if ":" in address else address
+        page.launch(
+            server_name=bracketed,
+            server_port=free,
+            max_file_size=round(limits.upload_mb * 2**20),
+            state_session_capacity=VISITORS,
+            theme=gr.themes.Base(
+                primary_hue="blue",
+                neutral_hue="slate",
+                font=["system-ui", "sans-serif"],  # of the visitor's system; others would come from the internet
+                font_mono=["ui-monospace", "monospace"],
+            ).set(  # with more contrast than Gradio has
+                body_text_color_subdued="*neutral_600",
+                body_text_color_subdued_dark="*neutral_400",
+                button_primary_background_fill="*primary_600",
+                button_primary_background_fill_hover="*primary_700",
+            ),
+            css=CSS,
+            footer_links=[],
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+        )
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
+            if not local:
+                typer.echo(
+                    f"warning: {host} can be reached from other machines, and whoever reaches it can use the page; "
+                    "--host 127.0.0.1 keeps it to this one",
+                    err=True,
+                )
+            everywhere = ipaddress.ip_address(address).is_unspecified
+            url = f"http://{'127.0.0.1' if everywhere else bracketed}:{free}"
+            typer.echo(f"{counter.name} counts at {url} (Ctrl-C ends it)")
+            sys.stdout.flush()
+            if open:
+                _open_browser(url)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            typer.echo("stopped")
+        finally:
+            page.close(verbose=False)
+
+
+def free_port(address: str, port: int) -> int:
+    """A port that is free at an address: this one, or the next above it; any for 0.
+
+    Raises:
+        OSError: if there is none, or it is not ours to take.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    last = min(port + PORTS, 65536)
+    for candidate in range(port, last) if port else [0]:
+        with socket.socket(family) as probe:
+            if os.name == "posix":  # elsewhere it would share a port that is taken
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, candidate))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                hint = "; ports below 1024 are the system's, try --port 7860" if error.errno == errno.EACCES else ""
+                raise OSError(f"cannot listen on port {candidate} of {address}: {error.strerror}{hint}") from error
+            return int(probe.getsockname()[1])
+    raise OSError(f"the ports {port} to {last - 1} of {address} are all taken; --port 0 takes any free one")
+
+
+def _resolve(host: str) -> tuple[str, bool]:
+    """The numeric address of a host, and whether only this machine reaches it."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(
+            f"--host is an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them; got {host!r}"
+        ) from error
+    found.sort(key=lambda one: one[0] != socket.AF_INET)  # localhost is both
+    address = str(found[0][4][0])
+    return address, ipaddress.ip_address(address).is_loopback
+
+
+def _bypass_proxies(*hosts: str) -> None:
+    """Gradio asks its own server whether it runs, which a proxy of the environment could not answer."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "")
+        os.environ[name] = ",".join([*filter(None, [known]), "localhost", "127.0.0.1", *hosts])
+
+
+def _open_browser(url: str) -> None:
+    """Open a browser with windows; one in text mode would take the terminal."""
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)
