@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes, and several GB for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve]"
 	$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) headless
 	touch $@
 

@@ -294,7 +294,7 @@ def describe_heat(counted: Counted | None) -> str:
     steps = [f"rgb({','.join(str(round(255 * part)) for part in COLOURS(step)[:3])})" for step in np.linspace(0, 1, 9)]
     return (
         f'<div class="bar" style="background: linear-gradient(to right, {", ".join(steps)})"></div>'
-        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span></div>'
+        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span></div>'  # noqa: E501
     )
 
 
