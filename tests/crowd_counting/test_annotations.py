@@ -92,7 +92,7 @@ def test_a_truncated_mat_file_is_refused(tmp_path):
     content = (tmp_path / "a.mat").read_bytes()
     for length in range(0, len(content), max(1, len(content) // 40)):
         (tmp_path / "a.mat").write_bytes(content[:length])
-        with pytest.raises(ValueError, match="a.mat"):
+        with pytest.raises(ValueError, match=r"a\.mat"):
             read_mat(tmp_path / "a.mat")
 
 

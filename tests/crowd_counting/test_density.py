@@ -120,7 +120,7 @@ def test_points_outside_are_clamped_dropped_or_kept_by_name():
     kept, chosen = resolve_outside(points, SHAPE, "keep")
     assert np.array_equal(kept, points)
     with pytest.raises(
-        ValueError, match="unknown rule for points outside of the image 'wrap'.*'clamp', 'drop', 'keep'"
+        ValueError, match=r"unknown rule for points outside of the image 'wrap'.*'clamp', 'drop', 'keep'"
     ):
         density_map(points, SHAPE, outside="wrap")
 

@@ -221,7 +221,7 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_goes_on(tmp_path):
     for name in left:
         assert read_prepared(out / name, WHOLE)[1].shape == (600, 800)
     assert prepared(root, out, workers=2)["made"] == 40 - len(left)
-    assert {name for name in contents(out)} == {name for name in contents(whole)}
+    assert set(contents(out)) == set(contents(whole))
     assert list(out.rglob("*.part")) == []
     for name in contents(out):
         assert np.array_equal(read_prepared(out / name, WHOLE)[1], read_prepared(whole / name, WHOLE)[1])
