@@ -51,7 +51,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         pretrained: only those with published weights.
 
     Examples:
-        >>> list_models('*resnet50_dia*')
+        >>> list_models('*resnet50_dia.imagenet')
         ['ean_resnet50_dia.imagenet', 'full_resnet50_dia.imagenet']
     """
     names = set(published()) if pretrained else {*published(), *trained_by()}

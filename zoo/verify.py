@@ -85,7 +85,9 @@ def measure(entry: Entry, file: Path) -> dict[str, float]:
     """
     config = load_config(entry.config)
     config.model = entry.network
-    config.test_dataloader.dataset = entry.record("test").get("data", config.test_dataloader.dataset)
+    split = entry.record("test").get("data", {}).get("split")
+    if split:
+        config.test_dataloader.dataset.split = split
     config.log_level = "ERROR"
     with tempfile.TemporaryDirectory() as folder:
         found = run_test(config, file, Path(folder))

@@ -288,10 +288,15 @@ def image_shape(networks: Sequence[Variant], size: Size | None = None) -> tuple[
         shapes.add((backbone.in_channels, size or variant.size or backbone.usual_size))
     if len(shapes) > 1:
         raise ValueError(
-            f"these networks take different images (channels, size): {sorted(shapes, key=str)}; time them separately, "
+            f"these networks take different images (channels, size): {sorted(shapes, key=_shape_order)}; time them separately, "
             "or give --size where only the size differs"
         )
     return shapes.pop()
+
+
+def _shape_order(shape: tuple[int, Size]) -> tuple[int, ...]:
+    channels, size = shape
+    return (channels, *size) if isinstance(size, tuple) else (channels, size, size)
 
 
 def random_images(batch: int, shape: tuple[int, Size], dtype: torch.dtype, device: torch.device | str) -> Tensor:

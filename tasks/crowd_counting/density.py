@@ -62,7 +62,7 @@ def density_map(
 
     Examples:
         >>> density = density_map([[3.5, 2.5], [0, 0]], (8, 10), sigma=2)
-        >>> density.shape, round(density.sum(), 9)
+        >>> density.shape, round(float(density.sum()), 9)
         ((8, 10), 2.0)
     """
     height, width = _checked_shape(shape)

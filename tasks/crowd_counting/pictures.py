@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-#: The most pixels that a picture may have; three bytes each are needed for it, and as much again while it is read.
+#: The most pixels that a picture may have; while it is read, about a dozen bytes are needed for each.
 MAX_PIXELS = 500_000_000
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
 )
+#: By Pillow's names. There are others that no camera writes, and for some of them it starts programs, as for PostScript.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+#: What makes a picture upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Filters of warnings and Pillow's limit of pixels are the process's: one picture at a time.
 _LOCK = threading.Lock()
 
 
@@ -34,42 +45,61 @@ def read_picture(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDAr
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no picture, damaged, or too large; the message begins with its name.
+        ValueError: if it is no picture, damaged, or too large. Both messages begin with its name.
     """
     name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "the picture"))
     try:
-        with warnings.catch_warnings(), _opened(source) as image:
+        with _LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that is damaged or unknown
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(
-                    f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
-                    f"{max_pixels / 1e6:.1f} million; make it smaller"
-                )
-            return to_rgb(image)
+            with _open(source) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise ValueError(
+                        f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
+                        f"{max_pixels / 1e6:.1f} million; make it smaller"
+                    )
+                return to_rgb(image)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no picture at {name}") from None
+        raise FileNotFoundError(f"{name} does not exist; expected a picture") from None
     except MemoryError as error:
         raise ValueError(f"{name} cannot be read as a picture: there is not enough memory for it") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} cannot be read as a picture: its beginning is that of no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        ) from error
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
-        raise ValueError(f"{name} cannot be read as a picture: {str(error) or type(error).__name__}") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{name} cannot be read as a picture: {reason}") from error
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of Pillow's, of any mode, as RGB ``(H, W, 3)``, turned as its EXIF orientation says."""
     image.load()
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in _WIDE_MODES:
         image = Image.fromarray(_to_bytes(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    elif image.mode == "La":  # which becomes nothing but LA
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF orientation says; Pillow's own function also rewrites all of EXIF, and fails where that is
+    damaged."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged beyond reading: the pixels count
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 8 bits: whole numbers as of 16 bits, fractions as of 0 to 1 or to 255."""
+    """Grey values of more than 8 bits as 8 bits: whole numbers as of 16 bits, or of 8 where none needs more;
+    fractions as of 0 to 1, or to 255."""
     if np.issubdtype(values.dtype, np.integer):
         whole = np.clip(values.astype(np.int64), 0, 65535)
         return (whole >> 8).astype(np.uint8) if whole.max(initial=0) > 255 else whole.astype(np.uint8)
@@ -79,14 +109,12 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
 
 
-@contextmanager
-def _opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
+def _open(source: Path | IO[bytes]) -> Image.Image:
     """An image whose header was read; the limit of pixels is the caller's, not Pillow's, which is the process's."""
-    with _LOCK:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(source)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-    with image:
-        yield image
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]  # old versions lack the last one
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(source, formats=formats)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

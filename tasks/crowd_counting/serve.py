@@ -206,9 +206,6 @@ class Counted:
         height, width = self.density.shape
         return height, width
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Counted":
-        return self  # nothing in it is changed
-
     def with_opacity(self, opacity: float) -> "Counted":
         """With another overlay; the network does not run for it."""
         overlay = draw_overlay(self.pixels, self.density, people(self.count), Heat(opacity, self.top))
@@ -280,7 +277,9 @@ def _figures(*figures: str) -> str:
 
 
 def _figure(number: str, unit: str, details: str, kind: str) -> str:
-    large = f'<span class="number">{html.escape(number)}</span> ' if number else ""
+    large = (
+        f'<span class="number">{html.escape(number)}</span> ' if number else '<span class="number none">&nbsp;</span>'
+    )
     return (
         f'<div id="count-of-{kind}"><div class="line">{large}<span class="unit">{html.escape(unit)}</span></div>'
         f'<div class="details">{html.escape(details)}</div></div>'
@@ -294,7 +293,8 @@ def describe_heat(counted: Counted | None) -> str:
     steps = [f"rgb({','.join(str(round(255 * part)) for part in COLOURS(step)[:3])})" for step in np.linspace(0, 1, 9)]
     return (
         f'<div class="bar" style="background: linear-gradient(to right, {", ".join(steps)})"></div>'
-        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span></div>'  # noqa: E501
+        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span>'
+        "</div>"
     )
 
 
@@ -305,20 +305,32 @@ Shown = tuple[Counted | None, Image.Image | None, str, str]
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+#intro .html-container, #counts .html-container, #bar .html-container { padding: 0 !important; }
 #intro h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 .25rem; }
 #intro p, .hint p { color: var(--body-text-color-subdued); margin: 0; line-height: 1.45; }
 #intro code { font-size: .9em; overflow-wrap: anywhere; }
 .hint p { font-size: .9rem; }
 #counts .figures { display: flex; flex-wrap: wrap; gap: .5rem 3rem; min-height: 4.75rem; }
-#counts .line { display: flex; align-items: baseline; gap: .5rem; min-height: 3.1rem; }
+#counts .line { display: flex; align-items: baseline; gap: .5rem; }
+#counts .number.none { width: 0; margin-right: -.5rem; }
 #counts .number { font-size: 2.75rem; font-weight: 700; line-height: 1.1; font-variant-numeric: tabular-nums; }
 #counts .unit { font-size: 1.1rem; }
 #counts .details { color: var(--body-text-color-subdued); font-size: .9rem; font-variant-numeric: tabular-nums; }
 #bar { display: none; }
 #bar .bar { height: .75rem; border-radius: 2px; }
 #bar .ends { display: flex; justify-content: space-between; font-size: .8rem; margin-top: .2rem; }
-@media (max-width: 640px) { #bar { display: block; } }
+@media (max-width: 640px) {
+    .main.fillable { padding: 16px !important; }
+    #bar { display: block; }
+}
 """
+
+#: Bring the counts of a new picture into sight where they are below it, on phones.
+SCROLL = """() => {
+    const counts = document.getElementById("counts");
+    if (document.querySelector("#result img") && counts.getBoundingClientRect().top > window.innerHeight / 2)
+        counts.scrollIntoView();
+}"""
 
 
 def build_page(counter: Counter, limits: Limits, folder: Path | None = None) -> "gradio.Blocks":
@@ -418,7 +430,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path | None = None) -> 
                     elem_id="result",
                 )
                 bar = gr.HTML("", elem_id="bar", padding=False)
-                with gr.Row(equal_height=True):
+                with gr.Row(equal_height=False):
                     with gr.Column(scale=4, min_width=240):
                         gr.Markdown(
                             "Click two opposite corners on the picture to count the people in a box; a third click "
@@ -432,10 +444,12 @@ def build_page(counter: Counter, limits: Limits, folder: Path | None = None) -> 
         shown = [state, result, counts, bar]
         # An example is set as a plain value: an update would replace the component, and its preprocess with it.
         choice.click(lambda number: str(examples[number]), choice, picture, **at_once)
-        picture.change(lambda: show(None), None, shown, **at_once).then(
-            count, [picture, opacity], shown, scroll_to_output=True, **in_turn
-        )
-        button.click(count_again, [picture, opacity], shown, scroll_to_output=True, **in_turn)
+        changed = picture.change(lambda: show(None), None, shown, **at_once)
+        for done in (
+            changed.then(count, [picture, opacity], shown, show_progress_on=result, **in_turn),
+            button.click(count_again, [picture, opacity], shown, show_progress_on=result, **in_turn),
+        ):
+            done.success(js=SCROLL, api_visibility="private")
         opacity.change(redraw, [opacity, state], shown, trigger_mode="always_last", show_progress="hidden", **in_turn)
         result.select(click, state, shown, trigger_mode="multiple", show_progress="hidden", **in_turn)
         clearing.click(clear, state, shown, show_progress="hidden", **in_turn)
