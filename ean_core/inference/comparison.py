@@ -288,8 +288,8 @@ def image_shape(networks: Sequence[Variant], size: Size | None = None) -> tuple[
         shapes.add((backbone.in_channels, size or variant.size or backbone.usual_size))
     if len(shapes) > 1:
         raise ValueError(
-            f"these networks take different images (channels, size): {sorted(shapes, key=_shape_order)}; time them separately, "
-            "or give --size where only the size differs"
+            f"these networks take different images (channels, size): {sorted(shapes, key=_shape_order)}; "
+            "time them separately, or give --size where only the size differs"
         )
     return shapes.pop()
 
