@@ -24,7 +24,7 @@ from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
 from ean_core.errors import unknown_name
 
-from .density import block_sum, is_inside, resample
+from .density import block_sum, is_inside, last_below, resample
 from .pictures import read_picture
 from .prepare import read_manifest, read_prepared
 
@@ -125,7 +125,11 @@ class CrowdDataset(Dataset):
             )
         if not (self.augment and isinstance(key, SampleKey)):
             points, _ = read_prepared(self.folder / entry["file"])
-            return {"inputs": _channels_first(pixels), "points": _tensor(points), "name": entry["name"]}
+            return {
+                "inputs": _channels_first(pixels),
+                "points": _tensor(points, pixels.shape[:2]),
+                "name": entry["name"],
+            }
         draw = key.generator()
         size = self.crop or pixels.shape[:2]
         window = draw_window(pixels.shape[:2], size, self.scale, draw)
@@ -141,7 +145,7 @@ class CrowdDataset(Dataset):
             cells = block_sum(density, self.stride)
         return {
             "inputs": _channels_first(pixels),
-            "points": _tensor(points),
+            "points": _tensor(points, size),
             "density": torch.from_numpy(np.ascontiguousarray(cells, dtype=np.float32))[None],
             "name": entry["name"],
         }
@@ -206,7 +210,7 @@ def mirror(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:
         >>> mirror(np.array([[0.5, 3.0], [9.5, 3.0]]), 10).tolist()
         [[9.5, 3.0], [0.5, 3.0]]
     """
-    x = np.minimum(width - points[:, 0], np.nextafter(width, 0))  # 0, the left edge of pixel 0, lies in the last pixel
+    x = np.minimum(width - points[:, 0], last_below(width))  # 0, the left edge of pixel 0, lies in the last pixel
     return np.stack([x, points[:, 1]], 1)
 
 
@@ -214,8 +218,12 @@ def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def _tensor(points: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(points.astype(np.float32)).reshape(-1, 2)
+def _tensor(points: NDArray[np.float64], size: Sequence[int]) -> Tensor:
+    """Heads as float32, those in a picture of this height and width still in it."""
+    rounded = points.astype(np.float32).reshape(-1, 2)
+    for axis, side in enumerate(size[::-1]):
+        rounded[(points[:, axis] < side) & (rounded[:, axis] >= side), axis] = last_below(side)
+    return torch.from_numpy(rounded)
 
 
 @FUNCTIONS.register_module()

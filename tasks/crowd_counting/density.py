@@ -161,9 +161,14 @@ def resolve_outside(
         return points[chosen], chosen
     if rule == "clamp":
         height, width = shape
-        highest = np.nextafter([width, height], 0)
+        highest = (last_below(width), last_below(height))
         points = np.where(is_inside(points, shape)[:, None], points, np.clip(points, 0, highest))
     return points, np.arange(len(points))
+
+
+def last_below(side: int) -> float:
+    """The last number below a side that is one in float32, too, so that rounding moves no head out of its picture."""
+    return float(np.nextafter(np.float32(side), np.float32(0)))
 
 
 def block_sum(density: NDArray[Any], stride: int) -> NDArray[Any]:
