@@ -91,7 +91,7 @@ def time_counter(config: Config, path: Path, rounds: int) -> dict[str, tuple[flo
         Increment and 95 % interval by form; empty for a vanilla counter.
     """
     own = variant(config, "EAN")
-    if own.connection == "vanilla":
+    if connection(own.network) == "vanilla":
         return {}
     networks = [variant(config, "vanilla"), own]
     compared = candidates(networks, [Form.eager, Form.deployed])
@@ -158,9 +158,10 @@ def _row(config: Config, test: Mapping[str, Any], metrics: Mapping[str, float], 
     own = variant(config, "EAN")
     backbone = find_backbone(own.network)
     data = test["data"]
+    attention = [own.attention] if backbone.scheme.connections else []
     return CountRow(
         data=f"{PARTS.get(data.get('part'), 'all parts')}, {test['images']} {data['split']} images",
-        network=f"ResNet-{backbone.depth} {own.attention}",
+        network=" ".join([f"ResNet-{backbone.depth}", *attention]),
         connection=connection(own.network),
         scheme=str(backbone.scheme),
         metrics=metrics,

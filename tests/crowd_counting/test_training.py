@@ -1,0 +1,180 @@
+"""Counters trained by their packaged configs, on drawn crowds, through the commands."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ean_core.config import load_config
+from ean_core.training import run_training
+from tasks.crowd_counting.annotations import find_shanghaitech
+from tasks.crowd_counting.counter import Counter
+from tasks.crowd_counting.prepare import Kernel, prepare
+
+from .drawn import write_part
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "resnet20_se_shanghaitech_b"
+SMALL = [
+    "train_dataloader.dataset.crop=[64,64]",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+    "val_dataloader.num_workers=0",
+    "val_dataloader.persistent_workers=False",
+    "test_dataloader.num_workers=0",
+    "train_cfg.val_interval=1",
+    "image_size=[96,128]",
+]
+EPOCHS = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """EAN_DATA with drawn pictures in ShanghaiTech's folders, prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    write_part(folder / "ShanghaiTech", "B", (20, 4))
+    out = folder / "crowd/shanghaitech"
+    prepare(find_shanghaitech(folder / "ShanghaiTech"), folder / "ShanghaiTech", out, Kernel(sigma=4.0))
+    return folder
+
+
+def start(words, data, **options):
+    """A command as a user would start it, in a process group of its own."""
+    environment = {**os.environ, "EAN_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process, status=0):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == status, output
+    return output
+
+
+def arguments(folder, epochs=EPOCHS):
+    return ["--work-dir", folder, "--cfg-options", f"train_cfg.max_epochs={epochs}", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run in one go, by the script."""
+    folder = tmp_path_factory.mktemp("trained")
+    script = ROOT / "tasks/crowd_counting/train.py"
+    output = finish(start([script, CONFIG, *arguments(folder)], data))
+    return folder, output
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_error(trained):
+    folder, output = trained
+    record = json.loads((folder / "record.json").read_text())
+    errors = {one["epoch"]: one["count/MAE"] for one in record["validations"]}
+    assert sorted(errors) == list(range(1, EPOCHS + 1))
+    best = min(errors, key=errors.get)
+    assert record["best"] == {"checkpoint": f"best_count_MAE_epoch_{best}.pth", "epoch": best}
+    assert [path.name for path in folder.glob("best_*.pth")] == [record["best"]["checkpoint"]]
+    assert f"best: {folder / record['best']['checkpoint']}, count/MAE {errors[best]:.2f}" in output
+    assert torch.load(folder / record["best"]["checkpoint"], weights_only=True)["meta"]["epoch"] == best
+
+
+def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_not(trained, data, tmp_path):
+    words = ["-m", "tasks.cli", "train", CONFIG, *arguments(tmp_path)]
+    process = start(words, data)
+    end = time.monotonic() + 120
+    while not (tmp_path / "epoch_3.pth").exists():  # written just before its validation
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (tmp_path / "epoch_5.pth").exists(), "killed too late to test anything"
+    finish(start([*words[:4], "--resume", *words[4:]], data))
+    whole, resumed = (json.loads((folder / "record.json").read_text()) for folder in (trained[0], tmp_path))
+    assert resumed["validations"] == whole["validations"]
+    assert resumed["best"] == whole["best"]
+    for name in (f"epoch_{EPOCHS}.pth", whole["best"]["checkpoint"]):
+        first, second = (torch.load(f / name, weights_only=True)["state_dict"] for f in (trained[0], tmp_path))
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data, tmp_path):
+    folder, _ = trained
+    best = json.loads((folder / "record.json").read_text())["best"]["checkpoint"]
+    script = ROOT / "tasks/crowd_counting/test.py"
+    options = ["--rounds", "6", "--work-dir", tmp_path, "--cfg-options", *SMALL]
+    # the published layout as it is, without preparing anything first
+    output = finish(start([script, CONFIG, folder / best, "--data", data / "ShanghaiTech", *options], data))
+    test = json.loads((tmp_path / "test.json").read_text())
+    lines = list(csv.DictReader((tmp_path / "counts.csv").open()))
+    assert [line["image"] for line in lines] == [f"B/test/IMG_{n}" for n in range(1, 5)]
+    assert [int(line["people"]) for line in lines] == [3, 6, 9, 12]
+    errors = [abs(float(line["counted"]) - int(line["people"])) for line in lines]
+    assert test["metrics"]["count/MAE"] == pytest.approx(sum(errors) / 4, abs=1e-3)
+    row = next(csv.DictReader((tmp_path / "table3.csv").open()))
+    assert (row["data"], row["network"]) == ("ShanghaiTech B, 4 test images", "ResNet-20 SE")
+    assert (row["connection"], row["scheme"]) == ("EAN", "010-100-000")
+    metrics = test["metrics"]
+    assert row["MAE / MSE (RMSE)"] == f"{metrics['count/MAE']:.1f} / {metrics['count/RMSE']:.1f}"
+    assert all("to" in row[title] for title in ("increment (%)", "deployed (%)"))
+    timing = json.loads((tmp_path / "timing.json").read_text())
+    assert (timing["batch"], timing["size"]) == (1, [96, 128])
+    assert "MAE / MSE (RMSE)" in output
+    # and the same counter on what was prepared, by `ean test`
+    again = finish(start(["-m", "tasks.cli", "test", CONFIG, folder / best, "--work-dir", tmp_path / "again"], data))
+    assert f"count/MAE {metrics['count/MAE']:.2f}" in again
+
+
+def test_a_vanilla_counter_has_a_row_without_increments(data, tmp_path):
+    vanilla = ["model.backbone.scheme=none", "model.backbone.init_cfg=None"]
+    options = [*SMALL, *vanilla, "train_cfg.max_epochs=2"]
+    finish(start(["-m", "tasks.cli", "train", CONFIG, "--work-dir", tmp_path, "--cfg-options", *options], data))
+    words = ["-m", "tasks.cli", "crowd", "evaluate", CONFIG, tmp_path / "epoch_2.pth", "--cfg-options", *options]
+    finish(start(words, data))
+    row = next(csv.DictReader((tmp_path / "table3.csv").open()))
+    assert (row["network"], row["connection"]) == ("ResNet-20", "vanilla")
+    assert "increment (%)" not in row
+    assert not (tmp_path / "timing.json").exists()
+
+
+def test_a_counter_learns_to_count_drawn_people(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("EAN_DATA", str(data))
+    options = ["train_cfg.max_epochs=30", "optim_wrapper.optimizer.lr=5e-3", "train_dataloader.dataset.crop=[96,128]"]
+    config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=5"])
+    run_training(config, tmp_path)
+    record = json.loads((tmp_path / "record.json").read_text())
+    best = min(one["count/MAE"] for one in record["validations"])
+    manifest = json.loads((data / "crowd/shanghaitech/manifest.json").read_text())
+    counts = {split: [e["heads"] for e in manifest["images"] if e["split"] == split] for split in ("train", "val")}
+    mean = sum(counts["train"]) / len(counts["train"])
+    naive = sum(abs(count - mean) for count in counts["val"]) / len(counts["val"])
+    assert best < 0.5 * naive
+    count, density = Counter.from_checkpoint(tmp_path / record["best"]["checkpoint"])(
+        data / "ShanghaiTech/part_B/train_data/images/IMG_15.jpg"
+    )
+    assert density.shape == (96, 128)
+    assert 25 < count < 70  # 45 are drawn
+
+
+@pytest.mark.parametrize("attention", ["se", "sge", "dia"])
+def test_the_papers_counter_trains_on_whole_pictures_one_by_one(data, tmp_path, monkeypatch, attention):
+    monkeypatch.setenv("EAN_DATA", str(data))
+    small = [option for option in SMALL if "crop" not in option]
+    options = ["train_cfg.max_epochs=1", "model.backbone.init_cfg=None", "model.backbone.base_channels=16"]
+    config = load_config(f"resnet50_{attention}_shanghaitech_b", [*small, *options])
+    assert config.train_dataloader.batch_size == 1
+    run_training(config, tmp_path)
+    assert (tmp_path / "best_count_MAE_epoch_1.pth").is_file()
