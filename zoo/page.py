@@ -103,6 +103,9 @@ def card(entry: Entry) -> str:
         f" with {name.module}, {VARIANTS[name.variant]}" if name.variant else ", no attention"
     )
     chosen = metadata.get("Selected Epoch")
+    caution = ""
+    if chosen and split == "validation":
+        caution = " These images also selected the checkpoint: on others, errors are likely to be somewhat larger."
     metrics = "\n".join(
         f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
     )
@@ -133,7 +136,7 @@ def card(entry: Entry) -> str:
         f"```py\n{use}```",
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
-        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again.",
+        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again." + caution,
         "## The network\n\n" + _facts(facts),
         *(["## Its time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
         "## How it was trained\n\n" + _facts(made),

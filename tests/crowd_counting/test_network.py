@@ -6,7 +6,6 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core.inference import deploy
-from tasks.crowd_counting import register  # noqa: F401: registers the counter
 from tasks.crowd_counting.network import CrowdCounter
 
 LIGHT = {"type": "EANResNetCIFAR", "depth": 20, "attention": "SE", "scheme": "010-100-000", "stem_stride": 2}

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from safetensors.torch import load_file
 import zoo
 from ean_core import ConnectionScheme, EANResNetCIFAR
 from ean_core.data import Digits
+from zoo.index import build_network
 from zoo.names import trained_by
 
 
@@ -163,3 +166,14 @@ def test_a_model_without_weights_says_so_and_names_the_config_that_trains_it():
 
 def test_weights_are_plain_tensors(own):
     assert load_file(zoo.get_weights(own).path).keys() == zoo.get_weights(own).state_dict().keys()
+
+
+def test_a_counter_is_built_without_importing_its_task_first():
+    code = "import zoo; print(type(zoo.get_model('ean_resnet20_se.shanghaitech_b', pretrained=True)).__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "tasks.crowd_counting.network"
+
+
+def test_a_network_that_nothing_installed_has_is_said():
+    with pytest.raises(ValueError, match=r"unknown network 'CrowdCountr'; did you mean 'CrowdCounter'"):
+        build_network({"type": "CrowdCountr"})

@@ -2,6 +2,9 @@
 
 import pytest
 
+from ean_core.data import data_root
+from tasks.crowd_counting.annotations import find_shanghaitech
+from tasks.crowd_counting.prepare import prepare
 from zoo.index import PACKAGED, Index
 from zoo.verify import verify
 
@@ -19,10 +22,23 @@ def test_a_model_is_what_its_entry_says(name):
     assert verdict.file == ENTRIES[name].packaged_file
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """EAN_DATA with ShanghaiTech B prepared, where there is the real one."""
+    part = data_root() / "ShanghaiTech" / "part_B"
+    if not (part / "train_data").is_dir():
+        pytest.skip("ShanghaiTech B is not in EAN_DATA")
+    folder = tmp_path_factory.mktemp("data")
+    prepare(find_shanghaitech(part), part, folder / "crowd/shanghaitech", workers=2)
+    return folder
+
+
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_models_accuracy_comes_out_again(name, request):
+def test_a_models_accuracy_comes_out_again(name, request, monkeypatch):
     if name.endswith("cifar100"):
         request.getfixturevalue("cifar_root")
+    if name.endswith("shanghaitech_b"):
+        monkeypatch.setenv("EAN_DATA", str(request.getfixturevalue("prepared")))
     verdict = verify(ENTRIES[name], metrics=True)
     assert verdict.good, verdict.problems
     assert verdict.measured, verdict.note
