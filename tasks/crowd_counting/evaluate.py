@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.registry import DATASETS
 
 from ean_core.inference.comparison import Form, candidates, connection, image_shape, record_timing, variant
 from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
@@ -21,6 +22,8 @@ from ean_core.supernet import find_backbone
 from ean_core.training import run_test
 
 from .annotations import find_shanghaitech
+from .counter import Counter
+from .figures import learning_curve, naive_error, prediction_figure
 from .prepare import MANIFEST, say
 from .prepare import prepare as prepare_pictures
 
@@ -121,6 +124,28 @@ def use_data(config: Config, data: Path, folder: Path) -> None:
     config.test_dataloader.dataset.root = str(data.resolve())
 
 
+def draw_figures(config: Config, checkpoint: Path, folder: Path) -> float | None:
+    """Write ``predictions.png``, six of the measured images with truth and prediction, and, where the checkpoint's run
+    has a record, ``learning_curve.png``.
+
+    Returns:
+        The MAE of always answering the mean of the training images; None where these are not at hand.
+    """
+    measured = DATASETS.build(config.test_dataloader.dataset)
+    prediction_figure(Counter.from_checkpoint(checkpoint), measured, folder / "predictions.png")
+    training = {**config.train_dataloader.dataset, "root": config.test_dataloader.dataset.root}
+    try:
+        naive = naive_error(DATASETS.build(training), measured)
+    except ValueError:  # no training images in that folder
+        naive = None
+    if (checkpoint.parent / "record.json").is_file():
+        record = read_record(checkpoint.parent / "record.json")
+        if "best" in record:
+            validated = naive if config.test_dataloader.dataset.split == "val" else None
+            learning_curve(record, folder / "learning_curve.png", validated)
+    return naive
+
+
 # ---------------------------------------------------------------- command
 
 
@@ -147,11 +172,15 @@ def evaluate_command(
     increments = time_counter(cfg, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
     row = _row(cfg, test, metrics, increments)
-    write_record(folder / "table3.json", kind="table 3", **_plain(row), images=test["images"], test=test["checkpoint"])
+    naive = draw_figures(cfg, checkpoint, folder)
+    facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
+    write_record(folder / "table3.json", kind="table 3", **_plain(row), **facts)
     write_text(folder / "table3.md", markdown_table([row]) + "\n")
     write_text(folder / "table3.csv", _csv(row))
     print_table([row], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
-    typer.echo(f"records: {folder / 'table3.json'}, .md, .csv, and each image's count in {folder / 'counts.csv'}")
+    if naive is not None:
+        typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")
+    typer.echo(f"{folder}: table3.json, .md and .csv, each image's count in counts.csv, six of them in predictions.png")
 
 
 def _row(config: Config, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:

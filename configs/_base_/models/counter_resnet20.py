@@ -8,4 +8,4 @@ model = dict(
         depth=20,
         stem_stride=2,
         init_cfg=dict(type='Pretrained', checkpoint='ean://resnet20.cifar100')),
-    loss=dict(type='DensityL2', scale=100.0))
+    loss=dict(type='DensityL2'))

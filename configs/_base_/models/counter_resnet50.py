@@ -10,4 +10,4 @@ model = dict(
         strides=(1, 2, 1),
         norm_eval=True,  # batches are single images
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
-    loss=dict(type='DensityL2', scale=100.0))
+    loss=dict(type='DensityL2'))

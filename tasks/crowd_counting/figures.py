@@ -1,0 +1,111 @@
+"""Figures of counters: how validation errors fell, and predictions beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ean_core.report.figures import COLOURS, EMPTY, save
+
+from .counter import Counter
+from .dataset import CrowdDataset
+from .overlay import COLOURS as HEAT
+from .overlay import LEAST, display_density, people
+from .prepare import read_prepared
+
+WHOLE = (slice(None), slice(None))
+
+
+def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = None) -> None:
+    """Write the validation errors of a training run by epoch, with the checkpoint that was chosen.
+
+    Args:
+        record: ``record.json`` of a counter's training.
+        path: of the figure, in the format of its suffix.
+        naive: mean absolute error of answering the training images' mean, people.
+    """
+    validations = record["validations"]
+    epochs = [one["epoch"] for one in validations]
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    for key, label, colour in (("count/MAE", "MAE", COLOURS[0]), ("count/RMSE", "RMSE", COLOURS[1])):
+        axes.plot(epochs, [one[key] for one in validations], color=colour, marker="o", markersize=3, label=label)
+    best = record["best"]["epoch"]
+    lowest = next(one["count/MAE"] for one in validations if one["epoch"] == best)
+    axes.plot(best, lowest, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
+    axes.annotate(f"chosen: {lowest:.1f}", (best, lowest), (0, -16), textcoords="offset points", ha="center")
+    if naive is not None:
+        axes.axhline(naive, color="#777777", linestyle="--", linewidth=1)
+        text = f"MAE of always answering the training mean: {naive:.1f}"
+        axes.annotate(text, (epochs[-1], naive), (0, 4), textcoords="offset points", ha="right", color="#555555")
+    axes.set_ylim(0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("error on validation images (people)")
+    axes.legend(frameon=False, loc="center right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    save(figure, path)
+
+
+def naive_error(training: CrowdDataset, measured: CrowdDataset) -> float:
+    """Mean absolute error, in people, of answering the mean of the training images for every other one."""
+    return float(np.mean([abs(entry["heads"] - training.mean_count) for entry in measured.entries]))
+
+
+def spread_over_counts(counts: Sequence[int], number: int) -> list[int]:
+    """Which images to show: evenly spaced by their number of people, the fewest and the most among them.
+
+    Examples:
+        >>> spread_over_counts([50, 10, 40, 20, 30], 3)
+        [1, 4, 0]
+    """
+    order = np.argsort(counts, kind="stable")
+    places = np.unique(np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int))
+    return [int(order[place]) for place in places]
+
+
+def prediction_figure(counter: Counter, dataset: CrowdDataset, path: Path, number: int = 6) -> list[int]:
+    """Write pictures with their heads, the density of the truth and that of the counter, on one scale of colours a row.
+
+    Args:
+        counter: that predicts.
+        dataset: whole pictures.
+        path: of the figure.
+        number: of pictures, see :func:`spread_over_counts`.
+
+    Returns:
+        The pictures' places in the data set.
+    """
+    chosen = spread_over_counts([entry["heads"] for entry in dataset.entries], number)
+    figure = Figure(figsize=(13, 3.4 * len(chosen)), layout="constrained", dpi=80)
+    rows = figure.subplots(len(chosen), 3, squeeze=False)
+    for index, axes in zip(chosen, rows, strict=True):
+        entry = dataset.entries[index]
+        pixels = dataset[index]["inputs"].permute(1, 2, 0).numpy()
+        points, truth = read_prepared(dataset.folder / entry["file"], WHOLE)
+        count, density = counter(np.ascontiguousarray(pixels))
+        shown = [display_density(truth), display_density(density)]
+        top = max(LEAST, float(np.maximum(*shown).max()))
+        axes[0].imshow(pixels)
+        axes[0].scatter(*points.T, s=6, color="#FFD400", edgecolors="black", linewidths=0.3)
+        axes[0].set_title(entry["name"], loc="left")
+        _heat(axes[1], shown[0], top, f"annotated: {people(len(points))}")
+        image = _heat(axes[2], shown[1], top, f"counted: {people(count)} ({count - len(points):+.1f})")
+        figure.colorbar(image, ax=axes[2], label="people on 100 x 100 px", shrink=0.85)
+        for each in axes:
+            each.axis("off")
+    save(figure, path)
+    return chosen
+
+
+def _heat(axes: Axes, shown: NDArray[np.float32], top: float, title: str) -> Any:
+    image = axes.imshow(shown, cmap=HEAT, vmin=0, vmax=top)
+    axes.set_title(title, loc="left")
+    return image
