@@ -70,7 +70,8 @@ class Counter:
         Raises:
             ValueError, OSError: as of :meth:`from_zoo` and :meth:`from_checkpoint`.
         """
-        if Path(model).suffix in (".pth", ".safetensors") or Path(model).is_file():
+        path = Path(model)
+        if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file():
             return cls.from_checkpoint(model, device=device)
         return cls.from_zoo(model, device=device)
 
@@ -84,8 +85,9 @@ class Counter:
         """
         known = zoo.get_weights(name)
         if known.entry.name.task != "Crowd Counting":
-            counters = zoo.list_models("*shanghaitech*", pretrained=True)
-            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; counters are {', '.join(counters)}")
+            counters = ", ".join(zoo.list_models("*.shanghaitech_?", pretrained=True))
+            counters = counters or "not published yet, give a checkpoint of `ean train`"
+            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; counters are {counters}")
         return cls(zoo.get_model(name, pretrained=True), name, device=device)  # type: ignore[arg-type]
 
     @classmethod
@@ -99,10 +101,14 @@ class Counter:
         path = Path(path)
         settings = _settings(path)
         if settings is None or settings.get("type") != "CrowdCounter":
-            found = "says nothing of its network" if settings is None else f"is of a {settings.get('type')}"
+            found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a counter")
         check_settings(settings, f"the network in {path}")
-        network = MODELS.build(settings)
+        try:
+            network = MODELS.build(settings)
+        except Exception as error:  # whatever settings of another kind lead constructors to
+            reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise ValueError(f"the network in {path} cannot be built: {reason}") from error
         load_weights(network, path, strict=True)
         return cls(network, path.name, device=device)
 
@@ -121,16 +127,31 @@ class Counter:
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read as a picture.
+            MemoryError: if there is too little, of the machine's or the GPU's.
         """
         pixels = _pixels(picture)
+        height, width = pixels.shape[:2]
         device = next(self.network.parameters()).device
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].to(device)
-        inputs = self.network.data_preprocessor({"inputs": image})["inputs"]
-        cells = self.network.count_map(inputs)[0, 0].double().cpu().numpy()
-        return Prediction(float(cells.sum()), spread(cells, self.stride, pixels.shape[:2]))
+        image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        try:
+            inputs = self.network.data_preprocessor({"inputs": image.to(device)})["inputs"]
+            cells = self.network.count_map(inputs)[0, 0].double().cpu().numpy()
+        except RuntimeError as error:  # as which PyTorch says it
+            if "memory" not in str(error).lower():
+                raise
+            raise MemoryError(f"there is not enough memory to count in {width} x {height} pixels") from error
+        return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)))
 
 
 def _pixels(picture: Picture) -> NDArray[np.uint8]:
+    """RGB ``(H, W, 3)``, of at least one pixel."""
+    pixels = _rgb(picture)
+    if not pixels.size:
+        raise ValueError(f"a picture has at least one pixel, got {pixels.shape[1]} x {pixels.shape[0]}")
+    return pixels
+
+
+def _rgb(picture: Picture) -> NDArray[np.uint8]:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
             raise ValueError(
@@ -155,7 +176,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
             raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     else:
         config = trained_config(path)
-        settings = config.model.to_dict() if config is not None and "model" in config else None
+        settings = config.to_dict().get("model") if config is not None else None
     if not isinstance(settings, Mapping):
         return None
     settings = copy.deepcopy(dict(settings))

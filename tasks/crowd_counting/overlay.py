@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 #: Widths between which overlays are drawn, in pixels: text is readable on the least, the most is quickly shown.
 NARROWEST, WIDEST = 480, 1600
+#: Bounds of what is shown of a picture, for ones that are much taller than wide; a JPEG has at most 65,535 rows.
+MOST_PIXELS, MOST_ROWS = 20_000_000, 42_000
 #: Densities are read in people on a square of this side, in pixels.
 SQUARE = 100
 #: What the colour bar reaches at least, in people a square: the noise of an empty street stays dark.
 LEAST = 2.0
-COLOURS = mpl.colormaps["inferno"]
+#: From violet to yellow. The black at the beginning is left out: on a picture it would look like dirt.
+COLOURS = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.2, 1, 256)), "heat")
 
 
 @dataclass(frozen=True)
@@ -48,25 +54,40 @@ def draw_overlay(
         heat: how it is drawn.
 
     Returns:
-        RGB, between 480 and 1600 pixels wide.
+        RGB, between 480 and 1600 pixels wide; a picture too tall to be shown at 480 is narrower, in the middle.
     """
     heat = heat or Heat()
     shown = display_density(density)
-    height, width = pixels.shape[:2]
-    factor = min(max(NARROWEST / width, 1), WIDEST / width)
-    size = (round(width * factor), max(1, round(height * factor)))
+    size = shown_size((pixels.shape[0], pixels.shape[1]))
     top = heat.top or round_top(shown)
-    share = np.clip(shown / top, 0, 1)
-    share = np.asarray(Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    colours = COLOURS(share)[:, :, :3] * 255
-    alpha = (heat.opacity * np.sqrt(share))[:, :, None]
-    below = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-    blended = Image.fromarray(np.clip(below * (1 - alpha) + colours * alpha, 0, 255).astype(np.uint8))
-    strip = _strip(size[0], label, top)
-    whole = Image.new("RGB", (size[0], size[1] + strip.height), "white")
-    whole.paste(blended, (0, 0))
-    whole.paste(strip, (0, size[1]))
+    share = np.clip(shown / top, 0, 1).astype(np.float32)
+    share = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
+    colours = Image.fromarray(COLOURS(share, bytes=True)[:, :, :3])
+    alpha = Image.fromarray(np.rint(255 * heat.opacity * np.sqrt(share)).astype(np.uint8))
+    picture = Image.composite(colours, Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), alpha)
+    width = max(picture.width, NARROWEST)
+    strip = _strip(width, label, top)
+    whole = Image.new("RGB", (width, picture.height + strip.height), "white")
+    whole.paste(picture, ((width - picture.width) // 2, 0))
+    whole.paste(strip, (0, picture.height))
     return whole
+
+
+def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
+    """Width and height at which a picture is shown, without the strip.
+
+    Args:
+        shape: height and width of the picture.
+
+    Examples:
+        >>> shown_size((100, 240)), shown_size((600, 800)), shown_size((3000, 4000))
+        ((480, 200), (800, 600), (1600, 1200))
+    """
+    height, width = shape
+    factor = min(max(NARROWEST / width, 1), WIDEST / width)
+    if round(width * factor) * round(height * factor) > MOST_PIXELS:
+        factor = min(math.sqrt(MOST_PIXELS / (width * height)), MOST_ROWS / height)
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def display_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,26 +119,35 @@ def people(count: float) -> str:
     return f"{number:,} {'person' if number == 1 else 'people'}"
 
 
+@lru_cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
 def _strip(width: int, label: str, top: float) -> Image.Image:
     """The label at the left, the colour bar with its ends and unit at the right."""
     height = max(56, width // 14)
     strip = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(strip)
     pad = height // 4
-    small = ImageFont.load_default(max(12, height // 5))
-    bar = max(220, width // 4)
+    small = _font(max(12, height // 5))
+    bar, thickness = max(220, width // 4), height // 4
     left, right = width - pad - bar, width - pad
-    gradient = COLOURS(np.linspace(0, 1, bar))[None, :, :3] * 255
-    thickness = height // 4
-    strip.paste(Image.fromarray(np.repeat(gradient, thickness, 0).astype(np.uint8)), (left, pad // 2))
-    line = pad // 2 + thickness + 3
-    draw.text((left, line), "0", "black", font=small)
-    draw.text((right, line), f"{top:g}", "black", font=small, anchor="ra")
-    unit = f"people on {SQUARE} x {SQUARE} px"
-    draw.text(((left + right) / 2, line), unit, "#444444", font=small, anchor="ma")
-    room = left - 2 * pad
-    size = height // 2
-    while size > 10 and draw.textlength(label, font=ImageFont.load_default(size)) > room:
-        size -= 1
-    draw.text((pad, height / 2), label, "black", font=ImageFont.load_default(size), anchor="lm")
+    line = thickness + height // 14  # from the upper edge of the bar to that of the text
+    upper = (height - line - small.getbbox("0", anchor="lt")[3]) // 2
+    gradient = COLOURS(np.linspace(0, 1, bar), bytes=True)[None, :, :3]
+    strip.paste(Image.fromarray(np.repeat(gradient, thickness, 0)), (left, upper))
+    most, unit = f"{top:,g}", f"people on {SQUARE} x {SQUARE} px"  # the font has no ×
+    base = upper + line + small.getbbox("0", anchor="lt")[3]
+    draw.text((left, base), "0", "black", font=small, anchor="ls")
+    draw.text((right, base), most, "black", font=small, anchor="rs")
+    end = right - draw.textlength(most, small) - pad / 2 - draw.textlength(unit, small) / 2
+    draw.text((min((left + right) / 2, end), base), unit, "#444444", font=small, anchor="ms")
+    room, size = left - 2 * pad, height // 2
+    size = max(12, min(size, int(size * room / max(1, draw.textlength(label, _font(size))))))
+    if draw.textlength(label, _font(size)) > room:
+        while label and draw.textlength(label + "...", _font(size)) > room:
+            label = label[:-1]
+        label += "..."
+    draw.text((pad, height / 2), label, "black", font=_font(size), anchor="lm")
     return strip

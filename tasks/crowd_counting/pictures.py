@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +18,7 @@ MAX_PIXELS = 500_000_000
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
 )
-#: By Pillow's names. There are others that no camera writes, and for some of them it starts programs, as for PostScript.
+#: By Pillow's names. It knows others that no camera writes, and starts a program for some of them, such as PostScript.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 #: What makes a picture upright, by its EXIF orientation.
@@ -51,21 +53,18 @@ def read_picture(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDAr
     try:
         with _LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that is damaged or unknown
-            with _open(source) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ValueError(
-                        f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
-                        f"{max_pixels / 1e6:.1f} million; make it smaller"
-                    )
-                return to_rgb(image)
+            try:
+                return _read(source, max_pixels)
+            except Image.DecompressionBombError:  # the limit that counts is the caller's
+                with _without_limit():
+                    return _read(source, max_pixels)
     except FileNotFoundError:
         raise FileNotFoundError(f"{name} does not exist; expected a picture") from None
     except MemoryError as error:
         raise ValueError(f"{name} cannot be read as a picture: there is not enough memory for it") from error
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} cannot be read as a picture: its beginning is that of no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{name} cannot be read as a picture: it is of no known kind, or damaged at its beginning"
         ) from error
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -109,12 +108,24 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
 
 
-def _open(source: Path | IO[bytes]) -> Image.Image:
-    """An image whose header was read; the limit of pixels is the caller's, not Pillow's, which is the process's."""
+def _read(source: Path | IO[bytes], max_pixels: int) -> NDArray[np.uint8]:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]  # old versions lack the last one
+    with Image.open(source, formats=formats) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ValueError(
+                f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
+                f"{max_pixels / 1e6:.1f} million; make it smaller"
+            )
+        return to_rgb(image)
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Without Pillow's limit of pixels."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(source, formats=formats)
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = before

@@ -6,7 +6,8 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,8 @@ OVERLAY = ".overlay"
 SMOOTHING_S = 1.0
 #: A webcam that does not say how fast it is.
 USUAL_FPS = 25.0
+#: Of a video during which Ctrl-C was pressed.
+STOPPED = "stopped before its end"
 
 
 @dataclass(frozen=True)
@@ -117,25 +120,25 @@ class Predictor:
         except (OSError, ValueError) as error:
             return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
         height, width = pixels.shape[:2]
+        overlay = "" if self.heat is None else f"{name}{OVERLAY}.jpg"
         try:
             count, density = self.counter(pixels)
+            if self.heat is not None:
+                save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay)
         except MemoryError:
-            return Counted(
-                str(path), None, width, height, problem=f"is too large for this machine's memory: {width} x {height}"
-            )
-        overlay = ""
-        if self.heat is not None:
-            overlay = f"{name}{OVERLAY}.jpg"
-            save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay)
+            return Counted(str(path), None, width, height, problem=_too_large(width, height))
         return Counted(str(path), count, width, height, 1, overlay=overlay)
 
     def video(self, source: str, name: str) -> Counted:
         """Count in the frames of a video or webcam: a line a frame in ``NAME.counts.csv``, flushed at once, and an
         annotated video.
 
-        An interruption by Ctrl-C ends a webcam; what was written until then is whole.
+        An interruption by Ctrl-C ends it; what was written until then is whole. A webcam has no other end.
         """
-        capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+        if source != _printable(source):  # OpenCV crashes
+            return Counted(source, problem="cannot be read as a video: its name is no UTF-8; rename it")
+        with _quiet_opencv():
+            capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
         try:
             if not capture.isOpened():
                 what = f"webcam {source} cannot be opened" if source.isdecimal() else "cannot be read as a video"
@@ -148,70 +151,79 @@ class Predictor:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
         live = source.isdecimal()
-        smoothed, overlay = Smoothed(), ""
+        smoothed = Smoothed()
         counts: list[float] = []
         tops: list[float] = []
         width = height = 0
         peak, problem = 0.0, ""
-        writer: cv2.VideoWriter | None = None
+        overlay = f"{name}{OVERLAY}.mp4"
         table = self.out / f"{name}.counts.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with table.open("w", newline="", encoding="utf-8") as file:
+        with table.open("w", newline="", encoding="utf-8") as file, _annotated(self.out / overlay, fps) as annotate:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(("frame", "seconds", "count", "smoothed"))
             try:
                 for number, frame in enumerate(_read_frames(capture)):
                     at = time.monotonic() - start if live else number / fps
-                    if self.seconds is not None and at > self.seconds:
+                    if self.seconds is not None and at >= self.seconds and counts:
                         break
                     pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV has blue first
                     height, width = pixels.shape[:2]
                     count, density = self.counter(pixels)
-                    counts.append(count)
                     steady = smoothed(count, at)
+                    drawn = None
+                    if self.heat is not None:
+                        if len(tops) < max(1, round(fps)):  # a bar that changes in every frame could not be read
+                            tops.append(round_top(display_density(density)))
+                        heat = Heat(self.heat.opacity, self.heat.top or max(tops))
+                        drawn = draw_overlay(pixels, density, people(steady), heat)
+                    # All that is kept of a frame is kept at once, so that Ctrl-C leaves as many lines as frames.
+                    counts.append(count)
                     peak = max(peak, steady)
                     lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
                     file.flush()
-                    if self.heat is None:
-                        continue
-                    if len(tops) < round(fps):  # a bar that changes in every frame could not be read
-                        tops.append(round_top(display_density(density)))
-                    heat = Heat(self.heat.opacity, self.heat.top or max(tops))
-                    drawn = draw_overlay(pixels, density, people(steady), heat)
-                    if writer is None:
-                        overlay = f"{name}{OVERLAY}.mp4"
-                        writer = _video_writer(self.out / overlay, fps, drawn.size)
-                    writer.write(_even(np.asarray(drawn))[:, :, ::-1])
+                    if drawn is not None:
+                        annotate(drawn)
             except KeyboardInterrupt:
-                problem = "" if live else "stopped before its end"
-            finally:
-                if writer is not None:
-                    writer.release()
+                problem = "" if live else STOPPED
+            except MemoryError:
+                problem = _too_large(width, height)
         if not counts:
             return Counted(source, problem=problem or "has no frame that can be read")
         mean = sum(counts) / len(counts)
-        return Counted(source, mean, width, height, len(counts), peak, overlay, problem)
+        return Counted(source, mean, width, height, len(counts), peak, overlay if self.heat else "", problem)
 
 
-def find_sources(given: Sequence[str], out: Path) -> Iterator[tuple[str, str, str]]:
+def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Kind (``'picture'``, ``'video'`` or ``'missing'``), source, and name of what is written about it.
 
+    Names are the files', in folders with the way to them; where several sources have the same one, a number follows.
+
     Args:
-        given: files, folders, which are searched through, and numbers of webcams.
-        out: the output folder, which is left out.
+        given: files, folders, which are searched through, and numbers of webcams. Overlays in folders are left out.
     """
+    taken: set[str] = set()
+
+    def distinct(name: str) -> str:
+        numbered, number = name, 1
+        while numbered.casefold() in taken:  # as file systems compare them
+            number += 1
+            numbered = f"{name}.{number}"
+        taken.add(numbered.casefold())
+        return numbered
+
     for text in given:
         path = Path(text).expanduser()
         if text.isdecimal() and not path.exists():
-            yield "video", text, f"webcam{text}"
+            yield "video", text, distinct(f"webcam{text}")
         elif path.is_dir():
             for file in sorted(path.rglob("*")):
                 kind = _kind(file)
-                if kind and file.is_file() and not file.resolve().is_relative_to(out.resolve()):
-                    yield kind, str(file), file.relative_to(path).as_posix()
+                if kind and file.is_file() and f"{OVERLAY}." not in file.name:
+                    yield kind, str(file), distinct(file.relative_to(path).as_posix())
         elif path.is_file():
-            yield _kind(path) or "picture", str(path), path.name
+            yield _kind(path) or "picture", str(path), distinct(path.name)
         else:
             yield "missing", text, ""
 
@@ -237,13 +249,48 @@ def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
         yield frame  # type: ignore[misc]  # OpenCV's types allow for other images than a video's
 
 
+@contextmanager
+def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]]:
+    """Takes the frames of an MP4, which gets its name when it is whole; without a frame there is none."""
+    partial = path.with_suffix(".part.mp4")
+    writer: cv2.VideoWriter | None = None
+
+    def annotate(drawn: Image.Image) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = _video_writer(partial, fps, drawn.size)
+        writer.write(_even(np.asarray(drawn))[:, :, ::-1])
+
+    try:
+        yield annotate
+    finally:
+        if writer is not None:
+            writer.release()
+            partial.replace(path)
+
+
 def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     width, height = size
     even = (width - width % 2, height - height % 2)  # codecs want even sides
+    fps = fps if fps < 65 else round(fps, 1)  # MPEG-4 has fractions with numbers below 65536 only
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
     if not writer.isOpened():
         raise OSError(f"{path} cannot be written: this OpenCV writes no MP4, or the folder cannot be written")
     return writer
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Without the half dozen lines that OpenCV prints about a camera that is not there."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+def _too_large(width: int, height: int) -> str:
+    return f"is too large for this machine's memory: {width} x {height} pixels"
 
 
 def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -275,42 +322,59 @@ def predict_command(
     """Count people in pictures and videos: counts.csv, counts.json, and overlays."""
     if top is not None and not (math.isfinite(top) and top > 0):
         raise ValueError(f"--top is a number above 0, got {top}")
-    counter = Counter.load(model, device=device)
-    predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
-    out.mkdir(parents=True, exist_ok=True)
-    found: list[Counted] = []
-    with (out / "counts.csv").open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
-        for kind, source, name in find_sources(sources, out):
-            if kind == "missing":
-                one = Counted(source, problem="there is no such file or folder")
-            elif kind == "video":
-                one = predictor.video(source, name)
-            else:
-                one = predictor.picture(Path(source), name)
-            found.append(one)
-            count = "" if one.count is None else f"{one.count:.3f}"
-            lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
-            file.flush()
-            _say(one)
-    if not found:
+    listed = list(find_sources(sources))
+    if not listed:
         raise ValueError(
             f"no picture or video in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
         )
+    counter = Counter.load(model, device=device)
+    predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "counts.json").unlink(missing_ok=True)  # of an earlier run
+    found: list[Counted] = []
+    stopped = False
+    with (out / "counts.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
+        try:
+            for kind, source, name in listed:
+                if kind == "missing":
+                    one = Counted(source, problem="there is no such file or folder")
+                elif kind == "video":
+                    one = predictor.video(source, name)
+                else:
+                    one = predictor.picture(Path(source), name)
+                found.append(one)
+                count = "" if one.count is None else f"{one.count:.3f}"
+                lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
+                file.flush()
+                _say(one)
+                stopped = one.problem == STOPPED
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            stopped = True
     write_text(out / "counts.json", _json(counter, model, found))
     good = [one for one in found if one.count is not None]
-    typer.echo(f"{len(good)} of {len(found)} counted by {counter.name}: {out / 'counts.csv'}, counts.json")
+    typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {out / 'counts.csv'}, counts.json")
+    if stopped:
+        raise typer.Exit(130)
     if not good:
         raise typer.Exit(1)
 
 
 def _say(one: Counted) -> None:
+    file = _printable(one.file)
     if one.count is None:
-        typer.echo(f"{one.file}: {one.problem}; skipped", err=True)
+        typer.echo(f"{file}: {one.problem}; skipped", err=True)
         return
     more = f" on average over {one.frames} frames, {one.peak:.1f} at most" if one.peak is not None else ""
-    typer.echo(f"{one.file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
+    typer.echo(f"{file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
+
+
+def _printable(name: str) -> str:
+    """A name of a file with a question mark for each byte that is no text."""
+    return name.encode(errors="replace").decode()
 
 
 def _json(counter: Counter, model: str, found: Sequence[Counted]) -> str:

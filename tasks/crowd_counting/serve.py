@@ -443,11 +443,13 @@ def build_page(counter: Counter, limits: Limits, folder: Path | None = None) -> 
         vars(picture)["preprocess"] = _as_sent
         shown = [state, result, counts, bar]
         # An example is set as a plain value: an update would replace the component, and its preprocess with it.
-        choice.click(lambda number: str(examples[number]), choice, picture, **at_once)
+        choice.click(lambda number: str(examples[number]), choice, picture, trigger_mode="always_last", **at_once)
         changed = picture.change(lambda: show(None), None, shown, **at_once)
+        # Gradio drops what comes while an event runs, and so would leave the count of the picture before.
+        counting: dict[str, Any] = {"trigger_mode": "always_last", "show_progress_on": result, **in_turn}
         for done in (
-            changed.then(count, [picture, opacity], shown, show_progress_on=result, **in_turn),
-            button.click(count_again, [picture, opacity], shown, show_progress_on=result, **in_turn),
+            changed.then(count, [picture, opacity], shown, **counting),
+            button.click(count_again, [picture, opacity], shown, **counting),
         ):
             done.success(js=SCROLL, api_visibility="private")
         opacity.change(redraw, [opacity, state], shown, trigger_mode="always_last", show_progress="hidden", **in_turn)
@@ -515,6 +517,7 @@ def serve_command(
     """Try a counter on a local web page: count, see where, and count in a box. Ctrl-C ends it."""
     limits = Limits(max_mb, max_pixels)
     address, local = _resolve(host)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
     with tempfile.TemporaryDirectory(prefix="ean-crowd-") as temporary:
         # Uploads go where nothing else is, and with the folder when the command ends.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary, "files"))
@@ -556,7 +559,6 @@ def serve_command(
             mcp_server=False,
         )
         try:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
             if not local:
                 typer.echo(
                     f"warning: {host} can be reached from other machines, and whoever reaches it can use the page; "
