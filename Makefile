@@ -7,12 +7,12 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow lint install headless clean
+.PHONY: demo test test-slow lint install headless browser clean
 
 demo: install
 	$(BIN)/ean quickstart --resume
 
-test: lint
+test: lint browser
 	$(PYTEST)
 
 # What takes long: installation from nothing, CIFAR-100 end to end.
@@ -38,6 +38,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 headless:
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
 	$(BIN)/python -m pip install --quiet opencv-python-headless
+
+# The tests of the web page drive Debian's Chromium; where it is not and cannot be installed, they are skipped.
+browser:
+	@command -v chromium > /dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing chromium, for tests of the web page" \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
+	  > /dev/null; } || echo "there is no chromium: tests of the web page are skipped"
 
 clean:
 	rm -rf $(VENV) quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache
