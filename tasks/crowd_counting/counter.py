@@ -51,6 +51,9 @@ class Counter:
         name: of it, for reports.
         device: where to; a GPU if there is one by default.
 
+    Raises:
+        ValueError: if PyTorch cannot use the device.
+
     Examples:
         >>> counter = Counter(CrowdCounter(dict(type='EANResNetCIFAR', depth=20, scheme='none', stem_stride=2)))
         >>> count, density = counter(np.zeros((60, 100, 3), np.uint8))
@@ -61,7 +64,11 @@ class Counter:
     def __init__(self, network: CrowdCounter, name: str = "counter", *, device: str | None = None) -> None:
         self.name = name
         deployed: Any = deploy(network)
-        self.network: CrowdCounter = deployed.to(device or get_device())
+        chosen = device or get_device()
+        try:
+            self.network: CrowdCounter = deployed.to(chosen)
+        except (RuntimeError, AssertionError) as error:  # the latter of PyTorch without CUDA
+            raise ValueError(f"device {chosen!r} cannot be used, cpu can: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def load(cls, model: str, *, device: str | None = None) -> Counter:

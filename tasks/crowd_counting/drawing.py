@@ -18,7 +18,7 @@ def draw_crowd(
 
     Args:
         people: how many.
-        size: height and width in pixels.
+        size: height and width in pixels, 16 or more each.
         seed: of all draws; the same one gives the same picture.
 
     Returns:
@@ -30,6 +30,8 @@ def draw_crowd(
         ((160, 120), (12, 2))
     """
     height, width = size
+    if min(size) < 16 or people < 0:
+        raise ValueError(f"a drawn crowd has 0 or more people on 16 x 16 pixels or more, got {people} on {size}")
     draws = np.random.default_rng(seed)
     picture = Image.new("RGB", (width, height), (206, 200, 190))
     draw = ImageDraw.Draw(picture)
@@ -46,7 +48,7 @@ def draw_crowd(
     heads = np.empty((people, 2))
     for number, near in enumerate(depth):
         radius = height * (0.008 + 0.022 * near)
-        x = float(draws.uniform(radius, width - radius))
+        x = float(draws.uniform(min(radius, width / 2), max(width - radius, width / 2)))
         y = float(horizon + (height - horizon) * near * 0.82)
         heads[number] = x, min(y, height - 1.0)
         skin, hair = SKIN[draws.integers(len(SKIN))], HAIR[draws.integers(len(HAIR))]

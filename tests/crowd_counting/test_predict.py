@@ -1,0 +1,520 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tasks.cli import main
+from tasks.crowd_counting.counter import Counter, Prediction
+from tasks.crowd_counting.drawing import draw_crowd
+from tasks.crowd_counting.overlay import NARROWEST
+from tasks.crowd_counting.predict import Smoothed, find_sources
+
+
+def run(capsys, *words):
+    """Exit status and what was printed, of ``ean crowd predict`` in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(["crowd", "predict", *map(str, words)])
+    return ended.value.code, *(re.sub(r"\x1b\[[\d;]*m", "", text) for text in capsys.readouterr())
+
+
+def start(*words, **options):
+    """``ean crowd predict`` as a process of its own."""
+    command = [sys.executable, "-m", "tasks.cli", "crowd", "predict", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes, **options)
+
+
+def crowd(people=5, size=(48, 64), seed=0):
+    return draw_crowd(people, size, seed)[0]
+
+
+def write_crowd(path, people=5, size=(48, 64), seed=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    crowd(people, size, seed).save(path, **options)
+    return path
+
+
+def write_video(path, frames=6, fps=4.0, size=(48, 64), codec="MJPG"):
+    """A crowd that grows, again and again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size[::-1])
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(np.asarray(crowd(3 * (number % 7), size))[:, :, ::-1])
+    writer.release()
+    return path
+
+
+def read_video(path):
+    """The frames, RGB, and how many of them a second has."""
+    capture = cv2.VideoCapture(str(path))
+    assert capture.isOpened(), path
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(np.ascontiguousarray(read[1][:, :, ::-1]))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return frames, fps
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def counted(out):
+    """What both files of counts say, which must be the same."""
+    lines, content = table(out / "counts.csv"), json.loads((out / "counts.json").read_text())
+    assert len(lines) == len(content["results"])
+    for line, result in zip(lines, content["results"], strict=True):
+        for key, text in line.items():
+            value = result[key]
+            assert text == ("" if value is None else f"{value:.3f}" if key == "count" else str(value))
+    return {result["file"]: result for result in content["results"]}
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with all kinds of things in it."""
+    root = tmp_path / "pictures"
+    write_crowd(root / "a.jpg", 3)
+    write_crowd(root / "a.png", 6, (60, 90))
+    write_crowd(root / "B.TIF", 9, (31, 33))
+    write_crowd(root / "deep/er/a.jpg", 4, seed=1)
+    crowd().convert("L").save(root / "deep/grey, \"or\" not é.png")  # fmt: skip
+    (root / "broken.jpg").write_bytes((root / "a.jpg").read_bytes()[:400])
+    (root / "deep/text.png").write_text("no picture")
+    (root / "notes.txt").write_text("no picture, and not called one")
+    (root / "folder.jpg").mkdir()
+    return root
+
+
+def test_a_folder_is_counted_whole_and_what_is_broken_is_named_and_skipped(
+    capsys, pictures, tmp_path, counter, counter_file
+):
+    code, out, err = run(capsys, pictures, "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 0
+    found = counted(tmp_path / "out")
+    good = ["B.TIF", "a.jpg", "a.png", "deep/er/a.jpg", 'deep/grey, "or" not é.png']
+    bad = ["broken.jpg", "deep/text.png"]
+    assert list(found) == [str(pictures / name) for name in sorted(good + bad, key=lambda name: Path(name).parts)]
+    for name in good:
+        result, (count, density) = found[str(pictures / name)], counter(pictures / name)
+        assert result["count"] == count
+        assert (result["height"], result["width"]) == density.shape
+        assert (result["frames"], result["problem"], result["peak"]) == (1, "", None)
+        assert result["overlay"] == f"{name}.overlay.jpg"
+        with Image.open(tmp_path / "out" / result["overlay"]) as overlay:
+            assert overlay.width == NARROWEST
+        assert f"{pictures / name}: {count:.1f}\n" in out
+    for name in bad:
+        result = found[str(pictures / name)]
+        assert (result["count"], result["width"], result["frames"], result["overlay"]) == (None, None, 0, "")
+        assert result["problem"].startswith("cannot be read as a picture: ")
+        assert f"{pictures / name}: cannot be read as a picture: " in err
+    assert err.count("; skipped") == err.count("\n") == 2
+    assert f"5 of 7 counted by {counter_file.name}" in out
+    assert files(tmp_path / "out") == sorted(["counts.csv", "counts.json", *(f"{name}.overlay.jpg" for name in good)])
+    content = json.loads((tmp_path / "out/counts.json").read_text())
+    assert (content["model"], content["name"], content["stride"]) == (str(counter_file), counter_file.name, 8)
+
+
+def test_a_second_run_does_not_count_overlays_of_the_first(capsys, pictures, counter_file):
+    words = (pictures, "--model", counter_file, "--out")
+    listed = [source for _, source, _ in find_sources([str(pictures)])]
+    for out in (pictures / "counted", pictures / "counted", pictures / "elsewhere", pictures):
+        assert run(capsys, *words, out)[0] == 0
+        assert list(counted(out)) == listed
+    assert [source for _, source, _ in find_sources([str(pictures)])] == listed
+
+
+def test_the_output_folder_may_be_around_the_pictures(capsys, pictures, counter_file, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    assert run(capsys, "pictures", "--model", counter_file, "--out", ".")[0] == 0
+    assert len(counted(Path())) == 7
+    assert Path("a.jpg.overlay.jpg").is_file()
+
+
+def test_sources_of_the_same_name_do_not_overwrite_each_other(capsys, tmp_path, counter_file):
+    one = write_crowd(tmp_path / "one/a.jpg", 2, (40, 40))
+    two = write_crowd(tmp_path / "two/A.JPG", 20, (80, 40), format="JPEG")
+    three = write_crowd(tmp_path / "three/a.jpg", 9, (60, 40))
+    out = tmp_path / "out"
+    assert run(capsys, one.parent, two.parent, three, "--model", counter_file, "--out", out)[0] == 0
+    found = counted(out)
+    overlays = {path: found[str(path)]["overlay"] for path in (one, two, three)}
+    assert len({name.casefold() for name in overlays.values()}) == 3  # as some file systems compare them
+    for path, name in overlays.items():
+        with Image.open(path) as picture, Image.open(out / name) as overlay:
+            assert overlay.height - 56 == picture.height * NARROWEST // picture.width
+
+
+def test_pictures_are_named_one_by_one_too_and_what_is_missing_is_said(capsys, tmp_path, counter_file):
+    good = write_crowd(tmp_path / "a.picture", format="PNG")  # kinds are told by contents
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    gone = tmp_path / "gone.jpg"
+    out = tmp_path / "out"
+    code, _, err = run(capsys, gone, text, good, "--model", counter_file, "--out", out)
+    assert code == 0
+    found = counted(out)
+    assert [result["count"] is None for result in found.values()] == [True, True, False]
+    assert f"{gone}: there is no such file or folder; skipped\n" in err
+    assert f"{text}: cannot be read as a picture: " in err
+
+
+def test_where_nothing_could_be_counted_the_status_is_1(capsys, tmp_path, counter_file):
+    out = tmp_path / "out"
+    code, printed, _ = run(capsys, tmp_path / "gone", "--model", counter_file, "--out", out)
+    assert code == 1
+    assert "0 of 1 counted" in printed
+    assert counted(out)[str(tmp_path / "gone")]["problem"] == "there is no such file or folder"
+
+
+def test_a_folder_without_pictures_is_an_error_and_leaves_earlier_counts(capsys, tmp_path, counter_file):
+    write_crowd(tmp_path / "a.jpg")
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    run(capsys, tmp_path / "a.jpg", "--model", counter_file, "--out", out)
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    (empty / "deep").mkdir(parents=True)
+    (empty / "notes.txt").write_text("no picture")
+    code, _, _ = run(capsys, empty, "--model", counter_file, "--out", out)
+    assert code.startswith(f"ean crowd predict: no picture or video in {empty}; known are ")
+    assert ".jpg" in code
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+
+
+def test_without_overlays_there_are_only_counts(capsys, pictures, tmp_path, counter_file):
+    write_video(pictures / "a.avi")
+    out = tmp_path / "out"
+    assert run(capsys, pictures, "--no-overlay", "--model", counter_file, "--out", out)[0] == 0
+    assert files(out) == ["a.avi.counts.csv", "counts.csv", "counts.json"]
+    assert {result["overlay"] for result in counted(out).values()} == {""}
+    assert sum(result["count"] is not None for result in counted(out).values()) == 6
+
+
+def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, tmp_path, counter_file):
+    write_crowd(tmp_path / "a.png", size=(100, 480))
+    drawn = {}
+    for words in ((), ("--top", 2), ("--top", 1000), ("--opacity", 0)):
+        out = tmp_path / f"out{len(drawn)}"
+        code, _, _ = run(capsys, tmp_path / "a.png", *words, "--model", counter_file, "--out", out)
+        assert code == 0
+        with Image.open(out / "a.png.overlay.jpg") as overlay:
+            drawn[words] = np.asarray(overlay).astype(int)
+    own, low, high, none = drawn.values()
+    plain = np.asarray(crowd(size=(100, 480))).astype(int)
+    difference = [np.abs(overlay[:100] - plain).mean() for overlay in (low, high, none)]
+    assert difference[0] > 2 * difference[1] > 4 * difference[2]
+    assert np.abs(own[100:] - high[100:]).max() > 100  # another number at the bar
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--top", "0"], "ean crowd predict: --top is a number above 0, got 0.0"),
+        (["--top", "nan"], "ean crowd predict: --top is a number above 0, got nan"),
+        (["--model", "nowhere.pth"], "ean crowd predict: no checkpoint at nowhere.pth"),
+        (["--model", "resnet20"], "ean crowd predict: no model is called 'resnet20'"),
+        (["--opacity", "2"], 2),
+        (["--seconds", "-1"], 2),
+        (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, cpu can: "),
+    ],
+)
+def test_a_wrong_argument_is_answered_in_one_line(capsys, tmp_path, counter_file, words, status):
+    write_crowd(tmp_path / "a.jpg")
+    code, _, _ = run(capsys, tmp_path / "a.jpg", "--model", counter_file, "--out", tmp_path / "out", *words)
+    assert code == status if isinstance(status, int) else code.startswith(status)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_text_end_nothing(capsys, tmp_path, counter_file):
+    write_crowd(tmp_path / "in/a.jpg")
+    write_video(tmp_path / "in/a.avi")
+    try:
+        for suffix in ("jpg", "avi"):
+            (tmp_path / f"in/a.{suffix}").rename(tmp_path / f"in/\udcff.{suffix}")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes text only")
+    write_crowd(tmp_path / "in/a.jpg")
+    out = tmp_path / "out"
+    code, _, err = run(capsys, tmp_path / "in", "--model", counter_file, "--out", out)
+    assert code == 0
+    assert "?.avi: cannot be read as a video: its name is no UTF-8; rename it; skipped" in err
+    results = json.loads((out / "counts.json").read_text())["results"]
+    assert [result["count"] is None for result in results] == [False, True, False]
+    assert len(table(out / "counts.csv")) == 3
+    assert "\udcff.jpg.overlay.jpg" in files(out)
+
+
+def test_what_is_too_large_for_the_memory_is_skipped(capsys, tmp_path, counter_file, monkeypatch):
+    write_crowd(tmp_path / "in/a.jpg", size=(80, 40))
+    write_crowd(tmp_path / "in/b.jpg")
+    write_video(tmp_path / "in/c.avi", size=(80, 40))
+    usual = Counter.__call__
+
+    def counts(self, pixels):
+        if pixels.shape[:2] == (80, 40):
+            raise MemoryError
+        return usual(self, pixels)
+
+    monkeypatch.setattr(Counter, "__call__", counts)
+    code, _, err = run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 0
+    assert [result["count"] is None for result in counted(tmp_path / "out").values()] == [True, False, True]
+    assert err.count("is too large for this machine's memory: 40 x 80 pixels; skipped") == 2
+
+
+# ---------------------------------------------------------------- videos
+
+
+@pytest.mark.parametrize(("name", "codec"), [("walk.avi", "MJPG"), ("walk.MP4", "mp4v")])
+def test_a_video_is_counted_frame_by_frame_and_annotated(capsys, tmp_path, counter, counter_file, name, codec):
+    video, out = write_video(tmp_path / name, frames=6, fps=4, codec=codec), tmp_path / "out"
+    frames, _ = read_video(video)
+    expected = [counter(frame).count for frame in frames]
+    assert expected[0] != counter(frames[0][:, :, ::-1]).count
+    code, printed, _ = run(capsys, video, "--model", counter_file, "--out", out)
+    assert code == 0
+
+    lines = table(out / f"{name}.counts.csv")
+    assert [line["frame"] for line in lines] == ["0", "1", "2", "3", "4", "5"]
+    assert [line["seconds"] for line in lines] == ["0.000", "0.250", "0.500", "0.750", "1.000", "1.250"]
+    assert [line["count"] for line in lines] == [f"{count:.3f}" for count in expected]
+    smoothed = Smoothed()
+    steady = [smoothed(count, number / 4) for number, count in enumerate(expected)]
+    assert [line["smoothed"] for line in lines] == [f"{count:.3f}" for count in steady]
+
+    result = counted(out)[str(video)]
+    assert (result["frames"], result["width"], result["height"], result["problem"]) == (6, 64, 48, "")
+    assert result["count"] == pytest.approx(sum(expected) / 6)
+    assert result["peak"] == pytest.approx(max(steady))
+    assert result["overlay"] == f"{name}.overlay.mp4"
+    assert f"{sum(expected) / 6:.1f} on average over 6 frames, {max(steady):.1f} at most" in printed
+
+    drawn, fps = read_video(out / result["overlay"])
+    assert (len(drawn), fps) == (6, 4)
+    assert drawn[0].shape == (360 + 56, 480, 3)
+    assert (drawn[0][-4:] > 240).all()  # the white strip
+    plain = cv2.resize(frames[5], (480, 360)).astype(int)
+    assert np.abs(drawn[5][:360] - plain).mean() < np.abs(drawn[5][:360] - plain[:, :, ::-1]).mean()
+    assert files(out) == ["counts.csv", "counts.json", f"{name}.counts.csv", f"{name}.overlay.mp4"]
+
+
+def test_odd_sides_lose_a_row_and_not_a_frame(capsys, tmp_path, counter_file):
+    video, out = write_video(tmp_path / "a.avi", frames=3, size=(101, 501)), tmp_path / "out"
+    assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 0
+    drawn, _ = read_video(out / "a.avi.overlay.mp4")
+    assert [frame.shape for frame in drawn] == [(156, 500, 3)] * 3
+
+
+@pytest.mark.parametrize("fps", [0.2, 0.4, 23.976, 29.97, 239.847])
+def test_any_rate_of_frames_is_annotated(capsys, tmp_path, counter_file, fps):
+    video, out = write_video(tmp_path / "a.avi", frames=3, fps=fps), tmp_path / "out"
+    assert read_video(video)[1] == pytest.approx(fps, rel=1e-3)
+    assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 0
+    drawn, rate = read_video(out / "a.avi.overlay.mp4")
+    assert len(drawn) == 3
+    assert rate == pytest.approx(fps, rel=1e-3)
+    assert float(table(out / "a.avi.counts.csv")[2]["seconds"]) == pytest.approx(2 / fps, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0, 1), (0.25, 1), (0.3, 2), (1, 4), (1.01, 5), (60, 10)])
+def test_a_video_stops_after_the_given_seconds(capsys, tmp_path, counter_file, seconds, frames):
+    video, out = write_video(tmp_path / "a.avi", frames=10, fps=4), tmp_path / "out"
+    words = ("--seconds", seconds, "--no-overlay", "--model", counter_file, "--out", out)
+    assert run(capsys, video, *words)[0] == 0
+    assert counted(out)[str(video)]["frames"] == len(table(out / "a.avi.counts.csv")) == frames
+
+
+def test_the_bar_of_a_video_stays_after_its_first_second(capsys, tmp_path, counter_file, monkeypatch):
+    tops = []
+    draw = sys.modules["tasks.crowd_counting.predict"].draw_overlay
+    highest = iter([30, 3, 100, 900, 4, 900])
+
+    def watched(pixels, density, label, heat):
+        tops.append(heat.top)
+        return draw(pixels, density, label, heat)
+
+    monkeypatch.setattr("tasks.crowd_counting.predict.draw_overlay", watched)
+    monkeypatch.setattr("tasks.crowd_counting.predict.round_top", lambda density: next(highest))
+    video = write_video(tmp_path / "a.avi", frames=6, fps=3)
+    run(capsys, video, "--model", counter_file, "--out", tmp_path / "out")
+    assert tops == [30, 30, 100, 100, 100, 100]
+    tops.clear()
+    run(capsys, video, "--top", 7, "--model", counter_file, "--out", tmp_path / "out")
+    assert tops == [7] * 6
+
+
+def test_the_label_is_the_count_of_a_picture_and_the_smoothed_count_of_a_video(
+    capsys, tmp_path, counter_file, monkeypatch
+):
+    write_crowd(tmp_path / "in/a.jpg")
+    write_video(tmp_path / "in/b.avi", frames=3, fps=1)
+    counts, labels = iter([1234.4, 0.0, 100.0, 100.0]), []
+    draw = sys.modules["tasks.crowd_counting.predict"].draw_overlay
+
+    def watched(pixels, density, label, heat):
+        labels.append(label)
+        return draw(pixels, density, label, heat)
+
+    monkeypatch.setattr("tasks.crowd_counting.predict.draw_overlay", watched)
+    monkeypatch.setattr(
+        Counter, "__call__", lambda self, pixels: Prediction(next(counts), np.zeros(pixels.shape[:2], np.float32))
+    )
+    run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")
+    assert labels == ["1,234 people", "0 people", "63 people", "86 people"]
+
+
+def test_videos_that_cannot_be_read_are_skipped_and_those_cut_off_are_counted_as_far_as_they_go(
+    capsys, tmp_path, counter_file
+):
+    root, out = tmp_path / "in", tmp_path / "out"
+    whole = write_video(root / "c.avi", frames=20)
+    (root / "a.avi").write_text("no video")
+    (root / "b.mp4").write_bytes(b"")
+    (root / "d.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, _, err = run(capsys, root, "--model", counter_file, "--out", out)
+    assert code == 0
+    found = [counted(out)[str(root / name)] for name in ("a.avi", "b.mp4", "c.avi", "d.avi")]
+    assert [result["problem"] for result in found[:3]] == ["cannot be read as a video"] * 2 + [""]
+    assert f"{root / 'a.avi'}: cannot be read as a video; skipped" in err
+    assert found[2]["frames"] == 20
+    assert 0 < found[3]["frames"] < 20
+    assert found[3]["frames"] == len(table(out / "d.avi.counts.csv"))
+
+
+def test_a_webcam_that_is_not_there_is_said_in_one_line(tmp_path, counter_file):
+    number = next(str(n) for n in range(64) if not Path(f"/dev/video{n}").exists())
+    process = start(number, "--model", counter_file, "--out", tmp_path / "out", cwd=Path.cwd())
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err.strip().splitlines()[-1] == f"{number}: webcam {number} cannot be opened; skipped"
+    assert "VIDEOIO" not in err
+    assert counted(tmp_path / "out")[number]["problem"] == f"webcam {number} cannot be opened"
+
+
+def test_a_folder_or_file_that_is_called_a_number_is_no_webcam(capsys, tmp_path, counter_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_crowd(tmp_path / "0/a.jpg")
+    write_crowd(tmp_path / "1", format="PNG")
+    assert run(capsys, "0", "1", "--model", counter_file)[0] == 0
+    assert [result["problem"] for result in counted(tmp_path / "counted").values()] == ["", ""]
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_ctrl_c_during_a_video_leaves_whole_files_and_ends_the_command(tmp_path, counter_file):
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_crowd(root / "a.jpg")
+    video = write_video(root / "b.avi", frames=3000, fps=25, size=(32, 32))
+    write_crowd(root / "c.jpg")
+    # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start(root, "--model", counter_file, "--out", out, cwd=Path.cwd(), **listening)
+    lines = out / "b.avi.counts.csv"
+    wait_for(lambda: lines.is_file() and lines.read_text().count("\n") > 5, process)
+    os.kill(process.pid, signal.SIGINT)
+    printed, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "2 of 3 counted" in printed
+    found = counted(out)
+    assert list(found) == [str(root / "a.jpg"), str(video)]
+    result = found[str(video)]
+    assert result["problem"] == "stopped before its end"
+    assert 5 <= result["frames"] < 3000
+    rows = table(lines)
+    assert [int(row["frame"]) for row in rows] == list(range(result["frames"]))
+    assert all(re.fullmatch(r"\d+\.\d{3}", row["smoothed"]) for row in rows)
+    assert len(read_video(out / result["overlay"])[0]) == result["frames"]
+    assert files(out) == ["a.jpg.overlay.jpg", "b.avi.counts.csv", "b.avi.overlay.mp4", "counts.csv", "counts.json"]
+
+
+@pytest.mark.parametrize("stop", [0, 2])
+def test_ctrl_c_between_pictures_keeps_what_was_counted(capsys, tmp_path, counter_file, monkeypatch, stop):
+    for number in range(4):
+        write_crowd(tmp_path / f"in/{number}.jpg")
+    usual, seen = Counter.__call__, []
+
+    def counts(self, pixels):
+        seen.append(pixels.shape)
+        if len(seen) > stop:
+            raise KeyboardInterrupt
+        return usual(self, pixels)
+
+    monkeypatch.setattr(Counter, "__call__", counts)
+    out = tmp_path / "out"
+    code, printed, _ = run(capsys, tmp_path / "in", "--model", counter_file, "--out", out)
+    assert code == 130
+    assert f"{stop} of 4 counted" in printed
+    assert len(counted(out)) == stop
+    assert len(files(out)) == 2 + stop
+
+
+# ---------------------------------------------------------------- counts over time
+
+COUNTS = st.floats(0, 1e6)
+STEPS = st.lists(st.floats(0, 10), min_size=1, max_size=30)
+
+
+@given(COUNTS, STEPS)
+def test_a_steady_count_stays_as_it_is(count, steps):
+    smoothed, at = Smoothed(), 0.0
+    for step in steps:
+        at += step
+        assert smoothed(count, at) == count
+
+
+@given(COUNTS, COUNTS, STEPS, st.floats(0.1, 10))
+def test_a_step_is_followed_by_how_long_ago_it_was_whatever_the_frames_between(before, after, steps, seconds):
+    smoothed = Smoothed(seconds)
+    smoothed(before, 0.0)
+    at = 0.0
+    for step in steps:
+        at += step
+        expected = after + (before - after) * np.exp(-at / seconds)
+        assert smoothed(after, at) == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+@given(st.lists(st.tuples(COUNTS, st.floats(0, 10)), min_size=1))
+def test_the_smoothed_count_is_between_the_lowest_and_the_highest(frames):
+    smoothed, at, seen = Smoothed(), 0.0, []
+    for count, step in frames:
+        at += step
+        seen.append(count)
+        steady = smoothed(count, at)
+        assert min(seen) * (1 - 1e-9) <= steady <= max(seen) * (1 + 1e-9) + 1e-9
+
+
+def test_frames_at_the_same_time_or_before_change_nothing():
+    smoothed = Smoothed()
+    assert [smoothed(10, 5), smoothed(99, 5), smoothed(99, 4)] == [10, 10, 10]
