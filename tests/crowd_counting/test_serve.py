@@ -1,0 +1,657 @@
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+from PIL import Image
+
+from ean_core.checkpoint import save_weights
+from tasks.crowd_counting import serve
+from tasks.crowd_counting.counter import Counter, Prediction
+from tasks.crowd_counting.drawing import draw_crowd
+from tasks.crowd_counting.overlay import Heat, draw_overlay, people
+from tasks.crowd_counting.pictures import read_picture
+from tasks.crowd_counting.serve import Box, Limits, Point
+
+#: Height and width of pictures that are shown smaller, larger, and as they are.
+SHAPES = [(600, 800), (100, 240), (2000, 3333), (1, 1), (7, 5), (4001, 1601), (333, 1599)]
+#: In the server under test, so that small files go beyond them.
+MAX_MB, MAX_MEGAPIXELS = 1, 1
+SECONDS = 60
+BROWSER = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+#: Remember where on the result the next click is, in whole pixels of its file, and which file that is.
+LISTEN = """() => document.addEventListener("click", event => {
+    const image = document.querySelector("#result img"), box = image.getBoundingClientRect();
+    const scale = box.width / image.naturalWidth;
+    const place = [(event.clientX - box.left) / scale, (event.clientY - box.top) / scale];
+    window.clicked = { place: place.map(Math.round), source: image.src };
+}, { capture: true, once: true })"""
+#: Whether the result is another one than at the last click, and there.
+REDRAWN = """() => {
+    const image = document.querySelector("#result img");
+    return image && image.src !== window.clicked.source && image.complete && image.naturalWidth > 0;
+}"""
+
+
+# ---------------------------------------------------------------- a box on a picture
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_size_of_the_picture_on_the_overlay_is_known(shape):
+    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), "0 people")
+    strip = max(56, overlay.width // 14)
+    assert serve.shown_size(shape) == (overlay.width, overlay.height - strip)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_click_is_of_the_picture_pixel_that_is_shown_under_it(shape):
+    height, width = shape
+    rng = np.random.default_rng(0)
+    shown_width, shown_height = serve.shown_size(shape)
+    for x, y in zip(rng.integers(0, width, 50), rng.integers(0, height, 50), strict=True):
+        middle = ((x + 0.5) * shown_width / width, (y + 0.5) * shown_height / height)
+        assert serve.picture_point(middle, shape) == (x, y)
+
+
+@pytest.mark.parametrize("shape", [(600, 800), (100, 240), (2000, 3333)])
+def test_a_click_on_what_is_seen_is_where_it_was_in_the_picture(shape):
+    height, width = shape
+    pixels = np.zeros((*shape, 3), np.uint8)
+    top, left, side = height // 3, 2 * width // 3, max(6, height // 20)
+    pixels[top : top + side, left : left + side] = 255
+    overlay = np.asarray(draw_overlay(pixels, np.zeros(shape, np.float32), "", Heat(0)))
+    rows, columns = np.nonzero(overlay[: serve.shown_size(shape)[1], :, 0] > 127)
+    first = serve.picture_point((columns.min(), rows.min()), shape)
+    last = serve.picture_point((columns.max(), rows.max()), shape)
+    coarseness = max(1, round(width / overlay.shape[1]))
+    assert np.abs(np.subtract(first, (left, top))).max() <= coarseness
+    assert np.abs(np.subtract(last, (left + side - 1, top + side - 1))).max() <= coarseness
+
+
+def test_clicks_beside_the_picture_are_of_its_nearest_pixel():
+    shape = (600, 800)
+    assert serve.picture_point((400, 640), shape) == (400, 599)  # on the strip with the colour bar
+    assert serve.picture_point((-5, -5), shape) == (0, 0)
+    assert serve.picture_point((800, 600), shape) == (799, 599)
+
+
+def test_a_third_click_starts_a_new_box():
+    corners = ()
+    seen = []
+    for x in range(5):
+        corners = serve.next_corners(corners, Point(x, x))
+        seen.append([corner.x for corner in corners])
+    assert seen == [[0], [0, 1], [2], [2, 3], [4]]
+
+
+def test_corners_of_a_box_may_come_in_any_order_and_are_in_it():
+    expected = Box(2, 3, 8, 10)
+    for first, second in [((2, 3), (7, 9)), ((7, 9), (2, 3)), ((7, 3), (2, 9)), ((2, 9), (7, 3))]:
+        assert serve.box_between(Point(*first), Point(*second)) == expected
+    assert serve.box_between(Point(4, 5), Point(4, 5)) == Box(4, 5, 5, 6)
+
+
+def test_the_count_of_a_box_is_the_sum_of_the_density_in_it():
+    density = np.random.default_rng(0).random((40, 50), dtype=np.float32)
+    assert serve.count_in(density, Box(5, 7, 9, 8)) == pytest.approx(density[7, 5:9].sum())
+    assert serve.count_in(density, Box(0, 0, 50, 40)) == pytest.approx(density.sum(), rel=1e-6)
+    halves = [serve.count_in(density, box) for box in (Box(0, 0, 20, 40), Box(20, 0, 50, 40))]
+    assert sum(halves) == pytest.approx(density.sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(600, 800), (100, 240), (2000, 3333)])
+def test_the_box_is_drawn_around_the_pixels_that_are_counted(shape):
+    height, width = shape
+    blank = draw_overlay(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.float32), "")
+    corners = (Point(3 * width // 4, height // 4), Point(width // 4, height // 2))
+    drawn = np.asarray(serve.draw_corners(blank, corners, shape))[: serve.shown_size(shape)[1]]
+    rows, columns = np.nonzero((drawn == 255).all(2))
+    seen = (*serve.picture_point((columns.min(), rows.min()), shape),)
+    seen += (*serve.picture_point((columns.max(), rows.max()), shape),)
+    expected = (width // 4, height // 4, 3 * width // 4, height // 2)
+    assert np.abs(np.subtract(seen, expected)).max() <= max(1, 2 * width / blank.width)
+    assert np.asarray(blank)[: drawn.shape[0]].max() == 90  # the overlay that is kept has no box
+
+
+def test_one_corner_is_marked_by_a_cross_and_none_by_nothing():
+    shape = (600, 800)
+    blank = draw_overlay(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.float32), "")
+    drawn = np.asarray(serve.draw_corners(blank, (Point(300, 200),), shape))
+    assert (drawn[200, 300] == 255).all()
+    rows, columns = np.nonzero((drawn[:600] != 90).any(2))
+    assert abs(rows.mean() - 200) <= 1
+    assert abs(columns.mean() - 300) <= 1
+    assert serve.draw_corners(blank, (), shape) == blank
+
+
+# ---------------------------------------------------------------- counting a file
+
+
+class Fake:
+    """A counter that sees a person in every 1000 pixels, or fails."""
+
+    name = "fake"
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __call__(self, pixels):
+        if self.error:
+            raise self.error
+        density = np.full(pixels.shape[:2], 1e-3, np.float32)
+        return Prediction(float(density.sum(dtype=np.float64)), density)
+
+
+def save(path, people=20, shape=(240, 320), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_crowd(people, shape, seed=people)[0].convert(mode).save(path, **options)
+    return path
+
+
+def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
+    path = save(tmp_path / "a.png", shape=(1500, 2000))
+    counted = serve.count_picture(Fake(), path, Limits(), opacity=0.5)
+    assert counted.pixels.shape == (1200, 1600, 3)
+    assert counted.shape == (1500, 2000)
+    assert counted.count == pytest.approx(3000)
+    whole = draw_overlay(read_picture(path), counted.density, people(3000), Heat(0.5))
+    assert counted.overlay == whole
+    assert counted.with_opacity(0.2).overlay == draw_overlay(
+        read_picture(path), counted.density, people(3000), Heat(0.2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: path.write_text("hello"), "notes.jpg cannot be read as a picture: "),
+        (lambda path: path.write_bytes(b""), "notes.jpg cannot be read as a picture"),
+        (lambda path: save(path, shape=(1001, 1000)), "1000 x 1001 are 1.0 million pixels, more than the limit of 1.0"),
+        (
+            lambda path: Image.new("RGB", (10, 60000)).save(path),
+            "notes.jpg is too long for its width to be shown: 10 x 60000",
+        ),
+        (lambda path: None, "notes.jpg is no longer here"),
+    ],
+    ids=["text", "empty", "too many pixels", "too long", "deleted"],
+)
+def test_what_cannot_be_counted_is_refused_by_name_without_its_folder(tmp_path, make, problem):
+    path = tmp_path / "notes.jpg"
+    make(path)
+    with pytest.raises(ValueError, match=re.escape(problem)) as raised:
+        serve.count_picture(Fake(), path, Limits(megapixels=1))
+    assert str(tmp_path) not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_picture_beyond_the_memory_is_refused_by_name(tmp_path, error):
+    with pytest.raises(ValueError, match=r"a\.png is too large for this machine's memory: 320 x 240"):
+        serve.count_picture(Fake(error), save(tmp_path / "a.png"), Limits())
+
+
+def test_other_errors_of_the_network_are_not_taken_for_the_visitors(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"):
+        serve.count_picture(Fake(RuntimeError("shapes differ")), save(tmp_path / "a.png"), Limits())
+
+
+def test_counts_in_words_agree_with_their_number(tmp_path):
+    counted = serve.count_picture(Fake(), save(tmp_path / "a.png", shape=(40, 30)), Limits())
+    assert ">1</span>" in serve.describe(counted)
+    assert "person in the picture" in serve.describe(counted)
+    assert "1.20 unrounded · 30 × 40 px" in serve.describe(counted)
+
+
+# ---------------------------------------------------------------- command
+
+
+@pytest.mark.parametrize(("options", "name"), [({"max_mb": 0}, "--max-mb"), ({"max_pixels": -1}, "--max-pixels")])
+def test_limits_are_above_zero(options, name):
+    with pytest.raises(ValueError, match=rf"{name} is a number above 0, got"):
+        serve.serve_command(**options)
+
+
+def test_a_host_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"--host is an address of this machine, such as 127\.0\.0\.1.*'no such host'"):
+        serve.serve_command(host="no such host")
+
+
+def test_without_gradio_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ImportError, match=re.escape('pip install "ean-zoo[serve]"')):
+        serve.serve_command()
+
+
+def test_the_next_port_is_used_where_one_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < serve.free_port("127.0.0.1", port) < port + serve.PORTS
+    assert serve.free_port("127.0.0.1", 0) > 0
+
+
+# ---------------------------------------------------------------- the page in a browser
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained counter, whose counts are positive."""
+    settings = {
+        "type": "CrowdCounter",
+        "backbone": {
+            "type": "EANResNetCIFAR",
+            "depth": 20,
+            "attention": "SE",
+            "scheme": "010-100-000",
+            "stem_stride": 2,
+        },
+        "data_preprocessor": {
+            "type": "ImagePreprocessor",
+            "mean": [129.304, 124.070, 112.434],
+            "std": [68.170, 65.392, 70.418],
+        },
+    }
+    path = tmp_path_factory.mktemp("checkpoint") / "counter.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MODELS.build(settings)
+    save_weights(network.state_dict(), path, {"network": json.dumps(settings)})
+    return path
+
+
+class Server:
+    """The real command in a process of its own."""
+
+    def __init__(self, checkpoint, folder, *words):
+        pytest.importorskip("gradio", reason="the page needs Gradio")
+        command = [sys.executable, "-m", "tasks.cli", "crowd", "serve", "--model", checkpoint, "--no-open", *words]
+        self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, env=environment)
+        until = time.monotonic() + SECONDS
+        while not (found := re.search(r"counts at (http://\S+:(\d+)) ", self.out.read_text())):
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.stop(signal.SIGKILL)
+                pytest.fail(f"no page after {SECONDS} s: {self.out.read_text()}{self.err.read_text()}")
+            time.sleep(0.1)
+        self.url, self.port = found[1], int(found[2])
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(SECONDS)
+
+    def get(self, path):
+        with direct().open(f"{self.url}{path}", timeout=SECONDS) as answer:
+            return answer.read()
+
+    def upload(self, content, name="a.png"):
+        """The status of an upload, and its answer."""
+        boundary = uuid.uuid4().hex
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        request = urllib.request.Request(
+            f"{self.url}/gradio_api/upload",
+            data=head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        )
+        try:
+            with direct().open(request, timeout=SECONDS) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+def direct():
+    """Requests that no proxy of the environment sees."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    server = Server(checkpoint, folder, "--port", "0", "--max-mb", MAX_MB, "--max-pixels", MAX_MEGAPIXELS)
+    yield server
+    server.stop()
+    assert "Traceback" not in server.err.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine to look at the page with")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=BROWSER.split())
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """The page in a browser, and what one does on it."""
+
+    def __init__(self, page, shots):
+        self.page, self.shots = page, shots
+
+    def send(self, path):
+        if self.page.locator("#picture [aria-label='Remove Image']").count():
+            self.page.click("#picture [aria-label='Remove Image']")
+        self.page.set_input_files("#picture input[type=file]", path)
+
+    def expect(self, selector, text):
+        """The text of an element, once it has this one or this pattern in it."""
+        until = time.monotonic() + SECONDS
+        while True:
+            for found in self.page.locator(selector).all_inner_texts():
+                if re.search(text if isinstance(text, re.Pattern) else re.escape(text), found):
+                    return found
+            assert time.monotonic() < until, f"no {text} in {selector} after {SECONDS} s"
+            self.page.wait_for_timeout(50)
+
+    def count(self, what="picture", size=""):
+        """The rounded and the precise count, once there are some, of a picture or box of this size."""
+        pattern = re.compile(rf"([\d,]+)\s.*\s([\d,.]+) unrounded · {size}")
+        found = pattern.search(self.expect(f"#count-of-{what}", pattern))
+        return int(found[1].replace(",", "")), float(found[2].replace(",", ""))
+
+    def result(self):
+        """The result as it came over the wire."""
+        source = self.page.get_attribute("#result img", "src")
+        return Image.open(io.BytesIO(self.page.request.get(source).body()))
+
+    def click(self, x, y):
+        """Click on the result, by shares of its width and height; where that was, in pixels of its file."""
+        image = self.page.locator("#result img")
+        image.scroll_into_view_if_needed()
+        box = image.bounding_box()
+        self.page.evaluate(LISTEN)
+        image.click(position={"x": x * box["width"], "y": y * box["height"]})
+        self.page.wait_for_function(REDRAWN)
+        return self.page.evaluate("window.clicked.place")
+
+    def shot(self, name):
+        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def visit(browser, server, tmp_path):
+    shots = Path(os.environ.get("EAN_SCREENSHOTS", tmp_path / "screenshots"))
+    shots.mkdir(parents=True, exist_ok=True)
+    visits = []
+
+    def visit(width=1280, height=900, **options):
+        page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        requests = []
+        page.on("request", lambda request: requests.append((request.resource_type, request.url)))
+        page.goto(server.url)
+        page.wait_for_selector("#count")
+        page.wait_for_selector("#examples img")
+        visits.append(SimpleNamespace(page=page, requests=requests))
+        opened = Visit(page, shots)
+        opened.requests = requests
+        return opened
+
+    yield visit
+    for one in visits:
+        one.page.context.close()
+        hosts = {urllib.parse.urlsplit(url).netloc for _, url in one.requests if not url.startswith(("data:", "blob:"))}
+        assert hosts == {urllib.parse.urlsplit(server.url).netloc}
+
+
+@pytest.fixture(scope="module")
+def counter(checkpoint):
+    return Counter.from_checkpoint(checkpoint)
+
+
+def save_turned(path):
+    """As a phone writes it: lying, with a note that it stands."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return save(path, 40, (300, 400), exif=exif)
+
+
+def save_deep(path):
+    grey = np.asarray(draw_crowd(40, (300, 420))[0].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(path)
+    return path
+
+
+def test_the_page_counts_what_the_counter_counts_in_the_same_file(visit, counter, tmp_path):
+    seen = visit()
+    for size, path in [
+        ("300 × 400 px", save_turned(tmp_path / "turned.jpg")),
+        ("420 × 300 px", save_deep(tmp_path / "deep.png")),
+        ("410 × 310 px", save(tmp_path / "printed.jpg", 40, (310, 410), mode="CMYK")),
+    ]:
+        seen.send(path)
+        number, precise = seen.count(size=size)
+        expected = counter(path)
+        assert precise == pytest.approx(expected.count, abs=0.011)
+        assert number == round(expected.count)
+        drawn = draw_overlay(read_picture(path), expected.density, people(expected.count))
+        result = seen.result()
+        assert result.size == drawn.size
+        assert np.abs(np.subtract(result, np.asarray(drawn), dtype=np.float32)).mean() < 4  # a JPEG
+        seen.shot("counted")
+        with seen.page.expect_response(lambda answer: "/queue/join" in answer.url):
+            seen.page.click("#count")  # once more by hand
+        seen.page.wait_for_timeout(300)
+        assert seen.count(size=size) == (number, precise)
+
+
+def test_the_opacity_draws_the_heat_anew_and_does_not_count_again(visit, counter, tmp_path):
+    seen = visit()
+    path = save(tmp_path / "a.png")
+    seen.send(path)
+    seen.count()
+    before = seen.page.inner_text("#count-of-picture")  # with the time that counting took
+    slider = seen.page.locator("#opacity input[type=range]")
+    count, density = counter(path)
+    for key, opacity in (("Home", 0), ("End", 1)):
+        slider.press(key)
+        expected = np.asarray(draw_overlay(read_picture(path), density, people(count), Heat(opacity)))
+        until = time.monotonic() + SECONDS
+        while np.abs(np.subtract(seen.result(), expected, dtype=np.float32)).mean() > 2:  # a JPEG
+            assert time.monotonic() < until
+            seen.page.wait_for_timeout(50)
+    assert seen.page.inner_text("#count-of-picture") == before
+
+
+def test_two_clicks_count_the_people_in_the_box_between_them(visit, counter, tmp_path):
+    seen = visit()
+    path = save(tmp_path / "crowd.jpg", 60, (600, 800))
+    seen.send(path)
+    seen.count()
+    plain = seen.result()
+    _, density = counter(path)
+
+    def check(*clicks):
+        box = serve.box_between(*(serve.picture_point(click, density.shape) for click in clicks))
+        _, precise = seen.count("box", f"{box.right - box.left} × {box.bottom - box.top} px")
+        expected = density[box.top : box.bottom, box.left : box.right].sum(dtype=np.float64)
+        assert precise == pytest.approx(expected, abs=0.011)
+
+    first = seen.click(0.7, 0.6)
+    seen.expect("#count-of-box", "One corner of a box")
+    seen.shot("one_corner")
+    second = seen.click(0.3, 0.2)  # the upper left corner after the lower right one
+    check(first, second)
+    seen.shot("box")
+    third = seen.click(0.1, 0.5)
+    seen.expect("#count-of-box", "One corner of a box")
+    fourth = seen.click(0.5, 0.97)  # on the strip below the picture
+    check(third, fourth)
+    seen.page.click("#clear")
+    seen.page.wait_for_selector("#count-of-box", state="detached")
+    assert seen.result() == plain
+
+
+def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tmp_path):
+    seen = visit()
+    assert seen.page.locator("#examples img").count() == 3
+    assert "drawings, not photographs" in seen.page.inner_text("body")
+    seen.shot("start")
+    seen.page.locator("#examples button").nth(1).click()
+    number, _ = seen.count(size="640 × 480 px")
+    assert number > 0
+    notes = tmp_path / "notes.jpg"
+    notes.write_text("no picture")
+    seen.send(notes)  # also after an example, what is sent is read as it is
+    seen.expect(".toast-body", "notes.jpg cannot be read as a picture")
+
+
+def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
+    seen = visit()
+    buttons = seen.page.locator("#examples button")
+    expected = [counter(draw_crowd(number, seed=number)[0]).count for number in serve.EXAMPLES]
+    assert len({f"{count:.1f}" for count in expected}) == 3
+    for last in (2, 0, 1):
+        for number in (0, 1, 2, last):
+            buttons.nth(number).click()
+        until = time.monotonic() + SECONDS
+        while seen.count()[1] != pytest.approx(expected[last], abs=0.011):
+            assert time.monotonic() < until
+        seen.page.wait_for_timeout(700)  # in which another count could take its place
+        assert seen.count()[1] == pytest.approx(expected[last], abs=0.011)
+        assert f"crowd_of_{serve.EXAMPLES[last]}.png" in seen.page.get_attribute("#picture img", "src")
+
+
+def test_what_is_no_picture_or_too_large_is_refused_in_words(visit, server, tmp_path):
+    seen = visit()
+    seen.page.click("#count")
+    seen.expect(".toast-body", "there is no picture yet; send one, or click an example")
+    seen.send(save(tmp_path / "a.png"))
+    seen.count()
+    notes = tmp_path / "notes <b>bold<b>.jpg"
+    notes.write_text("no picture")
+    seen.send(notes)
+    message = seen.expect(".toast-body", "cannot be read as a picture: ")
+    assert "/" not in message
+    seen.shot("refused")
+    seen.expect("#counts", "No count yet")  # not the count of the picture before
+    assert seen.page.locator("#result img").count() == 0
+    seen.send(save(tmp_path / "vast.png", shape=(1100, 1000)))
+    seen.expect(
+        ".toast-body", "vast.png cannot be read as a picture: 1000 x 1100 are 1.1 million pixels, more than the limit"
+    )
+    noise = tmp_path / "heavy.jpg"
+    noise.write_bytes(os.urandom(MAX_MB * 2**20 + 1))
+    seen.send(noise)
+    seen.expect(".toast-body", "heavy.jpg")
+    assert "Traceback" not in seen.page.inner_text("body")
+    assert "Traceback" not in server.err.read_text()
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(visit, tmp_path):
+    seen = visit(390, 844, device_scale_factor=2, is_mobile=True, has_touch=True)
+    width = "document.documentElement.scrollWidth"
+    assert seen.page.evaluate(width) <= 390
+    seen.send(save(tmp_path / "a.jpg", 40, (600, 800)))
+    seen.count()
+    seen.page.wait_for_function(
+        "() => { const box = document.querySelector('#count-of-picture').getBoundingClientRect();"
+        " return box.top >= 0 && box.bottom <= window.innerHeight; }"
+    )
+    seen.click(0.2, 0.2)
+    seen.click(0.8, 0.7)
+    seen.count("box")
+    assert seen.page.evaluate(width) <= 390
+    assert seen.page.is_visible("#bar")
+    seen.shot("phone")
+
+
+def test_the_page_needs_no_other_host_and_no_fonts(visit, tmp_path):
+    seen = visit()
+    seen.send(save(tmp_path / "a.png"))
+    seen.count()
+    assert len(seen.requests) > 10
+    assert not [url for kind, url in seen.requests if kind == "font"]
+    assert seen.page.evaluate("getComputedStyle(document.querySelector('h1')).fontFamily").startswith("system-ui")
+    # Their hosts are looked at in the end of every visit.
+
+
+# ---------------------------------------------------------------- the server
+
+
+def own_address():
+    """An address of this machine that others reach it by; None if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            return None
+        address = probe.getsockname()[0]
+    return None if address.startswith("127.") else address
+
+
+def test_the_server_listens_on_this_machine_only(server):
+    assert server.url.startswith("http://127.0.0.1:")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS):
+        pass
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but 127.0.0.1")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, server.port), timeout=SECONDS)
+
+
+def test_an_upload_above_the_limit_is_answered_as_too_large(server):
+    status, _ = server.upload(bytes(MAX_MB * 2**20 + 1))
+    assert status == 413
+    status, paths = server.upload(bytes(MAX_MB * 2**20 - 1))
+    assert status == 200
+    assert len(paths) == 1
+
+
+def test_there_is_no_api_beside_the_page(server):
+    assert json.loads(server.get("/gradio_api/info"))["named_endpoints"] == {}
+    assert b"Crowd counter" in server.get("/")
+
+
+def test_files_of_this_machine_are_not_served(server, checkpoint):
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        server.get(f"/gradio_api/file={checkpoint}")
+    assert raised.value.code in (403, 404)
+
+
+def test_a_server_for_others_warns_and_leaves_nothing_behind(checkpoint, server, tmp_path):
+    second = Server(checkpoint, tmp_path, "--host", "0.0.0.0", "--port", server.port)
+    try:
+        assert second.port > server.port
+        said = second.err.read_text()
+        assert f"port {server.port} is taken; using {second.port}" in said
+        assert "warning: 0.0.0.0 can be reached from other machines" in said
+        address = own_address()
+        if address:
+            with socket.create_connection((address, second.port), timeout=SECONDS):
+                pass
+        status, (path,) = second.upload(save(tmp_path / "sent.png").read_bytes())
+        assert status == 200
+        assert Path(path).is_file()
+        assert Path(path).is_relative_to(tmp_path)
+    finally:
+        code = second.stop()
+    assert code == 0
+    assert "stopped" in second.out.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout.txt", "stderr.txt", "sent.png"}
