@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from .addresses import BACKBONE
 from .backbone import EANResNet
 from .checkpoint import load_weights, read_meta, save_weights
+from .classifier import ImageClassifier
 from .config import read_settings
 from .errors import differences, unknown_name
 from .inference.export import Format, write_onnx, write_pt2
@@ -173,10 +174,15 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
     """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
 
     Raises:
-        ValueError: if the checkpoint is not of the config's network.
+        ValueError: if the checkpoint is not of the config's network, or that is no classifier.
     """
     check_same_network(checkpoint, config)
     network = MODELS.build(config.model).eval()
+    if not isinstance(network, ImageClassifier):
+        raise ValueError(
+            f"{out.suffix} files are written of classifiers, this is a {type(network).__name__}; --format safetensors "
+            "writes its backbone"
+        )
     load_weights(network, checkpoint, strict=True)
     size = config.get("image_size") or network.backbone.usual_size
     if out.suffix == ".pt2":

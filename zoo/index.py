@@ -16,11 +16,12 @@ import yaml
 from mmengine.registry import MODELS
 from torch import nn
 
-from ean_core import ConnectionScheme
+from ean_core import ATTENTION, ConnectionScheme
 from ean_core.addresses import SCHEME
 from ean_core.attention import attention_class
 from ean_core.config import packaged_configs
 from ean_core.errors import unknown_name
+from ean_core.layers import NORMS
 from ean_core.record import read_record
 
 from .names import DATASETS, ModelName, config_of, trained_by
@@ -265,7 +266,7 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
         ValueError: if nothing installed has a network of that name.
     """
     kind = settings["type"]
-    if MODELS.get(kind) is None:
+    if kind not in MODELS.module_dict:  # which `get` would look for as a file, too, and import that
         for point in entry_points(group=NETWORKS):
             if point.name == kind:
                 point.load()
@@ -284,16 +285,22 @@ def check_settings(settings: object, what: str) -> None:
         what: they are, the beginning of the message.
 
     Raises:
-        ValueError: if a type is no plain name, or there is an ``init_cfg``.
+        ValueError: if a type is not of a registered module, or there is an ``init_cfg``.
     """
     if isinstance(settings, Mapping):
-        if "init_cfg" in settings or not re.fullmatch(r"\w*", str(settings.get("type", ""))):
+        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
             raise ValueError(f"{what}: a network is of registered modules without init_cfg, got {dict(settings)!r}")
         for value in settings.values():
             check_settings(value, what)
     elif isinstance(settings, (list, tuple)):
         for value in settings:
             check_settings(value, what)
+
+
+def _known_types() -> set[str]:
+    """Names that networks are built of. A registry would import a module of a name that it does not have."""
+    entries = {point.name for point in entry_points(group=NETWORKS)}
+    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *entries}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ class Annotated:
 
     Args:
         part: ``'A'``, ``'B'``, or ``'own'``.
-        split: ``'test'``, or ``'train'`` for what validation images are taken from, too.
+        split: ``'test'``, ``'val'``, or ``'train'`` for what validation images are taken from where none are named.
         image: the picture.
         truth: the file with its heads.
         points: heads ``(N, 2)``, where ``truth`` holds those of many pictures.
@@ -135,9 +135,13 @@ def find_own(root: Path, truth: Path) -> Found:
     listed = read_points(truth)
     found = Found()
     base = root.resolve()
+    names: dict[Path, str] = {}
     for name, (points, split) in sorted(listed.items()):
         path = root / name
-        if not path.resolve().is_relative_to(base):
+        other = names.setdefault(path.resolve(), name)
+        if other != name:
+            found.problems.append((path, f"is {other!r} under another name; these {len(points)} points are left out"))
+        elif not path.resolve().is_relative_to(base):
             found.problems.append((path, f"is outside of {root}; left out"))
         elif not path.is_file():
             found.problems.append((path, f"does not exist, but {truth.name} has points of it; left out"))
@@ -165,7 +169,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
         points = as_points(info[0])
         numbers = np.asarray(info[1]).ravel() if len(info) > 1 else np.zeros(0)
         number = int(numbers[0]) if numbers.size else None
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path} is no annotation of ShanghaiTech: it has no N x 2 points in image_info[0,0][0,0][0] ({error})"
         ) from error
@@ -173,7 +177,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
 
 
 def read_points(path: Path) -> dict[str, tuple[NDArray[np.float64], str]]:
-    """Heads of many pictures: points ``(N, 2)`` and split, ``'train'`` or ``'test'``, by the picture's name.
+    """Heads of many pictures: points ``(N, 2)`` and split, ``'train'``, ``'val'`` or ``'test'``, by the picture's name.
 
     A CSV file has the columns ``image,x,y``, one line a head, and perhaps ``split``; a line with x and y empty says
     that a picture has no heads. A JSON file maps names to lists of ``[x, y]``, or to ``{"points": [...], "split":
@@ -237,7 +241,7 @@ def _read_json(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], st
         where = f"{path}, {name!r}"
         entry: Mapping[str, Any] = value if isinstance(value, Mapping) else {"points": value}
         if "points" not in entry or entry.keys() - {"points", "split"} or not isinstance(entry["points"], list):
-            raise ValueError(f"{where}: expected [[x, y], ...] or {{'points': [...], 'split': 'train' | 'test'}}")
+            raise ValueError(f"{where}: expected [[x, y], ...] or {{'points': [...], 'split': 'test'}}")
         try:
             listed[name] = (as_points(entry["points"]), _split(entry.get("split", ""), where))
         except ValueError as error:
@@ -246,8 +250,8 @@ def _read_json(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], st
 
 
 def _split(text: object, where: str) -> str:
-    if text not in ("", "train", "test"):
-        raise ValueError(f"{where}: {unknown_name('split', text, ('train', 'test'))}")
+    if text not in ("", "train", "val", "test"):
+        raise ValueError(f"{where}: {unknown_name('split', text, ('train', 'val', 'test'))}")
     return str(text) or "train"
 
 

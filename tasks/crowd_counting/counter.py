@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 import zoo
 from ean_core.addresses import read_metadata
@@ -27,6 +28,8 @@ from .density import spread
 from .network import CrowdCounter
 from .pictures import read_picture, to_rgb
 
+#: The counter that is used where none is named.
+MODEL = "ean_resnet20_se.shanghaitech_b"
 #: Anything that is a picture: a file, an image of Pillow's, or an array of ``read_picture``'s kind.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
@@ -139,10 +142,13 @@ class Counter:
         pixels = _pixels(picture)
         height, width = pixels.shape[:2]
         device = next(self.network.parameters()).device
+
+        def prepared(part: Tensor) -> Tensor:
+            return self.network.data_preprocessor({"inputs": part.to(device)})["inputs"]
+
         image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
         try:
-            inputs = self.network.data_preprocessor({"inputs": image.to(device)})["inputs"]
-            cells = self.network.count_map(inputs)[0, 0].double().cpu().numpy()
+            cells = self.network.count_map(image, prepare=prepared)[0, 0].double().cpu().numpy()
         except RuntimeError as error:  # as which PyTorch says it
             if "memory" not in str(error).lower():
                 raise

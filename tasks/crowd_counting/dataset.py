@@ -24,7 +24,7 @@ from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
 from ean_core.errors import unknown_name
 
-from .density import block_sum, is_inside, last_below, resample
+from .density import is_inside, last_below, resample
 from .pictures import read_picture
 from .prepare import read_manifest, read_prepared
 
@@ -34,8 +34,8 @@ class CrowdDataset(Dataset):
     """Pictures that ``ean crowd prepare`` has prepared.
 
     An item is a dict of ``inputs`` (3, h, w) uint8, ``points`` (N, 2) float32, x and y in pixels of ``inputs``,
-    ``name``, and where augmented ``density`` (1, ceil(h / stride), ceil(w / stride)) float32, people a cell. For
-    ``collate_fn=dict(type='crowd_batch')``.
+    ``name``, and where augmented ``density`` (1, h, w) float32, people a pixel. For ``collate_fn=dict(type=
+    'crowd_batch')``.
 
     With ``augment``, an item asked for by a :class:`~ean_core.data.SampleKey` is a random crop of the picture, enlarged
     and mirrored at random, with its density. All draws depend on the key alone. What is done to the picture is done to
@@ -46,16 +46,14 @@ class CrowdDataset(Dataset):
         root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
         part: ``'A'``, ``'B'``, ``'own'``; all there are if None.
         augment: draw training items; otherwise they are whole pictures.
-        crop: height and width of training items, multiples of ``stride``, to which smaller pictures are enlarged; None
-            for whole pictures, which are mirrored only.
+        crop: height and width of training items, to which smaller pictures are enlarged; None for whole pictures, which
+            are mirrored only.
         scale: least and most enlargement before a crop.
         flip: mirror left to right with probability 1/2.
-        stride: pixels of a cell of ``density``: the output stride of the network.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
-        ValueError: if it has no picture of that split and part, the crop is no multiple of the stride, or whole
-            pictures are to be scaled.
+        ValueError: if it has no picture of that split and part, or whole pictures are to be scaled.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class CrowdDataset(Dataset):
         crop: Sequence[int] | None = None,
         scale: Sequence[float] = (1.0, 1.0),
         flip: bool = False,
-        stride: int = 8,
     ) -> None:
         check_split(split)
         self.folder = data_root() / Path(root).expanduser()
@@ -82,12 +79,16 @@ class CrowdDataset(Dataset):
             entry for entry in manifest["images"] if entry["split"] in wanted and part in (None, entry["part"])
         ]
         if not self.entries:
+            there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
             raise ValueError(
-                f"{self.folder} has no picture in split {split!r}" + (f" of part {part}" if part else "") + "; "
-                "`ean crowd prepare` says what it found"
+                f"{self.folder} has no picture in split {split!r}"
+                + (f" of part {part}" if part else "")
+                + f", only in "
+                f"{' and '.join(map(repr, there))}; annotations may name the split of a picture, and --cfg-options "
+                f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT takes another"
             )
-        if crop is not None and (len(crop) != 2 or any(side < stride or side % stride for side in crop)):
-            raise ValueError(f"crop is height and width, multiples of the stride {stride}, got {tuple(crop)}")
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
+            raise ValueError(f"crop is height and width in pixels, got {tuple(crop)}")
         low, high = scale
         if not 0 < low <= high:
             raise ValueError(f"scale is the least and the most enlargement, both above 0, got {tuple(scale)}")
@@ -97,7 +98,6 @@ class CrowdDataset(Dataset):
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale = (float(low), float(high))
         self.flip = flip
-        self.stride = stride
         self.metainfo = {"part": part or "all"}
 
     @cached_property
@@ -139,14 +139,12 @@ class CrowdDataset(Dataset):
         points = window.move(points, size)
         if mirrored:
             pixels, density, points = pixels[:, ::-1], density[:, ::-1], mirror(points, size[1])
-        if self.crop:
-            cells = resample(density, (size[0] // self.stride, size[1] // self.stride))
-        else:
-            cells = block_sum(density, self.stride)
+        if density.shape != size:
+            density = resample(density, size)
         return {
             "inputs": _channels_first(pixels),
             "points": _tensor(points, size),
-            "density": torch.from_numpy(np.ascontiguousarray(cells, dtype=np.float32))[None],
+            "density": torch.from_numpy(np.ascontiguousarray(density, dtype=np.float32))[None],
             "name": entry["name"],
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +13,16 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.registry import DATASETS
+from mmengine.dist import barrier, is_main_process
+from mmengine.registry import DATASETS, MODELS
 
+from ean_core.checkpoint import load_weights
 from ean_core.inference.comparison import Form, candidates, connection, image_shape, record_timing, variant
 from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
 from ean_core.record import read_record, write_record, write_text
 from ean_core.report.table import in_percent, markdown_table, print_table, size_text
 from ean_core.supernet import find_backbone
-from ean_core.training import run_test
+from ean_core.training import initialize_processes, run_test
 
 from .annotations import find_shanghaitech
 from .counter import Counter
@@ -107,7 +110,8 @@ def time_counter(config: Config, path: Path, rounds: int) -> dict[str, tuple[flo
 
 
 def use_data(config: Config, data: Path, folder: Path) -> None:
-    """Have a config's test images come from a prepared folder, or from one of ShanghaiTech, which is prepared first.
+    """Have a config's test images come from a prepared folder, or from one of ShanghaiTech, of which the first process
+    prepares what is needed.
 
     Args:
         config: whose test data set is changed.
@@ -117,33 +121,54 @@ def use_data(config: Config, data: Path, folder: Path) -> None:
     Raises:
         FileNotFoundError: if it is neither.
     """
+    wanted = config.test_dataloader.dataset
     if not (data / MANIFEST).is_file():
-        out = folder / "prepared"
-        say(prepare_pictures(find_shanghaitech(data), data, out), out)
+        what = f"{data.resolve()} {wanted.get('part')} {wanted.split}"
+        out = folder / f"prepared_{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+        if is_main_process():
+            found = find_shanghaitech(data)
+            found.images = [
+                image
+                for image in found.images
+                if wanted.get("part") in (None, image.part) and (image.split == "test") == (wanted.split == "test")
+            ]
+            if not found.images:
+                raise FileNotFoundError(f"{data} has no images of part {wanted.get('part')} for split {wanted.split!r}")
+            say(prepare_pictures(found, data, out, workers=os.cpu_count() or 1), out)
+        barrier()
         data = out
-    config.test_dataloader.dataset.root = str(data.resolve())
+    wanted.root = str(data.resolve())
 
 
-def draw_figures(config: Config, checkpoint: Path, folder: Path) -> float | None:
+def draw_figures(config: Config, checkpoint: Path, folder: Path, naive: float | None) -> None:
     """Write ``predictions.png``, six of the measured images with truth and prediction, and, where the checkpoint's run
     has a record, ``learning_curve.png``.
 
-    Returns:
-        The MAE of always answering the mean of the training images; None where these are not at hand.
+    Args:
+        config: of the test.
+        checkpoint: that was measured.
+        folder: to write to.
+        naive: MAE of always answering the training images' mean.
     """
+    network = MODELS.build(config.model)
+    load_weights(network, checkpoint, strict=True)
     measured = DATASETS.build(config.test_dataloader.dataset)
-    prediction_figure(Counter.from_checkpoint(checkpoint), measured, folder / "predictions.png")
-    training = {**config.train_dataloader.dataset, "root": config.test_dataloader.dataset.root}
-    try:
-        naive = naive_error(DATASETS.build(training), measured)
-    except ValueError:  # no training images in that folder
-        naive = None
+    prediction_figure(Counter(network, checkpoint.name), measured, folder / "predictions.png")
     if (checkpoint.parent / "record.json").is_file():
         record = read_record(checkpoint.parent / "record.json")
         if "best" in record:
-            validated = naive if config.test_dataloader.dataset.split == "val" else None
-            learning_curve(record, folder / "learning_curve.png", validated)
-    return naive
+            on_validation = config.test_dataloader.dataset.split == "val"
+            learning_curve(record, folder / "learning_curve.png", naive if on_validation else None)
+
+
+def _naive_error(config: Config) -> float | None:
+    """The MAE of always answering the mean of the training images; None where these are not in the same folder."""
+    wanted = config.test_dataloader.dataset
+    try:
+        training = DATASETS.build({**config.train_dataloader.dataset, "root": wanted.root})
+    except ValueError:
+        return None
+    return naive_error(training, DATASETS.build(wanted))
 
 
 # ---------------------------------------------------------------- command
@@ -164,6 +189,7 @@ def evaluate_command(
 ) -> None:
     """Measure a counter on test images, and what its attention adds to its time: a row of Table 3."""
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
+    initialize_processes(cfg, launcher.value)
     if data is not None:
         use_data(cfg, data, folder)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
@@ -172,11 +198,12 @@ def evaluate_command(
     increments = time_counter(cfg, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
     row = _row(cfg, test, metrics, increments)
-    naive = draw_figures(cfg, checkpoint, folder)
+    naive = _naive_error(cfg)
     facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
     write_record(folder / "table3.json", kind="table 3", **_plain(row), **facts)
     write_text(folder / "table3.md", markdown_table([row]) + "\n")
     write_text(folder / "table3.csv", _csv(row))
+    draw_figures(cfg, checkpoint, folder, naive)
     print_table([row], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
     if naive is not None:
         typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")

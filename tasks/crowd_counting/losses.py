@@ -87,8 +87,9 @@ class DMCountLoss(CountingLoss):
     2020, Eqn 7): ``|people - sum| + transport * W + variation * people * TV``, of which W and TV compare the maps at
     mass one. An image without heads has the first part only.
 
-    W is the transport cost after Sinkhorn's iterations (POT), with squared distances of positions from -1 to 1. Its
-    gradient is that of the entropic dual, as in the authors' code: the potentials are constants, the map's mass is not.
+    W is the transport cost after Sinkhorn's iterations (POT), with squared distances of positions from -1 to 1 along
+    the longer side. Its gradient is that of the entropic dual, as in the authors' code: the potentials are constants,
+    the map's mass is not.
 
     Args:
         transport, variation: weights of the second and third part.
@@ -129,7 +130,7 @@ class DMCountLoss(CountingLoss):
         """The cost of bringing a map of mass one ``(cells,)`` to heads of equal mass ``(n, 2)``."""
         import ot
 
-        extent = centres.max(0).values + stride / 2
+        extent = centres.max() + stride / 2  # of the longer side: distances are the same in all directions
         costs = ((2 * heads / extent)[:, None] - 2 * centres / extent).square().sum(2).double()  # (n, cells)
         mass = normed.detach().double().clamp_min(1e-30)
         each = torch.full((len(heads),), 1 / len(heads), dtype=torch.float64, device=normed.device)

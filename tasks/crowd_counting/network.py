@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from ean_core.backbone import EANResNet
 from ean_core.checkpoint import PretrainedOrRaise
 from ean_core.classifier import last_map_of
 from ean_core.errors import unknown_name
+from ean_core.report.table import size_text
 
 from .losses import CountingLoss
 
@@ -43,8 +43,8 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         channels_last: keep weights and images in channels-last order, the faster one on most machines.
         init_cfg: as in OpenMMLab.
 
-    Batch norms of the backbone that would be trained on a single image use their running statistics instead: those of
-    one picture say little of others. ``backbone.norm_eval`` has them do so always.
+    Batch norms of the backbone that would be trained on a single image use their running statistics instead, up to the
+    next batch: those of one picture say little of others. ``backbone.norm_eval`` has them do so always.
 
     Examples:
         >>> counter = CrowdCounter(dict(type='EANResNetCIFAR', depth=20, scheme='none', stem_stride=2))
@@ -76,6 +76,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))
         self.data_preprocessor: BaseDataPreprocessor
         self.channels_last = channels_last
+        self._settled: list[nn.Module] = []
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -96,7 +97,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         Args:
             inputs: ``(N, 3, H, W)``, of any size; padded with zeros, the mean colour, to a multiple of the stride.
             points: heads of each image ``(n, 2)``; not needed in mode ``tensor``.
-            density: people a cell, ``(N, 1, h, w)``, in mode ``loss``.
+            density: people a pixel, ``(N, 1, H, W)``, in mode ``loss``; summed over the cells of this network here.
             name: of each image, in mode ``predict``.
             mode: ``tensor`` returns the map, ``loss`` the parts of the loss, ``predict`` one dict an image: ``name``,
                 ``count``, and ``points``, their number. Predictions cut large images into tiles.
@@ -109,10 +110,15 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             raise ValueError(f"mode={mode!r} needs points" + " and density" * (mode == "loss"))
         if mode == "loss":
             assert density is not None
-            with self._settled_norms(len(inputs)):
-                predicted = self._map(inputs)
+            if density.shape[2:] != inputs.shape[2:]:
+                raise ValueError(
+                    f"density is people a pixel, as large as the images of {size_text(inputs.shape[2:])}, got "
+                    f"{size_text(density.shape[2:])}"
+                )
+            self._settle_norms(len(inputs))
+            predicted = self._map(inputs)
             with torch.autocast(inputs.device.type, enabled=False):
-                return self.loss(predicted.float(), density, points, self.stride)
+                return self.loss(predicted.float(), sum_cells(density.float(), self.stride), points, self.stride)
         counts = [self.count_map(image[None]).double().sum().item() for image in inputs]
         names = name or [""] * len(counts)
         return [
@@ -120,7 +126,13 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             for label, count, heads in zip(names, counts, points, strict=True)
         ]
 
-    def count_map(self, image: Tensor, tile: int = TILE, margin: int = MARGIN) -> Tensor:
+    def count_map(
+        self,
+        image: Tensor,
+        tile: int = TILE,
+        margin: int = MARGIN,
+        prepare: Callable[[Tensor], Tensor] = lambda part: part,
+    ) -> Tensor:
         """The map of one image of any size, in tiles where it is larger than one.
 
         Each tile is computed with a margin of its neighbours, and gives the cells that it has for itself. What a
@@ -128,9 +140,11 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         receptive field; the gates of attention see a tile in the place of the image.
 
         Args:
-            image: normalised, ``(1, 3, H, W)``.
+            image: ``(1, 3, H, W)``, normalised if ``prepare`` does not do it.
             tile: side of what a tile has for itself, a multiple of the stride.
             margin: a multiple of the stride.
+            prepare: what makes normalised images of tiles, on the network's device, so that no more than a tile of a
+                large image is there.
 
         Returns:
             ``(1, 1, ceil(H / stride), ceil(W / stride))``.
@@ -140,12 +154,12 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             raise ValueError(f"tile and margin are multiples of the stride {s}, got {tile} and {margin}")
         height, width = image.shape[2:]
         if height <= tile and width <= tile:
-            return self._map(image)
+            return self._map(prepare(image))
         whole = image.new_zeros(1, 1, -(-height // s), -(-width // s), dtype=torch.float32)
         for top in range(0, height, tile):
             for left in range(0, width, tile):
                 above, before = max(top - margin, 0), max(left - margin, 0)
-                part = self._map(image[:, :, above : top + tile + margin, before : left + tile + margin])
+                part = self._map(prepare(image[:, :, above : top + tile + margin, before : left + tile + margin]))
                 rows, columns = (top - above) // s, (left - before) // s
                 own = part[:, :, rows : rows + tile // s, columns : columns + tile // s]
                 whole[:, :, top // s : (top + tile) // s, left // s : (left + tile) // s] = own
@@ -160,14 +174,33 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(inputs)[-1])
 
-    @contextmanager
-    def _settled_norms(self, images: int) -> Iterator[None]:
-        """For a single image, have batch norms use their running statistics."""
-        norms = [m for m in self.backbone.modules() if isinstance(m, _BatchNorm) and m.training] if images == 1 else []
-        for norm in norms:
+    def train(self, mode: bool = True) -> CrowdCounter:
+        """Set training mode."""
+        self._settled = []
+        return super().train(mode)
+
+    def _settle_norms(self, images: int) -> None:
+        """For a batch of a single image, have batch norms use their running statistics; for others, as they were.
+
+        They stay so in the backward pass, in which blocks may be computed once more (``with_cp``).
+        """
+        for norm in self._settled:
+            norm.train()
+        norms: list[nn.Module] = [
+            norm for norm in self.backbone.modules() if isinstance(norm, _BatchNorm) and norm.training
+        ]
+        self._settled = norms if images == 1 else []
+        for norm in self._settled:
             norm.eval()
-        try:
-            yield
-        finally:
-            for norm in norms:
-                norm.train()
+
+
+def sum_cells(density: Tensor, stride: int) -> Tensor:
+    """People a cell ``(N, 1, ceil(H / stride), ceil(W / stride))`` from people a pixel ``(N, 1, H, W)``, exactly.
+
+    Examples:
+        >>> sum_cells(torch.ones(1, 1, 3, 4), 2).tolist()
+        [[[[4.0, 4.0], [2.0, 2.0]]]]
+    """
+    height, width = density.shape[2:]
+    padded = F.pad(density, (0, -width % stride, 0, -height % stride))
+    return F.avg_pool2d(padded, stride, divisor_override=1)

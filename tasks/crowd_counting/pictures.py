@@ -97,11 +97,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 8 bits: whole numbers as of 16 bits, or of 8 where none needs more;
-    fractions as of 0 to 1, or to 255."""
+    """Grey values of more than 8 bits as 8 bits: whole numbers as of the 8, 10, 12, 14 or 16 bits that the largest
+    needs, as cameras have them; fractions as of 0 to 1, or to 255."""
     if np.issubdtype(values.dtype, np.integer):
         whole = np.clip(values.astype(np.int64), 0, 65535)
-        return (whole >> 8).astype(np.uint8) if whole.max(initial=0) > 255 else whole.astype(np.uint8)
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if whole.max(initial=0) < 2**bits)
+        return (whole >> (bits - 8)).astype(np.uint8)
     finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=255.0, neginf=0.0)
     highest = finite.max(initial=0.0)
     scale = 255.0 if highest <= 1 else 1.0 if highest <= 255 else 255.0 / highest

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ean_core.record import write_text
 
-from .counter import Counter
+from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
 from .pictures import MAX_PIXELS, SUFFIXES, read_picture
 
@@ -299,9 +299,6 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 # ---------------------------------------------------------------- command
-
-#: The counter that is used where none is named.
-MODEL = "ean_resnet20_se.shanghaitech_b"
 
 
 def predict_command(

@@ -114,7 +114,8 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
 
 def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) -> dict[str, Any]:
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
-    if before and before["root"] != _relative(root, out):
+    place = _root_in_manifest(root, out)
+    if before and before["root"] != place:
         raise ValueError(
             f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
             "delete it"
@@ -134,7 +135,7 @@ def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) 
     _choose_validation(entries)
     manifest = {
         "version": VERSION,
-        "root": _relative(root, out),
+        "root": place,
         "kernel": asdict(kernel),
         "command": command(),
         "images": entries,
@@ -252,7 +253,11 @@ def _prepare_picture(picture: Picture, name: str, root: Path, out: Path, kernel:
                 text = text.removeprefix(f"{file} ").removeprefix(f"{file}: ")
             wrong = picture.truth if str(picture.truth) in str(error) else picture.image
             return Prepared(None, [(_relative(wrong, root), f"{text}; left out")])
-        entry = _write(path, pixels.shape[:2], points, number, kernel, source)
+        try:
+            entry = _write(path, pixels.shape[:2], points, number, kernel, source)
+        except MemoryError:
+            size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            return Prepared(None, [(source["image"], f"is too large for this machine's memory: {size}; left out")])
     facts = {"name": name, "part": picture.part, "split": picture.split, "file": f"{name}.h5", **entry}
     return Prepared(facts, list(_problems(picture, entry, root, kernel)), made)
 
@@ -333,6 +338,17 @@ def _name(picture: Picture, root: Path) -> str:
     return f"{picture.part}/{picture.split}/{picture.image.stem}"
 
 
+def _root_in_manifest(root: Path, out: Path) -> str:
+    """The folder of the pictures as seen from the prepared one, so that both may move together.
+
+    Links are resolved first: the way up from a folder is that of where it really is.
+    """
+    try:
+        return _relative(root.resolve(), out.resolve())
+    except ValueError:  # two drives of Windows
+        return root.resolve().as_posix()
+
+
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
@@ -340,12 +356,16 @@ def _relative(path: Path, folder: Path) -> str:
 def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
     """Make a tenth of each part's training images its validation images: those whose names have the lowest SHA-256.
 
-    Which they are depends on names alone: an image more or less changes at most one of the others.
+    Which they are depends on names alone: an image more or less changes at most one of the others. Where annotations
+    name validation images, these are the ones.
     """
     for part in {entry["part"] for entry in entries}:
-        training = [entry for entry in entries if entry["part"] == part and entry["split"] == "train"]
+        own = [entry for entry in entries if entry["part"] == part]
+        training = [entry for entry in own if entry["split"] == "train"]
+        if len(training) < 2 or any(entry["split"] == "val" for entry in own):
+            continue
         ranked = sorted(training, key=lambda entry: hashlib.sha256(entry["name"].encode()).hexdigest())
-        for entry in ranked[: round(len(ranked) / VALIDATION)]:
+        for entry in ranked[: max(1, round(len(ranked) / VALIDATION))]:
             entry["split"] = "val"
 
 
@@ -407,6 +427,9 @@ def say(manifest: Mapping[str, Any], out: Path, most: int = 20) -> None:
         splits = [split for split in ("train", "val", "test") if images[part, split]]
         texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
         typer.echo(f"{'own pictures' if part == OWN else f'part {part}'}: {', '.join(texts)}")
+        for split, use in (("train", "to train on"), ("val", "to select a checkpoint on")):
+            if not images[part, split]:
+                typer.echo(f"there is none {use} (split {split})", err=True)
     typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
 
 

@@ -25,11 +25,10 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .counter import Counter
+from .counter import MODEL, Counter
 from .drawing import draw_crowd
-from .overlay import COLOURS, NARROWEST, SQUARE, WIDEST, Heat, display_density, draw_overlay, people, round_top
+from .overlay import COLOURS, NARROWEST, SQUARE, Heat, display_density, draw_overlay, people, round_top, shown_size
 from .pictures import read_picture
-from .predict import MODEL
 
 if TYPE_CHECKING:
     import gradio
@@ -42,8 +41,6 @@ WAITING = 32
 VISITORS = 8
 #: Uploads and results are deleted when they are so old, in seconds; how often that is looked after.
 KEPT_S, SWEEP_S = 3600, 600
-#: The most pixels of a picture as shown; narrow ones are drawn larger than they are, and so must not be too long.
-SHOWN_PIXELS = 20_000_000
 #: People in the drawn examples.
 EXAMPLES = (8, 45, 160)
 
@@ -83,21 +80,6 @@ class Box(NamedTuple):
     top: int
     right: int
     bottom: int
-
-
-def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which :func:`~tasks.crowd_counting.overlay.draw_overlay` shows a picture, without the strip.
-
-    Args:
-        shape: height and width of the picture.
-
-    Examples:
-        >>> shown_size((100, 240)), shown_size((600, 800)), shown_size((3000, 4000))
-        ((480, 200), (800, 600), (1600, 1200))
-    """
-    height, width = shape
-    factor = min(max(NARROWEST / width, 1), WIDEST / width)
-    return round(width * factor), max(1, round(height * factor))
 
 
 def picture_point(click: tuple[float, float], shape: tuple[int, int]) -> Point:
@@ -230,7 +212,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
         raise ValueError(str(error).replace(str(path), path.name)) from error
     height, width = pixels.shape[:2]
     across, down = shown_size((height, width))
-    if across * down > SHOWN_PIXELS:
+    if across < NARROWEST:
         raise ValueError(
             f"{path.name} is too long for its width to be shown: {width} x {height} pixels; cut it into parts"
         )

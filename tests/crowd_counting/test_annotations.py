@@ -166,3 +166,17 @@ def test_own_pictures_are_paired_with_their_points_and_the_rest_named(tmp_path):
         find_own(tmp_path / "nowhere", tmp_path / "points.csv")
     with pytest.raises(FileNotFoundError, match="no file of points at"):
         find_own(tmp_path / "pictures", tmp_path / "nowhere.csv")
+
+
+def test_a_picture_under_two_names_counts_once_and_the_other_is_named(tmp_path):
+    write_pictures(tmp_path / "pictures", numbers=[2])
+    (tmp_path / "points.csv").write_text("image,x,y,split\n./0.png,1,1,test\n0.png,2,2,\n0.png,3,3,\n")
+    found = find_own(tmp_path / "pictures", tmp_path / "points.csv")
+    assert [image.heads()[0].tolist() for image in found.images] == [[[1, 1]]]
+    assert [text for _, text in found.problems] == ["is './0.png' under another name; these 2 points are left out"]
+
+
+def test_a_number_that_is_none_is_no_annotation(tmp_path):
+    write_truth(tmp_path / "a.mat", [[1, 1]], number=np.inf)
+    with pytest.raises(ValueError, match=r"a.mat is no annotation of ShanghaiTech"):
+        read_mat(tmp_path / "a.mat")

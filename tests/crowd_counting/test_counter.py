@@ -155,7 +155,7 @@ def test_too_little_memory_is_said_as_such_and_other_errors_stay(network, monkey
     counter = Counter(network, device="cpu")
 
     def fail(text):
-        def count_map(image):
+        def count_map(image, prepare):
             raise RuntimeError(text)
 
         monkeypatch.setattr(counter.network, "count_map", count_map)
@@ -260,7 +260,7 @@ def test_what_the_training_started_from_is_not_looked_for(network, tmp_path):
         (settings(type="ImageClassifier"), "is of type 'ImageClassifier'; expected"),
         (settings(backbone__depth=21), "cannot be built: unknown depth 21; choose from 20"),
         (settings(backbone__attention="ECA"), "cannot be built: unknown attention 'ECA'"),
-        (settings(backbone__type="Backbone"), "cannot be built: Backbone is not in the mmengine::model registry"),
+        (settings(backbone__type="Backbone"), "a network is of registered modules"),
         (settings(backbone=None), "cannot be built: "),
         (settings(heads=3), "cannot be built: .*unexpected keyword argument 'heads'"),
         (settings(head_channels=10**13), "cannot be built: .*memory"),

@@ -108,8 +108,8 @@ def test_with_little_regularisation_the_transport_is_the_cheapest_there_is():
     loss = DMCountLoss(transport=1.0, regularisation=0.01, iterations=20_000)
     found = loss(predicted, maps(), points, STRIDE)["loss_transport"].item()
     mass = (predicted / predicted.sum()).flatten().double().numpy()
-    scaled = [(2 * x / 32 - 1, 2 * y / 24 - 1) for x, y in points[0].tolist()]
-    cells = [(2 * x / 32 - 1, 2 * y / 24 - 1) for x, y in centres()]
+    scaled = [(2 * x / 32 - 1, 2 * y / 32 - 1) for x, y in points[0].tolist()]  # 32 is the longer side
+    cells = [(2 * x / 32 - 1, 2 * y / 32 - 1) for x, y in centres()]
     costs = [[(x - u) ** 2 + (y - v) ** 2 for u, v in cells] for x, y in scaled]
     rows = np.kron(np.eye(4), np.ones(12))
     columns = np.kron(np.ones(4), np.eye(12))
@@ -125,8 +125,8 @@ def test_the_gradient_of_the_transport_is_that_of_its_entropic_cost():
     predicted, points = maps().double(), [p.double() for p in heads(3)]
 
     def cost(cells):
-        grid = torch.tensor(centres(), dtype=torch.float64) * 2 / torch.tensor([32.0, 24.0])
-        matrix = ((points[0] * 2 / torch.tensor([32.0, 24.0]))[:, None] - grid).square().sum(2)
+        grid = torch.tensor(centres(), dtype=torch.float64) * 2 / 32
+        matrix = ((points[0] * 2 / 32)[:, None] - grid).square().sum(2)
         plan = ot.sinkhorn(torch.full((3,), 1 / 3).double(), cells / cells.sum(), matrix, 0.5, stopThr=1e-10)
         return ((plan * matrix).sum() + 0.5 * (plan * plan.clamp_min(1e-300).log()).sum()).item()
 

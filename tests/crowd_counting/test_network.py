@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core.inference import deploy
+from tasks.crowd_counting.density import block_sum
 from tasks.crowd_counting.network import CrowdCounter
 
 LIGHT = {"type": "EANResNetCIFAR", "depth": 20, "attention": "SE", "scheme": "010-100-000", "stem_stride": 2}
@@ -22,9 +23,8 @@ def images(*shape, seed=1):
 
 
 def loss_of(model, number, size=(32, 48)):
-    cells = torch.zeros(number, 1, size[0] // 8, size[1] // 8)
     points = [torch.tensor([[4.0, 4.0]])] * number
-    return model(images(number, 3, *size), points, cells, mode="loss")
+    return model(images(number, 3, *size), points, torch.zeros(number, 1, *size), mode="loss")
 
 
 # ---------------------------------------------------------------- what it is
@@ -98,6 +98,30 @@ def test_a_wrong_mode_and_missing_points_are_said():
         model(images(1, 3, 16, 16), mode="predict")
 
 
+@pytest.mark.parametrize(("stem_stride", "stride"), [(1, 4), (2, 8), (4, 16)])
+@pytest.mark.parametrize("size", [(32, 48), (30, 41)])
+def test_the_target_is_summed_over_the_cells_of_the_network_whatever_its_stride(stem_stride, stride, size):
+    model = counter({**LIGHT, "stem_stride": stem_stride}).train()
+    seen = {}
+
+    def keep(predicted, density, points, cell):
+        seen.update(predicted=predicted, density=density, stride=cell)
+        return {"loss": predicted.sum()}
+
+    model.loss.forward = keep
+    density = torch.rand(2, 1, *size)
+    model(images(2, 3, *size), [torch.zeros(0, 2)] * 2, density, mode="loss")
+    assert seen["stride"] == stride
+    assert seen["density"].shape == seen["predicted"].shape
+    for found, pixels in zip(seen["density"], density, strict=True):
+        assert torch.allclose(found[0], torch.tensor(block_sum(pixels[0].double().numpy(), stride)).float(), rtol=1e-5)
+
+
+def test_a_density_of_another_size_than_the_images_is_refused():
+    with pytest.raises(ValueError, match="as large as the images of 32 x 48, got 4 x 6"):
+        counter()(images(1, 3, 32, 48), [torch.zeros(0, 2)], torch.zeros(1, 1, 4, 6), mode="loss")
+
+
 @pytest.mark.parametrize("loss", ["DensityL2", "BayesianLoss", "DMCountLoss"])
 def test_each_loss_trains_all_parameters_under_bf16_autocast_too(loss):
     model = counter(loss={"type": loss}).train()
@@ -116,14 +140,33 @@ def statistics(model):
     return {name: value.clone() for name, value in model.named_buffers() if "running" in name}
 
 
-def test_a_batch_of_one_leaves_the_statistics_alone_and_training_mode_comes_back():
+def test_a_batch_of_one_leaves_the_statistics_alone_and_the_next_one_does_not():
     model = counter().train()
     before = statistics(model)
     loss_of(model, 1)
     assert all(torch.equal(value, statistics(model)[name]) for name, value in before.items())
-    assert all(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     loss_of(model, 2)
+    assert all(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     assert not all(torch.equal(value, statistics(model)[name]) for name, value in before.items())
+
+
+def test_after_a_batch_of_one_evaluation_and_training_mode_are_what_was_asked_for():
+    model = counter().train()
+    loss_of(model, 1)
+    model.eval()
+    loss_of(model, 2)
+    assert not any(m.training for m in model.modules())
+    loss_of(model.train(), 1)
+    assert all(m.training for m in model.train().modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_blocks_may_be_recomputed_for_a_batch_of_one():
+    gradients = []
+    for recompute in (False, True):
+        model = counter({**LIGHT, "with_cp": recompute}).train()
+        sum(loss_of(model, 1).values()).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
 
 def test_norm_eval_keeps_the_statistics_whatever_the_batch():

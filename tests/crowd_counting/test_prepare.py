@@ -15,6 +15,7 @@ from PIL import Image
 from ean_core.errors import InUseError
 from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
+from tasks.crowd_counting.dataset import CrowdDataset
 from tasks.crowd_counting.density import density_map
 from tasks.crowd_counting.prepare import Kernel, prepare, read_manifest, read_prepared
 
@@ -277,3 +278,43 @@ def test_a_file_name_of_own_pictures_does_not_collide(tmp_path):
     found = find_own(tmp_path / "pictures", tmp_path / "p.csv")
     manifest = prepare(found, tmp_path / "pictures", tmp_path / "out")
     assert {entry["file"]: entry["heads"] for entry in manifest["images"]} == {"own/a.png.h5": 1, "own/a.jpg.h5": 0}
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, (1, 0)), (2, (1, 1)), (5, (4, 1)), (14, (13, 1)), (25, (23, 2))])
+def test_of_few_pictures_one_validates(tmp_path, capsys, number, expected):
+    listed = write_pictures(tmp_path / "p", numbers=[1] * number)
+    (tmp_path / "p.json").write_text(json.dumps({name: heads.tolist() for name, heads in listed.items()}))
+    words = ("--root", tmp_path / "p", "--points", tmp_path / "p.json", "--out", tmp_path / "out", "--workers", "1")
+    assert ean("crowd", "prepare", *words) == 0
+    splits = [entry["split"] for entry in read_manifest(tmp_path / "out")["images"]]
+    assert (splits.count("train"), splits.count("val")) == expected
+    assert ("there is none to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
+
+
+def test_validation_images_that_annotations_name_are_these(tmp_path):
+    write_pictures(tmp_path / "p", numbers=[1] * 12)
+    lines = [f"{n}.png,1,1,{'val' if n in (3, 4) else 'test' if n == 5 else ''}" for n in range(12)]
+    (tmp_path / "p.csv").write_text("\n".join(["image,x,y,split", *lines]))
+    manifest = prepare(find_own(tmp_path / "p", tmp_path / "p.csv"), tmp_path / "p", tmp_path / "out")
+    splits = {entry["image"]: entry["split"] for entry in manifest["images"]}
+    assert {name for name, split in splits.items() if split == "val"} == {"3.png", "4.png"}
+    assert splits["5.png"] == "test"
+
+
+def test_a_prepared_folder_behind_a_link_finds_its_pictures(tmp_path):
+    write_part(tmp_path / "data", images=(4, 0))
+    (tmp_path / "big/disk/deep").mkdir(parents=True)
+    (tmp_path / "data/crowd").symlink_to(tmp_path / "big/disk/deep", target_is_directory=True)
+    out = tmp_path / "data/crowd/out"
+    prepared(tmp_path / "data", out)
+    assert CrowdDataset("train", out)[0]["inputs"].shape == (3, 96, 128)
+    assert prepared(tmp_path / "data", tmp_path / "big/disk/deep/out")["made"] == 0
+
+
+def test_a_picture_too_large_for_the_memory_is_left_out_and_named(root, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("tasks.crowd_counting.prepare.density_map", full)
+    with pytest.raises(ValueError, match=r"could be prepared: .*is too large for this machine's memory: 128 x 96"):
+        prepared(root, tmp_path / "out")

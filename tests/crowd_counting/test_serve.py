@@ -17,13 +17,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from mmengine.registry import MODELS
 from PIL import Image
 
-from ean_core.checkpoint import save_weights
 from tasks.crowd_counting import serve
-from tasks.crowd_counting.counter import Counter, Prediction
+from tasks.crowd_counting.counter import Prediction
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
 from tasks.crowd_counting.pictures import read_picture
@@ -253,38 +250,12 @@ def test_the_next_port_is_used_where_one_is_taken():
 # ---------------------------------------------------------------- the page in a browser
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """An untrained counter, whose counts are positive."""
-    settings = {
-        "type": "CrowdCounter",
-        "backbone": {
-            "type": "EANResNetCIFAR",
-            "depth": 20,
-            "attention": "SE",
-            "scheme": "010-100-000",
-            "stem_stride": 2,
-        },
-        "data_preprocessor": {
-            "type": "ImagePreprocessor",
-            "mean": [129.304, 124.070, 112.434],
-            "std": [68.170, 65.392, 70.418],
-        },
-    }
-    path = tmp_path_factory.mktemp("checkpoint") / "counter.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = MODELS.build(settings)
-    save_weights(network.state_dict(), path, {"network": json.dumps(settings)})
-    return path
-
-
 class Server:
     """The real command in a process of its own."""
 
-    def __init__(self, checkpoint, folder, *words):
+    def __init__(self, counter_file, folder, *words):
         pytest.importorskip("gradio", reason="the page needs Gradio")
-        command = [sys.executable, "-m", "tasks.cli", "crowd", "serve", "--model", checkpoint, "--no-open", *words]
+        command = [sys.executable, "-m", "tasks.cli", "crowd", "serve", "--model", counter_file, "--no-open", *words]
         self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
         environment = {**os.environ, "TMPDIR": str(folder)}
         with self.out.open("w") as out, self.err.open("w") as err:
@@ -327,9 +298,9 @@ def direct():
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint, tmp_path_factory):
+def server(counter_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    server = Server(checkpoint, folder, "--port", "0", "--max-mb", MAX_MB, "--max-pixels", MAX_MEGAPIXELS)
+    server = Server(counter_file, folder, "--port", "0", "--max-mb", MAX_MB, "--max-pixels", MAX_MEGAPIXELS)
     yield server
     server.stop()
     assert "Traceback" not in server.err.read_text()
@@ -417,11 +388,6 @@ def visit(browser, server, tmp_path):
         one.page.context.close()
         hosts = {urllib.parse.urlsplit(url).netloc for _, url in one.requests if not url.startswith(("data:", "blob:"))}
         assert hosts == {urllib.parse.urlsplit(server.url).netloc}
-
-
-@pytest.fixture(scope="module")
-def counter(checkpoint):
-    return Counter.from_checkpoint(checkpoint)
 
 
 def save_turned(path):
@@ -629,14 +595,14 @@ def test_there_is_no_api_beside_the_page(server):
     assert b"Crowd counter" in server.get("/")
 
 
-def test_files_of_this_machine_are_not_served(server, checkpoint):
+def test_files_of_this_machine_are_not_served(server, counter_file):
     with pytest.raises(urllib.error.HTTPError) as raised:
-        server.get(f"/gradio_api/file={checkpoint}")
+        server.get(f"/gradio_api/file={counter_file}")
     assert raised.value.code in (403, 404)
 
 
-def test_a_server_for_others_warns_and_leaves_nothing_behind(checkpoint, server, tmp_path):
-    second = Server(checkpoint, tmp_path, "--host", "0.0.0.0", "--port", server.port)
+def test_a_server_for_others_warns_and_leaves_nothing_behind(counter_file, server, tmp_path):
+    second = Server(counter_file, tmp_path, "--host", "0.0.0.0", "--port", server.port)
     try:
         assert second.port > server.port
         said = second.err.read_text()

@@ -1,35 +1,5 @@
-# ShanghaiTech part A, prepared by `ean crowd prepare`: a tenth of the training images selects the checkpoint, the test images are
-# read by `ean test` only.
-image_size = (768, 1024)  # height and width in pixels, for timing
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
-    dataset=dict(
-        type='CrowdDataset',
-        root='crowd/shanghaitech',
-        part='A',
-        split='train',
-        augment=True,
-        crop=(384, 512),
-        scale=(0.75, 1.25),
-        flip=True),
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='crowd_batch'))
-val_dataloader = dict(
-    batch_size=1,  # whole pictures, of any size
-    num_workers=1,
-    persistent_workers=True,
-    dataset=dict(type='CrowdDataset', root='crowd/shanghaitech', part='A', split='val'),
-    sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='crowd_batch'))
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    dataset=dict(type='CrowdDataset', root='crowd/shanghaitech', part='A', split='test'),
-    sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='crowd_batch'))
-val_evaluator = dict(type='CountMetric')
-test_evaluator = dict(type='CountMetric')
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+_base_ = './crowd.py'
+# ShanghaiTech part A; the paper's split of its training images.
+train_dataloader = dict(dataset=dict(root='crowd/shanghaitech', part='A'))
+val_dataloader = dict(dataset=dict(root='crowd/shanghaitech', part='A'))
+test_dataloader = dict(dataset=dict(root='crowd/shanghaitech', part='A'))
