@@ -11,7 +11,7 @@ geometry-adaptive kernels.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -171,29 +171,6 @@ def last_below(side: int) -> float:
     return float(np.nextafter(np.float32(side), np.float32(0)))
 
 
-def block_sum(density: NDArray[Any], stride: int) -> NDArray[Any]:
-    """Add up blocks of ``stride x stride`` pixels: the target of a network of that output stride, with the same sum.
-
-    Args:
-        density: ``(H, W)``; sides that are no multiple of the stride end in a smaller block.
-        stride: pixels, 1 or more.
-
-    Returns:
-        ``(ceil(H / stride), ceil(W / stride))``, of the same type.
-
-    Examples:
-        >>> block_sum(np.ones((3, 4)), 2)
-        array([[4., 4.],
-               [2., 2.]])
-    """
-    if stride < 1:
-        raise ValueError(f"stride is at least 1, got {stride}")
-    height, width = density.shape
-    density = np.pad(density, ((0, -height % stride), (0, -width % stride)))
-    rows, columns = (side // stride for side in density.shape)
-    return density.reshape(rows, stride, columns, stride).sum((1, 3))
-
-
 def resample(density: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float64]:
     """A map at another size with the same sum: each pixel's mass goes to the pixels that it covers there, by area.
 
@@ -212,8 +189,8 @@ def resample(density: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[n
 def spread(cells: NDArray[np.floating], stride: int, shape: tuple[int, int]) -> NDArray[np.float32]:
     """The map of an image from that of a network: each cell's mass evenly over the pixels of the image that it covers.
 
-    The inverse of :func:`block_sum`, as far as there is one; the sum stays, also where the last cells reach beyond the
-    image.
+    The inverse of :func:`~tasks.crowd_counting.network.sum_cells`, as far as there is one; the sum stays, also where
+    the last cells reach beyond the image.
 
     Args:
         cells: ``(ceil(H / stride), ceil(W / stride))``.

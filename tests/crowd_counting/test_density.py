@@ -8,13 +8,14 @@ from scipy.ndimage import gaussian_filter
 
 from tasks.crowd_counting.density import (
     adaptive_sigmas,
-    block_sum,
     density_map,
     is_inside,
     resample,
     resolve_outside,
     spread,
 )
+
+from .drawn import block_sum
 
 SHAPE = (120, 160)
 
@@ -157,16 +158,6 @@ def test_what_makes_no_map_is_said(arguments, message):
 
 
 # ---------------------------------------------------------------- other sizes
-
-
-@pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 1), (7, 9)])
-@pytest.mark.parametrize("stride", [1, 8, 16])
-def test_block_sums_keep_the_sum_also_where_a_side_is_no_multiple(shape, stride):
-    density = np.random.default_rng(0).random(shape)
-    cells = block_sum(density, stride)
-    assert cells.shape == (-(-shape[0] // stride), -(-shape[1] // stride))
-    assert cells.sum() == pytest.approx(density.sum(), rel=1e-12)
-    assert cells[0, 0] == pytest.approx(density[:stride, :stride].sum())
 
 
 def test_resampling_to_cells_is_the_block_sum():

@@ -1,13 +1,15 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core.inference import deploy
-from tasks.crowd_counting.density import block_sum
-from tasks.crowd_counting.network import CrowdCounter
+from tasks.crowd_counting.network import CrowdCounter, sum_cells
+
+from .drawn import block_sum
 
 LIGHT = {"type": "EANResNetCIFAR", "depth": 20, "attention": "SE", "scheme": "010-100-000", "stem_stride": 2}
 PAPER = {"type": "EANResNet", "depth": 50, "num_stages": 3, "strides": (1, 2, 1)}
@@ -115,6 +117,16 @@ def test_the_target_is_summed_over_the_cells_of_the_network_whatever_its_stride(
     assert seen["density"].shape == seen["predicted"].shape
     for found, pixels in zip(seen["density"], density, strict=True):
         assert torch.allclose(found[0], torch.tensor(block_sum(pixels[0].double().numpy(), stride)).float(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 1), (7, 9)])
+@pytest.mark.parametrize("stride", [1, 8, 16])
+def test_sums_over_cells_are_exact_also_where_a_side_is_no_multiple(shape, stride):
+    density = torch.rand(2, 1, *shape, dtype=torch.float64)
+    cells = sum_cells(density, stride)
+    for found, pixels in zip(cells, density, strict=True):
+        assert np.allclose(found[0], block_sum(pixels[0].numpy(), stride), rtol=1e-12)
+    assert cells.sum().item() == pytest.approx(density.sum().item(), rel=1e-12)
 
 
 def test_a_density_of_another_size_than_the_images_is_refused():

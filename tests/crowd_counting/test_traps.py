@@ -14,10 +14,12 @@ from ean_core.config import load_config, packaged_configs
 from ean_core.data import SampleKey
 from tasks.crowd_counting.annotations import find_own
 from tasks.crowd_counting.dataset import CrowdDataset, mirror
-from tasks.crowd_counting.density import adaptive_sigmas, block_sum, density_map, resample, spread
+from tasks.crowd_counting.density import adaptive_sigmas, density_map, resample, spread
 from tasks.crowd_counting.metrics import CountMetric
 from tasks.crowd_counting.network import CrowdCounter
 from tasks.crowd_counting.prepare import prepare
+
+from .drawn import block_sum
 
 COUNTERS = [name for name, path in packaged_configs().items() if path.parent.name == "crowd_counting"]
 
