@@ -207,7 +207,10 @@ def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str
         lines = csv.DictReader(text.splitlines(), skipinitialspace=True)
         header = [name.strip().lower() for name in lines.fieldnames or ()]
         if header[:3] != ["image", "x", "y"] or header[3:] not in ([], ["split"]):
-            raise ValueError(f"{path}: expected the columns image,x,y and perhaps split, got {','.join(header)!r}")
+            hint = "; columns are separated by commas" if ";" in "".join(header) else ""
+            raise ValueError(
+                f"{path}: expected the columns image,x,y and perhaps split, got {','.join(header)!r}{hint}"
+            )
         lines.fieldnames = header
         points: dict[str, list[tuple[float, float]]] = defaultdict(list)
         splits: dict[str, str] = {}

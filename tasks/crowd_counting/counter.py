@@ -21,6 +21,7 @@ import zoo
 from ean_core.addresses import read_metadata
 from ean_core.checkpoint import load_weights
 from ean_core.inference import deploy
+from ean_core.runner import latest_checkpoint
 from ean_core.training import trained_config
 from zoo.index import check_settings
 
@@ -75,12 +76,15 @@ class Counter:
 
     @classmethod
     def load(cls, model: str, *, device: str | None = None) -> Counter:
-        """A counter by what one would type: the name of a model of the zoo, or a file.
+        """A counter by what one would type: the name of a model of the zoo, a file, or the folder of a run, which
+        stands for the checkpoint that was chosen there.
 
         Raises:
             ValueError, OSError: as of :meth:`from_zoo` and :meth:`from_checkpoint`.
         """
         path = Path(model)
+        if model and path.is_dir():
+            return cls.from_checkpoint(_chosen(path), device=device)
         if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file():
             return cls.from_checkpoint(model, device=device)
         return cls.from_zoo(model, device=device)
@@ -154,6 +158,15 @@ class Counter:
                 raise
             raise MemoryError(f"there is not enough memory to count in {width} x {height} pixels") from error
         return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)))
+
+
+def _chosen(folder: Path) -> Path:
+    """The best checkpoint of a run, or its last one."""
+    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    chosen = best[-1] if best else latest_checkpoint(folder)
+    if chosen is None:
+        raise FileNotFoundError(f"there is no checkpoint in the folder {folder}")
+    return chosen
 
 
 def _pixels(picture: Picture) -> NDArray[np.uint8]:

@@ -43,7 +43,7 @@ class Counted:
         count: of people; of a video the mean over its frames; None where it could not be read.
         width, height: in pixels.
         frames: 1 for a picture.
-        peak: the highest smoothed count of a video.
+        peak: the highest count of a frame of a video.
         overlay: the file with the heat on it, relative to the output folder.
         problem: why there is no count, or only a part of one.
     """
@@ -155,7 +155,7 @@ class Predictor:
         counts: list[float] = []
         tops: list[float] = []
         width = height = 0
-        peak, problem = 0.0, ""
+        problem = ""
         overlay = f"{name}{OVERLAY}.mp4"
         table = self.out / f"{name}.counts.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,6 @@ class Predictor:
                         drawn = draw_overlay(pixels, density, people(steady), heat)
                     # All that is kept of a frame is kept at once, so that Ctrl-C leaves as many lines as frames.
                     counts.append(count)
-                    peak = max(peak, steady)
                     lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
                     file.flush()
                     if drawn is not None:
@@ -192,7 +191,7 @@ class Predictor:
         if not counts:
             return Counted(source, problem=problem or "has no frame that can be read")
         mean = sum(counts) / len(counts)
-        return Counted(source, mean, width, height, len(counts), peak, overlay if self.heat else "", problem)
+        return Counted(source, mean, width, height, len(counts), max(counts), overlay if self.heat else "", problem)
 
 
 def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -303,7 +302,7 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def predict_command(
     sources: Annotated[list[str], typer.Argument(help="Pictures, folders, videos, or the number of a webcam, 0.")],
-    model: Annotated[str, typer.Option(help="Name of a model of the zoo, or a checkpoint.")] = MODEL,
+    model: Annotated[str, typer.Option(help="A model of the zoo, a checkpoint, or a run's folder.")] = MODEL,
     out: Annotated[Path, typer.Option(help="Folder of counts and overlays.")] = Path("counted"),
     overlay: Annotated[bool, typer.Option(help="Draw the heat of the density on each picture.")] = True,
     opacity: Annotated[float, typer.Option(help="Of the heat.", min=0, max=1)] = Heat.opacity,
@@ -327,10 +326,10 @@ def predict_command(
     counter = Counter.load(model, device=device)
     predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "counts.json").unlink(missing_ok=True)  # of an earlier run
+    table, partial = out / "counts.csv", out / "counts.csv.part"
     found: list[Counted] = []
     stopped = False
-    with (out / "counts.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
         try:
@@ -351,9 +350,15 @@ def predict_command(
                     break
         except KeyboardInterrupt:
             stopped = True
-    write_text(out / "counts.json", _json(counter, model, found))
     good = [one for one in found if one.count is not None]
-    typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {out / 'counts.csv'}, counts.json")
+    where = f"{table}, counts.json"
+    if good or not table.exists():
+        partial.replace(table)
+        write_text(out / "counts.json", _json(counter, model, found))
+    else:
+        partial.unlink()
+        where = f"{table} of an earlier run is left as it was"
+    typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
     if stopped:
         raise typer.Exit(130)
     if not good:

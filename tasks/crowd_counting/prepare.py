@@ -159,8 +159,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no prepared pictures (no {MANIFEST}); `ean crowd prepare --root PICTURES --out {folder}` "
-            "makes it"
+            f"{folder} holds no prepared pictures (no {MANIFEST}); `ean crowd prepare --out {folder}` makes it, with "
+            "--root SHANGHAITECH, or --root PICTURES --points FILE for those of your own"
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -378,7 +378,8 @@ def prepare_command(
         typer.Option(help="Folder of ShanghaiTech, EAN_DATA/ShanghaiTech by default; or of your own pictures."),
     ] = None,
     points: Annotated[
-        Path | None, typer.Option(help="Heads in your own pictures: CSV of image,x,y, or JSON of image: [[x, y], ...].")
+        Path | None,
+        typer.Option(help="Heads in your own pictures: CSV of image,x,y, or JSON of names and lists of pairs."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own by default.")
@@ -427,9 +428,9 @@ def say(manifest: Mapping[str, Any], out: Path, most: int = 20) -> None:
         splits = [split for split in ("train", "val", "test") if images[part, split]]
         texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
         typer.echo(f"{'own pictures' if part == OWN else f'part {part}'}: {', '.join(texts)}")
-        for split, use in (("train", "to train on"), ("val", "to select a checkpoint on")):
+        for split, use in (("train", "train on"), ("val", "select a checkpoint on"), ("test", "measure it on")):
             if not images[part, split]:
-                typer.echo(f"there is none {use} (split {split})", err=True)
+                typer.echo(f"there is none to {use} (split {split})", err=True)
     typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
 
 

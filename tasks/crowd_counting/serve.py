@@ -488,7 +488,7 @@ def _temporary_folder() -> Path:
 
 
 def serve_command(
-    model: Annotated[str, typer.Option(help="Name of a model of the zoo, or a checkpoint.")] = MODEL,
+    model: Annotated[str, typer.Option(help="A model of the zoo, a checkpoint, or a run's folder.")] = MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The next free one if it is taken; 0 is any.", min=0, max=65535)] = PORT,
     max_mb: Annotated[float, typer.Option(help="Most MB of a file that is sent.")] = Limits.upload_mb,

@@ -14,11 +14,11 @@ import torch
 
 from ean_core.config import load_config
 from ean_core.training import run_training
-from tasks.crowd_counting.annotations import find_shanghaitech
+from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.prepare import Kernel, prepare
 
-from .drawn import write_part
+from .drawn import write_part, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "resnet20_se_shanghaitech_b"
@@ -178,3 +178,28 @@ def test_the_papers_counter_trains_on_whole_pictures_one_by_one(data, tmp_path, 
     assert config.train_dataloader.batch_size == 1
     run_training(config, tmp_path)
     assert (tmp_path / "best_count_MAE_epoch_1.pth").is_file()
+
+
+def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
+    listed = write_pictures(tmp_path / "pictures", numbers=range(2, 14))
+    lines = [f"{name},{x},{y}" for name, heads in listed.items() for x, y in heads]
+    (tmp_path / "points.csv").write_text("\n".join(["image,x,y", *lines]))
+    found = find_own(tmp_path / "pictures", tmp_path / "points.csv")
+    prepare(found, tmp_path / "pictures", tmp_path / "crowd/own", Kernel(sigma=4.0))
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    options = [*SMALL, "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=1e-9"]
+    run_training(load_config("resnet20_se_crowd", options), tmp_path / "run")
+    trained, published = (
+        Counter.load(model).network.state_dict() for model in (str(tmp_path / "run"), "ean_resnet20_se.shanghaitech_b")
+    )
+    weights = [name for name in published if name.startswith("density") and name.endswith("weight")]
+    assert len(weights) == 2
+    assert all(torch.allclose(trained[name], published[name], atol=1e-5) for name in weights)
+
+
+def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):
+    folder, _ = trained
+    best = json.loads((folder / "record.json").read_text())["best"]["checkpoint"]
+    assert Counter.load(str(folder)).name == best
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint in the folder"):
+        Counter.load(str(tmp_path))
