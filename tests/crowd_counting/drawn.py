@@ -50,3 +50,10 @@ def block_sum(density, stride):
     rows, columns = np.indices(density.shape) // stride
     np.add.at(cells, (rows, columns), density)
     return cells
+
+
+def save_crowd(path, people=20, shape=(240, 320), mode="RGB", **options):
+    """A drawn crowd as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_crowd(people, shape, seed=people)[0].convert(mode).save(path, **options)
+    return path

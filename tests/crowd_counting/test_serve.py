@@ -20,14 +20,14 @@ import pytest
 from PIL import Image
 
 from tasks.crowd_counting import serve
-from tasks.crowd_counting.counter import Prediction
+from tasks.crowd_counting.box import box_between, picture_point
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
 from tasks.crowd_counting.pictures import read_picture
-from tasks.crowd_counting.serve import Box, Limits, Point
+from tasks.crowd_counting.webpage import EXAMPLES
 
-#: Height and width of pictures that are shown smaller, larger, and as they are.
-SHAPES = [(600, 800), (100, 240), (2000, 3333), (1, 1), (7, 5), (4001, 1601), (333, 1599)]
+from .drawn import save_crowd as save
+
 #: In the server under test, so that small files go beyond them.
 MAX_MB, MAX_MEGAPIXELS = 1, 1
 SECONDS = 60
@@ -48,174 +48,6 @@ REDRAWN = """() => {
     const image = document.querySelector("#result img");
     return image && image.src !== window.clicked.source && image.complete && image.naturalWidth > 0;
 }"""
-
-
-# ---------------------------------------------------------------- a box on a picture
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_size_of_the_picture_on_the_overlay_is_known(shape):
-    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), "0 people")
-    strip = max(56, overlay.width // 14)
-    assert serve.shown_size(shape) == (overlay.width, overlay.height - strip)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_click_is_of_the_picture_pixel_that_is_shown_under_it(shape):
-    height, width = shape
-    rng = np.random.default_rng(0)
-    shown_width, shown_height = serve.shown_size(shape)
-    for x, y in zip(rng.integers(0, width, 50), rng.integers(0, height, 50), strict=True):
-        middle = ((x + 0.5) * shown_width / width, (y + 0.5) * shown_height / height)
-        assert serve.picture_point(middle, shape) == (x, y)
-
-
-@pytest.mark.parametrize("shape", [(600, 800), (100, 240), (2000, 3333)])
-def test_a_click_on_what_is_seen_is_where_it_was_in_the_picture(shape):
-    height, width = shape
-    pixels = np.zeros((*shape, 3), np.uint8)
-    top, left, side = height // 3, 2 * width // 3, max(6, height // 20)
-    pixels[top : top + side, left : left + side] = 255
-    overlay = np.asarray(draw_overlay(pixels, np.zeros(shape, np.float32), "", Heat(0)))
-    rows, columns = np.nonzero(overlay[: serve.shown_size(shape)[1], :, 0] > 127)
-    first = serve.picture_point((columns.min(), rows.min()), shape)
-    last = serve.picture_point((columns.max(), rows.max()), shape)
-    coarseness = max(1, round(width / overlay.shape[1]))
-    assert np.abs(np.subtract(first, (left, top))).max() <= coarseness
-    assert np.abs(np.subtract(last, (left + side - 1, top + side - 1))).max() <= coarseness
-
-
-def test_clicks_beside_the_picture_are_of_its_nearest_pixel():
-    shape = (600, 800)
-    assert serve.picture_point((400, 640), shape) == (400, 599)  # on the strip with the colour bar
-    assert serve.picture_point((-5, -5), shape) == (0, 0)
-    assert serve.picture_point((800, 600), shape) == (799, 599)
-
-
-def test_a_third_click_starts_a_new_box():
-    corners = ()
-    seen = []
-    for x in range(5):
-        corners = serve.next_corners(corners, Point(x, x))
-        seen.append([corner.x for corner in corners])
-    assert seen == [[0], [0, 1], [2], [2, 3], [4]]
-
-
-def test_corners_of_a_box_may_come_in_any_order_and_are_in_it():
-    expected = Box(2, 3, 8, 10)
-    for first, second in [((2, 3), (7, 9)), ((7, 9), (2, 3)), ((7, 3), (2, 9)), ((2, 9), (7, 3))]:
-        assert serve.box_between(Point(*first), Point(*second)) == expected
-    assert serve.box_between(Point(4, 5), Point(4, 5)) == Box(4, 5, 5, 6)
-
-
-def test_the_count_of_a_box_is_the_sum_of_the_density_in_it():
-    density = np.random.default_rng(0).random((40, 50), dtype=np.float32)
-    assert serve.count_in(density, Box(5, 7, 9, 8)) == pytest.approx(density[7, 5:9].sum())
-    assert serve.count_in(density, Box(0, 0, 50, 40)) == pytest.approx(density.sum(), rel=1e-6)
-    halves = [serve.count_in(density, box) for box in (Box(0, 0, 20, 40), Box(20, 0, 50, 40))]
-    assert sum(halves) == pytest.approx(density.sum(), rel=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(600, 800), (100, 240), (2000, 3333)])
-def test_the_box_is_drawn_around_the_pixels_that_are_counted(shape):
-    height, width = shape
-    blank = draw_overlay(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.float32), "")
-    corners = (Point(3 * width // 4, height // 4), Point(width // 4, height // 2))
-    drawn = np.asarray(serve.draw_corners(blank, corners, shape))[: serve.shown_size(shape)[1]]
-    rows, columns = np.nonzero((drawn == 255).all(2))
-    seen = (*serve.picture_point((columns.min(), rows.min()), shape),)
-    seen += (*serve.picture_point((columns.max(), rows.max()), shape),)
-    expected = (width // 4, height // 4, 3 * width // 4, height // 2)
-    assert np.abs(np.subtract(seen, expected)).max() <= max(1, 2 * width / blank.width)
-    assert np.asarray(blank)[: drawn.shape[0]].max() == 90  # the overlay that is kept has no box
-
-
-def test_one_corner_is_marked_by_a_cross_and_none_by_nothing():
-    shape = (600, 800)
-    blank = draw_overlay(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.float32), "")
-    drawn = np.asarray(serve.draw_corners(blank, (Point(300, 200),), shape))
-    assert (drawn[200, 300] == 255).all()
-    rows, columns = np.nonzero((drawn[:600] != 90).any(2))
-    assert abs(rows.mean() - 200) <= 1
-    assert abs(columns.mean() - 300) <= 1
-    assert serve.draw_corners(blank, (), shape) == blank
-
-
-# ---------------------------------------------------------------- counting a file
-
-
-class Fake:
-    """A counter that sees a person in every 1000 pixels, or fails."""
-
-    name = "fake"
-
-    def __init__(self, error=None):
-        self.error = error
-
-    def __call__(self, pixels):
-        if self.error:
-            raise self.error
-        density = np.full(pixels.shape[:2], 1e-3, np.float32)
-        return Prediction(float(density.sum(dtype=np.float64)), density)
-
-
-def save(path, people=20, shape=(240, 320), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_crowd(people, shape, seed=people)[0].convert(mode).save(path, **options)
-    return path
-
-
-def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
-    path = save(tmp_path / "a.png", shape=(1500, 2000))
-    counted = serve.count_picture(Fake(), path, Limits(), opacity=0.5)
-    assert counted.pixels.shape == (1200, 1600, 3)
-    assert counted.shape == (1500, 2000)
-    assert counted.count == pytest.approx(3000)
-    whole = draw_overlay(read_picture(path), counted.density, people(3000), Heat(0.5))
-    assert counted.overlay == whole
-    assert counted.with_opacity(0.2).overlay == draw_overlay(
-        read_picture(path), counted.density, people(3000), Heat(0.2)
-    )
-
-
-@pytest.mark.parametrize(
-    ("make", "problem"),
-    [
-        (lambda path: path.write_text("hello"), "notes.jpg cannot be read as a picture: "),
-        (lambda path: path.write_bytes(b""), "notes.jpg cannot be read as a picture"),
-        (lambda path: save(path, shape=(1001, 1000)), "1000 x 1001 are 1.0 million pixels, more than the limit of 1.0"),
-        (
-            lambda path: Image.new("RGB", (10, 60000)).save(path),
-            "notes.jpg is too long for its width to be shown: 10 x 60000",
-        ),
-        (lambda path: None, "notes.jpg is no longer here"),
-    ],
-    ids=["text", "empty", "too many pixels", "too long", "deleted"],
-)
-def test_what_cannot_be_counted_is_refused_by_name_without_its_folder(tmp_path, make, problem):
-    path = tmp_path / "notes.jpg"
-    make(path)
-    with pytest.raises(ValueError, match=re.escape(problem)) as raised:
-        serve.count_picture(Fake(), path, Limits(megapixels=1))
-    assert str(tmp_path) not in str(raised.value)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_picture_beyond_the_memory_is_refused_by_name(tmp_path, error):
-    with pytest.raises(ValueError, match=r"a\.png is too large for this machine's memory: 320 x 240"):
-        serve.count_picture(Fake(error), save(tmp_path / "a.png"), Limits())
-
-
-def test_other_errors_of_the_network_are_not_taken_for_the_visitors(tmp_path):
-    with pytest.raises(RuntimeError, match="shapes"):
-        serve.count_picture(Fake(RuntimeError("shapes differ")), save(tmp_path / "a.png"), Limits())
-
-
-def test_counts_in_words_agree_with_their_number(tmp_path):
-    counted = serve.count_picture(Fake(), save(tmp_path / "a.png", shape=(40, 30)), Limits())
-    assert ">1</span>" in serve.describe(counted)
-    assert "person in the picture" in serve.describe(counted)
-    assert "1.20 unrounded · 30 × 40 px" in serve.describe(counted)
 
 
 # ---------------------------------------------------------------- command
@@ -453,7 +285,7 @@ def test_two_clicks_count_the_people_in_the_box_between_them(visit, counter, tmp
     _, density = counter(path)
 
     def check(*clicks):
-        box = serve.box_between(*(serve.picture_point(click, density.shape) for click in clicks))
+        box = box_between(*(picture_point(click, density.shape) for click in clicks))
         _, precise = seen.count("box", f"{box.right - box.left} × {box.bottom - box.top} px")
         expected = density[box.top : box.bottom, box.left : box.right].sum(dtype=np.float64)
         assert precise == pytest.approx(expected, abs=0.011)
@@ -490,7 +322,7 @@ def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tm
 def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
     seen = visit()
     buttons = seen.page.locator("#examples button")
-    expected = [counter(draw_crowd(number, seed=number)[0]).count for number in serve.EXAMPLES]
+    expected = [counter(draw_crowd(number, seed=number)[0]).count for number in EXAMPLES]
     assert len({f"{count:.1f}" for count in expected}) == 3
     for last in (2, 0, 1):
         for number in (0, 1, 2, last):
@@ -500,7 +332,7 @@ def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
             assert time.monotonic() < until
         seen.page.wait_for_timeout(700)  # in which another count could take its place
         assert seen.count()[1] == pytest.approx(expected[last], abs=0.011)
-        assert f"crowd_of_{serve.EXAMPLES[last]}.png" in seen.page.get_attribute("#picture img", "src")
+        assert f"crowd_of_{EXAMPLES[last]}.png" in seen.page.get_attribute("#picture img", "src")
 
 
 def test_what_is_no_picture_or_too_large_is_refused_in_words(visit, server, tmp_path):

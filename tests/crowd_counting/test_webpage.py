@@ -1,0 +1,80 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.crowd_counting.counter import Prediction
+from tasks.crowd_counting.overlay import Heat, draw_overlay, people
+from tasks.crowd_counting.pictures import read_picture
+from tasks.crowd_counting.webpage import Limits, count_picture, describe
+
+from .drawn import save_crowd as save
+
+
+class Fake:
+    """A counter that sees a person in every 1000 pixels, or fails."""
+
+    name = "fake"
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __call__(self, pixels):
+        if self.error:
+            raise self.error
+        density = np.full(pixels.shape[:2], 1e-3, np.float32)
+        return Prediction(float(density.sum(dtype=np.float64)), density)
+
+
+def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
+    path = save(tmp_path / "a.png", shape=(1500, 2000))
+    counted = count_picture(Fake(), path, Limits(), opacity=0.5)
+    assert counted.pixels.shape == (1200, 1600, 3)
+    assert counted.shape == (1500, 2000)
+    assert counted.count == pytest.approx(3000)
+    whole = draw_overlay(read_picture(path), counted.density, people(3000), Heat(0.5))
+    assert counted.overlay == whole
+    assert counted.with_opacity(0.2).overlay == draw_overlay(
+        read_picture(path), counted.density, people(3000), Heat(0.2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: path.write_text("hello"), "notes.jpg cannot be read as a picture: "),
+        (lambda path: path.write_bytes(b""), "notes.jpg cannot be read as a picture"),
+        (lambda path: save(path, shape=(1001, 1000)), "1000 x 1001 are 1.0 million pixels, more than the limit of 1.0"),
+        (
+            lambda path: Image.new("RGB", (10, 60000)).save(path),
+            "notes.jpg is too long for its width to be shown: 10 x 60000",
+        ),
+        (lambda path: None, "notes.jpg is no longer here"),
+    ],
+    ids=["text", "empty", "too many pixels", "too long", "deleted"],
+)
+def test_what_cannot_be_counted_is_refused_by_name_without_its_folder(tmp_path, make, problem):
+    path = tmp_path / "notes.jpg"
+    make(path)
+    with pytest.raises(ValueError, match=re.escape(problem)) as raised:
+        count_picture(Fake(), path, Limits(megapixels=1))
+    assert str(tmp_path) not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_picture_beyond_the_memory_is_refused_by_name(tmp_path, error):
+    with pytest.raises(ValueError, match=r"a\.png is too large for this machine's memory: 320 x 240"):
+        count_picture(Fake(error), save(tmp_path / "a.png"), Limits())
+
+
+def test_other_errors_of_the_network_are_not_taken_for_the_visitors(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"):
+        count_picture(Fake(RuntimeError("shapes differ")), save(tmp_path / "a.png"), Limits())
+
+
+def test_counts_in_words_agree_with_their_number(tmp_path):
+    counted = count_picture(Fake(), save(tmp_path / "a.png", shape=(40, 30)), Limits())
+    assert ">1</span>" in describe(counted)
+    assert "person in the picture" in describe(counted)
+    assert "1.20 unrounded · 30 × 40 px" in describe(counted)
