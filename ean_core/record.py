@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +71,20 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if not isinstance(record, dict) or "environment" not in record:
         raise ValueError(f"{path} is not a run record: it has no 'environment'")
     return record
+
+
+def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """A table as comma-separated values.
+
+    Examples:
+        >>> csv_text(['a', 'b'], [[1, 'x, y']])
+        'a,b\\n1,"x, y"\\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property, lru_cache
-from importlib.metadata import entry_points
+from functools import cache, cached_property, lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -267,13 +267,9 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     """
     kind = settings["type"]
     if kind not in MODELS.module_dict:  # which `get` would look for as a file, too, and import that
-        for point in entry_points(group=NETWORKS):
-            if point.name == kind:
-                point.load()
-                break
-        else:
-            known = [point.name for point in entry_points(group=NETWORKS)]
-            raise unknown_name("network", kind, [*known, "ImageClassifier"])
+        if kind not in _task_networks():
+            raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
+        _task_networks()[kind].load()
     return MODELS.build(dict(settings))
 
 
@@ -299,8 +295,13 @@ def check_settings(settings: object, what: str) -> None:
 
 def _known_types() -> set[str]:
     """Names that networks are built of. A registry would import a module of a name that it does not have."""
-    entries = {point.name for point in entry_points(group=NETWORKS)}
-    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *entries}
+    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *_task_networks()}
+
+
+@cache
+def _task_networks() -> Mapping[str, EntryPoint]:
+    """Networks of tasks by their registered names; to find them, all that is installed is looked through."""
+    return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

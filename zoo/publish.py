@@ -91,8 +91,8 @@ def publish(
             f"{checkpoint.parent / 'test.json'} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
-    selected = checkpoint.name == training.get("best", {}).get("checkpoint")
-    metadata = _metadata(network, config, name, training, timing, selected=selected)
+    selected = _selected_epoch(training, checkpoint)
+    metadata = _metadata(network, config, name, training, timing, selected)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / "publish.lock"):
         index = Index(root)
@@ -177,8 +177,7 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
     training = read_record(checkpoint.parent / "record.json")
     test = read_record(checkpoint.parent / "test.json")
     sha256 = file_hash(checkpoint)
-    best = training.get("best", {})
-    epoch = best["epoch"] if checkpoint.name == best.get("checkpoint") else training["epochs"]
+    epoch = _selected_epoch(training, checkpoint) or training["epochs"]
     if test["checkpoint"]["sha256"] != sha256:
         raise ValueError(
             f"{checkpoint.parent / 'test.json'} is of {test['checkpoint']['name']} with SHA-256 "
@@ -200,6 +199,12 @@ def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mappi
                 "checkpoint that a finished run of this config ends with or selected, tested by it"
             )
     return training, test
+
+
+def _selected_epoch(training: Mapping[str, Any], checkpoint: Path) -> int | None:
+    """The epoch of a checkpoint that its run selected on validation images; None for others."""
+    best = training.get("best", {})
+    return best["epoch"] if checkpoint.name == best.get("checkpoint") else None
 
 
 def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
@@ -263,8 +268,7 @@ def _metadata(
     name: ModelName,
     training: Mapping[str, Any],
     timing: Path | None,
-    *,
-    selected: bool,
+    selected: int | None,
 ) -> dict[str, Any]:
     backbone = find_backbone(network)
     size = image_size(config) or backbone.usual_size
@@ -283,7 +287,7 @@ def _metadata(
         "Connections": backbone.scheme.connections,
         "Shared": backbone.shared,
         "Epochs": training["epochs"],
-        **({"Selected Epoch": training["best"]["epoch"]} if selected else {}),
+        **({"Selected Epoch": selected} if selected else {}),
         "Batch Size": settings["train_dataloader"]["batch_size"] * training["world_size"],
         "Seed": training["seed"],
         "Training Techniques": techniques,

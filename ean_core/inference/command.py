@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from torch import nn
 
 from ean_core.config import load_config
 from ean_core.options import CfgOptions
-from ean_core.record import write_record, write_text
+from ean_core.record import csv_text, write_record, write_text
 from ean_core.report.figures import increment_figure, trade_figure
 from ean_core.report.table import NetworkRow, in_percent, print_table, size_text
 from ean_core.scheme import ConnectionScheme
@@ -313,8 +311,4 @@ def _csv(networks: Mapping[str, Mapping[str, Any]]) -> str:
         for key in ("quartiles_s", "increment_interval"):
             plain[f"{key}_low"], plain[f"{key}_high"] = plain.pop(key) or (None, None)
         lines.append({"network": name, **plain})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text(lines[0], (line.values() for line in lines))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ean_core.inference.latency import BlockTimes
-from ean_core.record import read_record, write_text
+from ean_core.record import csv_text, read_record, write_text
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
 from ean_core.search.prefixes import count_bodies, walk_seconds
@@ -444,7 +442,6 @@ def _caption(comparison: Comparison) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    text = io.StringIO()
     lines = [
         {
             "strategy": run.strategy,
@@ -467,7 +464,4 @@ def _csv(comparison: Comparison) -> str:
         }
         for run in comparison.runs
     ]
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text(lines[0], (line.values() for line in lines))

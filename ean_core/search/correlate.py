@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from mmengine.config import Config
 from scipy import stats
 
 from ean_core.options import Amp, CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable, use_bf16
-from ean_core.record import read_record, write_record, write_text
+from ean_core.record import csv_text, read_record, write_record, write_text
 from ean_core.report.correlation import correlation_figure
 from ean_core.runner import latest_checkpoint
 from ean_core.scheme import ConnectionScheme
@@ -139,11 +137,7 @@ def run_correlation(
         for row, accuracy in zip(rows, accuracies, strict=True):
             row[name] = accuracy
     alone = [row["alone"] for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(work_dir / "correlation.csv", text.getvalue())
+    write_text(work_dir / "correlation.csv", csv_text(rows[0], (row.values() for row in rows)))
     found = {name: correlation([row[name] for row in rows], alone, bench.seed) for name in ("supernet", "recalibrated")}
     write_record(
         work_dir / "correlation.json",

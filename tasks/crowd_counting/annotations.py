@@ -28,7 +28,7 @@ LAYOUT = "part_{A,B}[_final]/{train,test}_data/{images/IMG_n.jpg, ground-truth|g
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedPicture:
     """A picture and where its heads are said to be.
 
     Args:
@@ -59,7 +59,7 @@ class Found:
         problems: what is wrong, file by file.
     """
 
-    images: list[Annotated] = field(default_factory=list)
+    images: list[AnnotatedPicture] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -107,7 +107,7 @@ def _find_pairs(folder: Path, part: str, split: str, found: Found) -> None:
         elif number not in images:
             found.problems.append((truths[number], f"has no picture images/IMG_{number}.jpg; left out"))
         else:
-            found.images.append(Annotated(part, split, images[number], truths[number]))
+            found.images.append(AnnotatedPicture(part, split, images[number], truths[number]))
 
 
 def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> dict[int, Path]:
@@ -146,7 +146,7 @@ def find_own(root: Path, truth: Path) -> Found:
         elif not path.is_file():
             found.problems.append((path, f"does not exist, but {truth.name} has points of it; left out"))
         else:
-            found.images.append(Annotated(OWN, split, path, truth, points))
+            found.images.append(AnnotatedPicture(OWN, split, path, truth, points))
     named = {image.image.resolve() for image in found.images}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve() not in named:

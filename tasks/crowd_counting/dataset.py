@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,9 +79,7 @@ class CrowdDataset(Dataset):
         if not self.entries:
             there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
             raise ValueError(
-                f"{self.folder} has no picture in split {split!r}"
-                + (f" of part {part}" if part else "")
-                + f", only in "
+                f"{self.folder} has no picture in split {split!r}{f' of part {part}' if part else ''}, only in "
                 f"{' and '.join(map(repr, there))}; annotations may name the split of a picture, and --cfg-options "
                 f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT takes another"
             )
@@ -101,12 +97,6 @@ class CrowdDataset(Dataset):
         self.metainfo = {"part": part or "all"}
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the names and heads of the pictures."""
-        facts = [[entry["name"], entry["height"], entry["width"], entry["heads"]] for entry in self.entries]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-    @cached_property
     def mean_count(self) -> float:
         """Mean number of heads a picture."""
         return sum(entry["heads"] for entry in self.entries) / len(self.entries)
@@ -115,7 +105,7 @@ class CrowdDataset(Dataset):
         return len(self.entries)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        """A training crop if asked for by a key, with ``crop`` set; else the whole picture with its points."""
+        """A training item if asked for by a key, with ``augment`` set; else the whole picture with its points."""
         entry = self.entries[key.item if isinstance(key, SampleKey) else key]
         pixels = read_picture(self.pictures / entry["image"])
         if pixels.shape[:2] != (entry["height"], entry["width"]):

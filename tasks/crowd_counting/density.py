@@ -73,11 +73,13 @@ def density_map(
     sigmas, inside = sigmas[chosen], inside[chosen]
     density = np.zeros((height, width))
     columns, rows = np.floor(heads).astype(np.int64).T
-    kernel, window, known = np.ones(1), np.ones((1, 1)), 0.0
+    kernel, known = np.ones(1), 0.0
+    window = np.ones((1, 1))  # where the whole of it lies in the image
     for column, row, deviation, within in zip(columns.tolist(), rows.tolist(), sigmas.tolist(), inside, strict=True):
         if deviation != known:
             kernel, known = _kernel(deviation), deviation
-            window = kernel[:, None] * kernel
+            fits = len(kernel) <= min(height, width)
+            window = kernel[:, None] * kernel if fits else np.empty((0, 0))
         radius = len(kernel) // 2
         top, bottom = max(row - radius, 0), min(row + radius + 1, height)
         left, right = max(column - radius, 0), min(column + radius + 1, width)
@@ -154,8 +156,7 @@ def resolve_outside(
         shape: height and width of the image, in pixels.
         rule: see :data:`Outside`.
     """
-    if rule not in OUTSIDE:
-        raise unknown_name("rule for points outside of the image", rule, OUTSIDE)
+    check_outside(rule)
     if rule == "drop":
         chosen = np.flatnonzero(is_inside(points, shape))
         return points[chosen], chosen
@@ -164,6 +165,12 @@ def resolve_outside(
         highest = (last_below(width), last_below(height))
         points = np.where(is_inside(points, shape)[:, None], points, np.clip(points, 0, highest))
     return points, np.arange(len(points))
+
+
+def check_outside(rule: str) -> None:
+    """Raise ValueError for a rule that there is not."""
+    if rule not in OUTSIDE:
+        raise unknown_name("rule for points outside of the image", rule, OUTSIDE)
 
 
 def last_below(side: int) -> float:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS
 
 from ean_core.checkpoint import load_weights
-from ean_core.inference.comparison import Form, candidates, connection, image_shape, record_timing, variant
+from ean_core.inference.comparison import Form, Variant, candidates, connection, image_shape, record_timing, variant
 from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
-from ean_core.record import read_record, write_record, write_text
+from ean_core.record import csv_text, read_record, write_record, write_text
 from ean_core.report.table import in_percent, markdown_table, print_table, size_text
 from ean_core.supernet import find_backbone
 from ean_core.training import initialize_processes, run_test
 
 from .annotations import find_shanghaitech
 from .counter import Counter
+from .dataset import CrowdDataset
 from .figures import learning_curve, naive_error, prediction_figure
 from .prepare import MANIFEST, say
 from .prepare import prepare as prepare_pictures
@@ -85,18 +84,20 @@ class CountRow:
         return cells
 
 
-def time_counter(config: Config, path: Path, rounds: int) -> dict[str, tuple[float, tuple[float, float] | None]]:
+def time_counter(
+    config: Config, own: Variant, path: Path, rounds: int
+) -> dict[str, tuple[float, tuple[float, float] | None]]:
     """Increments of a config's counter over the vanilla one, eager and deployed, timed side by side image by image.
 
     Args:
         config: whose ``image_size`` the random images have.
+        own: its counter.
         path: of the timing record.
         rounds: forward passes of each network.
 
     Returns:
         Increment and 95 % interval by form; empty for a vanilla counter.
     """
-    own = variant(config, "EAN")
     if connection(own.network) == "vanilla":
         return {}
     networks = [variant(config, "vanilla"), own]
@@ -140,35 +141,31 @@ def use_data(config: Config, data: Path, folder: Path) -> None:
     wanted.root = str(data.resolve())
 
 
-def draw_figures(config: Config, checkpoint: Path, folder: Path, naive: float | None) -> None:
+def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, folder: Path, naive: float | None) -> None:
     """Write ``predictions.png``, six of the measured images with truth and prediction, and, where the checkpoint's run
     has a record, ``learning_curve.png``.
 
     Args:
-        config: of the test.
-        checkpoint: that was measured.
+        counter: that was measured.
+        measured: the images.
+        checkpoint: of the counter.
         folder: to write to.
-        naive: MAE of always answering the training images' mean.
+        naive: MAE of always answering the training images' mean, if these images validated the training.
     """
-    network = MODELS.build(config.model)
-    load_weights(network, checkpoint, strict=True)
-    measured = DATASETS.build(config.test_dataloader.dataset)
-    prediction_figure(Counter(network, checkpoint.name), measured, folder / "predictions.png")
+    prediction_figure(counter, measured, folder / "predictions.png")
     if (checkpoint.parent / "record.json").is_file():
         record = read_record(checkpoint.parent / "record.json")
         if "best" in record:
-            on_validation = config.test_dataloader.dataset.split == "val"
-            learning_curve(record, folder / "learning_curve.png", naive if on_validation else None)
+            learning_curve(record, folder / "learning_curve.png", naive)
 
 
-def _naive_error(config: Config) -> float | None:
+def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
     """The MAE of always answering the mean of the training images; None where these are not in the same folder."""
-    wanted = config.test_dataloader.dataset
     try:
-        training = DATASETS.build({**config.train_dataloader.dataset, "root": wanted.root})
+        training = DATASETS.build({**config.train_dataloader.dataset, "root": str(measured.folder)})
     except ValueError:
         return None
-    return naive_error(training, DATASETS.build(wanted))
+    return naive_error(training, measured)
 
 
 # ---------------------------------------------------------------- command
@@ -195,23 +192,27 @@ def evaluate_command(
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if not is_main_process():
         return
-    increments = time_counter(cfg, folder / "timing.json", rounds) if time else {}
+    own = variant(cfg, "EAN")
+    load_weights(own.network, checkpoint, strict=True)
+    measured = DATASETS.build(cfg.test_dataloader.dataset)
+    increments = time_counter(cfg, own, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
-    row = _row(cfg, test, metrics, increments)
-    naive = _naive_error(cfg)
+    row = _row(own, test, metrics, increments)
+    naive = _naive_error(cfg, measured)
     facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
-    write_record(folder / "table3.json", kind="table 3", **_plain(row), **facts)
+    write_record(folder / "table3.json", kind="table 3", **asdict(row), **facts)
     write_text(folder / "table3.md", markdown_table([row]) + "\n")
-    write_text(folder / "table3.csv", _csv(row))
-    draw_figures(cfg, checkpoint, folder, naive)
+    write_text(folder / "table3.csv", csv_text(row.cells(), [row.cells().values()]))
+    validated = cfg.test_dataloader.dataset.split == "val"
+    counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
+    draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
     print_table([row], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
     if naive is not None:
         typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")
     typer.echo(f"{folder}: table3.json, .md and .csv, each image's count in counts.csv, six of them in predictions.png")
 
 
-def _row(config: Config, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:
-    own = variant(config, "EAN")
+def _row(own: Variant, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:
     backbone = find_backbone(own.network)
     data = test["data"]
     attention = [own.attention] if backbone.scheme.connections else []
@@ -224,22 +225,3 @@ def _row(config: Config, test: Mapping[str, Any], metrics: Mapping[str, float], 
         parameters=test["parameters"],
         increments=increments,
     )
-
-
-def _plain(row: CountRow) -> dict[str, Any]:
-    return {
-        "data": row.data,
-        "network": row.network,
-        "connection": row.connection,
-        "scheme": row.scheme,
-        "parameters": row.parameters,
-        "metrics": dict(row.metrics),
-        "increments": {form: {"increment": value, "interval": ci} for form, (value, ci) in row.increments.items()},
-    }
-
-
-def _csv(row: CountRow) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerows([row.cells().keys(), row.cells().values()])
-    return text.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 
-from ean_core.record import write_text
+from ean_core.record import csv_text, write_text
 
 
 def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, float]:
@@ -75,12 +73,8 @@ class CountMetric(BaseMetric):
 
 def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
     """One line a picture: its name, the people that are there, those that were counted, and the difference."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "people", "counted", "error"))
-    for name, count, truth in results:
-        writer.writerow((name, truth, f"{count:.3f}", f"{count - truth:+.3f}"))
-    return text.getvalue()
+    lines = ((name, truth, f"{count:.3f}", f"{count - truth:+.3f}") for name, count, truth in results)
+    return csv_text(("image", "people", "counted", "error"), lines)
 
 
 @HOOKS.register_module()

@@ -108,8 +108,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             raise unknown_name("mode", mode, ("tensor", "loss", "predict"))
         if points is None or (density is None and mode == "loss"):
             raise ValueError(f"mode={mode!r} needs points" + " and density" * (mode == "loss"))
-        if mode == "loss":
-            assert density is not None
+        if mode == "loss" and density is not None:
             if density.shape[2:] != inputs.shape[2:]:
                 raise ValueError(
                     f"density is people a pixel, as large as the images of {size_text(inputs.shape[2:])}, got "
@@ -118,7 +117,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             self._settle_norms(len(inputs))
             predicted = self._map(inputs)
             with torch.autocast(inputs.device.type, enabled=False):
-                return self.loss(predicted.float(), sum_cells(density.float(), self.stride), points, self.stride)
+                return self.loss(predicted, sum_cells(density, self.stride), points, self.stride)
         counts = [self.count_map(image[None]).double().sum().item() for image in inputs]
         names = name or [""] * len(counts)
         return [

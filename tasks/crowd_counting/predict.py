@@ -22,7 +22,7 @@ from ean_core.record import write_text
 
 from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
-from .pictures import MAX_PIXELS, SUFFIXES, read_picture
+from .pictures import SUFFIXES, read_picture
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 OVERLAY = ".overlay"
@@ -95,7 +95,6 @@ class Predictor:
         out: the folder.
         heat: how overlays are drawn; none are if None.
         seconds: of a video or webcam at most; all of it if None.
-        max_pixels: of a picture at most.
     """
 
     def __init__(
@@ -105,18 +104,16 @@ class Predictor:
         *,
         heat: Heat | None,
         seconds: float | None = None,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.counter = counter
         self.out = out
         self.heat = heat
         self.seconds = seconds
-        self.max_pixels = max_pixels
 
     def picture(self, path: Path, name: str) -> Counted:
         """Count in a picture; a problem instead of an error if it cannot be read."""
         try:
-            pixels = read_picture(path, self.max_pixels)
+            pixels = read_picture(path)
         except (OSError, ValueError) as error:
             return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
         height, width = pixels.shape[:2]

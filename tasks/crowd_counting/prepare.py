@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,9 +27,8 @@ from ean_core.errors import InUseError
 from ean_core.progress import Progress
 from ean_core.record import command, write_text
 
-from .annotations import OWN, Found, find_own, find_shanghaitech
-from .annotations import Annotated as Picture
-from .density import OUTSIDE, Outside, density_map, is_inside, resolve_outside
+from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
+from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, resolve_outside
 from .pictures import read_picture
 
 MANIFEST = "manifest.json"
@@ -58,9 +57,12 @@ class Kernel:
     k: int = 3
     outside: Outside = "clamp"
 
+    def __post_init__(self) -> None:
+        check_outside(self.outside)
+
     def of(self, part: str) -> Kernel:
         """With the part's own deviation where none is given."""
-        return self if self.sigma is not None else Kernel(SIGMAS[part], self.beta, self.k, self.outside)
+        return self if self.sigma is not None else replace(self, sigma=SIGMAS[part])
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = manifest["version"]
         files = [entry["file"] for entry in manifest["images"]]
         names = [entry["image"] for entry in manifest["images"]]
-        assert isinstance(manifest["root"], str)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if not isinstance(manifest["root"], str):
+            raise TypeError(f"root is no text: {manifest['root']!r}")
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no manifest of prepared pictures: {error!r}; delete it and prepare again"
         ) from None
@@ -203,7 +206,7 @@ def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[
 
 # ---------------------------------------------------------------- one picture
 
-_Job = tuple[Picture, str, Path, Path, Kernel]
+_Job = tuple[AnnotatedPicture, str, Path, Path, Kernel]
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[Prepared]:
@@ -227,7 +230,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[Prepared]:
             raise
 
 
-def _prepare_picture(picture: Picture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
+def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
     path = out / f"{name}.h5"
     try:
         content, truth = picture.image.read_bytes(), _truth(picture)
@@ -307,7 +310,7 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         with h5py.File(path, "r") as file:
-            if json.loads(file.attrs["source"]) != json.loads(json.dumps(source)):
+            if json.loads(file.attrs["source"]) != source:
                 return None
             entry = json.loads(file.attrs["entry"])
             whole = file["density"].shape == (entry["height"], entry["width"]) and "points" in file
@@ -316,7 +319,9 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
     return entry if whole else None
 
 
-def _problems(picture: Picture, entry: Mapping[str, Any], root: Path, kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _problems(
+    picture: AnnotatedPicture, entry: Mapping[str, Any], root: Path, kernel: Kernel
+) -> Iterator[tuple[str, str]]:
     truth, image = _relative(picture.truth, root), _relative(picture.image, root)
     if entry["number"] != entry["annotated"]:
         yield truth, f"says {entry['number']} heads and has {entry['annotated']} points; the points count"
@@ -326,12 +331,12 @@ def _problems(picture: Picture, entry: Mapping[str, Any], root: Path, kernel: Ke
         yield truth, f"has {what} ({entry['width']} x {entry['height']}); {became[kernel.outside]}"
 
 
-def _truth(picture: Picture) -> bytes:
+def _truth(picture: AnnotatedPicture) -> bytes:
     """What the annotation of one picture consists of."""
     return picture.truth.read_bytes() if picture.points is None else picture.points.tobytes()
 
 
-def _name(picture: Picture, root: Path) -> str:
+def _name(picture: AnnotatedPicture, root: Path) -> str:
     """A picture's name in the manifest, and that of its file without the suffix."""
     if picture.part == OWN:
         return f"{OWN}/{_relative(picture.image, root)}"
@@ -399,17 +404,11 @@ def prepare_command(
     root = root or data_root() / "ShanghaiTech"
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; give --root, that of ShanghaiTech or of your own pictures")
-    out = out or prepared_root(OWN if points else "shanghaitech")
-    resolve_outside(np.zeros((0, 2)), (1, 1), outside)  # type: ignore[arg-type]  # raises for an unknown rule
+    out = out or data_root() / "crowd" / (OWN if points else "shanghaitech")
     kernel = Kernel(_sigma(sigma), beta, k, outside)  # type: ignore[arg-type]
     found = find_own(root, points) if points else find_shanghaitech(root)
     manifest = prepare(found, root, out, kernel, workers or os.cpu_count() or 1)
     say(manifest, out)
-
-
-def prepared_root(name: str) -> Path:
-    """Where prepared pictures are by default."""
-    return data_root() / "crowd" / name
 
 
 def say(manifest: Mapping[str, Any], out: Path, most: int = 20) -> None:

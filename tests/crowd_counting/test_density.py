@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -181,3 +182,23 @@ def test_cells_spread_over_their_pixels_keep_their_sums(shape):
     assert np.allclose(block_sum(pixels.astype(float), 8), cells, rtol=1e-6)
     with pytest.raises(ValueError, match="another number of cells"):
         spread(cells, 8, (shape[0] + 8, shape[1]))
+
+
+@pytest.mark.parametrize("window", [(64, 80), (51, 77), (90, 103)])
+def test_cells_may_be_summed_after_resampling_to_pixels_as_well_as_directly(window):
+    density = np.random.default_rng(3).random(window)
+    direct = resample(density, (8, 10))
+    assert np.allclose(block_sum(resample(density, (64, 80)), 8), direct, rtol=1e-12)
+
+
+def test_a_kernel_far_wider_than_the_image_needs_no_more_memory_than_it():
+    points = [[1.0, 20.0], [5999.0, 20.0]]
+    assert adaptive_sigmas(points, (40, 6000)).min() > 1700
+    tracemalloc.start()
+    try:
+        density = density_map(points, (40, 6000), "adaptive")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert density.sum() == pytest.approx(2)
+    assert peak < 10 * density.nbytes
