@@ -1,6 +1,6 @@
 """Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
-from . import addresses, data, runner, supernet
+from . import addresses, data, mmcv_ops, runner, supernet
 from .attention import ATTENTION, Attention
 from .backbone import EANResNet, EANResNetCIFAR
 from .classifier import ImageClassifier
@@ -22,3 +22,5 @@ __all__ = [
     "supernet",
 ]
 __version__ = "0.1.0"
+
+mmcv_ops.provide_stand_in()

@@ -27,6 +27,7 @@ from .data.root import offline
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
 _ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
+_STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
 
 
 def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
@@ -192,11 +193,18 @@ def _refuse_misfits(
             f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
             f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(path)}"
         )
-    theirs, ours = _blocks(state), _blocks(own)
-    for stage in sorted(theirs.keys() & ours.keys()):
-        if theirs[stage] != ours[stage]:
+    theirs, ours = _stem(state), _stem(own)
+    if theirs and ours and theirs != ours:
+        kinds = {"stem": "a deep stem, as ResNetV1c", "conv1": "a stem of one convolution"}
+        raise ValueError(
+            f"{source} has {kinds[theirs]}, {kind} has {kinds[ours]}; add deep_stem={theirs == 'stem'} to the "
+            f"backbone, or take other weights{_network_of(path)}"
+        )
+    there, here = _blocks(state), _blocks(own)
+    for stage in sorted(there.keys() & here.keys()):
+        if there[stage] != here[stage]:
             raise ValueError(
-                f"{source} has {len(theirs[stage])} blocks in {stage}, {kind} has {len(ours[stage])}; build the "
+                f"{source} has {len(there[stage])} blocks in {stage}, {kind} has {len(here[stage])}; build the "
                 f"network at the depth of the file{_network_of(path)}"
             )
 
@@ -232,6 +240,12 @@ def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
         if match := _BLOCK.match(name):
             stages[match[1]].add(int(match[2]))
     return dict(stages)
+
+
+def _stem(names: Iterable[str]) -> str:
+    """What a network's stem is called: ``conv1``, or ``stem`` for a deep one; empty where there is none or both."""
+    found = {match[1] for name in names if (match := _STEM.match(name))}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _stage_of(name: str) -> str | None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from ean_core.errors import unknown_name
+from tasks.pictures import SUFFIXES
 
 from .density import as_points
-from .pictures import SUFFIXES
 
 #: ``part_A`` of the official archive, ``part_A_final`` of the one that is passed around.
 _PART = re.compile(r"part_([ab])(?:_final)?", re.IGNORECASE)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .overlay import shown_size
+from tasks.showing import shown_size
 
 
 class Point(NamedTuple):

@@ -21,9 +21,9 @@ from ean_core.data.root import data_root
 from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
 from ean_core.errors import unknown_name
+from tasks.pictures import read_picture
 
 from .density import is_inside, last_below, resample
-from .pictures import read_picture
 from .prepare import read_manifest, read_prepared
 
 

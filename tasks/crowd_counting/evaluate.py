@@ -21,13 +21,14 @@ from ean_core.record import csv_text, read_record, write_record, write_text
 from ean_core.report.table import in_percent, markdown_table, print_table, size_text
 from ean_core.supernet import find_backbone
 from ean_core.training import initialize_processes, run_test
+from tasks.prepared import MANIFEST
 
 from .annotations import find_shanghaitech
 from .counter import Counter
 from .dataset import CrowdDataset
 from .figures import learning_curve, naive_error, prediction_figure
-from .prepare import MANIFEST, say
 from .prepare import prepare as prepare_pictures
+from .prepare import say
 
 PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "own pictures"}
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-#: Widths between which overlays are drawn, in pixels: text is readable on the least, the most is quickly shown.
-NARROWEST, WIDEST = 480, 1600
-#: Bounds of what is shown of a picture, for ones that are much taller than wide; a JPEG has at most 65,535 rows.
-MOST_PIXELS, MOST_ROWS = 20_000_000, 42_000
+from tasks.showing import NARROWEST, WIDEST, fitting, font, shown_size
+
 #: Densities are read in people on a square of this side, in pixels.
 SQUARE = 100
 #: What the colour bar reaches at least, in people a square: the noise of an empty street stays dark.
@@ -73,23 +69,6 @@ def draw_overlay(
     return whole
 
 
-def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which a picture is shown, without the strip.
-
-    Args:
-        shape: height and width of the picture.
-
-    Examples:
-        >>> shown_size((100, 240)), shown_size((600, 800)), shown_size((3000, 4000))
-        ((480, 200), (800, 600), (1600, 1200))
-    """
-    height, width = shape
-    factor = min(max(NARROWEST / width, 1), WIDEST / width)
-    if round(width * factor) * round(height * factor) > MOST_PIXELS:
-        factor = min(math.sqrt(MOST_PIXELS / (width * height)), MOST_ROWS / height)
-    return max(1, round(width * factor)), max(1, round(height * factor))
-
-
 def display_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
     """People on a square of 100 x 100 pixels around each pixel, smoothed and at most 1600 pixels wide."""
     factor = max(1, math.ceil(density.shape[1] / WIDEST))
@@ -119,18 +98,13 @@ def people(count: float) -> str:
     return f"{number:,} {'person' if number == 1 else 'people'}"
 
 
-@lru_cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
 def _strip(width: int, label: str, top: float) -> Image.Image:
     """The label at the left, the colour bar with its ends and unit at the right."""
     height = max(56, width // 14)
     strip = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(strip)
     pad = height // 4
-    small = _font(max(12, height // 5))
+    small = font(max(12, height // 5))
     bar, thickness = max(220, width // 4), height // 4
     left, right = width - pad - bar, width - pad
     line = thickness + height // 14  # from the upper edge of the bar to that of the text
@@ -143,11 +117,6 @@ def _strip(width: int, label: str, top: float) -> Image.Image:
     draw.text((right, base), most, "black", font=small, anchor="rs")
     end = right - draw.textlength(most, small) - pad / 2 - draw.textlength(unit, small) / 2
     draw.text((min((left + right) / 2, end), base), unit, "#444444", font=small, anchor="ms")
-    room, size = left - 2 * pad, height // 2
-    size = max(12, min(size, int(size * room / max(1, draw.textlength(label, _font(size))))))
-    if draw.textlength(label, _font(size)) > room:
-        while label and draw.textlength(label + "...", _font(size)) > room:
-            label = label[:-1]
-        label += "..."
-    draw.text((pad, height / 2), label, "black", font=_font(size), anchor="lm")
+    label, letters = fitting(draw, label, left - 2 * pad, height // 2)
+    draw.text((pad, height / 2), label, "black", font=letters, anchor="lm")
     return strip

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ean_core.record import write_text
+from tasks.pictures import SUFFIXES, read_picture
+from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable, save_picture
 
 from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
-from .pictures import SUFFIXES, read_picture
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
-OVERLAY = ".overlay"
 #: Counts of a video are smoothed over about so many seconds.
 SMOOTHING_S = 1.0
 #: A webcam that does not say how fast it is.
@@ -132,7 +131,7 @@ class Predictor:
 
         An interruption by Ctrl-C ends it; what was written until then is whole. A webcam has no other end.
         """
-        if source != _printable(source):  # OpenCV crashes
+        if source != printable(source):  # OpenCV crashes
             return Counted(source, problem="cannot be read as a video: its name is no UTF-8; rename it")
         with _quiet_opencv():
             capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
@@ -189,52 +188,6 @@ class Predictor:
             return Counted(source, problem=problem or "has no frame that can be read")
         mean = sum(counts) / len(counts)
         return Counted(source, mean, width, height, len(counts), max(counts), overlay if self.heat else "", problem)
-
-
-def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Kind (``'picture'``, ``'video'`` or ``'missing'``), source, and name of what is written about it.
-
-    Names are the files', in folders with the way to them; where several sources have the same one, a number follows.
-
-    Args:
-        given: files, folders, which are searched through, and numbers of webcams. Overlays in folders are left out.
-    """
-    taken: set[str] = set()
-
-    def distinct(name: str) -> str:
-        numbered, number = name, 1
-        while numbered.casefold() in taken:  # as file systems compare them
-            number += 1
-            numbered = f"{name}.{number}"
-        taken.add(numbered.casefold())
-        return numbered
-
-    for text in given:
-        path = Path(text).expanduser()
-        if text.isdecimal() and not path.exists():
-            yield "video", text, distinct(f"webcam{text}")
-        elif path.is_dir():
-            for file in sorted(path.rglob("*")):
-                kind = _kind(file)
-                if kind and file.is_file() and f"{OVERLAY}." not in file.name:
-                    yield kind, str(file), distinct(file.relative_to(path).as_posix())
-        elif path.is_file():
-            yield _kind(path) or "picture", str(path), distinct(path.name)
-        else:
-            yield "missing", text, ""
-
-
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a JPEG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    picture.save(partial, format="JPEG", quality=90)
-    partial.replace(path)
-
-
-def _kind(path: Path) -> str | None:
-    suffix = path.suffix.lower()
-    return "picture" if suffix in SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
 
 
 def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
@@ -363,17 +316,12 @@ def predict_command(
 
 
 def _say(one: Counted) -> None:
-    file = _printable(one.file)
+    file = printable(one.file)
     if one.count is None:
         typer.echo(f"{file}: {one.problem}; skipped", err=True)
         return
     more = f" on average over {one.frames} frames, {one.peak:.1f} at most" if one.peak is not None else ""
     typer.echo(f"{file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
-
-
-def _printable(name: str) -> str:
-    """A name of a file with a question mark for each byte that is no text."""
-    return name.encode(errors="replace").decode()
 
 
 def _json(counter: Counter, model: str, found: Sequence[Counted]) -> str:

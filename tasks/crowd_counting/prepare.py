@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,19 +15,28 @@ from typing import Annotated, Any, Literal
 import h5py
 import numpy as np
 import typer
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ean_core.data.root import data_root
-from ean_core.errors import InUseError
 from ean_core.progress import Progress
-from ean_core.record import command, write_text
+from ean_core.record import command
+from tasks.pictures import read_picture
+from tasks.prepared import (
+    MANIFEST,
+    check_same_root,
+    named_problems,
+    preparing,
+    relative,
+    root_in_manifest,
+    run_jobs,
+    say_problems,
+    write_manifest,
+)
+from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
 from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, resolve_outside
-from .pictures import read_picture
 
-MANIFEST = "manifest.json"
 #: Of the files' form; a change of what they hold makes older ones anew.
 VERSION = 1
 #: One validation image in so many of the training images: the paper's 30 of 300 and 40 of 400.
@@ -102,33 +107,20 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
         ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "prepare.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InUseError(f"another process prepares {out}; wait for it, or give another --out") from None
-    try:
+    with preparing(out):
         return _prepare(found, root, out, kernel or Kernel(), workers)
-    finally:
-        lock.release()
 
 
 def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) -> dict[str, Any]:
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
-    place = _root_in_manifest(root, out)
-    if before and before["root"] != place:
-        raise ValueError(
-            f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
-            "delete it"
-        )
+    check_same_root(before, root, out)
     jobs = [(picture, _name(picture, root), root, out, kernel.of(picture.part)) for picture in found.images]
     done: list[Prepared] = []
     with Progress("preparing", len(jobs)) as progress:
-        for prepared in _run(jobs, workers):
+        for prepared in run_jobs(_prepare_picture, jobs, workers):
             done.append(prepared)
             progress.advance()
-    problems = [(_relative(path, root), text) for path, text in found.problems]
+    problems = [(relative(path, root), text) for path, text in found.problems]
     problems += [problem for prepared in done for problem in prepared.problems]
     entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
     if not entries:
@@ -137,17 +129,13 @@ def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) 
     _choose_validation(entries)
     manifest = {
         "version": VERSION,
-        "root": place,
+        "root": root_in_manifest(root, out),
         "kernel": asdict(kernel),
         "command": command(),
         "images": entries,
-        "problems": [{"file": file, "problem": text} for file, text in sorted(problems)],
+        "problems": named_problems(problems),
     }
-    write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    kept = {entry["file"] for entry in entries}
-    for entry in before["images"] if before else ():
-        if entry["file"] not in kept:  # of a picture that is gone
-            (out / entry["file"]).unlink(missing_ok=True)
+    write_manifest(out, manifest, before)
     return {**manifest, "made": sum(prepared.made for prepared in done)}
 
 
@@ -158,29 +146,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileNotFoundError: if it is none.
         ValueError: if its manifest is damaged or of another version.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no prepared pictures (no {MANIFEST}); `ean crowd prepare --out {folder}` makes it, with "
-            "--root SHANGHAITECH, or --root PICTURES --points FILE for those of your own"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
-        files = [entry["file"] for entry in manifest["images"]]
-        names = [entry["image"] for entry in manifest["images"]]
-        if not isinstance(manifest["root"], str):
-            raise TypeError(f"root is no text: {manifest['root']!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no manifest of prepared pictures: {error!r}; delete it and prepare again"
-        ) from None
-    if version != VERSION:
-        raise ValueError(f"{path} is of version {version}, expected {VERSION}; delete it and prepare again")
-    for name in (*files, *names):
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{path} names a file outside of its folders: {name!r}")
-    return manifest
+    return read_prepared_manifest(
+        folder,
+        VERSION,
+        f"`ean crowd prepare --out {folder}` makes it, with --root SHANGHAITECH, or --root PICTURES --points FILE for "
+        "those of your own",
+    )
 
 
 def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[NDArray[np.float64], Any]:
@@ -206,41 +177,18 @@ def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[
 
 # ---------------------------------------------------------------- one picture
 
-_Job = tuple[AnnotatedPicture, str, Path, Path, Kernel]
-
-
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[Prepared]:
-    """What becomes of each picture, in the order in which they are ready."""
-    if workers == 1:
-        yield from (_prepare_picture(*job) for job in jobs)
-        return
-    # Forking is quick, and safe here: the workers use NumPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            waiting = [pool.submit(_prepare_picture, *job) for job in jobs]
-            for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool:
-            raise OSError(
-                "a process that prepared pictures was killed, perhaps for its memory; try --workers 1"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
 
 def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
     path = out / f"{name}.h5"
     try:
         content, truth = picture.image.read_bytes(), _truth(picture)
     except OSError as error:
-        return Prepared(None, [(_relative(picture.image, root), f"cannot be read: {error}; left out")])
+        return Prepared(None, [(relative(picture.image, root), f"cannot be read: {error}; left out")])
     source = {
         "version": VERSION,
-        "image": _relative(picture.image, root),
+        "image": relative(picture.image, root),
         "image_sha256": hashlib.sha256(content).hexdigest(),
-        "truth": _relative(picture.truth, root),
+        "truth": relative(picture.truth, root),
         "truth_sha256": hashlib.sha256(truth).hexdigest(),
         **asdict(kernel),
     }
@@ -255,7 +203,7 @@ def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path
             for file in (picture.image, picture.truth):
                 text = text.removeprefix(f"{file} ").removeprefix(f"{file}: ")
             wrong = picture.truth if str(picture.truth) in str(error) else picture.image
-            return Prepared(None, [(_relative(wrong, root), f"{text}; left out")])
+            return Prepared(None, [(relative(wrong, root), f"{text}; left out")])
         try:
             entry = _write(path, pixels.shape[:2], points, number, kernel, source)
         except MemoryError:
@@ -322,7 +270,7 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
 def _problems(
     picture: AnnotatedPicture, entry: Mapping[str, Any], root: Path, kernel: Kernel
 ) -> Iterator[tuple[str, str]]:
-    truth, image = _relative(picture.truth, root), _relative(picture.image, root)
+    truth, image = relative(picture.truth, root), relative(picture.image, root)
     if entry["number"] != entry["annotated"]:
         yield truth, f"says {entry['number']} heads and has {entry['annotated']} points; the points count"
     if entry["outside"]:
@@ -339,23 +287,8 @@ def _truth(picture: AnnotatedPicture) -> bytes:
 def _name(picture: AnnotatedPicture, root: Path) -> str:
     """A picture's name in the manifest, and that of its file without the suffix."""
     if picture.part == OWN:
-        return f"{OWN}/{_relative(picture.image, root)}"
+        return f"{OWN}/{relative(picture.image, root)}"
     return f"{picture.part}/{picture.split}/{picture.image.stem}"
-
-
-def _root_in_manifest(root: Path, out: Path) -> str:
-    """The folder of the pictures as seen from the prepared one, so that both may move together.
-
-    Links are resolved first: the way up from a folder is that of where it really is.
-    """
-    try:
-        return _relative(root.resolve(), out.resolve())
-    except ValueError:  # two drives of Windows
-        return root.resolve().as_posix()
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
@@ -411,13 +344,10 @@ def prepare_command(
     say(manifest, out)
 
 
-def say(manifest: Mapping[str, Any], out: Path, most: int = 20) -> None:
+def say(manifest: Mapping[str, Any], out: Path) -> None:
     """Print what was found: problems, and images and heads of each split."""
     problems = manifest["problems"]
-    for problem in problems[:most]:
-        typer.echo(f"{problem['file']}: {problem['problem']}", err=True)
-    if len(problems) > most:
-        typer.echo(f"... and {len(problems) - most} more, in {out / MANIFEST}", err=True)
+    say_problems(problems, out)
     heads: Counter[tuple[str, str]] = Counter()
     images: Counter[tuple[str, str]] = Counter()
     for entry in manifest["images"]:

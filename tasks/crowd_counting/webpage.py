@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.pictures import read_picture
+from tasks.showing import NARROWEST, shown_size
+
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
 from .counter import Counter
 from .drawing import draw_crowd
-from .overlay import COLOURS, NARROWEST, SQUARE, Heat, display_density, draw_overlay, people, round_top, shown_size
-from .pictures import read_picture
+from .overlay import COLOURS, SQUARE, Heat, display_density, draw_overlay, people, round_top
 
 if TYPE_CHECKING:
     import gradio

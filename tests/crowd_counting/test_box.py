@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tasks.crowd_counting.box import Box, Point, box_between, count_in, draw_corners, next_corners, picture_point
-from tasks.crowd_counting.overlay import Heat, draw_overlay, shown_size
+from tasks.crowd_counting.overlay import Heat, draw_overlay
+from tasks.showing import shown_size
 
 #: Height and width of pictures that are shown smaller, larger, and as they are.
 SHAPES = [(600, 800), (100, 240), (2000, 3333), (1, 1), (7, 5), (4001, 1601), (333, 1599)]

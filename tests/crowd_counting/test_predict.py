@@ -18,8 +18,9 @@ from PIL import Image
 from tasks.cli import main
 from tasks.crowd_counting.counter import Counter, Prediction
 from tasks.crowd_counting.drawing import draw_crowd
-from tasks.crowd_counting.overlay import NARROWEST
-from tasks.crowd_counting.predict import Smoothed, find_sources
+from tasks.crowd_counting.predict import Smoothed
+from tasks.showing import NARROWEST
+from tasks.sources import find_sources
 
 
 def run(capsys, *words):

@@ -23,8 +23,8 @@ from tasks.crowd_counting import serve
 from tasks.crowd_counting.box import box_between, picture_point
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
-from tasks.crowd_counting.pictures import read_picture
 from tasks.crowd_counting.webpage import EXAMPLES
+from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
 

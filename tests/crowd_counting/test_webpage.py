@@ -6,8 +6,8 @@ from PIL import Image
 
 from tasks.crowd_counting.counter import Prediction
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
-from tasks.crowd_counting.pictures import read_picture
 from tasks.crowd_counting.webpage import Limits, count_picture, describe
+from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+#: Anything that is a picture: a file, an image of Pillow's, or an array of ``read_picture``'s kind.
+Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 #: The most pixels that a picture may have; while it is read, about a dozen bytes are needed for each.
 MAX_PIXELS = 500_000_000
 SUFFIXES = frozenset(
@@ -71,6 +74,22 @@ def read_picture(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDAr
         raise ValueError(f"{name} cannot be read as a picture: {reason}") from error
 
 
+def pixels_of(picture: Picture) -> NDArray[np.uint8]:
+    """A picture as RGB ``(H, W, 3)``, of at least one pixel.
+
+    Args:
+        picture: a file, an image of Pillow's, or uint8 ``(H, W, 3)`` in RGB, or ``(H, W)`` in grey.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read as a picture, is an array of another kind, or has no pixel.
+    """
+    pixels = _rgb(picture)
+    if not pixels.size:
+        raise ValueError(f"a picture has at least one pixel, got {pixels.shape[1]} x {pixels.shape[0]}")
+    return pixels
+
+
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of Pillow's, of any mode, as RGB ``(H, W, 3)``, turned as its EXIF orientation says."""
     image.load()
@@ -84,6 +103,19 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _rgb(picture: Picture) -> NDArray[np.uint8]:
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+            raise ValueError(
+                f"expected uint8 (H, W, 3) in RGB or (H, W) in grey, got {picture.dtype} {picture.shape}; a file or an "
+                "image of Pillow's may be of any kind"
+            )
+        return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, 2)
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    return read_picture(Path(picture))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from tasks.crowd_counting.pictures import read_picture, to_rgb
+from tasks.pictures import read_picture, to_rgb
 
 #: Where a stored picture's first row and first column are seen, by its orientation, as EXIF defines it.
 ORIENTATIONS = {

@@ -1,0 +1,158 @@
+"""What preparing a data set takes, whatever it is made of: one process at a time, workers, a manifest that is whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from filelock import FileLock, Timeout
+
+from ean_core.errors import InUseError
+from ean_core.record import write_text
+
+MANIFEST = "manifest.json"
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from preparing it.
+
+    Raises:
+        InUseError: if one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "prepare.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUseError(f"another process prepares {folder}; wait for it, or give another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_jobs(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+    """What a function makes of each job, in the order in which they are ready.
+
+    Args:
+        function: of a module, so that another process finds it.
+        jobs: its arguments.
+        workers: processes; 1 for this one.
+
+    Raises:
+        OSError: if a process was killed.
+    """
+    if workers == 1:
+        yield from (function(*job) for job in jobs)
+        return
+    # Forking is quick, and safe here: the workers use NumPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            waiting = [pool.submit(function, *job) for job in jobs]
+            for future in as_completed(waiting):
+                yield future.result()
+        except BrokenProcessPool:
+            raise OSError(
+                "a process that prepared pictures was killed, perhaps for its memory; try --workers 1"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def read_manifest(folder: Path, version: int, make: str) -> dict[str, Any]:
+    """What is in a prepared folder: ``manifest.json``, whose ``images`` name files under it and pictures under its
+    ``root``.
+
+    Args:
+        folder: that was prepared.
+        version: that the manifest must have.
+        make: how to prepare it, the end of the message where it is not.
+
+    Raises:
+        FileNotFoundError: if it is none.
+        ValueError: if its manifest is damaged, of another version, or leads out of the folders.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no prepared pictures (no {MANIFEST}); {make}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = manifest["version"]
+        names = [entry[key] for entry in manifest["images"] for key in ("file", "image")]
+        if not isinstance(manifest["root"], str):
+            raise TypeError(f"root is no text: {manifest['root']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no manifest of prepared pictures: {error!r}; delete it and prepare again"
+        ) from None
+    if found != version:
+        raise ValueError(f"{path} is of version {found}, expected {version}; delete it and prepare again")
+    for name in names:
+        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{path} names a file outside of its folders: {name!r}")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
+    """Write a folder's manifest, and delete files of images that an earlier one had and this one has not."""
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    kept = {entry["file"] for entry in manifest["images"]}
+    for entry in before["images"] if before else ():
+        if entry["file"] not in kept:
+            (folder / entry["file"]).unlink(missing_ok=True)
+
+
+def check_same_root(before: Mapping[str, Any] | None, root: Path, out: Path) -> None:
+    """Refuse to prepare one data set in the folder of another.
+
+    Raises:
+        ValueError: if ``out`` was prepared from another folder than ``root``.
+    """
+    if before and before["root"] != root_in_manifest(root, out):
+        raise ValueError(
+            f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
+            "delete it"
+        )
+
+
+def root_in_manifest(root: Path, out: Path) -> str:
+    """The folder of the pictures as seen from the prepared one, so that both may move together.
+
+    Links are resolved first: the way up from a folder is that of where it really is.
+    """
+    try:
+        return relative(root.resolve(), out.resolve())
+    except ValueError:  # two drives of Windows
+        return root.resolve().as_posix()
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The way from a folder to a path, with slashes."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def named_problems(problems: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Files and what is wrong with each, as a manifest has them."""
+    return [{"file": file, "problem": text} for file, text in sorted(problems)]
+
+
+def say_problems(problems: Sequence[Mapping[str, str]], out: Path, most: int = 20) -> None:
+    """Print the first problems of a manifest, and where the others are."""
+    for problem in problems[:most]:
+        typer.echo(f"{problem['file']}: {problem['problem']}", err=True)
+    if len(problems) > most:
+        typer.echo(f"... and {len(problems) - most} more, in {out / MANIFEST}", err=True)

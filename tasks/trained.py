@@ -1,0 +1,143 @@
+"""Trained networks by what one would type, ready for inference."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+from torch import nn
+
+import zoo
+from ean_core.addresses import read_metadata
+from ean_core.checkpoint import load_weights
+from ean_core.inference import deploy
+from ean_core.runner import latest_checkpoint
+from ean_core.training import trained_config
+from zoo.index import check_settings
+
+Network = TypeVar("Network", bound=nn.Module)
+Own = TypeVar("Own", bound="Trained")
+
+
+class Trained(Generic[Network]):
+    """A trained network of a task, in its deployed form, on a device.
+
+    Args:
+        network: in any mode; it is copied.
+        name: of it, for reports.
+        device: where to; a GPU if there is one by default.
+
+    Raises:
+        ValueError: if PyTorch cannot use the device.
+    """
+
+    #: The task as OpenMMLab calls it, the registered name of its networks, and what one of them is called.
+    task: ClassVar[str]
+    network_type: ClassVar[str]
+    noun: ClassVar[str]
+
+    def __init__(self, network: Network, name: str | None = None, *, device: str | None = None) -> None:
+        self.name = name or self.noun
+        deployed: Any = deploy(network)
+        chosen = device or get_device()
+        try:
+            self.network: Network = deployed.to(chosen)
+        except (RuntimeError, AssertionError) as error:  # the latter of PyTorch without CUDA
+            raise ValueError(f"device {chosen!r} cannot be used, cpu can: {str(error).splitlines()[0]}") from error
+
+    @classmethod
+    def load(cls: type[Own], model: str, *, device: str | None = None) -> Own:
+        """A network by what one would type: the name of a model of the zoo, a file, or the folder of a run, which
+        stands for the checkpoint that was chosen there.
+
+        Raises:
+            ValueError, OSError: as of :meth:`from_zoo` and :meth:`from_checkpoint`.
+        """
+        path = Path(model)
+        if model and path.is_dir():
+            return cls.from_checkpoint(chosen_checkpoint(path), device=device)
+        if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file():
+            return cls.from_checkpoint(model, device=device)
+        return cls.from_zoo(model, device=device)
+
+    @classmethod
+    def from_zoo(cls: type[Own], name: str, *, device: str | None = None) -> Own:
+        """A published network.
+
+        Raises:
+            ValueError: if there is no model of that name, it has no weights yet, or is for another task.
+            OSError: if its file cannot be had.
+        """
+        known = zoo.get_weights(name)
+        if known.entry.name.task != cls.task:
+            there = ", ".join(
+                each
+                for each in zoo.list_models("*", pretrained=True)
+                if zoo.get_weights(each).entry.name.task == cls.task
+            )
+            there = there or "not published yet, give a checkpoint of `ean train`"
+            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; {cls.noun}s are {there}")
+        return cls(zoo.get_model(name, pretrained=True), name, device=device)
+
+    @classmethod
+    def from_checkpoint(cls: type[Own], path: str | os.PathLike[str], *, device: str | None = None) -> Own:
+        """A network that ``ean train`` trained, or the file of a published one. Nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no checkpoint of a network of this task.
+        """
+        path = Path(path)
+        settings = _settings(path)
+        if settings is None or settings.get("type") != cls.network_type:
+            found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
+            raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.noun}")
+        check_settings(settings, f"the network in {path}")
+        try:
+            network = MODELS.build(settings)
+        except Exception as error:  # whatever settings of another kind lead constructors to
+            reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise ValueError(f"the network in {path} cannot be built: {reason}") from error
+        load_weights(network, path, strict=True)
+        return cls(network, path.name, device=device)
+
+
+def chosen_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a run that was best on validation images, or its last one.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    chosen = best[-1] if best else latest_checkpoint(folder)
+    if chosen is None:
+        raise FileNotFoundError(f"there is no checkpoint in the folder {folder}")
+    return chosen
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """What builds the network of a checkpoint, without what is of its training only."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    settings: Any = None
+    if path.suffix == ".safetensors":
+        try:
+            settings = json.loads(read_metadata(path).get("network", "null"))
+        except Exception as error:  # the safetensors error class is not a public name in all versions
+            raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    else:
+        config = trained_config(path)
+        settings = config.to_dict().get("model") if config is not None else None
+    if not isinstance(settings, Mapping):
+        return None
+    settings = copy.deepcopy(dict(settings))
+    for part in (settings, settings.get("backbone")):
+        if isinstance(part, dict):
+            part.pop("init_cfg", None)
+    return settings
