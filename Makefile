@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow lint install headless browser clean
+.PHONY: demo test test-slow test-fork lint install headless browser clean
 
 demo: install
 	$(BIN)/ean quickstart --resume
@@ -18,6 +18,10 @@ test: lint browser
 # What takes long: installation from nothing, CIFAR-100 end to end.
 test-slow: install
 	$(PYTEST) -m slow -s
+
+# The maintained fork of OpenMMLab's libraries, which have the same import names, in an environment of its own.
+test-fork:
+	PYTHON=$(PYTHON) bash tests/fork.sh .venv-fork
 
 lint: install
 	$(BIN)/ruff check .
@@ -30,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes, and several GB for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve,seg,mmcv-lite,openmmlab]"
 	$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) headless
 	touch $@
 

@@ -26,6 +26,7 @@ from .addresses import SCHEME
 from .checkpoint import load_weights
 from .progress import Progress
 from .record import write_record
+from .seeding import Stream, generator
 
 
 @RUNNERS.register_module()
@@ -180,6 +181,16 @@ class ResumeValidationHook(Hook):
         validated = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
         if runner.val_loop is not None and loop.epoch >= max(1, loop.val_begin) and validated:
             runner.val_loop.run()
+
+
+@HOOKS.register_module()
+class DropoutSeedHook(Hook):
+    """Seeds PyTorch before each training iteration by run, iteration and rank, so that a resumed run drops what one
+    that was not stopped dropped."""
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        draw = generator(runner.seed, Stream.DROPOUT, runner.iter, runner.rank)
+        torch.manual_seed(draw.initial_seed())
 
 
 @HOOKS.register_module()

@@ -192,13 +192,14 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:
-    """Metrics for a reader; accuracies are in percent.
+    """Metrics for a reader; accuracies, and those of mmsegmentation, are in percent.
 
     Examples:
-        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'count/MAE': 12.345})
-        ['accuracy/top1 70.50 %', 'count/MAE 12.35']
+        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'count/MAE': 12.345, 'mIoU': 30.1})
+        ['accuracy/top1 70.50 %', 'count/MAE 12.35', 'mIoU 30.10 %']
     """
-    units = {name: " %" * name.startswith("accuracy") for name in metrics if name != "epoch"}
+    percent = ("accuracy", "mIoU", "mAcc", "aAcc")
+    units = {name: " %" * name.startswith(percent) for name in metrics if name != "epoch"}
     return [f"{name} {metrics[name]:.2f}{unit}" for name, unit in units.items()]
 
 

@@ -24,6 +24,7 @@ from tasks.pictures import read_picture
 from tasks.prepared import (
     MANIFEST,
     check_same_root,
+    held_out,
     named_problems,
     preparing,
     relative,
@@ -39,8 +40,6 @@ from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, re
 
 #: Of the files' form; a change of what they hold makes older ones anew.
 VERSION = 1
-#: One validation image in so many of the training images: the paper's 30 of 300 and 40 of 400.
-VALIDATION = 10
 #: Files are compressed in blocks of so many rows and columns, so that a crop reads few of them.
 BLOCK = 256
 #: Kernels of ShanghaiTech's parts in the field's papers, and of pictures of one's own.
@@ -292,19 +291,16 @@ def _name(picture: AnnotatedPicture, root: Path) -> str:
 
 
 def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
-    """Make a tenth of each part's training images its validation images: those whose names have the lowest SHA-256.
-
-    Which they are depends on names alone: an image more or less changes at most one of the others. Where annotations
-    name validation images, these are the ones.
-    """
+    """Make a tenth of each part's training images its validation images; where annotations name some, these are the
+    ones."""
     for part in {entry["part"] for entry in entries}:
         own = [entry for entry in entries if entry["part"] == part]
         training = [entry for entry in own if entry["split"] == "train"]
         if len(training) < 2 or any(entry["split"] == "val" for entry in own):
             continue
-        ranked = sorted(training, key=lambda entry: hashlib.sha256(entry["name"].encode()).hexdigest())
-        for entry in ranked[: max(1, round(len(ranked) / VALIDATION))]:
-            entry["split"] = "val"
+        chosen = held_out([entry["name"] for entry in training])
+        for entry in training:
+            entry["split"] = "val" if entry["name"] in chosen else "train"
 
 
 # ---------------------------------------------------------------- command

@@ -1,0 +1,31 @@
+# Pascal VOC 2012, prepared by `ean seg prepare`: trained on its 1,464 training images, measured once on its 1,449 validation images.
+image_size = (512, 512)  # height and width in pixels, for timing
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='LoadAnnotations'),  # after the resizing: predictions are compared at the size of the mask
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
+    dataset=dict(type='PreparedVOC', split='train', pipeline=train_pipeline),
+    sampler=dict(type='EpochSampler', shuffle=True))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    dataset=dict(type='PreparedVOC', split='val', pipeline=test_pipeline, test_mode=True),
+    sampler=dict(type='EpochSampler', shuffle=False))
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_cfg = dict(type='TestLoop')

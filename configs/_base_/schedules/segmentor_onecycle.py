@@ -1,0 +1,7 @@
+# A schedule for small networks on CPUs: one cycle up to the optimizer's lr and down, as long as train_cfg says.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2),
+    clip_grad=dict(max_norm=10.0))
+param_scheduler = dict(type='OneCycleLR', pct_start=0.2, by_epoch=True, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=80)

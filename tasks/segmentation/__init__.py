@@ -1,0 +1,1 @@
+"""Semantic segmentation: from a VOCdevkit to a segmentor of mmsegmentation with an EAN backbone."""

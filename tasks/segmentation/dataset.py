@@ -1,0 +1,104 @@
+"""Prepared VOC images for mmsegmentation's pipelines, with draws that a resumed run repeats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mmseg.registry
+import numpy as np
+from mmengine.registry import DATASETS
+from mmseg.datasets import PascalVOCDataset
+from torch.utils.data import Dataset
+
+from ean_core.data.root import data_root
+from ean_core.data.sampler import SampleKey
+from ean_core.errors import unknown_name
+from ean_core.seeding import Stream, seeded
+
+from .prepare import read_manifest
+
+
+@DATASETS.register_module()
+class KeyedDataset(Dataset):
+    """A data set of mmsegmentation whose draws depend on the :class:`~ean_core.data.SampleKey` an item is asked for by.
+
+    Args:
+        dataset: its config; a relative ``data_root`` is looked up in ``EAN_DATA``.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any]) -> None:
+        settings = dict(dataset)
+        if settings.get("data_root") is not None:
+            settings["data_root"] = str(data_root() / settings["data_root"])
+        self.dataset = mmseg.registry.DATASETS.build(settings)
+
+    @property
+    def metainfo(self) -> Mapping[str, Any]:
+        """Of the data set: ``classes`` and ``palette``."""
+        return self.dataset.metainfo
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: SampleKey | int) -> Any:
+        """What the pipeline makes of an image."""
+        return keyed(self.dataset.__getitem__, key)
+
+
+@DATASETS.register_module()
+class PreparedVOC(PascalVOCDataset):
+    """Images and masks that ``ean seg prepare`` has checked.
+
+    Draws depend on the key, as those of :class:`KeyedDataset`.
+
+    Args:
+        split: a list of the prepared folder: ``train``, ``trainaug``, ``val``, ``fit`` or ``held_out``.
+        root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
+        others: of mmsegmentation's ``BaseSegDataset``: ``pipeline``, ``indices``, ….
+
+    Raises:
+        FileNotFoundError: if the folder is not prepared.
+        ValueError: if there is no such list.
+    """
+
+    def __init__(self, split: str, root: str | os.PathLike[str] = "segmentation/voc2012", **others: Any) -> None:
+        self.folder = data_root() / Path(root).expanduser()
+        manifest = read_manifest(self.folder)
+        if split not in manifest["lists"]:
+            hint = "; trainaug needs SBD" if split == "trainaug" else ""
+            raise ValueError(f"{unknown_name(f'list of {self.folder}', split, manifest['lists'])}{hint}")
+        self.split = split
+        entries = {entry["name"]: entry for entry in manifest["images"]}
+        #: Of the manifest, in the order of the list.
+        self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]
+        images = {Path(entry["image"]).parent for entry in self.entries}
+        (parent,) = images  # a devkit has one folder of them
+        super().__init__(
+            ann_file=str(self.folder / "lists" / f"{split}.txt"),
+            data_prefix={
+                "img_path": str(self.folder / manifest["root"] / parent),
+                "seg_map_path": str(self.folder / "masks"),
+            },
+            **others,
+        )
+
+    def __getitem__(self, key: SampleKey | int) -> Any:
+        """What the pipeline makes of an image."""
+        return keyed(super().__getitem__, key)
+
+    @cached_property
+    def class_pixels(self) -> list[int]:
+        """How many pixels of all images are of each class."""
+        return np.sum([entry["pixels"] for entry in self.entries], 0).tolist()
+
+
+def keyed(get: Callable[[int], Any], key: SampleKey | int) -> Any:
+    """An item with draws that depend on its key alone; those of an item asked for by its number are anyone's."""
+    if not isinstance(key, SampleKey):
+        return get(key)
+    with seeded(key.seed, Stream.AUGMENTATION, key.epoch, key.item):
+        return get(key.item)

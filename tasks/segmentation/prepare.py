@@ -1,0 +1,236 @@
+"""``ean seg prepare``: a VOCdevkit, with SBD where it is there, as checked masks and lists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image, PngImagePlugin
+
+from ean_core.data.root import data_root
+from ean_core.progress import Progress
+from ean_core.record import command, write_text
+from tasks.pictures import read_picture
+from tasks.prepared import (
+    MANIFEST,
+    check_same_root,
+    held_out,
+    named_problems,
+    preparing,
+    relative,
+    root_in_manifest,
+    run_jobs,
+    say_problems,
+    write_manifest,
+)
+from tasks.prepared import read_manifest as read_prepared_manifest
+
+from .voc import CLASSES, Found, Pair, as_image, class_pixels, find_voc, read_mask
+
+#: Of the files' form; a change of what they hold makes older ones anew.
+VERSION = 1
+#: The lists of images, and what each is for.
+LISTS = {
+    "train": "VOC's training images",
+    "trainaug": "those and SBD's",
+    "val": "VOC's validation images, on which papers report",
+    "fit": "nine tenths of the training images, to try settings with",
+    "held_out": "the other tenth",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one pair.
+
+    Args:
+        entry: of the manifest; None if the pair was left out.
+        problems: what is wrong with its files.
+        made: whether a mask was written, or the one of an earlier run is still right.
+    """
+
+    entry: Mapping[str, Any] | None
+    problems: Sequence[tuple[str, str]] = ()
+    made: bool = False
+
+
+def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, Any]:
+    """Write ``out``: ``masks/NAME.png``, ``lists/LIST.txt`` (see :data:`LISTS`) and ``manifest.json``.
+
+    A mask is a PNG of labels with VOC's palette, whatever it was before. Masks whose image and source have not changed
+    are left as they are. Each file gets its name when it is whole. mmsegmentation's own data sets read the folder with
+    ``data_prefix=dict(img_path=.../JPEGImages, seg_map_path=.../masks)`` and ``ann_file=.../lists/train.txt``.
+
+    Args:
+        found: pairs, lists, and what is wrong so far.
+        root: the folder that images are named relative to.
+        out: the folder to write.
+        workers: processes.
+
+    Returns:
+        The manifest, whose ``made`` says how many masks were written.
+
+    Raises:
+        InUseError: if another process prepares this folder.
+        ValueError: if not a single pair could be prepared, or ``out`` holds another data set.
+        OSError: if ``out`` cannot be written.
+    """
+    with preparing(out):
+        before = read_manifest(out) if (out / MANIFEST).is_file() else None
+        check_same_root(before, root, out)
+        done: list[Prepared] = []
+        with Progress("preparing", len(found.pairs)) as progress:
+            for prepared in run_jobs(_prepare_pair, [(pair, root, out) for pair in found.pairs], workers):
+                done.append(prepared)
+                progress.advance()
+        problems = [(relative(path, root), text) for path, text in found.problems]
+        problems += [problem for prepared in done for problem in prepared.problems]
+        entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
+        if not entries:
+            listing = "; ".join(f"{file}: {text}" for file, text in problems[:3])
+            raise ValueError(f"no image of {root} could be prepared: {listing or 'no list names any'}")
+        lists = _lists(found, {entry["name"] for entry in entries})
+        for name in LISTS.keys() - lists.keys():  # of an earlier run
+            (out / "lists" / f"{name}.txt").unlink(missing_ok=True)
+        for name, images in lists.items():
+            write_text(out / "lists" / f"{name}.txt", "".join(f"{image}\n" for image in images))
+        manifest = {
+            "version": VERSION,
+            "root": root_in_manifest(root, out),
+            "command": command(),
+            "lists": lists,
+            "images": entries,
+            "problems": named_problems(problems),
+        }
+        write_manifest(out, manifest, before)
+        return {**manifest, "made": sum(prepared.made for prepared in done)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What is in a prepared folder.
+
+    Raises:
+        FileNotFoundError: if it is none.
+        ValueError: if its manifest is damaged or of another version.
+    """
+    make = f"`ean seg prepare --out {folder}` makes it, with --root VOCDEVKIT"
+    return read_prepared_manifest(folder, VERSION, make)
+
+
+def _lists(found: Found, there: set[str]) -> dict[str, list[str]]:
+    lists = {name: [image for image in images if image in there] for name, images in found.lists.items()}
+    training = lists.get("train", [])
+    apart = held_out(training)
+    lists["fit"] = [image for image in training if image not in apart]
+    lists["held_out"] = [image for image in training if image in apart]
+    return {name: lists[name] for name in LISTS if lists.get(name)}
+
+
+# ---------------------------------------------------------------- one pair
+
+
+def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
+    path = out / "masks" / f"{pair.name}.png"
+    image, mask = relative(pair.image, root), relative(pair.mask, root)
+    try:
+        contents = [file.read_bytes() for file in (pair.image, pair.mask)]
+    except OSError as error:
+        return Prepared(None, [(image, f"cannot be read: {error}; left out")])
+    hashes = [hashlib.sha256(content).hexdigest() for content in contents]
+    source = {"version": VERSION, "image": image, "image_sha256": hashes[0], "mask": mask, "mask_sha256": hashes[1]}
+    entry = _unchanged(path, source)
+    if entry is not None:
+        return Prepared(entry)
+    try:
+        height, width = read_picture(pair.image).shape[:2]
+    except (OSError, ValueError) as error:
+        return Prepared(None, [(image, f"{str(error).removeprefix(f'{pair.image} ')}; left out")])
+    try:
+        labels = read_mask(pair.mask)
+        if labels.shape != (height, width):
+            raise ValueError(
+                f"is {labels.shape[1]} x {labels.shape[0]} pixels, its image {image} {width} x {height} (upright)"
+            )
+    except ValueError as error:
+        return Prepared(None, [(mask, f"{error}; left out")])
+    entry = {
+        "name": pair.name,
+        "file": relative(path, out),
+        "image": image,
+        "height": height,
+        "width": width,
+        "pixels": class_pixels(labels),
+    }
+    _write(path, as_image(labels), {"source": source, "entry": entry})
+    return Prepared(entry, made=True)
+
+
+def _write(path: Path, image: Image.Image, texts: Mapping[str, Any]) -> None:
+    """Write a mask with what is known of it as texts in the file."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, json.dumps(value, sort_keys=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run found, if its mask is whole and of the same files."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            texts = image.text  # type: ignore[attr-defined]
+            if json.loads(texts["source"]) != source:
+                return None
+            entry = json.loads(texts["entry"])
+            whole = image.mode == "P" and class_pixels(np.asarray(image)) == entry["pixels"]
+    except Exception:  # not there, damaged, or of someone else
+        return None
+    return entry if whole else None
+
+
+# ---------------------------------------------------------------- command
+
+
+def prepare_command(
+    root: Annotated[
+        Path | None, typer.Option(help="A VOCdevkit or its VOC2012; EAN_DATA/VOCdevkit by default.")
+    ] = None,
+    sbd: Annotated[
+        Path | None, typer.Option(help="Folder of SBD's archive; benchmark_RELEASE beside the devkit by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; EAN_DATA/segmentation/voc2012 by default.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.", min=1)] = None,
+) -> None:
+    """Check the images and masks of Pascal VOC and SBD, and write masks and lists for training."""
+    root = root or data_root() / "VOCdevkit"
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root}; give --root, that of a VOCdevkit")
+    out = out or data_root() / "segmentation" / "voc2012"
+    manifest = prepare(find_voc(root, sbd), root, out, workers or os.cpu_count() or 1)
+    say_problems(manifest["problems"], out)
+    sizes = {name: len(images) for name, images in manifest["lists"].items()}
+    typer.echo(", ".join(f"{name} {number:,} images" for name, number in sizes.items()))
+    for name, use in (("train", "train on"), ("val", "measure on")):
+        if name not in sizes:
+            typer.echo(f"there is none to {use} (list {name})", err=True)
+    seen = np.sum([entry["pixels"] for entry in manifest["images"]], 0) > 0
+    if not seen.all():
+        typer.echo(f"no pixel is {', '.join(np.array(CLASSES)[~seen])}", err=True)
+    typer.echo(
+        f"{out}: {manifest['made']} of {len(manifest['images'])} masks written, {len(manifest['problems'])} problems"
+    )

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Tests on the maintained fork of OpenMMLab: other distribution names, the same import names, so an environment of its own.
+#
+#   bash tests/fork.sh [FOLDER]            of the environment; .venv-fork if none is given
+#   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators; needs a compiler, and half an hour
+#   FORK_TESTS="tests/test_cli.py" bash tests/fork.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=${1:-.venv-fork}
+mmengine=onedl-mmengine==0.10.12
+mmcv=onedl-mmcv==2.3.6
+mmseg=onedl-mmsegmentation==1.4.2
+read -ra tests <<< "${FORK_TESTS:-tests/test_openmmlab.py tests/test_mmcv_ops.py tests/test_backbone.py
+  tests/test_checkpoint.py tests/test_layers.py tests/test_record.py tests/test_config.py tests/test_training.py}"
+
+python=$venv/bin/python
+installed=$venv/.installed${FORK_OPS:+-with-ops}
+pip() { "$python" -m pip "$@"; }
+install() { pip install --quiet --constraint constraints.txt "$@"; }
+
+if ! [ "$installed" -nt pyproject.toml ] || ! [ "$installed" -nt tests/fork.sh ]; then
+  echo "installing the fork into $venv: some minutes, and several GB for PyTorch"
+  "${PYTHON:-python3}" -m venv "$venv"
+  # What pyproject.toml asks for, except for mmengine: the original and its fork overwrite each other's files.
+  mapfile -t requirements < <("$python" -c '
+import re, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+extras = project["optional-dependencies"]
+asked = project["dependencies"] + extras["export"] + [name for name in extras["dev"] if name.startswith("pytest")]
+print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), sep="\n")
+')
+  install "${requirements[@]}" "$mmengine"
+  # Built by itself, where there is no torch, this is pure Python and takes seconds. pip would keep either for the other.
+  if [ -n "${FORK_OPS:-}" ]; then
+    install "setuptools>=80" wheel ninja psutil
+    install --no-cache-dir --no-build-isolation --force-reinstall --no-deps "$mmcv"
+  else
+    install --no-cache-dir "$mmcv"
+  fi
+  install "$mmseg"
+  install --no-deps --editable .
+  "$python" -c "import cv2" 2> /dev/null || make --no-print-directory headless VENV="$venv"
+  # Of the fork's mmsegmentation no release has its configs; they are the original's.
+  wheels=$(mktemp -d)
+  trap 'rm -rf "$wheels"' EXIT
+  pip download --quiet --no-deps --dest "$wheels" mmsegmentation==1.2.2
+  "$python" -c '
+import importlib.util, sys, zipfile
+(package,) = importlib.util.find_spec("mmseg").submodule_search_locations
+wheel = zipfile.ZipFile(sys.argv[1])
+wheel.extractall(package + "/..", [name for name in wheel.namelist() if name.startswith("mmseg/.mim/configs/")])
+' "$wheels"/*.whl
+  touch "$installed"
+fi
+
+pip list 2> /dev/null | grep -E "^(onedl-|mm|torch )"
+if pip list 2> /dev/null | grep -E "^(mmengine|mmcv|mmcv-lite|mmsegmentation) "; then
+  echo "the original is in $venv beside its fork: remove the folder, and start again" >&2
+  exit 1
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+"$python" -m pytest -p no:cacheprovider "${tests[@]}"
