@@ -194,6 +194,16 @@ class DropoutSeedHook(Hook):
 
 
 @HOOKS.register_module()
+class MetricTableHook(Hook):
+    """Has the metrics of a test that write a table, whose name is their ``table``, write it into the run's folder."""
+
+    def before_test(self, runner: Runner) -> None:
+        for metric in runner.test_evaluator.metrics:
+            if hasattr(metric, "table") and metric.csv is None:
+                metric.csv = str(Path(runner.work_dir) / metric.table)
+
+
+@HOOKS.register_module()
 class ProgressHook(Hook):
     """On a terminal, shows a bar in place of log lines, which still go to the log file.
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Tests on the maintained fork of OpenMMLab: other distribution names, the same import names, so an environment of its own.
+# Tests on the maintained fork of OpenMMLab, in an environment of its own: the fork has other distribution names and the
+# same import names.
 #
 #   bash tests/fork.sh [FOLDER]            of the environment; .venv-fork if none is given
 #   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators; needs a compiler, and half an hour
-#   FORK_TESTS="tests/test_cli.py" bash tests/fork.sh
+#   FORK_TESTS=tests/test_cli.py bash tests/fork.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,8 +12,8 @@ venv=${1:-.venv-fork}
 mmengine=onedl-mmengine==0.10.12
 mmcv=onedl-mmcv==2.3.6
 mmseg=onedl-mmsegmentation==1.4.2
-read -ra tests <<< "${FORK_TESTS:-tests/test_openmmlab.py tests/test_mmcv_ops.py tests/test_backbone.py
-  tests/test_checkpoint.py tests/test_layers.py tests/test_record.py tests/test_config.py tests/test_training.py}"
+default="test_openmmlab test_mmcv_ops test_backbone test_checkpoint test_record test_config test_training"
+read -ra tests <<< "${FORK_TESTS:-$(printf 'tests/%s.py ' $default)}"
 
 python=$venv/bin/python
 installed=$venv/.installed${FORK_OPS:+-with-ops}
@@ -31,7 +32,7 @@ asked = project["dependencies"] + extras["export"] + [name for name in extras["d
 print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), sep="\n")
 ')
   install "${requirements[@]}" "$mmengine"
-  # Built by itself, where there is no torch, this is pure Python and takes seconds. pip would keep either for the other.
+  # Built by itself, where there is no torch, it is pure Python and takes seconds. pip would keep either for the other.
   if [ -n "${FORK_OPS:-}" ]; then
     install "setuptools>=80" wheel ninja psutil
     install --no-cache-dir --no-build-isolation --force-reinstall --no-deps "$mmcv"

@@ -4,4 +4,4 @@ custom_imports = dict(imports=['ean_core', 'tasks.crowd_counting.register'], all
 default_hooks = dict(
     checkpoint=dict(save_best='count/MAE', rule='less'),
     resume_validation=dict(type='ResumeValidationHook'),
-    counts=dict(type='CountsHook'))
+    tables=dict(type='MetricTableHook'))

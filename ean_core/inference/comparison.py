@@ -259,6 +259,33 @@ def record_timing(
     return read_record(write_record(path, kind="timing", **settings, networks=measured))
 
 
+def increments_over_vanilla(
+    config: Config, own: Variant, path: Path, rounds: int
+) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    """Increments of a config's network over the vanilla one, eager and deployed, timed side by side image by image.
+
+    Args:
+        config: whose ``image_size`` the random images have.
+        own: its network.
+        path: of the timing record.
+        rounds: forward passes of each network.
+
+    Returns:
+        Increment and 95 % interval by form; empty for a vanilla network.
+    """
+    if connection(own.network) == "vanilla":
+        return {}
+    networks = [variant(config, "vanilla"), own]
+    compared = candidates(networks, [Form.eager, Form.deployed])
+    record = record_timing(path, compared, batch=1, shape=image_shape(networks), rounds=rounds)
+    own_scheme = str(find_backbone(own.network).scheme)
+    return {
+        row["form"]: (row["increment"], row["increment_interval"])
+        for row in record["networks"].values()
+        if row["scheme"] == own_scheme
+    }
+
+
 def _costs(candidate: Candidate, inputs: Tensor, dtype: torch.dtype) -> dict[str, int | None]:
     """Operations and bytes an image, and memory, of the operators that a network consists of.
 

@@ -15,7 +15,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS
 
 from ean_core.checkpoint import load_weights
-from ean_core.inference.comparison import Form, Variant, candidates, connection, image_shape, record_timing, variant
+from ean_core.inference.comparison import Variant, connection, increments_over_vanilla, variant
 from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
 from ean_core.record import csv_text, read_record, write_record, write_text
 from ean_core.report.table import in_percent, markdown_table, print_table, size_text
@@ -83,32 +83,6 @@ class CountRow:
             if form in self.increments:
                 cells[title] = in_percent(*self.increments[form])
         return cells
-
-
-def time_counter(
-    config: Config, own: Variant, path: Path, rounds: int
-) -> dict[str, tuple[float, tuple[float, float] | None]]:
-    """Increments of a config's counter over the vanilla one, eager and deployed, timed side by side image by image.
-
-    Args:
-        config: whose ``image_size`` the random images have.
-        own: its counter.
-        path: of the timing record.
-        rounds: forward passes of each network.
-
-    Returns:
-        Increment and 95 % interval by form; empty for a vanilla counter.
-    """
-    if connection(own.network) == "vanilla":
-        return {}
-    networks = [variant(config, "vanilla"), own]
-    compared = candidates(networks, [Form.eager, Form.deployed])
-    record = record_timing(path, compared, batch=1, shape=image_shape(networks), rounds=rounds)
-    found = {}
-    for row in record["networks"].values():
-        if row["scheme"] == str(find_backbone(own.network).scheme):
-            found[row["form"]] = (row["increment"], row["increment_interval"])
-    return found
 
 
 def use_data(config: Config, data: Path, folder: Path) -> None:
@@ -196,7 +170,7 @@ def evaluate_command(
     own = variant(cfg, "EAN")
     load_weights(own.network, checkpoint, strict=True)
     measured = DATASETS.build(cfg.test_dataloader.dataset)
-    increments = time_counter(cfg, own, folder / "timing.json", rounds) if time else {}
+    increments = increments_over_vanilla(cfg, own, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
     row = _row(own, test, metrics, increments)
     naive = _naive_error(cfg, measured)

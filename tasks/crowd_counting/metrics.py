@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS
-from mmengine.runner import Runner
+from mmengine.registry import METRICS
 
 from ean_core.record import csv_text, write_text
 
@@ -52,10 +50,11 @@ class CountMetric(BaseMetric):
     """:func:`count_errors` as ``count/MAE``, ``count/RMSE``, ``count/NAE``; the truth is the number of points.
 
     Args:
-        csv: file of one line a picture; none is written if None, and :class:`CountsHook` names one for tests.
+        csv: file of one line a picture; none is written if None, and ``MetricTableHook`` names one for tests.
     """
 
     default_prefix = "count"
+    table = "counts.csv"
 
     def __init__(self, csv: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -75,13 +74,3 @@ def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
     """One line a picture: its name, the people that are there, those that were counted, and the difference."""
     lines = ((name, truth, f"{count:.3f}", f"{count - truth:+.3f}") for name, count, truth in results)
     return csv_text(("image", "people", "counted", "error"), lines)
-
-
-@HOOKS.register_module()
-class CountsHook(Hook):
-    """Has a test write the count of each picture into ``counts.csv`` of the run's folder."""
-
-    def before_test(self, runner: Runner) -> None:
-        for metric in runner.test_evaluator.metrics:
-            if isinstance(metric, CountMetric) and metric.csv is None:
-                metric.csv = str(Path(runner.work_dir) / "counts.csv")

@@ -75,12 +75,13 @@ class PreparedVOC(PascalVOCDataset):
         entries = {entry["name"]: entry for entry in manifest["images"]}
         #: Of the manifest, in the order of the list.
         self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]
-        images = {Path(entry["image"]).parent for entry in self.entries}
-        (parent,) = images  # a devkit has one folder of them
+        #: The folder that entries name their pictures relative to.
+        self.images = self.folder / manifest["root"]
+        (parent,) = {Path(entry["image"]).parent for entry in self.entries}  # a devkit has one folder of them
         super().__init__(
             ann_file=str(self.folder / "lists" / f"{split}.txt"),
             data_prefix={
-                "img_path": str(self.folder / manifest["root"] / parent),
+                "img_path": str(self.images / parent),
                 "seg_map_path": str(self.folder / "masks"),
             },
             **others,

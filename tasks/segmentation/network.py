@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mmseg.registry
@@ -10,7 +10,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ean_core.checkpoint import PretrainedOrRaise
 
@@ -23,7 +24,10 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
     publishes for segmentation.
 
     Args:
-        backbone, decode_head, data_preprocessor, test_cfg: as in mmsegmentation; whole images are tested by default.
+        backbone, decode_head, data_preprocessor: as in mmsegmentation.
+        test_cfg: as in mmsegmentation, whole images by default. With ``shorter_side=512`` images are brought to that
+            size before, though no longer than four times it, as ``Resize(scale=(2048, 512), keep_ratio=True)`` does in
+            a pipeline: what predicts needs to know no pipeline then.
         channels_last: whether weights are in that order.
         others: of ``EncoderDecoder``.
     """
@@ -50,3 +54,29 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Logits ``(N, classes, h, w)`` of normalised images ``(N, 3, H, W)``, at the size at which they are tested."""
+        size = tested_size(inputs.shape[2:], self.test_cfg.get("shorter_side"))
+        if size != tuple(inputs.shape[2:]):
+            smaller = size[0] < inputs.shape[2]
+            inputs = F.interpolate(inputs, size, mode="bilinear", align_corners=False, antialias=smaller)
+            batch_img_metas = [{**meta, "img_shape": size, "pad_shape": size} for meta in batch_img_metas]
+        return super().inference(inputs, batch_img_metas)
+
+
+def tested_size(shape: Sequence[int], shorter_side: int | None) -> tuple[int, int]:
+    """Height and width at which an image is tested.
+
+    Args:
+        shape: its height and width.
+        shorter_side: in pixels; None for the image's own size.
+
+    Examples:
+        >>> tested_size((375, 500), 512), tested_size((100, 1000), 512), tested_size((375, 500), None)
+        ((512, 683), (205, 2048), (375, 500))
+    """
+    if shorter_side is None:
+        return shape[0], shape[1]
+    factor = min(shorter_side / min(shape), 4 * shorter_side / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))

@@ -9,6 +9,6 @@ except (ImportError, AssertionError) as error:  # the latter of an mmcv that mms
         '"ean-zoo[seg,mmcv-lite]"` installs them; leave mmcv-lite out where the full mmcv is'
     ) from error
 
-from . import dataset, network
+from . import dataset, metrics, network
 
-__all__ = ["dataset", "network"]
+__all__ = ["dataset", "metrics", "network"]

@@ -11,8 +11,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadAnnotations'),  # after the resizing: predictions are compared at the size of the mask
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
@@ -27,5 +26,5 @@ test_dataloader = dict(
     num_workers=2,
     dataset=dict(type='PreparedVOC', split='val', pipeline=test_pipeline, test_mode=True),
     sampler=dict(type='EpochSampler', shuffle=False))
-test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = dict(type='ClassIoU')
 test_cfg = dict(type='TestLoop')

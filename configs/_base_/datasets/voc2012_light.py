@@ -1,5 +1,5 @@
 _base_ = './voc2012.py'
-# For small networks on CPUs: crops of 256 pixels of images at about their own size, measured at that size.
+# For small networks on CPUs: crops of 256 pixels of images at about their own size.
 image_size = (256, 256)  # height and width in pixels, for timing
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -10,11 +10,5 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 320), keep_ratio=True),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
-test_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(num_workers=1)

@@ -1,0 +1,51 @@
+"""mIoU, mAcc and aAcc, and what they are made of, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import METRICS
+from mmseg.evaluation import IoUMetric
+from torch import Tensor
+
+from ean_core.record import csv_text, write_text
+
+
+@METRICS.register_module()
+class ClassIoU(IoUMetric):
+    """mmsegmentation's ``IoUMetric`` (``mIoU``, ``mAcc``, ``aAcc`` in percent), with a table of the classes.
+
+    Args:
+        csv: file of one line a class; none is written if None, and ``MetricTableHook`` names one for tests.
+        others: of ``IoUMetric``.
+    """
+
+    table = "classes.csv"
+
+    def __init__(self, csv: str | None = None, **others: Any) -> None:
+        super().__init__(**others)
+        self.csv = csv
+
+    def compute_metrics(self, results: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:
+        if self.csv:
+            sums = [sum(parts) for parts in zip(*results, strict=True)]
+            write_text(Path(self.csv), classes_csv(self.dataset_meta["classes"], *sums))
+        return super().compute_metrics(list(results))
+
+
+def classes_csv(names: Sequence[str], intersection: Tensor, union: Tensor, predicted: Tensor, annotated: Tensor) -> str:
+    """One line a class: its IoU and accuracy in percent, empty where there is none, and its pixels, annotated and
+    predicted.
+
+    Args:
+        names: of the classes.
+        intersection, union, predicted, annotated: pixels of each class ``(classes,)``.
+    """
+    lines = []
+    for name, *counts in zip(names, intersection, union, predicted, annotated, strict=True):
+        both, either, answered, there = (int(count) for count in counts)
+        shares = [f"{100 * both / whole:.2f}" if whole else "" for whole in (either, there)]
+        lines.append((name, *shares, there, answered))
+    return csv_text(("class", "IoU", "accuracy", "annotated", "predicted"), lines)

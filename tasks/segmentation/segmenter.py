@@ -1,0 +1,151 @@
+"""A trained segmentor in Python: ``Segmenter.load('work_dirs/resnet20_se_voc2012')(picture)``."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
+from PIL import Image
+
+import zoo
+from ean_core.checkpoint import read_meta
+from tasks.pictures import Picture, pixels_of
+from tasks.trained import Trained
+
+from .network import Segmentor
+from .voc import CLASSES, colours
+
+#: The segmentor that is used where none is named.
+MODEL = "ean_resnet20_se.voc2012"
+#: Pixels above which a picture is made smaller before it is looked at, and its labels larger again.
+MOST_PIXELS = 4_000_000
+
+Own = TypeVar("Own", bound="Segmenter")
+
+
+class Segmentation(NamedTuple):
+    """What a segmentor sees.
+
+    Args:
+        labels: of each pixel, uint8 ``(H, W)``; places in ``classes``.
+        classes: their names.
+    """
+
+    labels: NDArray[np.uint8]
+    classes: Sequence[str]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The classes that there are by the share of the picture that each takes, the largest first."""
+        found = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return {self.classes[label]: float(found[label]) for label in np.argsort(-found, kind="stable") if found[label]}
+
+
+class Segmenter(Trained[Segmentor]):
+    """Says what each pixel of a picture is of, with the deployed form of a network.
+
+    Args:
+        network: in any mode; it is copied.
+        name: of it, for reports.
+        device: where to; a GPU if there is one by default.
+        classes: names of its labels; VOC's for 21 of them, numbers otherwise, if None.
+        palette: colours of its labels; VOC's if None.
+
+    Raises:
+        ValueError: if PyTorch cannot use the device, or there are not as many names as labels.
+    """
+
+    task = "Semantic Segmentation"
+    network_type = "Segmentor"
+    noun = "segmentor"
+
+    def __init__(
+        self,
+        network: Segmentor,
+        name: str | None = None,
+        *,
+        device: str | None = None,
+        classes: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__(network, name, device=device)
+        self.set_classes(classes, palette)
+
+    def set_classes(self, classes: Sequence[str] | None = None, palette: Sequence[Sequence[int]] | None = None) -> None:
+        """Name and colour the labels.
+
+        Args:
+            classes, palette: as of the class.
+
+        Raises:
+            ValueError: if there are not as many as labels.
+        """
+        number = self.network.num_classes
+        self.classes = tuple(classes or (CLASSES if number == len(CLASSES) else map(str, range(number))))
+        self.palette = np.array(colours()[:number] if palette is None else palette, np.uint8)
+        for what, given in (("names", self.classes), ("colours", self.palette)):
+            if len(given) != number:
+                raise ValueError(f"{self.name} has {number} labels, got {len(given)} {what}")
+
+    @classmethod
+    def from_zoo(cls: type[Own], name: str, *, device: str | None = None) -> Own:
+        made = super().from_zoo(name, device=device)
+        made.set_classes(zoo.get_weights(name).meta.get("categories"))
+        return made
+
+    @classmethod
+    def from_checkpoint(cls: type[Own], path: str | os.PathLike[str], *, device: str | None = None) -> Own:
+        made = super().from_checkpoint(path, device=device)
+        described: Any = read_meta(Path(path)).get("dataset_meta")
+        if isinstance(described, Mapping):
+            made.set_classes(described.get("classes"), described.get("palette"))
+        return made
+
+    @torch.inference_mode()
+    def __call__(self, picture: Picture) -> Segmentation:
+        """Label the pixels of a picture of any size.
+
+        Pictures of more than four million pixels are looked at in a smaller size; the labels are as large as they.
+
+        Args:
+            picture: a file, an image of Pillow's, or uint8 ``(H, W, 3)`` in RGB, or ``(H, W)`` in grey.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read as a picture.
+            MemoryError: if there is too little, of the machine's or the GPU's.
+        """
+        pixels = pixels_of(picture)
+        height, width = pixels.shape[:2]
+        factor = math.sqrt(MOST_PIXELS / (height * width))
+        seen = pixels
+        if factor < 1:
+            size = max(1, round(width * factor)), max(1, round(height * factor))
+            seen = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        try:
+            labels = self._labels(seen)
+        except RuntimeError as error:  # as which PyTorch says it
+            if "memory" not in str(error).lower():
+                raise
+            raise MemoryError(f"there is not enough memory for {width} x {height} pixels") from error
+        if factor < 1:
+            labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+        return Segmentation(labels, self.classes)
+
+    def _labels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        preprocess: Any = self.network.data_preprocessor
+        if preprocess.channel_conversion:  # which it turns around again
+            pixels = pixels[:, :, ::-1]
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        sample = SegDataSample(metainfo={"ori_shape": pixels.shape[:2], "img_shape": pixels.shape[:2]})
+        device = next(self.network.parameters()).device
+        data = preprocess({"inputs": [image.to(device)], "data_samples": [sample]}, False)
+        (found,) = self.network.predict(data["inputs"], data["data_samples"])
+        return found.pred_sem_seg.data[0].to(torch.uint8).cpu().numpy()

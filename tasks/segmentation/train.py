@@ -1,0 +1,8 @@
+"""Train a segmentor: ``python tasks/segmentation/train.py CONFIG`` is ``ean train CONFIG``."""
+
+import sys
+
+from tasks.cli import main
+
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])
