@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/segmentor_resnet50.py',
+    '../_base_/datasets/voc2012aug.py',
+    '../_base_/schedules/segmentor_20k.py',
+    '../_base_/segmentor_runtime.py',
+]
+# The scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+model = dict(backbone=dict(attention='DIA', scheme='ean'))

@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/models/segmentor_resnet50.py',
+    '../_base_/datasets/cityscapes.py',
+    '../_base_/schedules/segmentor_20k.py',
+    '../_base_/segmentor_runtime.py',
+]
+# The scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+model = dict(
+    data_preprocessor=dict(size=(512, 1024)),
+    backbone=dict(attention='SE', scheme='ean'),
+    decode_head=dict(num_classes=19),
+    auxiliary_head=dict(num_classes=19),
+    test_cfg=dict(shorter_side=1024))
+train_cfg = dict(max_epochs=108)

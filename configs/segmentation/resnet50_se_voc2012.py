@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/segmentor_resnet50.py',
+    '../_base_/datasets/voc2012.py',
+    '../_base_/schedules/segmentor_20k.py',
+    '../_base_/segmentor_runtime.py',
+]
+# The scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+model = dict(backbone=dict(attention='SE', scheme='ean'))
+train_cfg = dict(max_epochs=217)  # 20,000 iterations of 1,464 images
