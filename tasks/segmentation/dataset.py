@@ -10,7 +10,7 @@ from typing import Any
 
 import mmseg.registry
 import numpy as np
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from mmseg.datasets import PascalVOCDataset
 from torch.utils.data import Dataset
 
@@ -20,6 +20,9 @@ from ean_core.errors import unknown_name
 from ean_core.seeding import Stream, seeded
 
 from .prepare import read_manifest
+
+#: Where the types of pipelines are registered.
+SCOPE = "mmseg"
 
 
 @DATASETS.register_module()
@@ -34,7 +37,8 @@ class KeyedDataset(Dataset):
         settings = dict(dataset)
         if settings.get("data_root") is not None:
             settings["data_root"] = str(data_root() / settings["data_root"])
-        self.dataset = mmseg.registry.DATASETS.build(settings)
+        with DefaultScope.overwrite_default_scope(SCOPE):
+            self.dataset = mmseg.registry.DATASETS.build(settings)
 
     @property
     def metainfo(self) -> Mapping[str, Any]:
@@ -78,14 +82,15 @@ class PreparedVOC(PascalVOCDataset):
         #: The folder that entries name their pictures relative to.
         self.images = self.folder / manifest["root"]
         (parent,) = {Path(entry["image"]).parent for entry in self.entries}  # a devkit has one folder of them
-        super().__init__(
-            ann_file=str(self.folder / "lists" / f"{split}.txt"),
-            data_prefix={
-                "img_path": str(self.images / parent),
-                "seg_map_path": str(self.folder / "masks"),
-            },
-            **others,
-        )
+        with DefaultScope.overwrite_default_scope(SCOPE):
+            super().__init__(
+                ann_file=str(self.folder / "lists" / f"{split}.txt"),
+                data_prefix={
+                    "img_path": str(self.images / parent),
+                    "seg_map_path": str(self.folder / "masks"),
+                },
+                **others,
+            )
 
     def __getitem__(self, key: SampleKey | int) -> Any:
         """What the pipeline makes of an image."""

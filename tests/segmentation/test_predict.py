@@ -1,0 +1,66 @@
+import csv
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.cli import main
+from tasks.segmentation.voc import CLASSES
+
+from .drawn import draw
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(["seg", "predict", *map(str, words)])
+    return ended.value.code, *(re.sub(r"\x1b\[[\d;]*m", "", text) for text in capsys.readouterr())
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    draw(0)[0].save(folder / "a.png")
+    draw(1)[0].save(folder / "more/a.jpg")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture, either")
+    return folder
+
+
+def test_a_folder_is_labelled_and_what_is_broken_is_named(pictures, segmentor_file, segmenter, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, output, errors = run(capsys, pictures, "--model", segmentor_file, "--out", out, "--device", "cpu")
+    assert code == 0
+    assert "broken.jpg: cannot be read as a picture" in errors
+    assert "2 of 3 labelled by segmentor.safetensors" in output
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written == {
+        "a.png.labels.png",
+        "a.png.overlay.jpg",
+        "more/a.jpg.labels.png",
+        "more/a.jpg.overlay.jpg",
+        "classes.csv",
+    }
+    with Image.open(out / "a.png.labels.png") as image:
+        labels = np.array(image)
+        assert image.mode == "P"
+    assert np.array_equal(labels, segmenter(pictures / "a.png").labels)
+    lines = [line for line in csv.DictReader((out / "classes.csv").open()) if line["file"].endswith("a.png")]
+    for line in lines:
+        assert float(line["share"]) == pytest.approx((labels == CLASSES.index(line["class"])).mean(), abs=1e-4)
+    assert sum(float(line["share"]) for line in lines) == pytest.approx(1, abs=1e-3)
+
+
+def test_what_was_written_is_not_read_again(pictures, segmentor_file, capsys):
+    for _ in range(2):
+        _, output, _ = run(capsys, pictures, "--model", segmentor_file, "--out", pictures, "--device", "cpu")
+        assert "2 of 3 labelled" in output
+
+
+def test_nothing_to_label_is_an_error(segmentor_file, tmp_path, capsys):
+    code, output, errors = run(capsys, tmp_path / "gone.jpg", "--model", segmentor_file, "--out", tmp_path / "out")
+    assert (code, "0 of 1 labelled" in output, "there is no such file or folder" in errors) == (1, True, True)
+    assert not (tmp_path / "out").exists()
+    code, _, _ = run(capsys, tmp_path, "--model", segmentor_file)
+    assert code == f"ean seg predict: no picture in {tmp_path}; known are " + code.rpartition("known are ")[2]

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DATASETS
+from PIL import Image
+
+from tasks.segmentation.segmenter import MOST_PIXELS, Segmentation, Segmenter
+from tasks.segmentation.voc import CLASSES
+
+from .drawn import draw
+
+
+def test_labels_are_those_of_mmsegmentations_test_loop(network, segmenter, data, monkeypatch):
+    monkeypatch.setenv("EAN_DATA", str(data))
+    steps = [{"type": name} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")]
+    dataset = DATASETS.build({"type": "PreparedVOC", "split": "val", "pipeline": steps, "test_mode": True})
+    for number in range(3):
+        item = dataset[number]
+        with torch.no_grad():
+            (expected,) = network.test_step({"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]})
+        found = segmenter(dataset.images / dataset.entries[number]["image"])
+        different = found.labels != expected.pred_sem_seg.data[0].numpy()
+        assert different.mean() < 0.01  # JPEGs are decoded by two libraries, weights are folded
+        assert found.labels.shape == (60, 80)
+
+
+@pytest.mark.parametrize("kind", ["file", "image", "array", "grey"])
+def test_pictures_of_any_kind(segmenter, tmp_path, kind):
+    picture, _ = draw(0, (30, 50))
+    picture.save(tmp_path / "a.png")
+    given = {
+        "file": tmp_path / "a.png",
+        "image": picture,
+        "array": np.asarray(picture),
+        "grey": np.asarray(picture.convert("L")),
+    }[kind]
+    found = segmenter(given)
+    assert (found.labels.shape, found.labels.dtype) == ((30, 50), np.uint8)
+    assert found.classes == CLASSES
+    if kind != "grey":
+        assert np.array_equal(found.labels, segmenter(picture).labels)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (2500, 2000)])
+def test_pictures_of_any_size(segmenter, shape):
+    assert segmenter(np.zeros((*shape, 3), np.uint8)).labels.shape == shape
+
+
+def test_large_pictures_are_looked_at_in_a_smaller_size(segmenter):
+    seen = []
+    hook = segmenter.network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    original = segmenter.network.test_cfg.pop("shorter_side")
+    try:
+        segmenter(np.zeros((2500, 2000, 3), np.uint8))
+    finally:
+        hook.remove()
+        segmenter.network.test_cfg["shorter_side"] = original
+    height, width = seen[0][2:]
+    assert 0.99 * MOST_PIXELS <= height * width <= 1.01 * MOST_PIXELS
+
+
+def test_shares_are_of_the_picture_largest_first():
+    labels = np.array([[0, 0, 0], [2, 2, 1]], np.uint8)
+    shares = Segmentation(labels, ("a", "b", "c", "d")).shares
+    assert list(shares) == ["a", "c", "b"]
+    assert shares == pytest.approx({"a": 1 / 2, "c": 1 / 3, "b": 1 / 6})
+
+
+def test_names_and_colours_are_as_many_as_labels(network):
+    assert Segmenter(network, device="cpu").classes == CLASSES
+    with pytest.raises(ValueError, match="segmentor has 21 labels, got 2 names"):
+        Segmenter(network, classes=("a", "b"), device="cpu")
+
+
+def test_a_network_of_another_task_is_refused(segmentor_file):
+    with pytest.raises(ValueError, match="is for image classification; segmentors are"):
+        Segmenter.load("ean_resnet20_se.cifar100")
+
+
+def test_colours_come_in_the_order_that_the_network_was_trained_with(segmenter, network):
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 200
+    seen = []
+    hook = segmenter.network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    segmenter(red)
+    hook.remove()
+    mean, std = ([129.304, 124.070, 112.434], [68.170, 65.392, 70.418])
+    expected = [(value - m) / s for value, m, s in zip((200, 0, 0), mean, std, strict=True)]
+    assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_damaged_and_missing_pictures_are_errors(segmenter, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"a.jpg cannot be read as a picture"):
+        segmenter(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError):
+        segmenter(tmp_path / "b.jpg")
+    with pytest.raises(ValueError, match="at least one pixel"):
+        segmenter(np.zeros((0, 4, 3), np.uint8))
+
+
+def test_an_image_of_pillows_is_turned_upright(segmenter, tmp_path):
+    picture, _ = draw(0, (30, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    assert segmenter(tmp_path / "a.jpg").labels.shape == (50, 30)
