@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in ("torch", "torchvision", "mmengine", "numpy")},
+        # A fork of mmengine has the module's name, and another one for the distribution.
+        "packages": {name: import_module(name).__version__ for name in ("torch", "torchvision", "mmengine", "numpy")},
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),

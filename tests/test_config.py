@@ -13,6 +13,8 @@ from mmengine.registry import (
     MODELS,
     OPTIM_WRAPPERS,
     PARAM_SCHEDULERS,
+    TRANSFORMS,
+    DefaultScope,
 )
 
 from ean_core.config import config_root, find_config, load_config, packaged_configs, read_settings, show_configs
@@ -21,6 +23,7 @@ from ean_core.supernet import find_backbone
 
 NAMES = sorted(packaged_configs())
 COUNTERS = [name for name in NAMES if name.endswith(("_shanghaitech_a", "_shanghaitech_b", "_crowd"))]
+SEGMENTORS = [name for name in NAMES if name.endswith(("_voc2012", "_voc2012aug", "_ade20k", "_cityscapes"))]
 SUPERNETS = [name for name in NAMES if name.startswith(("supernet_", "search_"))]
 ATTENTIONS = {"se": "SE", "sge": "SGE", "dia": "DIA"}
 ONE_OF_EACH = ["resnet20_se_digits", "resnet20_sge_cifar100", "resnet164_dia_cifar100", "resnet50_se_imagenet"]
@@ -60,7 +63,10 @@ def test_there_is_a_config_for_each_task_network_attention_and_data_set():
         for attention in ATTENTIONS
         for part in "ab"
     }
-    assert set(NAMES) >= expected | counters | {"resnet20_se_crowd"}
+    segmentors = {f"resnet{network}_{attention}_voc2012" for network in (20, 50) for attention in ATTENTIONS}
+    segmentors |= {f"resnet50_{attention}_voc2012aug" for attention in ATTENTIONS}
+    others = {"resnet20_se_crowd", "resnet50_se_ade20k", "resnet50_se_cityscapes"}
+    assert set(NAMES) == expected | counters | segmentors | others
 
 
 def test_the_names_of_configs_are_unique():
@@ -78,6 +84,8 @@ def test_a_config_builds_the_network_its_name_says(models, name):
     assert backbone.in_channels == (1 if data == "digits" else 3)
     if name in COUNTERS:
         assert models[name].stride == 8
+    elif name in SEGMENTORS:
+        assert models[name].num_classes == {"ade20k": 150, "cityscapes": 19}.get(data, 21)
     else:
         classes = {"digits": 10, "cifar100": 100, "imagenet": 1000}[data]
         assert models[name].fc.out_features == classes
@@ -92,7 +100,12 @@ def test_what_a_config_names_exists(configs, name):
     for loader in loaders:
         assert DATASETS.get(loader.dataset.type)
         assert DATA_SAMPLERS.get(loader.sampler.type)
-        assert FUNCTIONS.get(loader.collate_fn.type)
+        if name in SEGMENTORS:  # batches are lists, mmengine's default
+            steps = loader.dataset.get("dataset", loader.dataset).pipeline
+            with DefaultScope.overwrite_default_scope(config.default_scope):
+                assert all(TRANSFORMS.build(step) for step in steps)
+        else:
+            assert FUNCTIONS.get(loader.collate_fn.type)
     assert METRICS.get(config.test_evaluator.type)
     assert OPTIM_WRAPPERS.get(config.optim_wrapper.type)
     assert PARAM_SCHEDULERS.get(config.param_scheduler.type)
@@ -123,7 +136,20 @@ def test_a_counter_is_selected_on_validation_images_and_never_looks_at_the_test_
     assert config.train_dataloader.batch_size > 1 or config.model.backbone.norm_eval
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SUPERNETS + COUNTERS])
+@pytest.mark.parametrize("name", SEGMENTORS)
+def test_a_segmentor_trains_on_all_training_images_and_is_measured_once_on_those_of_val(configs, name):
+    config = configs[name]
+    assert config.get("val_dataloader") is None
+    training, test = config.train_dataloader.dataset, config.test_dataloader.dataset
+    if training.type == "KeyedDataset":
+        assert all("train" in path for path in training.dataset.data_prefix.values())
+        assert all("val" in path for path in test.dataset.data_prefix.values())
+        assert training.dataset.type == test.dataset.type
+    else:
+        assert (training.split, test.split) == ("trainaug" if name.endswith("aug") else "train", "val")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SUPERNETS + COUNTERS + SEGMENTORS])
 def test_a_final_network_trains_on_all_training_images_and_never_looks_at_the_test_images(configs, name):
     config = configs[name]
     assert (config.train_dataloader.dataset.split, config.test_dataloader.dataset.split) == ("trainval", "test")
@@ -146,7 +172,8 @@ def test_a_search_has_a_strategy_a_reward_and_the_supernet_of_its_name(configs, 
 def test_a_schedule_that_spans_the_training_follows_the_number_of_epochs(configs, name, epochs):
     config = configs[name] if epochs is None else load_config(name, [f"train_cfg.max_epochs={epochs}"])
     assert epochs is None or config.train_cfg.max_epochs == epochs
-    length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}.get(config.param_scheduler.type)
+    lengths = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolyLR": "end"}
+    length = lengths.get(config.param_scheduler.type)
     if length:
         assert config.param_scheduler[length] == config.train_cfg.max_epochs
     else:

@@ -2,8 +2,11 @@ import json
 import sys
 from datetime import datetime, timezone
 
+import mmengine
+import numpy as np
 import pytest
 import torch
+import torchvision
 
 from ean_core.record import command, environment, read_record, write_record, write_text
 
@@ -20,8 +23,8 @@ def test_a_record_holds_its_fields_first_then_command_time_and_environment(tmp_p
 
 def test_the_environment_says_versions_and_hardware_in_plain_values():
     found = environment()
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in found["packages"]["torch"]
-    assert set(found["packages"]) == {"torch", "torchvision", "mmengine", "numpy"}
+    modules = {"torch": torch, "torchvision": torchvision, "mmengine": mmengine, "numpy": np}
+    assert found["packages"] == {name: module.__version__ for name, module in modules.items()}
     assert found["threads"] == torch.get_num_threads()
     assert found["cpu"]
     assert len(found["gpus"]) == torch.cuda.device_count()

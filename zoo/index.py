@@ -24,7 +24,7 @@ from ean_core.errors import unknown_name
 from ean_core.layers import NORMS
 from ean_core.record import read_record
 
-from .names import DATASETS, ModelName, config_of, trained_by
+from .names import ModelName, config_of, trained_by
 
 #: Entry points of networks that are not the core's, by their registered names.
 NETWORKS = "ean.networks"
@@ -224,8 +224,6 @@ def known_name(text: str) -> ModelName:
         name = None
     if name and config_of(name) and not (name.variant == "org" and attention_class(name.module or "").recurrent):
         return name
-    if name and not any(other.dataset == name.dataset for other in names.values()):
-        raise NoWeightsError(f"{text} has no weights yet, and no packaged config trains on {DATASETS[name.dataset][0]}")
     near = get_close_matches(text, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
     raise ValueError(f"no model is called {text!r}{hint} `ean zoo list --all` names all")

@@ -28,6 +28,9 @@ DATASETS: dict[str, tuple[str, str]] = {
     "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
     "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
     "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),
+    "voc2012aug": ("Pascal VOC 2012 with SBD", "Semantic Segmentation"),
+    "ade20k": ("ADE20K", "Semantic Segmentation"),
+    "cityscapes": ("Cityscapes", "Semantic Segmentation"),
 }
 _NAME = re.compile(
     r"(?:(?P<variant>org|full|ean|best)_)?resnet(?P<depth>\d+)(?:_(?P<attention>[a-z]+))?\.(?P<dataset>\w+)"

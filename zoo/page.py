@@ -32,6 +32,11 @@ transforms = zoo.get_weights("{name}").transforms()
 counter = Counter.from_zoo("{name}")
 count, density = counter("street.jpg")
 """,
+    "Semantic Segmentation": """from tasks.segmentation.segmenter import Segmenter
+
+segmenter = Segmenter.from_zoo("{name}")
+labels, classes = segmenter("street.jpg")
+""",
 }
 
 

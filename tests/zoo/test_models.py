@@ -135,10 +135,8 @@ def test_a_scheme_beyond_the_trained_modules_is_refused(own):
         zoo.get_model(own, pretrained=True, scheme="1-1")
 
 
-def test_names_of_tasks_without_configs_say_so():
-    with pytest.raises(
-        zoo.NoWeightsError, match=r"has no weights yet, and no packaged config trains on Pascal VOC 2012"
-    ):
+def test_names_without_weights_say_what_trains_them():
+    with pytest.raises(zoo.NoWeightsError, match=r"has no weights yet; `ean train resnet50_se_voc2012 .*` trains it"):
         zoo.get_weights("ean_resnet50_se.voc2012")
     with pytest.raises(ValueError, match=r"no model is called 'org_resnet50_dia.imagenet'"):
         zoo.get_weights("org_resnet50_dia.imagenet")

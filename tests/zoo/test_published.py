@@ -5,6 +5,8 @@ import pytest
 from ean_core.data import data_root
 from tasks.crowd_counting.annotations import find_shanghaitech
 from tasks.crowd_counting.prepare import prepare
+from tasks.segmentation.prepare import prepare as prepare_voc
+from tasks.segmentation.voc import find_voc
 from zoo.index import PACKAGED, Index
 from zoo.verify import verify
 
@@ -20,6 +22,17 @@ def test_a_model_is_what_its_entry_says(name):
     verdict = verify(ENTRIES[name])
     assert verdict.good, verdict.problems
     assert verdict.file == ENTRIES[name].packaged_file
+
+
+@pytest.fixture(scope="module")
+def prepared_voc(tmp_path_factory):
+    """EAN_DATA with the VOC sample prepared, where there is the real one."""
+    root = data_root() / "VOCdevkit"
+    if not root.is_dir():
+        pytest.skip("VOC is not in EAN_DATA")
+    folder = tmp_path_factory.mktemp("data")
+    prepare_voc(find_voc(root), root, folder / "segmentation/voc2012", workers=2)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +52,8 @@ def test_a_models_accuracy_comes_out_again(name, request, monkeypatch):
         request.getfixturevalue("cifar_root")
     if name.endswith("shanghaitech_b"):
         monkeypatch.setenv("EAN_DATA", str(request.getfixturevalue("prepared")))
+    if name.endswith("voc2012"):
+        monkeypatch.setenv("EAN_DATA", str(request.getfixturevalue("prepared_voc")))
     verdict = verify(ENTRIES[name], metrics=True)
     assert verdict.good, verdict.problems
     assert verdict.measured, verdict.note
