@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        # A fork of mmengine has the module's name, and another one for the distribution.
-        "packages": {name: import_module(name).__version__ for name in ("torch", "torchvision", "mmengine", "numpy")},
+        "packages": {name: _version(name) for name in ("torch", "torchvision", "mmengine", "numpy")},
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
@@ -94,6 +94,13 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".part")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # mmengine's fork is another distribution of the same module
+        return str(import_module(package).__version__)
 
 
 def _cpu_name() -> str:

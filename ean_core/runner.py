@@ -146,6 +146,7 @@ class RunRecordHook(Hook):
             seed=runner.seed,
             world_size=runner.world_size,
             epochs=runner.epoch,
+            images=images,
             seconds=sum(seconds),
             images_per_second=images / statistics.median(seconds),
             **self._selection(runner),

@@ -309,6 +309,7 @@ def initialize_processes(config: Config, launcher: str) -> None:
         raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+    config.sync_bn = None  # PyTorch's synchronised batch norm is for GPUs
     config.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,

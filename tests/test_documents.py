@@ -7,7 +7,14 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "configs/README.md", "zoo/README.md", "tasks/crowd_counting/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "configs/README.md",
+    "zoo/README.md",
+    "tasks/crowd_counting/README.md",
+    "tasks/segmentation/README.md",
+)
 
 
 def blocks(document, language):
@@ -63,7 +70,7 @@ def test_commands_in_documents_exist():
         length = 2 if " ".join(line[:2]) in commands else 1
         assert " ".join(line[:length]) in commands
         arguments = line[length:]
-        if line[0] not in ("zoo", "crowd"):
+        if line[0] not in ("zoo", "crowd", "seg"):
             assert arguments[0].startswith(("-", "work_dirs/")) or arguments[0] in configs
 
 

@@ -1,6 +1,7 @@
 import json
 import sys
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError
 
 import mmengine
 import numpy as np
@@ -24,11 +25,27 @@ def test_a_record_holds_its_fields_first_then_command_time_and_environment(tmp_p
 def test_the_environment_says_versions_and_hardware_in_plain_values():
     found = environment()
     modules = {"torch": torch, "torchvision": torchvision, "mmengine": mmengine, "numpy": np}
-    assert found["packages"] == {name: module.__version__ for name, module in modules.items()}
+    assert found["packages"].keys() == modules.keys()
+    assert all(modules[name].__version__.startswith(version) for name, version in found["packages"].items())
     assert found["threads"] == torch.get_num_threads()
     assert found["cpu"]
     assert len(found["gpus"]) == torch.cuda.device_count()
     assert json.loads(json.dumps(found)) == found
+
+
+def test_the_version_of_a_fork_is_that_of_its_module(monkeypatch):
+    def version(name):
+        if name == "mmengine":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("ean_core.record.version", version)
+    assert environment()["packages"] == {
+        "torch": "1",
+        "torchvision": "1",
+        "mmengine": mmengine.__version__,
+        "numpy": "1",
+    }
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from .preprocessing import Preprocessing
 #: What a metafile says of a training, in OpenMMLab's words where it has some.
 TRAINING = (
     "Training Data",
+    "Training Images",
     "Epochs",
     "Selected Epoch",
     "Batch Size",

@@ -107,6 +107,8 @@ def card(entry: Entry) -> str:
     what = f"ResNet-{name.depth}" + (
         f" with {name.module}, {VARIANTS[name.variant]}" if name.variant else ", no attention"
     )
+    number = metadata.get("Training Images")
+    trained_on = (f"{number:,} images of " if number else "") + metadata["Training Data"]
     chosen = metadata.get("Selected Epoch")
     caution = ""
     if chosen and split == "validation":
@@ -137,7 +139,7 @@ def card(entry: Entry) -> str:
     use = USES.get(name.task, USES[""]).format(name=name)
     parts = [
         f"# {name}",
-        f"{what}, for {name.task.lower()}; trained on {metadata['Training Data']}.",
+        f"{what}, for {name.task.lower()}; trained on {trained_on}.",
         f"```py\n{use}```",
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"

@@ -281,6 +281,7 @@ def _metadata(
     return {
         "Architecture": [f"ResNet-{backbone.depth}", *([name.module] if name.module else [])],
         "Training Data": DATASETS[name.dataset][0],
+        **({"Training Images": training["images"]} if "images" in training else {}),  # older records lack them
         "Parameters": sum(parameter.numel() for parameter in network.parameters()),
         "FLOPs": count_macs(network, images),  # multiply-accumulates, as OpenMMLab counts
         "Scheme": str(backbone.scheme),

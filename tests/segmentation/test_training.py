@@ -91,6 +91,15 @@ def test_a_killed_run_ends_as_one_that_was_not(trained, data, tmp_path):
     assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
 
 
+def test_several_processes_train_by_torchrun(data, tmp_path):
+    config = write_config(tmp_path, epochs=3)
+    script = ROOT / "tasks/segmentation/train.py"
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, config]
+    finish(start([*words, "--launcher", "pytorch", "--work-dir", tmp_path / "run"], data))
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    assert (record["world_size"], record["epochs"], record["images"]) == (2, 3, 20)
+
+
 def test_dropout_is_drawn_anew_in_each_iteration(trained):
     lines = [json.loads(line) for path in trained[1].glob("*/vis_data/scalars.json") for line in path.open()]
     losses = [line["loss"] for line in lines if "loss" in line]

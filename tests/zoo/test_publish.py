@@ -59,6 +59,7 @@ def test_figures_are_those_of_the_records(run, tmp_path):
     assert entry.metadata["Parameters"] == test["parameters"]
     assert entry.metadata["Training Command"] == training["command"]
     assert (entry.metadata["Epochs"], entry.metadata["Seed"]) == (training["epochs"], training["seed"])
+    assert entry.metadata["Training Images"] == training["images"] == 1397
     assert entry.metadata["FLOPs"] == pytest.approx(2.54e6, rel=0.01)
     assert entry.record("test") == test
 
