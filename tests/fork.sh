@@ -3,12 +3,12 @@
 # same import names.
 #
 #   bash tests/fork.sh [FOLDER]            of the environment; .venv-fork if none is given
-#   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators; needs a compiler, and half an hour
+#   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators, in .venv-fork-ops: a compiler and half an hour
 #   FORK_TESTS=tests/test_cli.py bash tests/fork.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=${1:-.venv-fork}
+venv=${1:-.venv-fork${FORK_OPS:+-ops}}
 mmengine=onedl-mmengine==0.10.12
 mmcv=onedl-mmcv==2.3.6
 mmseg=onedl-mmsegmentation==1.4.2
@@ -16,7 +16,7 @@ default="test_openmmlab test_mmcv_ops test_backbone test_checkpoint test_record 
 read -ra tests <<< "${FORK_TESTS:-$(printf 'tests/%s.py ' $default)}"
 
 python=$venv/bin/python
-installed=$venv/.installed${FORK_OPS:+-with-ops}
+installed=$venv/.installed
 pip() { "$python" -m pip "$@"; }
 install() { pip install --quiet --constraint constraints.txt "$@"; }
 
@@ -32,10 +32,15 @@ asked = project["dependencies"] + extras["export"] + [name for name in extras["d
 print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), sep="\n")
 ')
   install "${requirements[@]}" "$mmengine"
-  # Built by itself, where there is no torch, it is pure Python and takes seconds. pip would keep either for the other.
+  files=$(mktemp -d)
+  trap 'rm -rf "$files"' EXIT
+  # Built by itself, where there is no torch, mmcv is pure Python and takes seconds. pip would keep either for the other.
   if [ -n "${FORK_OPS:-}" ]; then
     install "setuptools>=80" wheel ninja psutil
-    install --no-cache-dir --no-build-isolation --force-reinstall --no-deps "$mmcv"
+    pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest "$files" "$mmcv"
+    tar -xzf "$files"/*.tar.gz -C "$files"
+    sed -i 's/-std=c++17/-std=c++20/' "$files"/*/setup.py  # which torch asks for from 2.14 on
+    MAX_JOBS=${MAX_JOBS:-$(nproc)} install --no-cache-dir --no-build-isolation "$files"/*/
   else
     install --no-cache-dir "$mmcv"
   fi
@@ -43,15 +48,13 @@ print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), s
   install --no-deps --editable .
   "$python" -c "import cv2" 2> /dev/null || make --no-print-directory headless VENV="$venv"
   # Of the fork's mmsegmentation no release has its configs; they are the original's.
-  wheels=$(mktemp -d)
-  trap 'rm -rf "$wheels"' EXIT
-  pip download --quiet --no-deps --dest "$wheels" mmsegmentation==1.2.2
+  pip download --quiet --no-deps --dest "$files" mmsegmentation==1.2.2
   "$python" -c '
 import importlib.util, sys, zipfile
 (package,) = importlib.util.find_spec("mmseg").submodule_search_locations
 wheel = zipfile.ZipFile(sys.argv[1])
 wheel.extractall(package + "/..", [name for name in wheel.namelist() if name.startswith("mmseg/.mim/configs/")])
-' "$wheels"/*.whl
+' "$files"/*.whl
   touch "$installed"
 fi
 
