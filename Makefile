@@ -51,4 +51,4 @@ browser:
 	  > /dev/null; } || echo "there is no chromium: tests of the web page are skipped"
 
 clean:
-	rm -rf $(VENV) quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-fork quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

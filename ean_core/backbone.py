@@ -45,7 +45,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         shared: one module a stage (Share-full, EAN) or one a connected block (Org-full).
         conv_bias: a bias on every convolution, as in the authors' networks.
         in_channels: channels of the image.
-        stem_channels: channels after the stem; ``base_channels`` if None.
+        stem_channels: channels after the stem; ``base_channels`` if None (64 in OpenMMLab's ResNets).
         base_channels: width of the first stage, doubled in each further one.
         num_stages: 1 to 4. Longer ``strides`` and ``dilations`` are cut to it.
         strides, dilations: of the first block of each stage, and of its 3x3 convolutions.
@@ -54,7 +54,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         deep_stem: three 3x3 convolutions for the 7x7 one (ResNetV1c).
         avg_down: average pooling in front of a stride-free shortcut (ResNetV1d).
         frozen_stages: -1 for none, 0 for the stem, k for the stem and the first k stages with their attention.
-        conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`.
+        conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`. Norms are called ``bn1`` whatever their type.
         norm_eval: keep batch norms, those of attention included, in evaluation mode while training.
         multi_grid: dilation of each block of the last stage, in place of its ``dilations`` entry.
         contract_dilation: halve the dilation of the first block of a dilated stage.

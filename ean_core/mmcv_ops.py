@@ -29,13 +29,13 @@ class StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         if name in ("get_compiler_version", "get_compiling_cuda_version"):  # asked of any mmcv, for logs
-            return lambda: "none: mmcv-lite"
+            return lambda: "none: installed without operators"
 
         def operator(*args: Any, **kwargs: Any) -> NoReturn:
             raise MissingOperatorError(
-                f"{name} is a compiled operator of the full mmcv, and this is mmcv-lite. Take a network that does "
-                "without it, or `pip uninstall mmcv-lite` and build the full one by `pip install mmcv==2.1.0`, which "
-                "needs a compiler and half an hour"
+                f"{name} is a compiled operator of the full mmcv, and this mmcv was installed without any. Take a network "
+                "that does without it, or build mmcv with them in the place of this one, which needs a compiler, half an "
+                "hour, and a PyTorch that is not newer than mmcv: `pip uninstall mmcv-lite` and `pip install mmcv==2.1.0`"
             )
 
         operator.__name__ = name

@@ -3,7 +3,7 @@
 # same import names.
 #
 #   bash tests/fork.sh [FOLDER]            of the environment; .venv-fork if none is given
-#   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators, in .venv-fork-ops: a compiler and half an hour
+#   FORK_OPS=1 bash tests/fork.sh          with mmcv's compiled operators, in .venv-fork-ops: takes a compiler, and long
 #   FORK_TESTS=tests/test_cli.py bash tests/fork.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +34,7 @@ print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), s
   install "${requirements[@]}" "$mmengine"
   files=$(mktemp -d)
   trap 'rm -rf "$files"' EXIT
-  # Built by itself, where there is no torch, mmcv is pure Python and takes seconds. pip would keep either for the other.
+  # Built by itself, where there is no torch, mmcv is pure Python and takes seconds. pip's cache would mix up the two.
   if [ -n "${FORK_OPS:-}" ]; then
     install "setuptools>=80" wheel ninja psutil
     pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest "$files" "$mmcv"
@@ -47,7 +47,7 @@ print(*(name for name in asked if re.match(r"[\w-]+", name)[0] != "mmengine"), s
   install "$mmseg"
   install --no-deps --editable .
   "$python" -c "import cv2" 2> /dev/null || make --no-print-directory headless VENV="$venv"
-  # Of the fork's mmsegmentation no release has its configs; they are the original's.
+  # This release of mmsegmentation comes without configs; the original's are used.
   pip download --quiet --no-deps --dest "$files" mmsegmentation==1.2.2
   "$python" -c '
 import importlib.util, sys, zipfile

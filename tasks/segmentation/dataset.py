@@ -19,10 +19,8 @@ from ean_core.data.sampler import SampleKey
 from ean_core.errors import unknown_name
 from ean_core.seeding import Stream, seeded
 
+from .network import SCOPE
 from .prepare import read_manifest
-
-#: Where the types of pipelines are registered.
-SCOPE = "mmseg"
 
 
 @DATASETS.register_module()

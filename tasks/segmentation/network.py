@@ -8,12 +8,15 @@ from typing import Any
 import mmseg.registry
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ean_core.checkpoint import PretrainedOrRaise
+
+#: Where the parts of segmentors, and the steps of pipelines, are registered.
+SCOPE = "mmseg"
 
 
 @MODELS.register_module()
@@ -42,15 +45,16 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
         channels_last: bool = True,
         **others: Any,
     ) -> None:
-        if isinstance(data_preprocessor, Mapping):
-            data_preprocessor = mmseg.registry.MODELS.build(dict(data_preprocessor))
-        super().__init__(
-            backbone=ConfigDict(backbone),
-            decode_head=ConfigDict(decode_head),
-            data_preprocessor=data_preprocessor,
-            test_cfg=ConfigDict(test_cfg or {"mode": "whole"}),
-            **others,
-        )
+        with DefaultScope.overwrite_default_scope(SCOPE):  # whatever was run before in this process
+            if isinstance(data_preprocessor, Mapping):
+                data_preprocessor = mmseg.registry.MODELS.build(dict(data_preprocessor))
+            super().__init__(
+                backbone=ConfigDict(backbone),
+                decode_head=ConfigDict(decode_head),
+                data_preprocessor=data_preprocessor,
+                test_cfg=ConfigDict(test_cfg or {"mode": "whole"}),
+                **others,
+            )
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)

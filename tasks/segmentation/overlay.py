@@ -56,7 +56,8 @@ def draw_legend(width: int, segmentation: Segmentation, palette: NDArray[np.uint
     entries = []
     x, line = pad, 0
     for name, share in shares.items():
-        text, letters = fitting(measure, f"{name} {100 * share:.0f} %", width - 3 * pad - box, size)
+        percent = f"{100 * share:.0f}" if share >= 0.01 else "<1"
+        text, letters = fitting(measure, f"{name} {percent} %", width - 3 * pad - box, size)
         length = box + pad // 2 + round(measure.textlength(text, letters))
         if x + length + pad > width and x > pad:
             x, line = pad, line + 1
