@@ -33,9 +33,10 @@ class StandIn(ModuleType):
 
         def operator(*args: Any, **kwargs: Any) -> NoReturn:
             raise MissingOperatorError(
-                f"{name} is a compiled operator of the full mmcv, and this mmcv was installed without any. Take a network "
-                "that does without it, or build mmcv with them in the place of this one, which needs a compiler, half an "
-                "hour, and a PyTorch that is not newer than mmcv: `pip uninstall mmcv-lite` and `pip install mmcv==2.1.0`"
+                f"{name} is a compiled operator of the full mmcv, and this mmcv was installed without any. Take a "
+                "network that does without it, or build mmcv with them in the place of this one, which needs a "
+                "compiler, half an hour, and a PyTorch no newer than mmcv: `pip uninstall mmcv-lite` and `pip install "
+                "mmcv==2.1.0`"
             )
 
         operator.__name__ = name
