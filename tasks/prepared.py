@@ -11,20 +11,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 from filelock import FileLock, Timeout
 
 from ean_core.errors import InUseError
+from ean_core.progress import Progress
 from ean_core.record import write_text
 
 MANIFEST = "manifest.json"
 #: One of so many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
 HELD_OUT = 10
 
-Result = TypeVar("Result")
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one picture.
+
+    Args:
+        entry: of the manifest; None if the picture was left out.
+        problems: files and what is wrong with them.
+        made: whether a file was written, or the one of an earlier run is still right.
+    """
+
+    entry: Mapping[str, Any] | None
+    problems: Sequence[tuple[str, str]] = ()
+    made: bool = False
 
 
 @contextmanager
@@ -46,17 +61,45 @@ def preparing(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def run_jobs(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
-    """What a function makes of each job, in the order in which they are ready.
+def prepare_all(
+    function: Callable[..., Prepared],
+    jobs: Sequence[tuple[Any, ...]],
+    problems: Sequence[tuple[Path, str]],
+    root: Path,
+    workers: int,
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]], int]:
+    """Prepare pictures, with a bar of progress.
 
     Args:
-        function: of a module, so that another process finds it.
+        function: what prepares one; of a module, so that another process finds it.
         jobs: its arguments.
+        problems: that are known already.
+        root: the folder that files are named relative to.
         workers: processes; 1 for this one.
 
+    Returns:
+        Entries of the manifest by their names, all problems, and how many files were written.
+
     Raises:
+        ValueError: if not a single picture could be prepared.
         OSError: if a process was killed.
     """
+    done: list[Prepared] = []
+    with Progress("preparing", len(jobs)) as progress:
+        for prepared in _run(function, jobs, workers):
+            done.append(prepared)
+            progress.advance()
+    found = [(relative(path, root), text) for path, text in problems]
+    found += [problem for prepared in done for problem in prepared.problems]
+    entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
+    if not entries:
+        listing = "; ".join(f"{file}: {text}" for file, text in found[:3])
+        raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
+    return entries, found, sum(prepared.made for prepared in done)
+
+
+def _run(function: Callable[..., Prepared], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Prepared]:
+    """What became of each picture, in the order in which they are ready."""
     if workers == 1:
         yield from (function(*job) for job in jobs)
         return

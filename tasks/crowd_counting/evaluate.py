@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 from mmengine.config import Config
@@ -15,13 +14,13 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS
 
 from ean_core.checkpoint import load_weights
-from ean_core.inference.comparison import Variant, connection, increments_over_vanilla, variant
+from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
 from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
-from ean_core.record import csv_text, read_record, write_record, write_text
-from ean_core.report.table import in_percent, markdown_table, print_table, size_text
-from ean_core.supernet import find_backbone
+from ean_core.record import read_record
+from ean_core.report.table import print_table, size_text
 from ean_core.training import initialize_processes, run_test
 from tasks.prepared import MANIFEST
+from tasks.tables import TaskRow, columns
 
 from .annotations import find_shanghaitech
 from .counter import Counter
@@ -33,56 +32,14 @@ from .prepare import say
 PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "own pictures"}
 
 
-@dataclass(frozen=True)
-class CountRow:
-    """One counter, in the form of Table 3.
+class CountRow(TaskRow):
+    """One counter, in the form of Table 3; ``count/MAE``, ``count/RMSE``, ``count/NAE`` are its metrics."""
 
-    Args:
-        data: data set and split, e.g. ``'ShanghaiTech B, 316 test images'``.
-        network: e.g. ``'ResNet-50 SE'``.
-        connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
-        scheme: its connections.
-        metrics: ``count/MAE``, ``count/RMSE``, ``count/NAE``.
-        parameters: number of them.
-        increments: relative inference time increment of the whole counter (Eqn 9) and its 95 % interval, by form.
-    """
+    titles = columns("MAE / MSE (RMSE)", "NAE")
 
-    titles: ClassVar[tuple[str, ...]] = (
-        "data",
-        "network",
-        "connection",
-        "MAE / MSE (RMSE)",
-        "NAE",
-        "increment (%)",
-        "deployed (%)",
-        "parameters",
-        "scheme",
-    )
-    words: ClassVar[tuple[str, ...]] = ("data", "network", "connection", "scheme")
-
-    data: str
-    network: str
-    connection: str
-    scheme: str
-    metrics: Mapping[str, float]
-    parameters: int
-    increments: Mapping[str, tuple[float, tuple[float, float] | None]]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        cells = {
-            "data": self.data,
-            "network": self.network,
-            "connection": self.connection,
-            "MAE / MSE (RMSE)": f"{self.metrics['count/MAE']:.1f} / {self.metrics['count/RMSE']:.1f}",
-            "NAE": f"{self.metrics['count/NAE']:.3f}",
-            "parameters": f"{self.parameters:,}",
-            "scheme": self.scheme,
-        }
-        for form, title in (("eager", "increment (%)"), ("deployed", "deployed (%)")):
-            if form in self.increments:
-                cells[title] = in_percent(*self.increments[form])
-        return cells
+    def metric_cells(self) -> Iterator[tuple[str, str]]:
+        yield "MAE / MSE (RMSE)", f"{self.metrics['count/MAE']:.1f} / {self.metrics['count/RMSE']:.1f}"
+        yield "NAE", f"{self.metrics['count/NAE']:.3f}"
 
 
 def use_data(config: Config, data: Path, folder: Path) -> None:
@@ -175,9 +132,7 @@ def evaluate_command(
     row = _row(own, test, metrics, increments)
     naive = _naive_error(cfg, measured)
     facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
-    write_record(folder / "table3.json", kind="table 3", **asdict(row), **facts)
-    write_text(folder / "table3.md", markdown_table([row]) + "\n")
-    write_text(folder / "table3.csv", csv_text(row.cells(), [row.cells().values()]))
+    row.write(folder, 3, **facts)
     validated = cfg.test_dataloader.dataset.split == "val"
     counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
     draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
@@ -188,15 +143,11 @@ def evaluate_command(
 
 
 def _row(own: Variant, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:
-    backbone = find_backbone(own.network)
     data = test["data"]
-    attention = [own.attention] if backbone.scheme.connections else []
     return CountRow(
         data=f"{PARTS.get(data.get('part'), 'all parts')}, {test['images']} {data['split']} images",
-        network=" ".join([f"ResNet-{backbone.depth}", *attention]),
-        connection=connection(own.network),
-        scheme=str(backbone.scheme),
         metrics=metrics,
         parameters=test["parameters"],
         increments=increments,
+        **CountRow.describe(own),
     )

@@ -18,18 +18,18 @@ import typer
 from numpy.typing import NDArray
 
 from ean_core.data.root import data_root
-from ean_core.progress import Progress
 from ean_core.record import command
 from tasks.pictures import read_picture
 from tasks.prepared import (
     MANIFEST,
+    Prepared,
     check_same_root,
     held_out,
     named_problems,
+    prepare_all,
     preparing,
     relative,
     root_in_manifest,
-    run_jobs,
     say_problems,
     write_manifest,
 )
@@ -69,21 +69,6 @@ class Kernel:
         return self if self.sigma is not None else replace(self, sigma=SIGMAS[part])
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What became of one picture.
-
-    Args:
-        entry: of the manifest; None if the picture was left out.
-        problems: what is wrong with its files.
-        made: whether a file was written, or the one of an earlier run is still right.
-    """
-
-    entry: Mapping[str, Any] | None
-    problems: Sequence[tuple[str, str]] = ()
-    made: bool = False
-
-
 def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, workers: int = 1) -> dict[str, Any]:
     """Write ``out``: an HDF5 file a picture, and ``manifest.json``, which says which picture is in which split.
 
@@ -114,17 +99,7 @@ def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) 
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
     check_same_root(before, root, out)
     jobs = [(picture, _name(picture, root), root, out, kernel.of(picture.part)) for picture in found.images]
-    done: list[Prepared] = []
-    with Progress("preparing", len(jobs)) as progress:
-        for prepared in run_jobs(_prepare_picture, jobs, workers):
-            done.append(prepared)
-            progress.advance()
-    problems = [(relative(path, root), text) for path, text in found.problems]
-    problems += [problem for prepared in done for problem in prepared.problems]
-    entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
-    if not entries:
-        listing = "; ".join(f"{file}: {text}" for file, text in problems[:3])
-        raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
+    entries, problems, made = prepare_all(_prepare_picture, jobs, found.problems, root, workers)
     _choose_validation(entries)
     manifest = {
         "version": VERSION,
@@ -135,7 +110,7 @@ def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) 
         "problems": named_problems(problems),
     }
     write_manifest(out, manifest, before)
-    return {**manifest, "made": sum(prepared.made for prepared in done)}
+    return {**manifest, "made": made}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +14,18 @@ import typer
 from PIL import Image, PngImagePlugin
 
 from ean_core.data.root import data_root
-from ean_core.progress import Progress
 from ean_core.record import command, write_text
 from tasks.pictures import read_picture
 from tasks.prepared import (
     MANIFEST,
+    Prepared,
     check_same_root,
     held_out,
     named_problems,
+    prepare_all,
     preparing,
     relative,
     root_in_manifest,
-    run_jobs,
     say_problems,
     write_manifest,
 )
@@ -44,21 +43,6 @@ LISTS = {
     "fit": "nine tenths of the training images, to try settings with",
     "held_out": "the other tenth",
 }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What became of one pair.
-
-    Args:
-        entry: of the manifest; None if the pair was left out.
-        problems: what is wrong with its files.
-        made: whether a mask was written, or the one of an earlier run is still right.
-    """
-
-    entry: Mapping[str, Any] | None
-    problems: Sequence[tuple[str, str]] = ()
-    made: bool = False
 
 
 def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, Any]:
@@ -85,17 +69,8 @@ def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, 
     with preparing(out):
         before = read_manifest(out) if (out / MANIFEST).is_file() else None
         check_same_root(before, root, out)
-        done: list[Prepared] = []
-        with Progress("preparing", len(found.pairs)) as progress:
-            for prepared in run_jobs(_prepare_pair, [(pair, root, out) for pair in found.pairs], workers):
-                done.append(prepared)
-                progress.advance()
-        problems = [(relative(path, root), text) for path, text in found.problems]
-        problems += [problem for prepared in done for problem in prepared.problems]
-        entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
-        if not entries:
-            listing = "; ".join(f"{file}: {text}" for file, text in problems[:3])
-            raise ValueError(f"no image of {root} could be prepared: {listing or 'no list names any'}")
+        jobs = [(pair, root, out) for pair in found.pairs]
+        entries, problems, made = prepare_all(_prepare_pair, jobs, found.problems, root, workers)
         lists = _lists(found, {entry["name"] for entry in entries})
         for name in LISTS.keys() - lists.keys():  # of an earlier run
             (out / "lists" / f"{name}.txt").unlink(missing_ok=True)
@@ -110,7 +85,7 @@ def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, 
             "problems": named_problems(problems),
         }
         write_manifest(out, manifest, before)
-        return {**manifest, "made": sum(prepared.made for prepared in done)}
+        return {**manifest, "made": made}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

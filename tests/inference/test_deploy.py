@@ -471,7 +471,7 @@ INTERPRETED = """
 import torch
 from ean_core import EANResNet
 from ean_core.inference import deploy, kernels, ops
-from tests.inference.test_deploy import error, images, lively
+from test_deploy import error, images, lively
 
 assert kernels.INTERPRETED
 calls = []
@@ -501,7 +501,7 @@ for attention in ("SE", "DIA", {"type": "SGE", "groups": 16}):
 
 def test_networks_agree_through_the_kernels():
     pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED], capture_output=True, text=True, check=False, env=environment, timeout=300
     )

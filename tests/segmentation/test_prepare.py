@@ -124,7 +124,7 @@ def test_pairs_that_are_wrong_are_left_out_and_named(devkit, tmp_path):
 def test_nothing_at_all_is_an_error(devkit, tmp_path):
     for path in (devkit / "SegmentationClass").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no image of .* could be prepared: .*cannot be read as a mask"):
+    with pytest.raises(ValueError, match=r"no picture of .* could be prepared: .*cannot be read as a mask"):
         run(devkit, tmp_path / "out")
 
 
