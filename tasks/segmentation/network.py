@@ -60,9 +60,17 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
             self.to(memory_format=torch.channels_last)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Logits ``(N, classes, h, w)`` of normalised images ``(N, 3, H, W)``, at the size at which they are tested."""
+        """Logits ``(N, classes, h, w)`` of normalised images ``(N, 3, H, W)``, at the size at which they are tested.
+
+        Raises:
+            ValueError: if images of another size are padded, which would be resized with them.
+        """
         size = tested_size(inputs.shape[2:], self.test_cfg.get("shorter_side"))
         if size != tuple(inputs.shape[2:]):
+            if any(any(meta.get("img_padding_size", ())) for meta in batch_img_metas):
+                raise ValueError(
+                    "test_cfg.shorter_side goes with images that are not padded; remove data_preprocessor.test_cfg"
+                )
             smaller = size[0] < inputs.shape[2]
             inputs = F.interpolate(inputs, size, mode="bilinear", align_corners=False, antialias=smaller)
             batch_img_metas = [{**meta, "img_shape": size, "pad_shape": size} for meta in batch_img_metas]

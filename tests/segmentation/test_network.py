@@ -51,6 +51,13 @@ def test_images_are_brought_to_the_tested_size_and_answers_back(network):
     assert size_of((40, 400), 64) == (26, 256) != size
 
 
+def test_padded_images_are_not_resized(network):
+    padded = sample(40, 100)
+    padded.set_metainfo({"img_padding_size": [0, 4, 0, 0]})
+    with pytest.raises(ValueError, match="shorter_side goes with images that are not padded"):
+        network(torch.zeros(1, 3, 40, 104), [padded], mode="predict")
+
+
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (100, 1000), (512, 512), (1, 7)])
 def test_the_tested_size_is_that_of_mmsegmentations_resize(shape):
     from mmcv.transforms import Resize
