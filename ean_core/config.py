@@ -125,7 +125,9 @@ def _fit_schedules(config: Config) -> None:
         length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}.get(schedule["type"])
         if epochs and length and schedule.get(length) is None:
             schedule[length] = epochs - schedule.get("begin", 0)
-        if epochs and schedule["type"] == "PolyLR":  # which says where it ends, not how long it is
+        if (
+            epochs and schedule["type"] == "PolyLR" and schedule.get("by_epoch", True)
+        ):  # which says where it ends, not how long it is
             schedule.setdefault("end", epochs)
         if schedule["type"] == "OneCycleLR":
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)

@@ -103,7 +103,7 @@ def _run(function: Callable[..., Prepared], jobs: Sequence[tuple[Any, ...]], wor
     if workers == 1:
         yield from (function(*job) for job in jobs)
         return
-    # Forking is quick, and safe here: the workers use NumPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
+    # Forking is quick, and safe here: workers use NumPy, SciPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:

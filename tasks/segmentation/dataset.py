@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import mmseg.registry
 import numpy as np
 from mmengine.registry import DATASETS, DefaultScope
-from mmseg.datasets import PascalVOCDataset
 from torch.utils.data import Dataset
 
 from ean_core.data.root import data_root
@@ -19,7 +17,8 @@ from ean_core.data.sampler import SampleKey
 from ean_core.errors import unknown_name
 from ean_core.seeding import Stream, seeded
 
-from .network import SCOPE
+from .library import DATASETS as LIBRARY
+from .library import SCOPE, PascalVOCDataset
 from .prepare import read_manifest
 
 
@@ -36,7 +35,7 @@ class KeyedDataset(Dataset):
         if settings.get("data_root") is not None:
             settings["data_root"] = str(data_root() / settings["data_root"])
         with DefaultScope.overwrite_default_scope(SCOPE):
-            self.dataset = mmseg.registry.DATASETS.build(settings)
+            self.dataset = LIBRARY.build(settings)
 
     @property
     def metainfo(self) -> Mapping[str, Any]:
@@ -60,14 +59,22 @@ class PreparedVOC(PascalVOCDataset):
     Args:
         split: a list of the prepared folder: ``train``, ``trainaug``, ``val``, ``fit`` or ``held_out``.
         root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
-        others: of mmsegmentation's ``BaseSegDataset``: ``pipeline``, ``indices``, ….
+        pipeline: of mmsegmentation's transforms.
+        test_mode: whether items are for measuring.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
         ValueError: if there is no such list.
     """
 
-    def __init__(self, split: str, root: str | os.PathLike[str] = "segmentation/voc2012", **others: Any) -> None:
+    def __init__(
+        self,
+        split: str,
+        root: str | os.PathLike[str] = "segmentation/voc2012",
+        *,
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        test_mode: bool = False,
+    ) -> None:
         self.folder = data_root() / Path(root).expanduser()
         manifest = read_manifest(self.folder)
         if split not in manifest["lists"]:
@@ -79,16 +86,26 @@ class PreparedVOC(PascalVOCDataset):
         self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]
         #: The folder that entries name their pictures relative to.
         self.images = self.folder / manifest["root"]
-        (parent,) = {Path(entry["image"]).parent for entry in self.entries}  # a devkit has one folder of them
         with DefaultScope.overwrite_default_scope(SCOPE):
             super().__init__(
                 ann_file=str(self.folder / "lists" / f"{split}.txt"),
-                data_prefix={
-                    "img_path": str(self.images / parent),
-                    "seg_map_path": str(self.folder / "masks"),
-                },
-                **others,
+                data_prefix={"img_path": str(self.images), "seg_map_path": str(self.folder)},
+                pipeline=list(pipeline),
+                test_mode=test_mode,
             )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """What mmsegmentation wants to know of each image, from the manifest: whatever a list's file says by now."""
+        common = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label}
+        return [
+            {
+                "img_path": str(self.images / entry["image"]),
+                "seg_map_path": str(self.folder / entry["file"]),
+                "seg_fields": [],
+                **common,
+            }
+            for entry in self.entries
+        ]
 
     def __getitem__(self, key: SampleKey | int) -> Any:
         """What the pipeline makes of an image."""

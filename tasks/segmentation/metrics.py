@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.registry import METRICS
-from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
 from ean_core.record import csv_text, write_text
+
+from .library import IoUMetric
 
 
 @METRICS.register_module()
@@ -29,8 +30,8 @@ class ClassIoU(IoUMetric):
         self.csv = csv
 
     def compute_metrics(self, results: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:
-        if self.csv:
-            sums = [sum(parts) for parts in zip(*results, strict=True)]
+        if self.csv and results:  # there are none where predictions are only written
+            sums = [sum(part.double() for part in parts) for parts in zip(*results, strict=True)]
             write_text(Path(self.csv), classes_csv(self.dataset_meta["classes"], *sums))
         return super().compute_metrics(list(results))
 

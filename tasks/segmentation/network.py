@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mmseg.registry
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
-from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ean_core.checkpoint import PretrainedOrRaise
 
-#: Where the parts of segmentors, and the steps of pipelines, are registered.
-SCOPE = "mmseg"
+from .library import MODELS as PARTS
+from .library import SCOPE, EncoderDecoder
 
 
 @MODELS.register_module()
@@ -29,8 +27,9 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
     Args:
         backbone, decode_head, data_preprocessor: as in mmsegmentation.
         test_cfg: as in mmsegmentation, whole images by default. With ``shorter_side=512`` images are brought to that
-            size before, though no longer than four times it, as ``Resize(scale=(2048, 512), keep_ratio=True)`` does in
-            a pipeline: what predicts needs to know no pipeline then.
+            size before, though no longer than four times it, as by ``Resize(scale=(2048, 512), keep_ratio=True)`` in
+            a pipeline (here smoothed where they become smaller): what predicts needs to know no pipeline then. Mode
+            ``tensor`` gives logits of images as they come.
         channels_last: whether weights are in that order.
         others: of ``EncoderDecoder``.
     """
@@ -46,13 +45,13 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
         **others: Any,
     ) -> None:
         with DefaultScope.overwrite_default_scope(SCOPE):  # whatever was run before in this process
-            if isinstance(data_preprocessor, Mapping):
-                data_preprocessor = mmseg.registry.MODELS.build(dict(data_preprocessor))
+            if not isinstance(data_preprocessor, nn.Module):
+                data_preprocessor = PARTS.build({"type": "SegDataPreProcessor", **(data_preprocessor or {})})
             super().__init__(
                 backbone=ConfigDict(backbone),
                 decode_head=ConfigDict(decode_head),
                 data_preprocessor=data_preprocessor,
-                test_cfg=ConfigDict(test_cfg or {"mode": "whole"}),
+                test_cfg=ConfigDict({"mode": "whole", **(test_cfg or {})}),
                 **others,
             )
         self.channels_last = channels_last

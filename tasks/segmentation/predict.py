@@ -16,7 +16,7 @@ from tasks.sources import OVERLAY, find_sources, printable, save_picture
 
 from .overlay import draw_overlay
 from .segmenter import MODEL, Segmenter
-from .voc import colours
+from .voc import as_image, colours
 
 LABELS = ".labels.png"
 
@@ -59,11 +59,9 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
         overlay = draw_overlay(pixels, found, segmenter.palette, opacity)
     except MemoryError:
         return Labelled(str(path), width, height, problem=f"is too large for this machine's memory: {width} x {height}")
-    image = Image.fromarray(found.labels).convert("L")
     palette = colours()
     palette[: len(segmenter.palette)] = segmenter.palette
-    image.putpalette(palette.tobytes())
-    save_labels(image, out / f"{name}{LABELS}")
+    save_labels(as_image(found.labels, palette), out / f"{name}{LABELS}")
     save_picture(overlay, out / f"{name}{OVERLAY}.jpg")
     return Labelled(str(path), width, height, found.shares)
 
@@ -97,6 +95,8 @@ def predict_command(
         for kind, source, name in listed:
             if kind == "missing":
                 one = Labelled(source, problem="there is no such file or folder")
+            elif kind == "video":
+                one = Labelled(source, problem="is a video or a webcam; only pictures are labelled")
             else:
                 one = label_picture(segmenter, Path(source), name, out, opacity)
             found.append(one)
@@ -121,7 +121,7 @@ def predict_command(
 def _pictures(sources: list[str]) -> Iterator[tuple[str, str, str]]:
     """Kind, file and name of each picture; videos in folders are left out, and so is what was written before."""
     for kind, source, name in find_sources(sources):
-        if kind != "video" and not source.endswith(LABELS):
+        if not source.endswith(LABELS) and (kind != "video" or source in sources):
             yield kind, source, name
 
 

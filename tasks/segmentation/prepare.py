@@ -96,7 +96,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: if its manifest is damaged or of another version.
     """
     make = f"`ean seg prepare --out {folder}` makes it, with --root VOCDEVKIT"
-    return read_prepared_manifest(folder, VERSION, make)
+    manifest = read_prepared_manifest(folder, VERSION, make)
+    names = {entry.get("name") for entry in manifest["images"]}
+    lists = manifest.get("lists")
+    if not isinstance(lists, dict) or not all(
+        isinstance(each, list) and names.issuperset(each) for each in lists.values()
+    ):
+        raise ValueError(f"{folder / MANIFEST} has lists of other images than its own; delete it and prepare again")
+    return manifest
 
 
 def _lists(found: Found, there: set[str]) -> dict[str, list[str]]:
@@ -128,11 +135,7 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
     except (OSError, ValueError) as error:
         return Prepared(None, [(image, f"{str(error).removeprefix(f'{pair.image} ')}; left out")])
     try:
-        labels = read_mask(pair.mask)
-        if labels.shape != (height, width):
-            raise ValueError(
-                f"is {labels.shape[1]} x {labels.shape[0]} pixels, its image {image} {width} x {height} (upright)"
-            )
+        labels = read_mask(pair.mask, (height, width))
     except ValueError as error:
         return Prepared(None, [(mask, f"{error}; left out")])
     entry = {

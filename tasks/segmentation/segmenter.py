@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +18,7 @@ from ean_core.checkpoint import read_meta
 from tasks.pictures import Picture, pixels_of
 from tasks.trained import Trained
 
+from .library import SegDataSample
 from .network import Segmentor
 from .voc import CLASSES, colours
 
@@ -141,9 +141,8 @@ class Segmenter(Trained[Segmentor]):
 
     def _labels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         preprocess: Any = self.network.data_preprocessor
-        if preprocess.channel_conversion:  # which it turns around again
-            pixels = pixels[:, :, ::-1]
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        # Blue first, as mmsegmentation reads files: networks that want red first turn it around.
+        image = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1)
         sample = SegDataSample(metainfo={"ori_shape": pixels.shape[:2], "img_shape": pixels.shape[:2]})
         device = next(self.network.parameters()).device
         data = preprocess({"inputs": [image.to(device)], "data_samples": [sample]}, False)

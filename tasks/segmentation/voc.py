@@ -94,7 +94,8 @@ def find_voc(root: Path, sbd: Path | None = None) -> Found:
     """Look for images, masks and lists.
 
     The list ``trainaug`` is the devkit's own ``trainaug.txt``, or ``train.txt`` with ``aug.txt``, or with all that SBD
-    has masks of. Images of ``val`` are kept out of it.
+    has masks of. Images of ``val``, and of ``trainval.txt`` that are not in ``train.txt``, are kept out of it; where no
+    list names any, nothing is taken from SBD.
 
     Args:
         root: a ``VOC2012`` folder, or one that it is in.
@@ -114,10 +115,10 @@ def find_voc(root: Path, sbd: Path | None = None) -> Found:
     lists: dict[str, list[str]] = {name: named[name] for name in ("train", "val") if name in named}
     if not lists:
         raise FileNotFoundError(f"{devkit}/ImageSets/Segmentation has neither train.txt nor val.txt")
-    more = named.get("trainaug") or named.get("aug") or sorted(boundaries)
+    kept_out = {*lists.get("val", ()), *(set(named.get("trainval", ())) - set(lists.get("train", ())))}
+    more = named.get("trainaug") or named.get("aug") or (sorted(boundaries) if kept_out else [])
     if more:
         lists["trainaug"] = list(dict.fromkeys([*lists.get("train", ()), *more]))
-    kept_out = set(lists.get("val", ()))
     for name in ("train", "trainaug"):
         seen = [image for image in lists.get(name, ()) if image in kept_out]
         # SBD covers images of val on purpose; a list that was made for training should not.
@@ -134,20 +135,27 @@ def find_voc(root: Path, sbd: Path | None = None) -> Found:
     return found
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
+def read_mask(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Labels ``(H, W)`` from 0 to 20 and 255 of a mask.
 
     Read are PNGs with a palette, whose indices are the labels, in grey, whose values are, and in VOC's colours; and
     SBD's ``.mat`` files.
 
+    Args:
+        path: of the mask.
+        shape: height and width of its image, upright; a PNG of another size is refused before it is decoded.
+
     Raises:
-        ValueError: if it cannot be read, or has other labels or colours. The message does not name the file.
+        ValueError: if it cannot be read, is of another size, or has other labels or colours. The message does not name
+            the file.
     """
     if path.suffix == ".mat":
         labels = _read_boundaries(path)
+        _check_size(labels.shape, shape)
     else:
         try:
             with Image.open(path, formats=("PNG",)) as image:
+                _check_size(image.size[::-1], shape)
                 image.load()
                 labels = _labels_of(image)
         except ValueError:
@@ -159,6 +167,11 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         listing = ", ".join(map(str, wrong[:5].tolist()))
         raise ValueError(f"has labels outside of 0 to {len(CLASSES) - 1} and {IGNORED} (ignored): {listing}")
     return labels
+
+
+def _check_size(found: tuple[int, ...], shape: tuple[int, int] | None) -> None:
+    if shape is not None and found != shape:
+        raise ValueError(f"is {found[1]} x {found[0]} pixels, its image {shape[1]} x {shape[0]} (upright)")
 
 
 def _is_devkit(folder: Path) -> bool:
@@ -224,7 +237,7 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
 
 def _read_boundaries(path: Path) -> NDArray[np.uint8]:
     try:
-        labels = np.asarray(loadmat(path)["GTcls"][0, 0]["Segmentation"])
+        labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Segmentation is {labels.dtype} {labels.shape}")
     except Exception as error:  # SciPy raises whatever a damaged file leads it to
@@ -234,10 +247,10 @@ def _read_boundaries(path: Path) -> NDArray[np.uint8]:
     return labels.astype(np.uint8)
 
 
-def as_image(labels: NDArray[np.uint8]) -> Image.Image:
-    """Labels ``(H, W)`` as VOC has them: a picture with the palette of :func:`colours`."""
-    image = Image.fromarray(labels).convert("L")
-    image.putpalette(colours().tobytes())
+def as_image(labels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Image.Image:
+    """Labels ``(H, W)`` as VOC has them: a picture with a palette, that of :func:`colours` if None is given."""
+    image = Image.fromarray(labels)
+    image.putpalette((colours() if palette is None else palette).tobytes())
     return image
 
 

@@ -1,3 +1,7 @@
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -93,3 +97,18 @@ def test_lists_that_are_not_there_are_named(data, monkeypatch):
 def test_a_folder_that_is_not_prepared_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="ean seg prepare"):
         PreparedVOC("train", root=tmp_path)
+
+
+def test_items_are_those_of_the_manifest_whatever_a_list_says(data, monkeypatch, tmp_path):
+    copied = tmp_path / "voc"
+    shutil.copytree(data / "segmentation/voc2012", copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["root"] = str(data / "VOCdevkit")
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    (copied / "lists/val.txt").write_text("2007_000000\n")
+    dataset = PreparedVOC("val", root=copied)
+    assert [Path(dataset.get_data_info(n)["img_path"]).stem for n in range(len(dataset))] == manifest["lists"]["val"]
+    manifest["lists"]["val"].append("2007_999999")
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="has lists of other images than its own"):
+        PreparedVOC("val", root=copied)

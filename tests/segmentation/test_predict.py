@@ -52,6 +52,13 @@ def test_a_folder_is_labelled_and_what_is_broken_is_named(pictures, segmentor_fi
     assert sum(float(line["share"]) for line in lines) == pytest.approx(1, abs=1e-3)
 
 
+def test_videos_are_said_to_be_none_of_it(pictures, segmentor_file, tmp_path, capsys):
+    (pictures / "clip.mp4").write_bytes(b"")
+    words = (pictures / "a.png", pictures / "clip.mp4", "--model", segmentor_file, "--out", tmp_path / "out")
+    code, output, errors = run(capsys, *words)
+    assert (code, "1 of 2 labelled" in output, "clip.mp4: is a video or a webcam" in errors) == (0, True, True)
+
+
 def test_what_was_written_is_not_read_again(pictures, segmentor_file, capsys):
     for _ in range(2):
         _, output, _ = run(capsys, pictures, "--model", segmentor_file, "--out", pictures, "--device", "cpu")

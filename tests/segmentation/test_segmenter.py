@@ -6,7 +6,9 @@ from PIL import Image
 
 from tasks.segmentation.segmenter import MOST_PIXELS, Segmentation, Segmenter
 from tasks.segmentation.voc import CLASSES
+from zoo.index import build_network
 
+from .conftest import SETTINGS
 from .drawn import draw
 
 
@@ -77,16 +79,22 @@ def test_a_network_of_another_task_is_refused(segmentor_file):
         Segmenter.load("ean_resnet20_se.cifar100")
 
 
-def test_colours_come_in_the_order_that_the_network_was_trained_with(segmenter, network):
-    red = np.zeros((8, 8, 3), np.uint8)
-    red[..., 0] = 200
+@pytest.mark.parametrize(("turned", "order"), [(True, (200, 100, 0)), (False, (0, 100, 200))])
+def test_colours_come_in_the_order_that_the_network_was_trained_with(turned, order):
+    preprocessor = {"type": "SegDataPreProcessor", "mean": [1.0, 2.0, 3.0], "std": [1.0] * 3, "bgr_to_rgb": turned}
+    segmenter = Segmenter(build_network({**SETTINGS, "data_preprocessor": preprocessor}), device="cpu")
+    orange = np.zeros((8, 8, 3), np.uint8) + np.array([200, 100, 0], np.uint8)
     seen = []
-    hook = segmenter.network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    segmenter(red)
-    hook.remove()
-    mean, std = ([129.304, 124.070, 112.434], [68.170, 65.392, 70.418])
-    expected = [(value - m) / s for value, m, s in zip((200, 0, 0), mean, std, strict=True)]
+    segmenter.network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    segmenter(orange)
+    expected = [value - mean for value, mean in zip(order, (1, 2, 3), strict=True)]
     assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_settings_may_leave_out_what_has_a_default():
+    settings = {key: value for key, value in SETTINGS.items() if key != "data_preprocessor"}
+    settings["test_cfg"] = {"shorter_side": 32}
+    assert Segmenter(build_network(settings), device="cpu")(np.zeros((8, 9, 3), np.uint8)).labels.shape == (8, 9)
 
 
 def test_damaged_and_missing_pictures_are_errors(segmenter, tmp_path):

@@ -47,6 +47,22 @@ def test_sbd_is_merged_without_images_of_val(tmp_path):
     assert (masks["2007_000001"], masks["2008_000007"]) == (".png", ".mat")
 
 
+def test_all_validation_images_that_any_list_names_are_kept_out_of_sbd(tmp_path):
+    devkit = write_voc(tmp_path, (2, 1))
+    write_sbd(tmp_path, devkit, ["2008_000007", "2008_000008"])
+    write_list(devkit, "trainval", ["2007_000000", "2007_000001", "2007_000002", "2008_000007"])
+    assert find_voc(tmp_path).lists["trainaug"] == ["2007_000000", "2007_000001", "2008_000008"]
+    for name in ("val", "trainval"):
+        (devkit / f"ImageSets/Segmentation/{name}.txt").unlink()
+    assert "trainaug" not in find_voc(tmp_path).lists  # it cannot be known which are
+
+
+def test_a_mask_of_another_size_is_refused_before_it_is_decoded(tmp_path):
+    Image.new("RGB", (12000, 9000)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"is 12000 x 9000 pixels, its image 80 x 60 \(upright\)"):
+        read_mask(tmp_path / "mask.png", (60, 80))
+
+
 def test_a_training_list_with_images_of_val_is_said_and_cleaned(tmp_path):
     devkit = write_voc(tmp_path, (3, 2))
     write_list(devkit, "aug", ["2007_000001", "2007_000003"])
