@@ -1,4 +1,4 @@
-"""Registers data sets, network and metric, and all of mmsegmentation: for ``custom_imports`` in configs of segmentors."""
+"""Registers data sets, network, metric, and all of mmsegmentation: for ``custom_imports`` in configs of segmentors."""
 
 from . import dataset, metrics, network
 
