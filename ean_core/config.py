@@ -122,13 +122,9 @@ def _fit_schedules(config: Config) -> None:
     epochs = (config.get("train_cfg") or {}).get("max_epochs")
     schedules = config.get("param_scheduler") or []
     for schedule in [schedules] if isinstance(schedules, dict) else schedules:
-        length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}.get(schedule["type"])
-        if epochs and length and schedule.get(length) is None:
-            schedule[length] = epochs - schedule.get("begin", 0)
-        if (
-            epochs and schedule["type"] == "PolyLR" and schedule.get("by_epoch", True)
-        ):  # which says where it ends, not how long it is
-            schedule.setdefault("end", epochs)
+        length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolyLR": "end"}.get(schedule["type"])
+        if epochs and length and schedule.get(length) is None and schedule.get("by_epoch", True):
+            schedule[length] = epochs if length == "end" else epochs - schedule.get("begin", 0)
         if schedule["type"] == "OneCycleLR":
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)
 

@@ -26,7 +26,7 @@ from .addresses import SCHEME
 from .checkpoint import load_weights
 from .progress import Progress
 from .record import write_record
-from .seeding import Stream, generator
+from .seeding import Stream, seed_of
 
 
 @RUNNERS.register_module()
@@ -190,8 +190,7 @@ class DropoutSeedHook(Hook):
     that was not stopped dropped."""
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        draw = generator(runner.seed, Stream.DROPOUT, runner.iter, runner.rank)
-        torch.manual_seed(draw.initial_seed())
+        torch.manual_seed(seed_of(runner.seed, Stream.DROPOUT, runner.iter, runner.rank))
 
 
 @HOOKS.register_module()

@@ -32,7 +32,7 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
         >>> torch.rand(1, generator=generator(0, 3)) == torch.rand(1, generator=generator(0, 3))
         tensor([True])
     """
-    return torch.Generator(device).manual_seed(_seed(key))
+    return torch.Generator(device).manual_seed(seed_of(*key))
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def seeded(*key: int) -> Iterator[None]:
         True
     """
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seed = _seed(key)
+    seed = seed_of(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.random.default_generator.manual_seed(seed)
@@ -60,7 +60,8 @@ def seeded(*key: int) -> Iterator[None]:
         torch.random.set_rng_state(states[2])
 
 
-def _seed(key: tuple[int, ...]) -> int:
+def seed_of(*key: int) -> int:
+    """One number for a key, of 63 bits."""
     # SeedSequence pads with zeros: without their number in front, (0,) and (0, 0) would be one key.
     low, high = (int(word) for word in np.random.SeedSequence((len(key), *key)).generate_state(2))
     return high << 31 ^ low

@@ -1,4 +1,4 @@
-"""Reading pictures of any kind as RGB, upright and within limits."""
+"""Reading pictures of any kind as RGB, upright and within limits; writing them whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,28 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Write a picture in the format of the suffix, whole or not at all.
+
+    Args:
+        picture: to write.
+        path: of the file; its folder is made.
+        options: of Pillow's for this format.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        picture.save(partial, format=Image.registered_extensions()[path.suffix], **options)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _rgb(picture: Picture) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from ean_core.errors import InUseError
 from ean_core.progress import Progress
-from ean_core.record import write_text
+from ean_core.record import command, write_text
 
 MANIFEST = "manifest.json"
 #: One of so many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
@@ -42,13 +42,77 @@ class Prepared:
     made: bool = False
 
 
-@contextmanager
-def preparing(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other processes from preparing it.
+def prepare_folder(
+    prepare_one: Callable[..., Prepared],
+    jobs: Sequence[tuple[Any, ...]],
+    problems: Sequence[tuple[Path, str]],
+    *,
+    root: Path,
+    out: Path,
+    workers: int,
+    version: int,
+    read: Callable[[Path], Mapping[str, Any]],
+    describe: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Prepare the pictures of a data set, and write the manifest of the folder.
+
+    Args:
+        prepare_one: what prepares one picture; of a module, so that another process finds it.
+        jobs: its arguments.
+        problems: files and what is known already to be wrong with them.
+        root: the folder that files are named relative to.
+        out: the folder to write.
+        workers: processes; 1 for this one.
+        version: of the manifest.
+        read: what reads the manifest of an earlier run.
+        describe: what else the manifest says, from its images, which it may complete.
+
+    Returns:
+        The manifest, whose ``made`` says how many files were written.
 
     Raises:
-        InUseError: if one does.
+        InUseError: if another process prepares this folder.
+        ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
+        OSError: if ``out`` cannot be written, or a process was killed.
     """
+    with _alone(out):
+        before = read(out) if (out / MANIFEST).is_file() else None
+        place = _root_in_manifest(root, out)
+        if before and before["root"] != place:
+            raise ValueError(
+                f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
+                "delete it"
+            )
+        done: list[Prepared] = []
+        with Progress("preparing", len(jobs)) as progress:
+            for prepared in _run(prepare_one, jobs, workers):
+                done.append(prepared)
+                progress.advance()
+        found = [(relative(path, root), text) for path, text in problems]
+        found += [problem for prepared in done for problem in prepared.problems]
+        entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
+        if not entries:
+            listing = "; ".join(f"{file}: {text}" for file, text in found[:3])
+            raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
+        manifest = {
+            "version": version,
+            "root": place,
+            **describe(entries),
+            "command": command(),
+            "images": entries,
+            "problems": [{"file": file, "problem": text} for file, text in sorted(found)],
+        }
+        write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        kept = {entry["file"] for entry in entries}
+        for entry in before["images"] if before else ():
+            if entry["file"] not in kept:  # of a picture that is gone
+                (out / entry["file"]).unlink(missing_ok=True)
+        return {**manifest, "made": sum(prepared.made for prepared in done)}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from preparing it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "prepare.lock", timeout=0)
     try:
@@ -59,43 +123,6 @@ def preparing(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def prepare_all(
-    function: Callable[..., Prepared],
-    jobs: Sequence[tuple[Any, ...]],
-    problems: Sequence[tuple[Path, str]],
-    root: Path,
-    workers: int,
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]], int]:
-    """Prepare pictures, with a bar of progress.
-
-    Args:
-        function: what prepares one; of a module, so that another process finds it.
-        jobs: its arguments.
-        problems: that are known already.
-        root: the folder that files are named relative to.
-        workers: processes; 1 for this one.
-
-    Returns:
-        Entries of the manifest by their names, all problems, and how many files were written.
-
-    Raises:
-        ValueError: if not a single picture could be prepared.
-        OSError: if a process was killed.
-    """
-    done: list[Prepared] = []
-    with Progress("preparing", len(jobs)) as progress:
-        for prepared in _run(function, jobs, workers):
-            done.append(prepared)
-            progress.advance()
-    found = [(relative(path, root), text) for path, text in problems]
-    found += [problem for prepared in done for problem in prepared.problems]
-    entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
-    if not entries:
-        listing = "; ".join(f"{file}: {text}" for file, text in found[:3])
-        raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
-    return entries, found, sum(prepared.made for prepared in done)
 
 
 def _run(function: Callable[..., Prepared], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Prepared]:
@@ -153,29 +180,7 @@ def read_manifest(folder: Path, version: int, make: str) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Write a folder's manifest, and delete files of images that an earlier one had and this one has not."""
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    kept = {entry["file"] for entry in manifest["images"]}
-    for entry in before["images"] if before else ():
-        if entry["file"] not in kept:
-            (folder / entry["file"]).unlink(missing_ok=True)
-
-
-def check_same_root(before: Mapping[str, Any] | None, root: Path, out: Path) -> None:
-    """Refuse to prepare one data set in the folder of another.
-
-    Raises:
-        ValueError: if ``out`` was prepared from another folder than ``root``.
-    """
-    if before and before["root"] != root_in_manifest(root, out):
-        raise ValueError(
-            f"{out} was prepared from {(out / before['root']).resolve()}, not from {root}; give another --out, or "
-            "delete it"
-        )
-
-
-def root_in_manifest(root: Path, out: Path) -> str:
+def _root_in_manifest(root: Path, out: Path) -> str:
     """The folder of the pictures as seen from the prepared one, so that both may move together.
 
     Links are resolved first: the way up from a folder is that of where it really is.
@@ -198,11 +203,6 @@ def held_out(names: Sequence[str]) -> set[str]:
     """
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     return set(ranked[: max(1, round(len(ranked) / HELD_OUT))])
-
-
-def named_problems(problems: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Files and what is wrong with each, as a manifest has them."""
-    return [{"file": file, "problem": text} for file, text in sorted(problems)]
 
 
 def say_problems(problems: Sequence[Mapping[str, str]], out: Path, most: int = 20) -> None:

@@ -1,11 +1,9 @@
-"""What one names to have looked at: pictures, folders of them, videos, webcams; and how to write what comes out."""
+"""What one names to have looked at: pictures, folders of them, videos, webcams."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from PIL import Image
 
 from .pictures import SUFFIXES
 
@@ -45,14 +43,6 @@ def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
             yield _kind(path) or "picture", str(path), distinct(path.name)
         else:
             yield "missing", text, ""
-
-
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a JPEG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    picture.save(partial, format="JPEG", quality=90)
-    partial.replace(path)
 
 
 def printable(name: str) -> str:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ean_core.record import write_text
-from tasks.pictures import SUFFIXES, read_picture
-from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable, save_picture
+from tasks.pictures import SUFFIXES, read_picture, save_picture
+from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 
 from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
@@ -120,7 +120,7 @@ class Predictor:
         try:
             count, density = self.counter(pixels)
             if self.heat is not None:
-                save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay)
+                save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay, quality=90)
         except MemoryError:
             return Counted(str(path), None, width, height, problem=_too_large(width, height))
         return Counted(str(path), count, width, height, 1, overlay=overlay)

@@ -18,21 +18,8 @@ import typer
 from numpy.typing import NDArray
 
 from ean_core.data.root import data_root
-from ean_core.record import command
 from tasks.pictures import read_picture
-from tasks.prepared import (
-    MANIFEST,
-    Prepared,
-    check_same_root,
-    held_out,
-    named_problems,
-    prepare_all,
-    preparing,
-    relative,
-    root_in_manifest,
-    say_problems,
-    write_manifest,
-)
+from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
@@ -91,26 +78,24 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
         ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written.
     """
-    with preparing(out):
-        return _prepare(found, root, out, kernel or Kernel(), workers)
+    kernel = kernel or Kernel()
 
+    def describe(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        _choose_validation(entries)
+        return {"kernel": asdict(kernel)}
 
-def _prepare(found: Found, root: Path, out: Path, kernel: Kernel, workers: int) -> dict[str, Any]:
-    before = read_manifest(out) if (out / MANIFEST).is_file() else None
-    check_same_root(before, root, out)
     jobs = [(picture, _name(picture, root), root, out, kernel.of(picture.part)) for picture in found.images]
-    entries, problems, made = prepare_all(_prepare_picture, jobs, found.problems, root, workers)
-    _choose_validation(entries)
-    manifest = {
-        "version": VERSION,
-        "root": root_in_manifest(root, out),
-        "kernel": asdict(kernel),
-        "command": command(),
-        "images": entries,
-        "problems": named_problems(problems),
-    }
-    write_manifest(out, manifest, before)
-    return {**manifest, "made": made}
+    return prepare_folder(
+        _prepare_picture,
+        jobs,
+        found.problems,
+        root=root,
+        out=out,
+        workers=workers,
+        version=VERSION,
+        read=read_manifest,
+        describe=describe,
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

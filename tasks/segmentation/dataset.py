@@ -80,7 +80,6 @@ class PreparedVOC(PascalVOCDataset):
         if split not in manifest["lists"]:
             hint = "; trainaug needs SBD" if split == "trainaug" else ""
             raise ValueError(f"{unknown_name(f'list of {self.folder}', split, manifest['lists'])}{hint}")
-        self.split = split
         entries = {entry["name"]: entry for entry in manifest["images"]}
         #: Of the manifest, in the order of the list.
         self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]

@@ -54,7 +54,6 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
                 test_cfg=ConfigDict({"mode": "whole", **(test_cfg or {})}),
                 **others,
             )
-        self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 
 from ean_core.record import csv_text, write_text
-from tasks.pictures import SUFFIXES, read_picture
-from tasks.sources import OVERLAY, find_sources, printable, save_picture
+from tasks.pictures import SUFFIXES, read_picture, save_picture
+from tasks.sources import OVERLAY, find_sources, printable
 
 from .overlay import draw_overlay
 from .segmenter import MODEL, Segmenter
@@ -61,17 +59,9 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
         return Labelled(str(path), width, height, problem=f"is too large for this machine's memory: {width} x {height}")
     palette = colours()
     palette[: len(segmenter.palette)] = segmenter.palette
-    save_labels(as_image(found.labels, palette), out / f"{name}{LABELS}")
-    save_picture(overlay, out / f"{name}{OVERLAY}.jpg")
+    save_picture(as_image(found.labels, palette), out / f"{name}{LABELS}")
+    save_picture(overlay, out / f"{name}{OVERLAY}.jpg", quality=90)
     return Labelled(str(path), width, height, found.shares)
-
-
-def save_labels(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    image.save(partial, format="PNG")
-    partial.replace(path)
 
 
 # ---------------------------------------------------------------- command
@@ -85,7 +75,7 @@ def predict_command(
     device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
 ) -> None:
     """Label the pixels of pictures: NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
-    listed = list(_pictures(sources))
+    listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command
     if not listed:
         raise ValueError(f"no picture in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES))}")
     segmenter = Segmenter.load(model, device=device)
@@ -116,13 +106,6 @@ def predict_command(
         raise typer.Exit(130)
     if not good:
         raise typer.Exit(1)
-
-
-def _pictures(sources: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Kind, file and name of each picture; videos in folders are left out, and so is what was written before."""
-    for kind, source, name in find_sources(sources):
-        if not source.endswith(LABELS) and (kind != "video" or source in sources):
-            yield kind, source, name
 
 
 def _say(one: Labelled) -> None:

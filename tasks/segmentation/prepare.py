@@ -14,21 +14,9 @@ import typer
 from PIL import Image, PngImagePlugin
 
 from ean_core.data.root import data_root
-from ean_core.record import command, write_text
-from tasks.pictures import read_picture
-from tasks.prepared import (
-    MANIFEST,
-    Prepared,
-    check_same_root,
-    held_out,
-    named_problems,
-    prepare_all,
-    preparing,
-    relative,
-    root_in_manifest,
-    say_problems,
-    write_manifest,
-)
+from ean_core.record import write_text
+from tasks.pictures import read_picture, save_picture
+from tasks.prepared import MANIFEST, Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .voc import CLASSES, Found, Pair, as_image, class_pixels, find_voc, read_mask
@@ -66,26 +54,27 @@ def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, 
         ValueError: if not a single pair could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written.
     """
-    with preparing(out):
-        before = read_manifest(out) if (out / MANIFEST).is_file() else None
-        check_same_root(before, root, out)
-        jobs = [(pair, root, out) for pair in found.pairs]
-        entries, problems, made = prepare_all(_prepare_pair, jobs, found.problems, root, workers)
+
+    def describe(entries: list[dict[str, Any]]) -> dict[str, Any]:
         lists = _lists(found, {entry["name"] for entry in entries})
         for name in LISTS.keys() - lists.keys():  # of an earlier run
             (out / "lists" / f"{name}.txt").unlink(missing_ok=True)
         for name, images in lists.items():
             write_text(out / "lists" / f"{name}.txt", "".join(f"{image}\n" for image in images))
-        manifest = {
-            "version": VERSION,
-            "root": root_in_manifest(root, out),
-            "command": command(),
-            "lists": lists,
-            "images": entries,
-            "problems": named_problems(problems),
-        }
-        write_manifest(out, manifest, before)
-        return {**manifest, "made": made}
+        return {"lists": lists}
+
+    jobs = [(pair, root, out) for pair in found.pairs]
+    return prepare_folder(
+        _prepare_pair,
+        jobs,
+        found.problems,
+        root=root,
+        out=out,
+        workers=workers,
+        version=VERSION,
+        read=read_manifest,
+        describe=describe,
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -146,24 +135,11 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
         "width": width,
         "pixels": class_pixels(labels),
     }
-    _write(path, as_image(labels), {"source": source, "entry": entry})
-    return Prepared(entry, made=True)
-
-
-def _write(path: Path, image: Image.Image, texts: Mapping[str, Any]) -> None:
-    """Write a mask with what is known of it as texts in the file."""
     info = PngImagePlugin.PngInfo()
-    for key, value in texts.items():
-        info.add_text(key, json.dumps(value, sort_keys=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
-        image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    info.add_text("source", json.dumps(source, sort_keys=True))
+    info.add_text("entry", json.dumps(entry, sort_keys=True))
+    save_picture(as_image(labels), path, pnginfo=info)
+    return Prepared(entry, made=True)
 
 
 def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:

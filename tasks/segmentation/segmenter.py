@@ -55,34 +55,25 @@ class Segmenter(Trained[Segmentor]):
         network: in any mode; it is copied.
         name: of it, for reports.
         device: where to; a GPU if there is one by default.
-        classes: names of its labels; VOC's for 21 of them, numbers otherwise, if None.
-        palette: colours of its labels; VOC's if None.
 
     Raises:
-        ValueError: if PyTorch cannot use the device, or there are not as many names as labels.
+        ValueError: if PyTorch cannot use the device.
     """
 
     task = "Semantic Segmentation"
     network_type = "Segmentor"
     noun = "segmentor"
 
-    def __init__(
-        self,
-        network: Segmentor,
-        name: str | None = None,
-        *,
-        device: str | None = None,
-        classes: Sequence[str] | None = None,
-        palette: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    def __init__(self, network: Segmentor, name: str | None = None, *, device: str | None = None) -> None:
         super().__init__(network, name, device=device)
-        self.set_classes(classes, palette)
+        self.set_classes()
 
     def set_classes(self, classes: Sequence[str] | None = None, palette: Sequence[Sequence[int]] | None = None) -> None:
         """Name and colour the labels.
 
         Args:
-            classes, palette: as of the class.
+            classes: names; VOC's for 21 labels, numbers otherwise, if None.
+            palette: colours ``(labels, 3)``; VOC's if None.
 
         Raises:
             ValueError: if there are not as many as labels.

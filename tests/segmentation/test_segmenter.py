@@ -71,7 +71,7 @@ def test_shares_are_of_the_picture_largest_first():
 def test_names_and_colours_are_as_many_as_labels(network):
     assert Segmenter(network, device="cpu").classes == CLASSES
     with pytest.raises(ValueError, match="segmentor has 21 labels, got 2 names"):
-        Segmenter(network, classes=("a", "b"), device="cpu")
+        Segmenter(network, device="cpu").set_classes(("a", "b"))
 
 
 def test_a_network_of_another_task_is_refused(segmentor_file):
