@@ -74,6 +74,36 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     return record
 
 
+def training_log(run: Path) -> str:
+    """What mmengine logged of a training, as JSON lines: epoch, iteration, learning rate and loss.
+
+    Args:
+        run: folder of the training. Of one that went on after a stop, the later word counts.
+    """
+    lines: dict[int, Mapping[str, Any]] = {}
+    for path in sorted(run.glob("*/vis_data/scalars.json")):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # cut off by a kill
+                continue
+            if "loss" in line:
+                lines[line["step"]] = {
+                    key: significant(line[key]) for key in ("epoch", "step", "lr", "loss") if key in line
+                }
+    return "".join(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
+
+
+def significant(value: float) -> float:
+    """A float in six significant digits; integers as they are.
+
+    Examples:
+        >>> significant(0.123456789), significant(7)
+        (0.123457, 7)
+    """
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
     """A table as comma-separated values.
 

@@ -21,7 +21,7 @@ from ean_core.config import config_root, packaged_configs
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
-from ean_core.record import read_record, write_text
+from ean_core.record import read_record, significant, training_log, write_text
 from ean_core.supernet import find_backbone
 from ean_core.training import NETWORK, check_same_network, check_same_settings, describe
 
@@ -238,28 +238,7 @@ def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str,
     settings = {key: value for key, value in training["settings"].items() if key not in LOCAL}
     write_text(folder / "record.json", json.dumps({**training, "settings": settings}, indent=2) + "\n")
     write_text(folder / "test.json", json.dumps(test, indent=2) + "\n")
-    lines = sorted(_log(run).items())
-    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for _, line in lines))
-
-
-def _log(run: Path) -> dict[int, Mapping[str, Any]]:
-    """What mmengine logged of a run, by iteration; of one that went on after a stop, the later word counts."""
-    lines: dict[int, Mapping[str, Any]] = {}
-    for path in sorted(run.glob("*/vis_data/scalars.json")):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # cut off by a kill
-                continue
-            if "loss" in line:
-                lines[line["step"]] = {
-                    key: _rounded(line[key]) for key in ("epoch", "step", "lr", "loss") if key in line
-                }
-    return lines
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    write_text(folder / "log.jsonl", training_log(run))
 
 
 def _metadata(
@@ -320,9 +299,9 @@ def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[d
     return [
         {
             "Form": row["form"],
-            "Latency (ms)": _rounded(1e3 * row["median_s"]),
-            "Increment (%)": _rounded(100 * row["increment"]),
-            "Interval (%)": [_rounded(100 * value) for value in row["increment_interval"] or ()],
+            "Latency (ms)": significant(1e3 * row["median_s"]),
+            "Increment (%)": significant(100 * row["increment"]),
+            "Interval (%)": [significant(100 * value) for value in row["increment_interval"] or ()],
             "Batch Size": record["batch"],
             "Image Size": record["size"],
             "Precision": record["dtype"],

@@ -1,0 +1,655 @@
+"""The trainings behind the zoo: what is done, what comes next, what is left.
+
+    python benchmarks/campaign.py                     # the state, as a table
+    python benchmarks/campaign.py run [--until STEP]  # step by step; stopped at any moment, it goes on where it was
+    python benchmarks/campaign.py keep                # copies what resumes the step under way, to go on elsewhere
+    python benchmarks/campaign.py report              # tables and figures out of the records
+
+A step is a few plain `ean` commands, which `show STEP` prints, and is done when each has left its record in
+benchmarks/results/campaign/STEP. The table is made from these records alone, so that whoever has the repository knows
+where the campaign stands. `run --small` tries all of it on scikit-learn's digits in minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from filelock import FileLock, Timeout
+
+from ean_core.config import load_config
+from ean_core.record import read_record, training_log, write_text
+from ean_core.report.search import read_search
+from ean_core.report.table import print_table
+from ean_core.runner import latest_checkpoint
+from ean_core.search.strategy import Evaluation
+from zoo.index import PACKAGED
+from zoo.names import ModelName
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path("benchmarks/results/campaign")
+RUNS = Path("work_dirs/campaign")
+#: What a command leaves in its run's folder that is worth keeping.
+KEPT = (
+    "record.json",
+    "test.json",
+    "search.json",
+    "ledger.jsonl",
+    "front.png",
+    "scheme.svg",
+    "timing.json",
+    "timing.csv",
+    "timing.png",
+    "timing_blocks_*.json",
+    "table[35].json",
+    "table[35].md",
+    "counts.csv",
+    "classes.csv",
+    "learning_curve.png",
+)
+#: What publishing writes in the folder of an index.
+PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "records", "strips", "weights")
+#: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
+STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json"), 8
+#: glibc's malloc gives large tensors back to the system and gets them again, page by page, in each iteration; without
+#: that, training on two cores is about 15 percent faster, and the same to the bit.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a step.
+
+    Args:
+        arguments: behind ``ean``.
+        record: the file that it leaves in the run's folder when it is done.
+    """
+
+    arguments: tuple[str, ...]
+    record: str
+
+    def __str__(self) -> str:
+        return " ".join(("ean", *self.arguments))
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A supernet, which each iteration trains with a random scheme."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 15
+
+    @property
+    def name(self) -> str:
+        return f"supernet_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def config(self) -> str:
+        return f"supernet_resnet20_{self.attention}_{self.dataset}"
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        yield campaign.train(self.config, self.name)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The exhaustive search of a supernet."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 6
+
+    @property
+    def name(self) -> str:
+        return f"search_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def supernet(self) -> Supernet:
+        """What is searched."""
+        return Supernet(self.attention, self.dataset)
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        checkpoint = campaign.checkpoint(self.supernet.name)
+        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
+        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        yield Command(("search", config, "--strategy", "exhaustive", "--resume", *where), "search.json")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Vanilla, Org-full, Share-full and EAN networks side by side, and what each connection costs."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 4
+
+    @property
+    def name(self) -> str:
+        return f"time_resnet20_{self.attention}.{self.dataset}"
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        config, out = f"resnet20_{self.attention}_{self.dataset}", str(campaign.runs / self.name / "timing.json")
+        scheme = campaign.scheme(ModelName(20, self.dataset, "ean", self.attention))
+        rounds = ("--rounds", "200", "--out", out)
+        yield Command(("time", config, *rounds, "--cfg-options", f"model.backbone.scheme={scheme}"), "timing.json")
+        yield Command(("time", config, "--per-block", *rounds), "timing_blocks_deployed.json")
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the zoo: trained, measured on test images once, and published where its seed is 0."""
+
+    model: ModelName
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/seed_{self.seed}"
+
+    @property
+    def config(self) -> str:
+        return f"resnet20_{self.model.attention or 'se'}_{self.model.dataset}"
+
+    @property
+    def minutes(self) -> float:
+        return {"Crowd Counting": 30, "Semantic Segmentation": 12}.get(self.model.task, 18)
+
+    def options(self, campaign: Campaign) -> list[str]:
+        """Overrides of the config: connections, first weights, seed."""
+        scheme = campaign.scheme(self.model)
+        options = [f"model.backbone.scheme={scheme}"]
+        if self.model.variant == "org":
+            options.append("model.backbone.shared=False")
+        if self.model.task != "Image Classification":
+            first = replace(self.model, dataset="cifar100")
+            options.append(f"model.backbone.init_cfg.checkpoint=ean://{first}")
+        if self.seed:
+            options.append(f"randomness.seed={self.seed}")
+        return options
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        overrides = self.options(campaign)
+        yield campaign.train(self.config, self.name, *overrides)
+        if self.model.task == "Crowd Counting":  # the official test images are kept apart
+            overrides.append("test_dataloader.dataset.split=val")
+        options = ("--cfg-options", *overrides)
+        trained = str(campaign.checkpoint(self.name))
+        test = {
+            "Crowd Counting": ("crowd", "evaluate", self.config, trained, "--rounds", "50"),
+            "Semantic Segmentation": ("seg", "evaluate", self.config, trained, "--rounds", "50"),
+        }
+        yield Command((*test.get(self.model.task, ("test", self.config, trained)), *options), "test.json")
+        if self.seed == 0:
+            best = ("--best",) if self.model.variant == "best" else ()
+            timing = campaign.timing(self)
+            timed = ("--timing", str(timing)) if timing else ()
+            yield Command(("zoo", "publish", trained, self.config, *best, *timed, *options), "published.json")
+
+
+Step = Supernet | Search | Timing | Network
+
+
+def plan(dataset: str = "cifar100") -> list[Step]:
+    """All steps, most needed first; each can be published by itself."""
+
+    def family(attention: str, *more: Step) -> list[Step]:
+        search = Search(attention, dataset)
+        ean = Network(ModelName(20, dataset, "ean", attention))
+        return [search.supernet, search, *more, Timing(attention, dataset), ean]
+
+    vanilla, full = ModelName(20, dataset), ModelName(20, dataset, "full", "se")
+    ean = replace(full, variant="ean")
+    steps: list[Step] = family("se", Network(vanilla), Network(full))
+    if dataset != "cifar100":
+        return steps
+    transferred = [
+        Network(replace(name, dataset=target))
+        for target in ("shanghaitech_b", "voc2012")
+        for name in (ean, vanilla, full)
+    ]
+    counters, segmentors = transferred[:3], transferred[3:]
+    steps += [*counters, *family("dia"), *family("sge"), *segmentors]
+    steps += [Network(name, seed) for seed in (1, 2) for name in (vanilla, full, ean)]
+    steps += [Network(replace(full, variant="org")), Network(replace(full, variant="best"))]
+    for attention in ("dia", "sge"):
+        steps.append(Network(replace(full, attention=attention)))
+        steps += [Network(replace(ean, attention=attention), seed) for seed in (1, 2)]
+    return steps
+
+
+class Campaign:
+    """A plan and its state, as the records tell it.
+
+    Args:
+        steps: in the order of need.
+        results: folder of the records.
+        runs: folder of checkpoints and logs.
+        index: folder of the zoo's index that networks are published to.
+        source: the data set of searches, whose networks start all others.
+        epochs: length of each training; the config's by default.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        results: Path,
+        runs: Path,
+        index: Path = PACKAGED,
+        source: str = "cifar100",
+        epochs: int | None = None,
+    ) -> None:
+        self.steps, self.results, self.runs, self.index = list(steps), results, runs, index
+        self.source, self.epochs = source, epochs
+
+    # ------------------------------------------------------------ what steps ask for
+
+    def train(self, config: str, name: str, *options: str) -> Command:
+        """The command that trains a config in the folder of a step."""
+        options = (*options, *([f"train_cfg.max_epochs={self.epochs}"] if self.epochs else []))
+        overrides = ("--cfg-options", *options) if options else ()
+        arguments = ("train", config, "--amp", "--resume", "--work-dir", str(self.runs / name), *overrides)
+        return Command(arguments, "record.json")
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint that the training of a step ends with or selects."""
+        folder = self.runs / name
+        record = folder / "record.json"
+        best = read_record(record).get("best") if record.is_file() else None
+        return folder / best["checkpoint"] if best else latest_checkpoint(folder) or folder / "epoch_N.pth"
+
+    def scheme(self, model: ModelName) -> str:
+        """The connections of a model, as a config takes them.
+
+        ``ean`` is the finalist of highest reward that has connections and leaves some out, ``best`` the one of highest
+        accuracy that has any, with batch norms re-estimated (``ean search``). Both are ``?`` before the search.
+        """
+        if model.variant not in ("ean", "best"):
+            return "full" if model.variant else "none"
+        ledger = self.results / Search(model.attention, self.source).name / "ledger.jsonl"
+        if not ledger.is_file():
+            return "?"
+        connected = [each for each in read_search(ledger).finalists if each.scheme.connections]
+        if model.variant == "best":
+            return str(max(connected, key=lambda each: each.accuracy).scheme)
+        return str(chosen(connected).scheme)
+
+    def timing(self, network: Network) -> Path | None:
+        """The timing record in which a network occurs, if there is one."""
+        classifier = network.model.task == "Image Classification"
+        name = Timing(network.model.attention or "se", network.model.dataset).name if classifier else network.name
+        found = [folder / name / "timing.json" for folder in (self.runs, self.results)]
+        return next((path for path in found if path.is_file()), None)
+
+    # ------------------------------------------------------------ the state
+
+    def waits_for(self, step: Step) -> str | None:
+        """The step that must be done first, if one is not."""
+        needed: list[Step] = []
+        if isinstance(step, Search):
+            needed.append(step.supernet)
+        if isinstance(step, Timing) or (isinstance(step, Network) and step.model.variant in ("ean", "best")):
+            attention = step.attention if isinstance(step, Timing) else step.model.attention
+            needed += [each for each in self.steps if isinstance(each, Search) and each.attention == attention]
+        if isinstance(step, Network) and step.model.task != "Image Classification":
+            needed.append(Network(replace(step.model, dataset="cifar100")))
+        return next((each.name for each in needed if not self.done(each)), None)
+
+    def done(self, step: Step) -> bool:
+        """Whether each command of a step has left its record."""
+        return all(self.has(step, command) for command in step.commands(self))
+
+    def has(self, step: Step, command: Command) -> bool:
+        """Whether a command of a step has left its record."""
+        folder = self.results / step.name
+        if command.record != "published.json":
+            return (folder / command.record).is_file()
+        published = self.index / "records" / step.name.partition("/")[0] / "test.json"
+        if not (published.is_file() and (folder / "test.json").is_file()):
+            return False
+        return bool(read_record(published)["checkpoint"] == read_record(folder / "test.json")["checkpoint"])
+
+    def next(self) -> Step | None:
+        """The first step that is not done and waits for none; None where all are done."""
+        return next((step for step in self.planned if not self.done(step) and self.waits_for(step) is None), None)
+
+    @property
+    def planned(self) -> list[Step]:
+        """The steps, less a best network that has the connections of the EAN."""
+
+        def twin(step: Step) -> bool:
+            if not isinstance(step, Network) or step.model.variant != "best":
+                return False
+            return self.scheme(step.model) in (self.scheme(replace(step.model, variant="ean")), "?")
+
+        return [step for step in self.steps if not twin(step)]
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """Commands that ran, with the seconds they took."""
+        path = self.results / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def spent(self, step: Step) -> float:
+        """Seconds that a step took so far: of trainings by their records, of other commands by the log."""
+        record = self.results / step.name / "record.json"
+        own = [line for line in self.log if line["step"] == step.name]
+        if record.is_file():
+            return float(read_record(record)["seconds"]) + sum(
+                line["seconds"] for line in own if line["record"] != "record.json"
+            )
+        return float(sum(line["seconds"] for line in own))
+
+    def expected(self, step: Step) -> float:
+        """Seconds that a step takes as a whole: as long as the last one of its kind here, or a guess."""
+        alike = [
+            line["seconds"]
+            for line in self.log
+            if line["code"] == 0 and line["whole"] and line["kind"] == kind(step) and line["record"] != "published.json"
+        ]
+        return float(statistics.median(alike[-3:])) if alike else 60 * step.minutes
+
+    def progress(self, step: Step) -> float:
+        """How much of a step is done, in ``[0, 1]``."""
+        if self.done(step):
+            return 1.0
+        if isinstance(step, (Supernet, Network)):
+            for folder in (self.runs / step.name, self.results / step.name / "state"):
+                latest = latest_checkpoint(folder)
+                if latest is not None:
+                    total = self.epochs or load_config(step.config).train_cfg.max_epochs
+                    return min(0.99, int(latest.stem.split("_")[1]) / total)
+        return 0.0
+
+    # ------------------------------------------------------------ running
+
+    def run(self, step: Step) -> None:
+        """Run what is left of a step, and keep its records.
+
+        Raises:
+            RuntimeError: if a command fails.
+        """
+        self.restore(step.name)
+        if isinstance(step, Search):
+            self.restore(step.supernet.name)
+        count = len(list(step.commands(self)))
+        for number in range(count):
+            command = list(step.commands(self))[number]  # anew: later ones depend on what earlier ones leave
+            if self.has(step, command):
+                continue
+            self.say(f"{step.name}: {command}")
+            whole = not self.progress(step)
+            start = time.monotonic()
+            code = run_command(command, self.runs / step.name / "output.txt", {"EAN_ZOO_INDEX": str(self.index)})
+            entry = {"step": step.name, "kind": kind(step), "record": command.record, "whole": whole}
+            self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
+            if code:
+                raise RuntimeError(
+                    f"{command} ended with {code}; `python benchmarks/campaign.py run` goes on from here"
+                )
+            self.collect(step)
+        for name in [step.name, *([step.supernet.name] if isinstance(step, Search) else [])]:
+            if not isinstance(step, Supernet):
+                shutil.rmtree(self.results / name / "state", ignore_errors=True)
+        if isinstance(step, Supernet):
+            self.keep(step)  # for its search
+
+    def collect(self, step: Step) -> None:
+        """Copy what a step's commands left to the results."""
+        source, target = self.runs / step.name, self.results / step.name
+        target.mkdir(parents=True, exist_ok=True)
+        for pattern in KEPT:
+            for path in source.glob(pattern):
+                copy_file(path, target / path.name)
+        log = training_log(source)
+        if log:
+            write_text(target / "log.jsonl", log)
+
+    def keep(self, step: Step) -> list[Path]:
+        """Copy what resumes a step into its results, so that it can go on in another checkout.
+
+        Raises:
+            ValueError: if that is larger than a repository should hold.
+        """
+        source, target = self.runs / step.name, self.results / step.name / "state"
+        latest = latest_checkpoint(source)
+        files = [*([latest] if latest else []), *(path for pattern in STATE for path in source.glob(pattern))]
+        size = sum(path.stat().st_size for path in files) / 1e6
+        if size > STATE_LIMIT:
+            raise ValueError(f"the state of {step.name} has {size:.1f} MB; the limit is {STATE_LIMIT}")
+        shutil.rmtree(target, ignore_errors=True)
+        if files:
+            target.mkdir(parents=True)
+        for path in files:
+            copy_file(path, target / path.name)
+        if latest:
+            write_text(target / "log.jsonl", training_log(source))
+        return files
+
+    def restore(self, name: str) -> None:
+        """Put the kept state of a step where its commands look for it, unless they are further."""
+        state, run = self.results / name / "state", self.runs / name
+        if not state.is_dir() or latest_checkpoint(run) or (run / "ledger.jsonl").is_file():
+            return
+        for path in state.iterdir():
+            copy_file(path, run / path.name)
+
+    def write_down(self, entry: dict[str, Any]) -> None:
+        """Append a line to the log."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        with (self.results / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.__dict__.pop("log", None)
+
+    @staticmethod
+    def say(text: str) -> None:
+        typer.echo(f"[{time.strftime('%H:%M:%S')}] {text}")
+
+
+def chosen(finalists: Sequence[Evaluation]) -> Evaluation:
+    """The EAN of a search: of highest reward among those with some connections and not all."""
+    return max((each for each in finalists if 0 < each.scheme.sparsity < 1), key=lambda each: each.reward)
+
+
+def kind(step: Step) -> str:
+    """Steps of one kind take about as long as each other."""
+    if isinstance(step, Network):
+        return f"{step.model.attention or 'vanilla'} {step.model.dataset}"
+    return f"{type(step).__name__.lower()} {step.attention} {step.dataset}"
+
+
+def run_command(command: Command, output: Path, environment: dict[str, str]) -> int:
+    """Run a command to its end, its output appended to a file; where this process is stopped, it is stopped as well."""
+    program = str(Path(sys.executable).with_name("ean"))
+    settings = {**ALLOCATOR, **os.environ, **environment}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        output.open("a") as file,
+        subprocess.Popen([program, *command.arguments], env=settings, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
+        previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return process.wait()  # it was interrupted as well
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".part")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step of the campaign."""
+
+    titles: ClassVar[tuple[str, ...]] = ("step", "state", "result", "spent (min)", "left (min)")
+    words: ClassVar[tuple[str, ...]] = ("step", "state", "result")
+
+    name: str
+    state: str
+    result: str
+    spent: float
+    left: float
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        return {
+            "step": self.name,
+            "state": self.state,
+            "result": self.result,
+            "spent (min)": f"{self.spent / 60:.0f}" if self.spent else "",
+            "left (min)": f"{self.left / 60:.0f}" if self.left else "",
+        }
+
+
+def rows(campaign: Campaign) -> list[StepRow]:
+    """The state of each step, and their sum."""
+    found = []
+    for step in campaign.planned:
+        progress = campaign.progress(step)
+        left = campaign.expected(step) * (1 - progress)
+        found.append(
+            StepRow(step.name, _state(campaign, step, progress), _result(campaign, step), campaign.spent(step), left)
+        )
+    done = sum(row.state == "done" for row in found)
+    total = StepRow("all", f"{done} of {len(found)}", "", sum(r.spent for r in found), sum(r.left for r in found))
+    return [*found, total]
+
+
+def _state(campaign: Campaign, step: Step, progress: float) -> str:
+    if progress == 1:
+        return "done"
+    waits = campaign.waits_for(step)
+    if waits:
+        return f"after {waits}"
+    return f"{100 * progress:.0f} %" if progress else "to do"
+
+
+def _result(campaign: Campaign, step: Step) -> str:
+    folder = campaign.results / step.name
+    if (folder / "test.json").is_file():
+        test = read_record(folder / "test.json")
+        key, value = next(iter((test["metrics"]).items()))
+        if "mIoU" in test["metrics"]:
+            key, value = "mIoU", test["metrics"]["mIoU"]
+        return f"{key} {value:.2f} ({test['scheme']})"
+    if (folder / "search.json").is_file():
+        return f"EAN {campaign.scheme(ModelName(20, 'cifar100', 'ean', step.attention))}"  # type: ignore[union-attr]
+    if (folder / "record.json").is_file():
+        validation = read_record(folder / "record.json")["validation"] or {}
+        return ", ".join(f"{key} {value:.2f}" for key, value in list(validation.items())[:1])
+    return ""
+
+
+# ---------------------------------------------------------------- commands
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+Small = Annotated[bool, typer.Option("--small", help="The same on scikit-learn's digits, an epoch each.")]
+
+
+def open_campaign(small: bool) -> Campaign:
+    """The campaign of this repository, or a small one that leaves it alone."""
+    os.chdir(ROOT)
+    if not small:
+        return Campaign(plan(), RESULTS, RUNS)
+    folder = Path(os.environ.get("EAN_CAMPAIGN", "work_dirs/campaign_small"))
+    return Campaign(plan("digits"), folder / "results", folder / "runs", folder / "zoo", "digits", epochs=1)
+
+
+@app.callback(invoke_without_command=True)
+def state(context: typer.Context, small: Small = False) -> None:
+    """Print the state of each step."""
+    if context.invoked_subcommand is None:
+        print_table(rows(open_campaign(small)), title="Campaign")
+
+
+@app.command()
+def run(
+    until: Annotated[str | None, typer.Option(help="The last step to run.")] = None,
+    commit: Annotated[bool, typer.Option("--commit", help="Commit the records of each step.")] = False,
+    small: Small = False,
+) -> None:
+    """Run the steps that are left, first one first."""
+    campaign = open_campaign(small)
+    names = [step.name for step in campaign.steps]
+    if until is not None and until not in names:
+        raise typer.BadParameter(f"there is no step {until!r}; the steps are {', '.join(names)}")
+    campaign.runs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(campaign.runs / "campaign.lock", timeout=0):
+            _run_all(campaign, until, commit)
+    except Timeout:
+        typer.echo(f"another process runs the campaign in {campaign.runs}", err=True)
+        raise typer.Exit(1) from None
+    except RuntimeError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
+    while (step := campaign.next()) is not None:
+        campaign.run(step)
+        if commit:
+            _commit(campaign, f"Records of {step.name}")
+        if step.name == until:
+            return
+    campaign.say("all steps are done" if all(map(campaign.done, campaign.planned)) else "the other steps wait")
+
+
+def _commit(campaign: Campaign, message: str) -> None:
+    """Commit records, published files, and kept states, which are checkpoints and otherwise ignored."""
+    paths = [str(campaign.results), *(str(campaign.index / part) for part in PUBLISHED)]
+    states = [str(path) for path in campaign.results.glob("*/*/state")]
+    for arguments in (["add", "--", *paths], *([["add", "--force", "--", *states]] if states else [])):
+        subprocess.run(["git", *arguments], check=False)
+    done = subprocess.run(["git", "commit", "--quiet", "-m", message, "--", *paths], check=False)
+    if done.returncode:
+        campaign.say("git did not commit; what the next step commits holds these records, too")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Of a step.")], small: Small = False) -> None:
+    """Print the commands of a step."""
+    campaign = open_campaign(small)
+    step = next((step for step in campaign.steps if step.name == name), None)
+    if step is None:
+        raise typer.BadParameter(f"there is no step {name!r}; `python benchmarks/campaign.py` lists them")
+    for command in step.commands(campaign):
+        typer.echo(str(command))
+
+
+@app.command()
+def keep(small: Small = False) -> None:
+    """Copy what resumes the step under way into its results, to be committed."""
+    campaign = open_campaign(small)
+    step = campaign.next()
+    if step is None:
+        typer.echo("all steps are done")
+        return
+    files = campaign.keep(step)
+    typer.echo(f"{step.name}: {', '.join(path.name for path in files) or 'nothing yet'}")
+
+
+if __name__ == "__main__":
+    app()
