@@ -12,6 +12,7 @@ where the campaign stands. `run --small` tries all of it on scikit-learn's digit
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
+from campaign_report import write_report
 from filelock import FileLock, Timeout
 
 from ean_core.config import load_config
@@ -58,6 +60,7 @@ KEPT = (
     "counts.csv",
     "classes.csv",
     "learning_curve.png",
+    "correlation.*",
 )
 #: What publishing writes in the folder of an index.
 PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "records", "strips", "weights")
@@ -126,6 +129,31 @@ class Search:
         where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
         config = f"search_resnet20_{self.attention}_{self.dataset}"
         yield Command(("search", config, "--strategy", "exhaustive", "--resume", *where), "search.json")
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Random schemes trained alone, against what the supernet says of them."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 40
+
+    @property
+    def name(self) -> str:
+        return f"correlate_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def supernet(self) -> Supernet:
+        """What is held against them."""
+        return Supernet(self.attention, self.dataset)
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        checkpoint = campaign.checkpoint(self.supernet.name)
+        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
+        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        size = ("--schemes", "12", "--epochs", "5")
+        yield Command(("search", "correlate", config, *size, "--amp", "--resume", *where), "correlation.json")
 
 
 @dataclass(frozen=True)
@@ -199,7 +227,7 @@ class Network:
             yield Command(("zoo", "publish", trained, self.config, *best, *timed, *options), "published.json")
 
 
-Step = Supernet | Search | Timing | Network
+Step = Supernet | Search | Correlation | Timing | Network
 
 
 def plan(dataset: str = "cifar100") -> list[Step]:
@@ -223,7 +251,11 @@ def plan(dataset: str = "cifar100") -> list[Step]:
     counters, segmentors = transferred[:3], transferred[3:]
     steps += [*counters, *family("dia"), *family("sge"), *segmentors]
     steps += [Network(name, seed) for seed in (1, 2) for name in (vanilla, full, ean)]
-    steps += [Network(replace(full, variant="org")), Network(replace(full, variant="best"))]
+    steps += [
+        Network(replace(full, variant="org")),
+        Network(replace(full, variant="best")),
+        Correlation("dia", dataset),
+    ]
     for attention in ("dia", "sge"):
         steps.append(Network(replace(full, attention=attention)))
         steps += [Network(replace(ean, attention=attention), seed) for seed in (1, 2)]
@@ -298,7 +330,7 @@ class Campaign:
     def waits_for(self, step: Step) -> str | None:
         """The step that must be done first, if one is not."""
         needed: list[Step] = []
-        if isinstance(step, Search):
+        if isinstance(step, (Search, Correlation)):
             needed.append(step.supernet)
         if isinstance(step, Timing) or (isinstance(step, Network) and step.model.variant in ("ean", "best")):
             attention = step.attention if isinstance(step, Timing) else step.model.attention
@@ -382,8 +414,13 @@ class Campaign:
             RuntimeError: if a command fails.
         """
         self.restore(step.name)
-        if isinstance(step, Search):
+        if isinstance(step, (Search, Correlation)):
             self.restore(step.supernet.name)
+            if not self.checkpoint(step.supernet.name).is_file():
+                raise RuntimeError(
+                    f"{step.name} needs the checkpoint of {step.supernet.name}, which is not in {self.runs}; remove "
+                    f"{self.results / step.supernet.name / 'record.json'} to train it again"
+                )
         count = len(list(step.commands(self)))
         for number in range(count):
             command = list(step.commands(self))[number]  # anew: later ones depend on what earlier ones leave
@@ -400,11 +437,9 @@ class Campaign:
                     f"{command} ended with {code}; `python benchmarks/campaign.py run` goes on from here"
                 )
             self.collect(step)
-        for name in [step.name, *([step.supernet.name] if isinstance(step, Search) else [])]:
-            if not isinstance(step, Supernet):
-                shutil.rmtree(self.results / name / "state", ignore_errors=True)
-        if isinstance(step, Supernet):
-            self.keep(step)  # for its search
+        shutil.rmtree(self.results / step.name / "state", ignore_errors=True)
+        if isinstance(step, (Supernet, Search, Correlation)):
+            self.keep_supernet(step if isinstance(step, Supernet) else step.supernet)
 
     def collect(self, step: Step) -> None:
         """Copy what a step's commands left to the results."""
@@ -437,6 +472,14 @@ class Campaign:
         if latest:
             write_text(target / "log.jsonl", training_log(source))
         return files
+
+    def keep_supernet(self, supernet: Supernet) -> None:
+        """Keep a trained supernet as long as a step needs its checkpoint."""
+        users = (step for step in self.steps if isinstance(step, (Search, Correlation)) and step.supernet == supernet)
+        if any(not self.done(user) for user in users):
+            self.keep(supernet)
+        else:
+            shutil.rmtree(self.results / supernet.name / "state", ignore_errors=True)
 
     def restore(self, name: str) -> None:
         """Put the kept state of a step where its commands look for it, unless they are further."""
@@ -486,6 +529,11 @@ def run_command(command: Command, output: Path, environment: dict[str, str]) -> 
             return process.wait()  # it was interrupted as well
         finally:
             signal.signal(signal.SIGTERM, previous)
+
+
+def die_with_parent() -> None:
+    """Have the kernel stop this process when the one that started it is gone, even killed: two on one run would clash."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -610,6 +658,7 @@ def run(
 def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
     while (step := campaign.next()) is not None:
         campaign.run(step)
+        write_page(campaign)
         if commit:
             _commit(campaign, f"Records of {step.name}")
         if step.name == until:
@@ -649,6 +698,30 @@ def keep(small: Small = False) -> None:
         return
     files = campaign.keep(step)
     typer.echo(f"{step.name}: {', '.join(path.name for path in files) or 'nothing yet'}")
+
+
+@app.command()
+def report(small: Small = False) -> None:
+    """Write tables and figures out of the records, beside the paper's."""
+    typer.echo(f"written: {write_page(open_campaign(small))}")
+
+
+def write_page(campaign: Campaign) -> Path:
+    """The report of what a campaign has found so far."""
+    found = {
+        step.attention.upper(): step for step in campaign.steps if isinstance(step, Search) and campaign.done(step)
+    }
+    ean = {name: ModelName(20, campaign.source, "ean", step.attention) for name, step in found.items()}
+    blocks = {
+        name: campaign.results / Timing(step.attention, step.dataset).name / "timing_blocks_deployed.json"
+        for name, step in found.items()
+    }
+    return write_report(
+        campaign.results,
+        searches={name: campaign.results / step.name for name, step in found.items()},
+        chosen={name: campaign.scheme(model) for name, model in ean.items()},
+        times={name: path for name, path in blocks.items() if path.is_file()},
+    )
 
 
 if __name__ == "__main__":

@@ -4,14 +4,49 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from mmengine.config import Config, DictAction
 
 from .errors import unknown_name
+
+#: Data sets by what stands at the end of a config's name: their usual name, and their task as OpenMMLab calls it.
+DATASETS: dict[str, tuple[str, str]] = {
+    "digits": ("scikit-learn digits", "Image Classification"),
+    "cifar100": ("CIFAR-100", "Image Classification"),
+    "imagenet": ("ImageNet-1k", "Image Classification"),
+    "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
+    "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
+    "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),
+    "voc2012aug": ("Pascal VOC 2012 with SBD", "Semantic Segmentation"),
+    "ade20k": ("ADE20K", "Semantic Segmentation"),
+    "cityscapes": ("Cityscapes", "Semantic Segmentation"),
+}
+_NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>" + "|".join(DATASETS) + ")")
+
+
+class NameParts(NamedTuple):
+    """What a config's name says: ``[STAGE_]resnetDEPTH_ATTENTION_DATASET``."""
+
+    depth: int
+    attention: str
+    dataset: str
+
+
+def parse_name(config: str) -> NameParts | None:
+    """The parts of a config's name; None for names of another form.
+
+    Examples:
+        >>> parse_name('supernet_resnet20_se_cifar100')
+        NameParts(depth=20, attention='se', dataset='cifar100')
+        >>> parse_name('mine')
+    """
+    match = _NAME.fullmatch(config)
+    return NameParts(int(match["depth"]), match["attention"], match["dataset"]) if match else None
 
 
 def config_root() -> Path:

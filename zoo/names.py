@@ -9,7 +9,7 @@ from functools import cache
 
 from ean_core import ATTENTION, RECORDED, ConnectionScheme, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
-from ean_core.config import packaged_configs
+from ean_core.config import DATASETS, packaged_configs, parse_name
 from ean_core.errors import unknown_name
 
 #: What stands in front of a name, and what it says of the connections.
@@ -20,22 +20,9 @@ VARIANTS: dict[str, str] = {
     "ean": "EAN",
     "best": "best accuracy regardless of cost",
 }
-#: What stands behind the dot: the data set's usual name, and the task as OpenMMLab calls it.
-DATASETS: dict[str, tuple[str, str]] = {
-    "digits": ("scikit-learn digits", "Image Classification"),
-    "cifar100": ("CIFAR-100", "Image Classification"),
-    "imagenet": ("ImageNet-1k", "Image Classification"),
-    "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
-    "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
-    "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),
-    "voc2012aug": ("Pascal VOC 2012 with SBD", "Semantic Segmentation"),
-    "ade20k": ("ADE20K", "Semantic Segmentation"),
-    "cityscapes": ("Cityscapes", "Semantic Segmentation"),
-}
 _NAME = re.compile(
     r"(?:(?P<variant>org|full|ean|best)_)?resnet(?P<depth>\d+)(?:_(?P<attention>[a-z]+))?\.(?P<dataset>\w+)"
 )
-_CONFIG = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>" + "|".join(DATASETS) + ")")
 
 
 @dataclass(frozen=True, order=True)
@@ -44,7 +31,7 @@ class ModelName:
 
     Args:
         depth: layers of the ResNet.
-        dataset: a key of :data:`DATASETS`.
+        dataset: a key of :data:`ean_core.config.DATASETS`.
         variant: a key of :data:`VARIANTS`.
         attention: name of the attention module in lower case; empty for ``variant=''``, the plain ResNet.
 
@@ -168,13 +155,13 @@ def config_of(name: ModelName) -> str | None:
 
 
 def _names(config: str) -> Iterator[ModelName]:
-    match = None if config.startswith(("supernet_", "search_")) else _CONFIG.fullmatch(config)
-    if match is None:
+    parts = None if config.startswith(("supernet_", "search_")) else parse_name(config)
+    if parts is None:
         return
-    plain = ModelName(int(match["depth"]), match["dataset"])
+    plain = ModelName(parts.depth, parts.dataset)
     yield plain
     for variant in ("full", "org", "ean"):
-        name = replace(plain, variant=variant, attention=match["attention"])
+        name = replace(plain, variant=variant, attention=parts.attention)
         if name.module is None or name.settings() is None:
             continue
         if variant != "org" or not attention_class(name.module).recurrent:

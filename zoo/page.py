@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ean_core.config import DATASETS
 from ean_core.record import write_text
 from ean_core.report.figures import trade_figure
 from ean_core.report.strip import scheme_strip
 from ean_core.report.table import NetworkRow, in_percent, size_text
 
 from .index import PACKAGED, Entry, Index, by_collection
-from .names import DATASETS, VARIANTS
+from .names import VARIANTS
 
 #: Folders of an index and the kind of files that are made in them; other files are left alone.
 MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}

@@ -17,7 +17,7 @@ from torch import nn
 
 from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
-from ean_core.config import config_root, packaged_configs
+from ean_core.config import DATASETS, config_root, packaged_configs
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
@@ -27,7 +27,7 @@ from ean_core.training import NETWORK, check_same_network, check_same_settings, 
 
 from .download import file_hash
 from .index import Entry, Index, file_name
-from .names import DATASETS, ModelName, variant_of
+from .names import ModelName, variant_of
 from .page import validated, write_pages
 
 #: OpenMMLab's names of our metrics.

@@ -47,6 +47,7 @@ def front_figure(
     *,
     exact: bool,
     cost: str = "connections",
+    chosen: Evaluation | None = None,
 ) -> None:
     """Write accuracy against cost: all that was scored, the finalists, and the schemes of their front.
 
@@ -56,20 +57,22 @@ def front_figure(
         path: of the picture; the format is that of the suffix.
         exact: whether ``evaluations`` are of all schemes there are, so that their front is drawn, too.
         cost: what the evaluations' cost counts.
+        chosen: the finalist to mark as the EAN; the one of best reward is marked as that by default.
     """
     kept = front(finalists)
-    best = max(finalists, key=lambda evaluation: evaluation.reward)
+    best = chosen or max(finalists, key=lambda evaluation: evaluation.reward)
     blocks = len(best.scheme.bits) + 0.5 * len(best.scheme.stages)
     square = 0.2 if blocks < 30 else 0.14  # inches; labels need a row's height
-    width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + 1)
+    width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + (best not in kept) + 1)
     figure = Figure(figsize=(width, 4.4 + strips), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(4.4, strips))
     _draw_front(list(evaluations), finalists, kept, best, above, exact)
+    _name("EAN" if chosen else "best reward", best, 1, above, COLOURS[5])
     above.set_xlabel(cost)
     above.xaxis.get_major_locator().set_params(integer=cost == "connections")
     names = {
         f"{scheme.connections} connection{'s' * (scheme.connections != 1)}, {evaluation.accuracy:.2f} %": scheme
-        for evaluation in kept
+        for evaluation in [*kept, *([best] if best not in kept else [])]
         for scheme in [evaluation.scheme]
     }
     draw_schemes(names, below, [COLOURS[5] if scheme == best.scheme else COLOURS[0] for scheme in names.values()])
@@ -121,7 +124,6 @@ def _draw_front(
         **bars,
     )
     axes.plot(*_places([best]), "o", color=COLOURS[5], markersize=9, zorder=4)
-    _name("best reward", best, 1, axes, COLOURS[5])
     for end in (ConnectionScheme.none(best.scheme.stages), ConnectionScheme.full(best.scheme.stages)):
         for evaluation in finalists:
             if evaluation.scheme == end:

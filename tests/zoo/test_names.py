@@ -1,8 +1,8 @@
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.config import packaged_configs
-from zoo.names import DATASETS, ModelName, config_of, trained_by, variant_of
+from ean_core.config import DATASETS, packaged_configs
+from zoo.names import ModelName, config_of, trained_by, variant_of
 
 
 @pytest.mark.parametrize(

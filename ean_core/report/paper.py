@@ -1,0 +1,123 @@
+"""What the paper (Huang et al., arXiv 2011.14058) prints in its Tables 1, 3 and 5, to stand beside our own figures.
+
+Increments are relative inference time increments (Eqn 9), batch 50 on a V100, over the paper's own vanilla networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Connection = Literal["vanilla", "Org-full", "Share-full", "EAN"]
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One network of the paper.
+
+    Args:
+        table: number of the table.
+        data: name of the data set.
+        network: the backbone.
+        attention: ``SE``, ``SGE`` or ``DIA``; empty for the plain network.
+        connection: how its blocks are connected.
+        metrics: by the names that test records have.
+        parameters: in millions, as printed; None where the table has none.
+        increment: in percent; None where the table has none.
+    """
+
+    table: int
+    data: str
+    network: str
+    attention: str
+    connection: Connection
+    metrics: dict[str, float] = field(hash=False)
+    parameters: float | None = None
+    increment: float | None = None
+
+
+def _table1(data: str, network: str, *lines: tuple[str, Connection, float, float, float]) -> tuple[PaperRow, ...]:
+    return tuple(
+        PaperRow(1, data, network, attention, connection, {"accuracy/top1": accuracy}, parameters, increment)
+        for attention, connection, accuracy, parameters, increment in lines
+    )
+
+
+def _table3(data: str, *lines: tuple[str, Connection, float, float, float | None]) -> tuple[PaperRow, ...]:
+    return tuple(
+        PaperRow(3, data, "ResNet-50", attention, connection, {"count/MAE": mae, "count/RMSE": rmse}, None, increment)
+        for attention, connection, mae, rmse, increment in lines
+    )
+
+
+def _table5(*lines: tuple[str, Connection, float, float, float, float | None]) -> tuple[PaperRow, ...]:
+    return tuple(
+        PaperRow(
+            5,
+            "Pascal VOC 2012",
+            "ResNet-50",
+            attention,
+            connection,
+            {"mIoU": miou, "mAcc": macc, "aAcc": aacc},
+            None,
+            increment,
+        )
+        for attention, connection, miou, macc, aacc, increment in lines
+    )
+
+
+#: The rows in the paper's order.
+PAPER: tuple[PaperRow, ...] = (
+    *_table1(
+        "CIFAR-100",
+        "ResNet-164",
+        ("", "vanilla", 74.29, 1.727, 0.0),
+        ("SE", "Org-full", 75.80, 1.929, 54.46),
+        ("SE", "Share-full", 76.09, 1.739, 52.09),
+        ("SE", "EAN", 76.93, 1.739, 23.52),
+        ("SGE", "Org-full", 75.75, 1.728, 93.60),
+        ("SGE", "Share-full", 76.17, 1.727, 93.41),
+        ("SGE", "EAN", 76.36, 1.727, 50.49),
+        ("DIA", "Share-full", 77.26, 1.946, 121.11),
+        ("DIA", "EAN", 77.12, 1.946, 65.46),
+    ),
+    *_table1(
+        "ImageNet-1k",
+        "ResNet-50",
+        ("", "vanilla", 76.01, 25.584, 0.0),
+        ("SE", "Org-full", 77.01, 28.115, 25.94),
+        ("SE", "Share-full", 77.35, 26.284, 25.92),
+        ("SE", "EAN", 77.40, 26.284, 10.35),
+        ("SGE", "Org-full", 77.20, 25.586, 40.60),
+        ("SGE", "Share-full", 77.51, 25.584, 40.50),
+        ("SGE", "EAN", 77.62, 25.584, 19.66),
+        ("DIA", "Share-full", 77.24, 28.385, 27.26),
+        ("DIA", "EAN", 77.56, 28.385, 16.58),
+    ),
+    *_table3(
+        "ShanghaiTech B",
+        ("SE", "Org-full", 9.5, 15.93, 19.19),
+        ("SE", "Share-full", 8.9, 14.6, 19.19),
+        ("SE", "EAN", 8.6, 14.7, 6.16),
+        ("DIA", "Share-full", 9.1, 14.9, 16.93),
+        ("DIA", "EAN", 8.2, 13.9, 8.71),
+    ),
+    *_table3(
+        "ShanghaiTech A",
+        ("SGE", "Org-full", 93.9, 144.5, 58.98),
+        ("SGE", "Share-full", 91.6, 143.1, 58.85),
+        ("SGE", "EAN", 88.4, 140.0, 30.55),
+        ("SE", "Org-full", 89.9, 140.2, 49.50),
+        ("SE", "Share-full", 89.9, 140.2, 49.00),
+        ("SE", "EAN", 79.4, 127.7, 21.07),
+        ("DIA", "Share-full", 92.5, 130.4, 51.75),
+        ("DIA", "EAN", 90.3, 141.6, 29.43),
+    ),
+    *_table5(
+        ("", "vanilla", 69.39, 78.87, 92.97, None),
+        ("SE", "Share-full", 73.03, 82.13, 93.74, 48.16),
+        ("SE", "EAN", 73.68, 83.08, 93.79, 16.43),
+        ("DIA", "Share-full", 74.02, 83.11, 93.92, 64.86),
+        ("DIA", "EAN", 73.91, 82.93, 93.92, 7.68),
+    ),
+)

@@ -1,0 +1,293 @@
+"""Networks that were trained and measured, gathered from their records, over seeds; beside the paper's."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from scipy import stats
+
+from ean_core.config import DATASETS, parse_name
+from ean_core.record import read_record
+from ean_core.scheme import ConnectionScheme
+
+from .paper import PAPER, PaperRow
+from .search import Spread
+from .table import in_percent
+
+#: Metrics of each table of the paper: their names in records, titles, and digits after the point.
+METRICS: dict[int, dict[str, tuple[str, int]]] = {
+    1: {"accuracy/top1": ("accuracy (%)", 2)},
+    3: {"count/MAE": ("MAE", 2), "count/RMSE": ("MSE (RMSE)", 2)},
+    5: {"mIoU": ("mIoU (%)", 2), "mAcc": ("mAcc (%)", 2), "aAcc": ("allAcc (%)", 2)},
+}
+ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
+ATTENTIONS = ("", "SE", "SGE", "DIA")
+
+
+class Key(NamedTuple):
+    """What runs of other seeds have in common."""
+
+    dataset: str
+    depth: int
+    attention: str
+    scheme: ConnectionScheme
+    shared: bool
+    parameters: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network that one seed trained, and what it was measured to do.
+
+    Args:
+        folder: of ``record.json`` and ``test.json``.
+        training: the record of its training.
+        test: that of its test.
+    """
+
+    folder: Path
+    training: Mapping[str, Any]
+    test: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> Key:
+        """What it has in common with the runs of other seeds."""
+        parts = parse_name(self.training["config"])
+        assert parts is not None  # as read_runs has seen
+        backbone = self.training["settings"]["model"]["backbone"]
+        scheme = ConnectionScheme.parse(self.test["scheme"])
+        attention = backbone["attention"] if scheme.connections else ""
+        return Key(
+            parts.dataset,
+            parts.depth,
+            attention if isinstance(attention, str) else attention["type"],
+            scheme,
+            backbone.get("shared", True) or not scheme.connections,
+            self.test["parameters"],
+            self.training["epochs"],
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A network over the seeds it was trained with.
+
+    Args:
+        runs: one a seed, the lowest first.
+        timings: its rows in timing records, by form, each with the record it is of.
+    """
+
+    runs: tuple[Run, ...]
+    timings: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return DATASETS[self.runs[0].key.dataset][0]
+
+    @property
+    def network(self) -> str:
+        """The backbone, e.g. ``ResNet-20``."""
+        return f"ResNet-{self.runs[0].key.depth}"
+
+    @property
+    def attention(self) -> str:
+        """``SE``, ``SGE``, ``DIA`` …; empty for the plain network."""
+        return self.runs[0].key.attention
+
+    @property
+    def scheme(self) -> ConnectionScheme:
+        """Its connections."""
+        return self.runs[0].key.scheme
+
+    @property
+    def connection(self) -> str:
+        """``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``."""
+        scheme = self.scheme
+        if not scheme.connections:
+            return "vanilla"
+        if scheme.sparsity:
+            return "EAN"
+        return "Share-full" if self.runs[0].key.shared else "Org-full"
+
+    @property
+    def parameters(self) -> int:
+        """Number of them."""
+        return self.runs[0].key.parameters
+
+    @property
+    def images(self) -> int:
+        """Images that it was measured on."""
+        return int(self.runs[0].test["images"])
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of each seed."""
+        return [run.test["metrics"][metric] for run in self.runs]
+
+    def increment(self, form: str) -> str:
+        """Relative inference time increment in a form, with its interval, in percent; empty where it was not timed."""
+        row = self.timings.get(form)
+        return in_percent(row[0]["increment"], row[0]["increment_interval"]) if row else ""
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """All runs below some folders that were measured, sorted by their path.
+
+    Raises:
+        ValueError: if a record is damaged, or is of another checkpoint than its neighbour.
+    """
+    found = []
+    for path in sorted(path for folder in folders for path in folder.rglob("test.json")):
+        if not (path.parent / "record.json").is_file():
+            continue
+        training, test = read_record(path.parent / "record.json"), read_record(path)
+        if training.get("kind") != "training" or parse_name(training["config"] or "") is None:
+            continue
+        if training["config"] != test["config"]:
+            raise ValueError(f"{path.parent}: record.json is of {training['config']}, test.json of {test['config']}")
+        found.append(Run(path.parent, training, test))
+    return found
+
+
+def read_results(folders: Sequence[Path]) -> list[Result]:
+    """Networks that were trained and measured below some folders, each with its seeds and times.
+
+    Sorted as the paper does: by data set, by attention, then vanilla, Org-full, Share-full, EAN.
+    """
+    grouped: dict[Key, list[Run]] = {}
+    for run in read_runs(folders):
+        grouped.setdefault(run.key, []).append(run)
+    timings = _timings(folders)
+    results = []
+    for key, runs in grouped.items():
+        runs.sort(key=lambda run: run.training["seed"])
+        mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        for row, record in timings:
+            same = (row["scheme"], row["parameters"]) == (str(key.scheme), key.parameters)
+            if same and row["attention"] == (key.attention or row["attention"]):
+                mine.setdefault(row["form"], (row, record))
+        results.append(Result(tuple(runs), mine))
+    return sorted(results, key=_place)
+
+
+def _place(result: Result) -> tuple[int, int, str, int]:
+    """Where the paper would have a network: by data set, attention, connection."""
+    key = result.runs[0].key
+    known = ATTENTIONS.index(key.attention) if key.attention in ATTENTIONS else len(ATTENTIONS)
+    return list(DATASETS).index(key.dataset), known, key.attention, ORDER.index(result.connection)
+
+
+def _timings(folders: Sequence[Path]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The rows of all timing records below some folders, each with its record."""
+    rows = []
+    for path in sorted(path for folder in folders for path in folder.rglob("timing.json")):
+        record = read_record(path)
+        rows += [(row, record) for row in record["networks"].values()]
+    return rows
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A network in the form of one of the paper's tables, ours or the paper's.
+
+    Args:
+        table: number of the table: 1, 3 or 5.
+        of: what it shows.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "data",
+        "network",
+        "connection",
+        *(title for metrics in METRICS.values() for title, _ in metrics.values()),
+        "seeds",
+        "parameters",
+        "connections",
+        "increment (%)",
+        "deployed (%)",
+        "whose",
+    )
+    words: ClassVar[tuple[str, ...]] = ("data", "network", "connection", "connections", "whose")
+
+    table: int
+    of: Result | PaperRow
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        row = self.of
+        cells = {
+            "data": row.data,
+            "network": " ".join(filter(None, (row.network, row.attention))),
+            "connection": row.connection,
+        }
+        if isinstance(row, PaperRow):
+            for metric, (title, _) in METRICS[self.table].items():
+                cells[title] = f"{row.metrics[metric]:.2f}" if self.table != 3 else f"{row.metrics[metric]:g}"
+            cells["parameters"] = f"{row.parameters:.3f} M" if row.parameters else ""
+            cells["increment (%)"] = f"{row.increment:+.2f}" if row.increment is not None else ""
+            cells["whose"] = f"paper, Table {row.table}"
+            return cells
+        for metric, (title, digits) in METRICS[self.table].items():
+            cells[title] = Spread.of(row.values(metric)).text(digits)
+        split = row.runs[0].test.get("data", {}).get("split", "test")
+        return {
+            **cells,
+            "seeds": str(len(row.runs)),
+            "parameters": f"{row.parameters:,}",
+            "connections": f"{row.scheme.connections} `{row.scheme}`",
+            "increment (%)": row.increment("eager"),
+            "deployed (%)": row.increment("deployed"),
+            "whose": f"here, {row.runs[0].training['epochs']} epochs, {row.images:,} {_split(split)} images",
+        }
+
+
+def _split(name: str) -> str:
+    return {"val": "validation"}.get(name, name)
+
+
+def table_rows(results: Sequence[Result], table: int) -> list[ResultRow]:
+    """The rows of one of the paper's tables: ours, then the paper's of the same data sets."""
+    metrics = METRICS[table]
+    ours = [each for each in results if metrics.keys() <= each.runs[0].test["metrics"].keys()]
+    if table == 1:
+        ours = [each for each in ours if each.data in {row.data for row in PAPER}]
+    data = {each.data.removesuffix(" with SBD") for each in ours}
+    theirs = [row for row in PAPER if row.table == table and row.data in data]
+    return [*(ResultRow(table, each) for each in ours), *(ResultRow(table, each) for each in theirs)]
+
+
+def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:
+    """Mean of the first less mean of the second, and a 95 % interval: Welch's over seeds where both have several, else
+    of ``noise``, the standard error of a single value from the finite number of test images.
+
+    Examples:
+        >>> [round(value, 2) for value in difference([2.0, 2.2], [1.0, 1.2], noise=9)]
+        [1.0, 0.39, 1.61]
+        >>> [round(value, 2) for value in difference([65.6], [65.2], noise=0.5)]
+        [0.4, -0.99, 1.79]
+    """
+    gap = statistics.fmean(first) - statistics.fmean(second)
+    if min(len(first), len(second)) > 1:
+        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+        return gap, float(interval.low), float(interval.high)
+    error = noise * math.sqrt(1 / len(first) + 1 / len(second))
+    return gap, gap - 1.96 * error, gap + 1.96 * error
+
+
+def comparison_text(first: Result, second: Result) -> str:
+    """How the accuracy of one network compares with that of another, in a sentence with its interval."""
+    ours, others = first.values("accuracy/top1"), second.values("accuracy/top1")
+    share = statistics.fmean(others) / 100
+    noise = 100 * math.sqrt(share * (1 - share) / first.images)
+    gap, low, high = difference(ours, others, noise)
+    verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
+    names = [" ".join(filter(None, (each.connection, each.attention))) for each in (first, second)]
+    seeds = f"{len(ours)} and {len(others)} seeds" if max(len(ours), len(others)) > 1 else "one seed each"
+    return f"{names[0]} against {names[1]}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}; {seeds}): {verdict}"
