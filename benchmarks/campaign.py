@@ -434,7 +434,8 @@ class Campaign:
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:
                 raise RuntimeError(
-                    f"{command} ended with {code}; `python benchmarks/campaign.py run` goes on from here"
+                    f"{command}\nended with {code}, see {self.runs / step.name / 'output.txt'}; "
+                    "`python benchmarks/campaign.py run` goes on from here"
                 )
             self.collect(step)
         shutil.rmtree(self.results / step.name / "state", ignore_errors=True)
@@ -532,7 +533,7 @@ def run_command(command: Command, output: Path, environment: dict[str, str]) -> 
 
 
 def die_with_parent() -> None:
-    """Have the kernel stop this process when the one that started it is gone, even killed: two on one run would clash."""
+    """Have the kernel stop this process when the one that started it is gone: two on one run would clash."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 

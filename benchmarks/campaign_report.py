@@ -88,6 +88,8 @@ def write_report(
     ]
     for table, title in TITLES.items():
         rows = table_rows(found, table)
+        if not rows:
+            continue
         write_text(results / f"table{table}.csv", _csv(rows))
         parts += [f"## {title}", markdown_table(rows), DIFFERENCES[table]]
         if table == 1:
@@ -211,5 +213,5 @@ def _rank_text(results: Path) -> str:
 
 def _csv(rows: Sequence[Row]) -> str:
     cells = [row.cells() for row in rows]
-    titles = [title for title in rows[0].titles if any(title in line for line in cells)] if rows else []
+    titles = [title for title in rows[0].titles if any(title in line for line in cells)]
     return csv_text(titles, ([line.get(title, "") for title in titles] for line in cells))

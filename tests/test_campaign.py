@@ -1,0 +1,243 @@
+"""The campaign, with real commands on scikit-learn's digits: what is done, resumed, kept, reported."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ean_core.record import read_record, write_record
+from zoo.names import ModelName
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks/campaign.py"
+
+
+@pytest.fixture(scope="module")
+def campaign_module():
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import campaign
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    return campaign
+
+
+def start(folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "EAN_CAMPAIGN": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == code, said
+    return said
+
+
+SUPERNET = "supernet_resnet20_se.digits/seed_0"
+SEARCH = "search_resnet20_se.digits/seed_0"
+
+
+def processes_on(folder):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # gone meanwhile
+            continue
+        if f"--work-dir {folder}/" in command:
+            found.append(command)
+    return found
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A small campaign that was killed in its first step, went on, and stopped after its search."""
+    folder = tmp_path_factory.mktemp("campaign")
+    first = start(folder, "run", "--small")
+    run = folder / "runs" / SUPERNET
+    deadline = time.monotonic() + 300
+    while not (run / "output.txt").is_file():  # its first command has begun
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = finish(start(folder, "run", "--small"), code=1)
+    assert "another process runs the campaign" in second
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    while sys.platform == "linux" and processes_on(folder / "runs"):  # what it had started stops with it
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    said = finish(start(folder, "run", "--small", "--until", SEARCH))
+    assert SEARCH in said
+    return folder
+
+
+def test_a_killed_campaign_goes_on_and_knows_what_is_done(begun):
+    results = begun / "results"
+    assert read_record(results / SUPERNET / "record.json")["epochs"] == 1
+    assert read_record(results / SEARCH / "search.json")["evaluations"] == 512
+    assert (results / SEARCH / "front.png").is_file()
+    lines = [json.loads(line) for line in (results / "log.jsonl").read_text().splitlines()]
+    assert {(line["step"], line["code"]) for line in lines} == {(SUPERNET, 0), (SEARCH, 0)}
+    table = finish(start(begun, "--small"))
+    states = dict(re.findall(r"│ (\S+)\s+│ (done|to do|after \S+|\d+ %) ", table))
+    assert states[SUPERNET] == states[SEARCH] == "done"
+    assert states["resnet20.digits/seed_0"] == states["ean_resnet20_se.digits/seed_0"] == "to do"
+    assert "2 of 6" in table
+
+
+def test_its_log_of_losses_is_kept_and_its_state_is_not(begun):
+    losses = (begun / "results" / SUPERNET / "log.jsonl").read_text().splitlines()
+    assert all("loss" in json.loads(line) for line in losses)
+    assert not list((begun / "results").rglob("*.pth"))  # the search that needed the supernet is done
+
+
+def test_commands_are_plain_ones(begun):
+    said = finish(start(begun, "show", "ean_resnet20_se.digits/seed_0", "--small")).splitlines()
+    assert [line.split()[:3] for line in said] == [
+        ["ean", "train", "resnet20_se_digits"],
+        ["ean", "test", "resnet20_se_digits"],
+        ["ean", "zoo", "publish"],
+    ]
+    assert re.search(r"model\.backbone\.scheme=[01]{3}-", said[0])
+    wrong = finish(start(begun, "show", "ean_resnet20", "--small"), code=2)
+    assert "there is no step 'ean_resnet20'" in wrong
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_and_is_reported(begun, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(begun, folder)
+    said = finish(start(folder, "run", "--small"))
+    assert said.rstrip().endswith("all steps are done")
+    names = {path.stem for path in (folder / "zoo/cards").glob("*.md")}
+    assert names == {"resnet20.digits", "full_resnet20_se.digits", "ean_resnet20_se.digits"}
+    page = (folder / "results/README.md").read_text()
+    assert "All schemes of the SE supernet" in page
+    assert (folder / "results/front_se.png").stat().st_size > 20_000
+    assert "6 of 6" in finish(start(folder, "--small"))
+
+
+def test_a_failing_command_ends_the_campaign_and_is_said(tmp_path, campaign_module):
+    steps = campaign_module.plan("digits")
+    campaign = campaign_module.Campaign(steps, tmp_path / "results", tmp_path / "runs", tmp_path, "digits", epochs=-1)
+    with pytest.raises(RuntimeError, match=r"max_epochs=-1\nended with \d+, see .*output.txt"):
+        campaign.run(steps[0])
+    assert (tmp_path / "runs" / SUPERNET / "output.txt").stat().st_size
+    assert not campaign.done(steps[0])
+
+
+def test_a_kept_state_goes_on_in_another_checkout(begun, tmp_path, campaign_module):
+    steps = campaign_module.plan("digits")
+    here = campaign_module.Campaign(steps, tmp_path / "results", begun / "runs", source="digits", epochs=2)
+    kept = here.keep(steps[0])
+    assert [path.name for path in kept if path.suffix == ".pth"] == ["epoch_1.pth"]
+    there = campaign_module.Campaign(steps, tmp_path / "results", tmp_path / "runs", source="digits", epochs=2)
+    assert there.progress(steps[0]) == 0.5
+    there.restore(steps[0].name)
+    own = (begun / "runs" / SUPERNET / "epoch_1.pth").read_bytes()
+    assert (tmp_path / "runs" / SUPERNET / "epoch_1.pth").read_bytes() == own
+    (tmp_path / "runs" / SUPERNET / "epoch_2.pth").write_bytes(b"further")
+    there.restore(steps[0].name)  # what is further is left alone
+    assert (tmp_path / "runs" / SUPERNET / "epoch_2.pth").read_bytes() == b"further"
+
+
+def test_a_state_too_large_is_refused(tmp_path, campaign_module):
+    steps = campaign_module.plan("digits")
+    campaign = campaign_module.Campaign(steps, tmp_path / "results", tmp_path / "runs")
+    (tmp_path / "runs" / SUPERNET).mkdir(parents=True)
+    (tmp_path / "runs" / SUPERNET / "epoch_1.pth").write_bytes(bytes(9_000_000))
+    with pytest.raises(ValueError, match=r"has 9\.0 MB; the limit is 8"):
+        campaign.keep(steps[0])
+
+
+def write_search(folder, finalists):
+    """A ledger of a finished search, with these finalists as (scheme, accuracy)."""
+    lines = [{"stages": [3, 3, 3]}]
+    for scheme, accuracy in finalists:
+        ones = scheme.count("1")
+        reward = accuracy + 2 * (1 - ones / 9)
+        lines.append({"step": "finalists", "scheme": scheme, "accuracy": accuracy, "cost": ones, "reward": reward})
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("finalists", "ean", "best"),
+    [
+        (
+            [("000-000-000", 60), ("100-000-000", 59.5), ("110-000-000", 59.9), ("111-111-111", 61)],
+            "110-000-000",
+            "full",
+        ),
+        ([("000-000-000", 62), ("100-000-000", 59), ("111-111-111", 58)], "100-000-000", "100-000-000"),
+    ],
+)
+def test_what_is_chosen_of_a_search(tmp_path, campaign_module, finalists, ean, best):
+    campaign = campaign_module.Campaign(campaign_module.plan(), tmp_path / "results", tmp_path / "runs")
+    model = ModelName(20, "cifar100", "ean", "se")
+    assert campaign.scheme(model) == "?"
+    write_search(tmp_path / "results/search_resnet20_se.cifar100/seed_0", finalists)
+    assert campaign.scheme(model) == ean
+    assert campaign.scheme(ModelName(20, "shanghaitech_b", "ean", "se")) == ean
+    assert campaign.scheme(ModelName(20, "cifar100", "best", "se")) == best.replace("full", "111-111-111")
+
+
+def test_steps_wait_for_what_they_need(tmp_path, campaign_module):
+    campaign = campaign_module.Campaign(campaign_module.plan(), tmp_path / "results", tmp_path / "runs", tmp_path)
+    steps = {step.name: step for step in campaign.steps}
+    assert campaign.next().name == "supernet_resnet20_se.cifar100/seed_0"
+    waits = {
+        "search_resnet20_dia.cifar100/seed_0": "supernet_resnet20_dia.cifar100/seed_0",
+        "ean_resnet20_sge.cifar100/seed_2": "search_resnet20_sge.cifar100/seed_0",
+        "full_resnet20_se.shanghaitech_b/seed_0": "full_resnet20_se.cifar100/seed_0",
+        "resnet20.cifar100/seed_1": None,
+    }
+    assert {name: campaign.waits_for(steps[name]) for name in waits} == waits
+    write_record(tmp_path / "results/supernet_resnet20_se.cifar100/seed_0/record.json", seconds=60, validation=None)
+    assert campaign.next().name == "search_resnet20_se.cifar100/seed_0"
+
+
+def test_a_network_is_done_when_its_own_weights_are_published(tmp_path, campaign_module):
+    campaign = campaign_module.Campaign(
+        campaign_module.plan(), tmp_path / "results", tmp_path / "runs", tmp_path / "zoo"
+    )
+    step = campaign_module.Network(ModelName(20, "cifar100"))
+    own, published = tmp_path / "results" / step.name, tmp_path / "zoo/records/resnet20.cifar100"
+    write_record(own / "record.json", seconds=60)
+    write_record(own / "test.json", checkpoint={"sha256": "1"})
+    assert not campaign.done(step)
+    write_record(published / "test.json", checkpoint={"sha256": "2"})
+    assert not campaign.done(step)
+    write_record(published / "test.json", checkpoint={"sha256": "1"})
+    assert campaign.done(step)
+
+
+def test_the_committed_report_is_what_the_committed_records_say(tmp_path, campaign_module):
+    committed = ROOT / campaign_module.RESULTS
+    shutil.copytree(committed, tmp_path / "results", ignore=shutil.ignore_patterns("*.pth", "*.png"))
+    campaign = campaign_module.Campaign(campaign_module.plan(), tmp_path / "results", tmp_path / "runs")
+    page = campaign_module.write_page(campaign)
+    assert page.read_text() == (committed / "README.md").read_text()
+    for table in committed.glob("table*.csv"):
+        assert (tmp_path / "results" / table.name).read_text() == table.read_text()
+    assert {path.name for path in (tmp_path / "results").glob("*.png")} == {p.name for p in committed.glob("*.png")}
+
+
+def test_records_say_nothing_of_the_machines_folders(campaign_module):
+    for path in (ROOT / campaign_module.RESULTS).rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".md", ".csv"):
+            assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path
