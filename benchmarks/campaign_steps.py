@@ -1,0 +1,210 @@
+"""The steps of the campaign, in the order of need, and the commands that each consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from zoo.names import ModelName
+
+if TYPE_CHECKING:
+    from campaign import Campaign
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a step.
+
+    Args:
+        arguments: behind ``ean``.
+        record: the file that it leaves in the run's folder when it is done.
+    """
+
+    arguments: tuple[str, ...]
+    record: str
+
+    def __str__(self) -> str:
+        return " ".join(("ean", *self.arguments))
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A supernet, which each iteration trains with a random scheme."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 15
+
+    @property
+    def name(self) -> str:
+        return f"supernet_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def config(self) -> str:
+        return f"supernet_resnet20_{self.attention}_{self.dataset}"
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        yield campaign.train(self.config, self.name)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The exhaustive search of a supernet."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 6
+
+    @property
+    def name(self) -> str:
+        return f"search_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def supernet(self) -> Supernet:
+        """What is searched."""
+        return Supernet(self.attention, self.dataset)
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        checkpoint = campaign.checkpoint(self.supernet.name)
+        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
+        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        yield Command(("search", config, "--strategy", "exhaustive", "--resume", *where), "search.json")
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Random schemes trained alone, against what the supernet says of them."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 40
+
+    @property
+    def name(self) -> str:
+        return f"correlate_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def supernet(self) -> Supernet:
+        """What is held against them."""
+        return Supernet(self.attention, self.dataset)
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        checkpoint = campaign.checkpoint(self.supernet.name)
+        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
+        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        size = ("--schemes", "12", "--epochs", "5")
+        yield Command(("search", "correlate", config, *size, "--amp", "--resume", *where), "correlation.json")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Vanilla, Org-full, Share-full and EAN networks side by side, and what each connection costs."""
+
+    attention: str
+    dataset: str
+    minutes: ClassVar[float] = 4
+
+    @property
+    def name(self) -> str:
+        return f"time_resnet20_{self.attention}.{self.dataset}"
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        config, out = f"resnet20_{self.attention}_{self.dataset}", str(campaign.runs / self.name / "timing.json")
+        scheme = campaign.scheme(ModelName(20, self.dataset, "ean", self.attention))
+        rounds = ("--rounds", "200", "--out", out)
+        yield Command(("time", config, *rounds, "--cfg-options", f"model.backbone.scheme={scheme}"), "timing.json")
+        yield Command(("time", config, "--per-block", *rounds), "timing_blocks_deployed.json")
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the zoo: trained, measured on test images once, and published where its seed is 0."""
+
+    model: ModelName
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/seed_{self.seed}"
+
+    @property
+    def config(self) -> str:
+        return f"resnet20_{self.model.attention or 'se'}_{self.model.dataset}"
+
+    @property
+    def minutes(self) -> float:
+        return {"Crowd Counting": 30, "Semantic Segmentation": 12}.get(self.model.task, 18)
+
+    def options(self, campaign: Campaign) -> list[str]:
+        """Overrides of the config: connections, first weights, seed."""
+        scheme = campaign.scheme(self.model)
+        options = [f"model.backbone.scheme={scheme}"]
+        if self.model.variant == "org":
+            options.append("model.backbone.shared=False")
+        if self.model.task != "Image Classification":
+            first = replace(self.model, dataset="cifar100")
+            options.append(f"model.backbone.init_cfg.checkpoint=ean://{first}")
+        if self.seed:
+            options.append(f"randomness.seed={self.seed}")
+        return options
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        overrides = self.options(campaign)
+        yield campaign.train(self.config, self.name, *overrides)
+        if self.model.task == "Crowd Counting":  # the official test images are kept apart
+            overrides.append("test_dataloader.dataset.split=val")
+        options = ("--cfg-options", *overrides)
+        trained = str(campaign.checkpoint(self.name))
+        test = {
+            "Crowd Counting": ("crowd", "evaluate", self.config, trained, "--rounds", "50"),
+            "Semantic Segmentation": ("seg", "evaluate", self.config, trained, "--rounds", "50"),
+        }
+        yield Command((*test.get(self.model.task, ("test", self.config, trained)), *options), "test.json")
+        if self.seed == 0:
+            best = ("--best",) if self.model.variant == "best" else ()
+            timing = campaign.timing(self)
+            timed = ("--timing", str(timing)) if timing else ()
+            yield Command(("zoo", "publish", trained, self.config, *best, *timed, *options), "published.json")
+
+
+Step = Supernet | Search | Correlation | Timing | Network
+
+
+def plan(dataset: str = "cifar100") -> list[Step]:
+    """All steps, most needed first; each can be published by itself."""
+
+    def family(attention: str, *more: Step) -> list[Step]:
+        search = Search(attention, dataset)
+        ean = Network(ModelName(20, dataset, "ean", attention))
+        return [search.supernet, search, *more, Timing(attention, dataset), ean]
+
+    vanilla, full = ModelName(20, dataset), ModelName(20, dataset, "full", "se")
+    ean = replace(full, variant="ean")
+    steps: list[Step] = family("se", Network(vanilla), Network(full))
+    if dataset != "cifar100":
+        return steps
+    transferred = [
+        Network(replace(name, dataset=target))
+        for target in ("shanghaitech_b", "voc2012")
+        for name in (ean, vanilla, full)
+    ]
+    counters, segmentors = transferred[:3], transferred[3:]
+    steps += [*counters, *family("dia"), *family("sge"), *segmentors]
+    steps += [Network(name, seed) for seed in (1, 2) for name in (vanilla, full, ean)]
+    steps += [
+        Network(replace(full, variant="org")),
+        Network(replace(full, variant="best")),
+        Correlation("dia", dataset),
+    ]
+    for attention in ("dia", "sge"):
+        steps.append(Network(replace(full, attention=attention)))
+        steps += [Network(replace(ean, attention=attention), seed) for seed in (1, 2)]
+    return steps
+
+
+def kind(step: Step) -> str:
+    """Steps of one kind take about as long as each other."""
+    if isinstance(step, Network):
+        return f"{step.model.attention or 'vanilla'} {step.model.dataset}"
+    return f"{type(step).__name__.lower()} {step.attention} {step.dataset}"

@@ -1,0 +1,140 @@
+"""Networks gathered from records, over seeds, beside the paper's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ean_core.classifier import ImageClassifier
+from ean_core.record import write_record
+from ean_core.report.paper import PAPER
+from ean_core.report.results import comparison_text, difference, read_results, read_runs, table_rows
+from ean_core.report.table import markdown_table
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results/campaign"
+
+
+def run(folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, config="resnet20_se_cifar100", epochs=24):
+    """Records of one training and its test."""
+    backbone = {"attention": "SE", "shared": shared}
+    settings = {"model": {"backbone": backbone}}
+    write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
+    test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
+    write_record(folder / "test.json", kind="test", config=config, **test)
+
+
+def timing(folder, rows):
+    networks = {
+        f"{scheme}, {form}": {
+            "scheme": scheme,
+            "parameters": 279024,
+            "attention": attention,
+            "form": form,
+            "increment": increment,
+            "increment_interval": [increment - 0.01, increment + 0.01],
+        }
+        for scheme, attention, form, increment in rows
+    }
+    write_record(folder / "timing.json", kind="timing", networks=networks)
+
+
+def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
+    for seed, accuracy in ((1, 66.0), (0, 65.0)):
+        run(tmp_path / f"a{seed}", seed=seed, accuracy=accuracy)
+    run(tmp_path / "longer", epochs=100, accuracy=70.0)
+    run(tmp_path / "org", scheme="111-111-111", shared=False)
+    run(tmp_path / "full", scheme="111-111-111")
+    run(tmp_path / "plain", scheme="000-000-000", shared=False)
+    found = read_results([tmp_path])
+    assert [(each.connection, each.values("accuracy/top1")) for each in found] == [
+        ("vanilla", [65.0]),
+        ("Org-full", [65.0]),
+        ("Share-full", [65.0]),
+        ("EAN", [65.0, 66.0]),
+        ("EAN", [70.0]),
+    ]
+    cells = table_rows(found, 1)[3].cells()
+    assert cells["accuracy (%)"] == "65.50 ± 0.71"
+    assert cells["seeds"] == "2"
+    assert cells["connections"] == "2 `010-100-000`"
+    assert cells["whose"] == "here, 24 epochs, 10,000 test images"
+
+
+def test_times_are_those_of_the_same_network(tmp_path):
+    run(tmp_path / "ean")
+    rows = [
+        ("010-100-000", "SE", "eager", 0.1),
+        ("010-100-000", "DIA", "deployed", 0.2),
+        ("100-000-000", "SE", "deployed", 0),
+    ]
+    timing(tmp_path / "time", rows)
+    (found,) = read_results([tmp_path])
+    assert found.increment("eager") == "+10.0 (+9.0 to +11.0)"
+    assert found.increment("deployed") == ""
+
+
+def test_a_folder_whose_records_disagree_is_refused(tmp_path):
+    run(tmp_path / "a")
+    test = json.loads((tmp_path / "a/test.json").read_text())
+    (tmp_path / "a/test.json").write_text(json.dumps({**test, "config": "resnet20_dia_cifar100"}))
+    with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100, test.json of resnet20_dia_cifar100"):
+        read_runs([tmp_path])
+
+
+def test_what_was_not_measured_is_left_out(tmp_path):
+    run(tmp_path / "a")
+    (tmp_path / "a/test.json").unlink()
+    run(tmp_path / "b", config="mine")
+    assert read_results([tmp_path]) == []
+
+
+def test_the_committed_records_stand_beside_the_papers_rows():
+    found = read_results([RESULTS])
+    text = markdown_table(table_rows(found, 1))
+    assert "| CIFAR-100 | ResNet-20 SE | EAN |" in text
+    assert "| CIFAR-100 | ResNet-164 SE | EAN | 76.93 |  | 1.739 M |  | +23.52 |  | paper, Table 1 |" in text
+    assert "ImageNet" not in text  # nothing of ours stands beside it
+    assert "| ShanghaiTech B | ResNet-50 DIA | EAN | 8.2 | 13.9 |" in markdown_table(table_rows(found, 3))
+    assert "| Pascal VOC 2012 | ResNet-50 SE | Share-full | 73.03 | 82.13 | 93.74 |" in markdown_table(
+        table_rows(found, 5)
+    )
+
+
+@pytest.mark.parametrize("row", [row for row in PAPER if row.parameters and row.network == "ResNet-164"], ids=repr)
+def test_the_papers_counts_on_cifar_are_those_of_our_networks(row):
+    full, shared = row.connection != "vanilla", row.connection != "Org-full"
+    backbone = {
+        "type": "EANResNetCIFAR",
+        "depth": 164,
+        "attention": row.attention or "SE",
+        "scheme": "full" if full else "none",
+        "shared": shared,
+    }
+    network = ImageClassifier(backbone, num_classes=100)
+    counted = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert counted == pytest.approx(row.parameters, abs=6e-4)
+
+
+def test_a_comparison_says_what_its_interval_allows(tmp_path):
+    for seed, (ours, theirs) in enumerate([(66.0, 65.0), (66.1, 65.1), (66.05, 64.9)]):
+        run(tmp_path / f"ean{seed}", seed=seed, accuracy=ours)
+        run(tmp_path / f"full{seed}", seed=seed, accuracy=theirs, scheme="111-111-111")
+    full, ean = read_results([tmp_path])
+    assert comparison_text(ean, full).endswith("3 and 3 seeds): better")
+    assert comparison_text(full, ean).endswith("worse")
+    shutil.rmtree(tmp_path / "ean1")
+    shutil.rmtree(tmp_path / "ean2")
+    full, ean = read_results([tmp_path])
+    assert comparison_text(ean, full).endswith("no difference is shown")  # one seed against three, 10,000 images
+
+
+def test_a_difference_is_as_wide_as_chance_makes_it():
+    # 1,000 pairs of samples of equal means: some 950 intervals hold 0.
+    import numpy as np
+
+    draws = np.random.default_rng(0).normal(size=(1000, 2, 4))
+    held = [low <= 0 <= high for first, second in draws for _, low, high in [difference(first, second, 1)]]
+    assert 930 <= sum(held) <= 970
+    single = [low <= 0 <= high for pair in draws[:, :, :1] for _, low, high in [difference(*pair, 1)]]
+    assert 930 <= sum(single) <= 970
