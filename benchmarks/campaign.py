@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from ean_core.config import load_config
 from ean_core.record import read_record, training_log, write_text
 from ean_core.report.search import read_search
-from ean_core.report.table import print_table
+from ean_core.report.table import headline, print_table
 from ean_core.runner import latest_checkpoint
 from ean_core.search.strategy import Evaluation
 from zoo.index import PACKAGED
@@ -68,7 +68,7 @@ PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "r
 #: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
 STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json"), 8
 #: glibc's malloc gives large tensors back to the system and gets them again, page by page, in each iteration; without
-#: that, training on two cores is about 15 percent faster, and the same to the bit.
+#: that, training on two cores is a tenth faster (allocator.py), and the same to the bit.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
@@ -402,15 +402,13 @@ def _result(campaign: Campaign, step: Step) -> str:
     folder = campaign.results / step.name
     if (folder / "test.json").is_file():
         test = read_record(folder / "test.json")
-        key, value = next(iter((test["metrics"]).items()))
-        if "mIoU" in test["metrics"]:
-            key, value = "mIoU", test["metrics"]["mIoU"]
+        key, value = headline(test["metrics"])
         return f"{key} {value:.2f} ({test['scheme']})"
     if (folder / "search.json").is_file():
         return f"EAN {campaign.scheme(ModelName(20, 'cifar100', 'ean', step.attention))}"  # type: ignore[union-attr]
     if (folder / "record.json").is_file():
-        validation = read_record(folder / "record.json")["validation"] or {}
-        return ", ".join(f"{key} {value:.2f}" for key, value in list(validation.items())[:1])
+        validation = read_record(folder / "record.json")["validation"]
+        return "validation {} {:.2f}".format(*headline(validation)) if validation else ""
     return ""
 
 

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from ean_core.addresses import BACKBONE, read_metadata
 from ean_core.checkpoint import read_state_dict, save_weights
 from ean_core.options import CfgOptions, ConfigName, prepare
-from ean_core.report.table import print_table
+from ean_core.report.table import headline, print_table
 from ean_core.supernet import find_backbone
 from ean_core.training import describe
 
@@ -65,7 +65,7 @@ class ModelRow:
         """Column titles and texts."""
         if self.entry is None:
             return {"model": self.name, "weights": "none yet"}
-        key, value = next(iter(self.entry.metrics.items()))
+        key, value = headline(self.entry.metrics)
         return {
             "model": self.name,
             "connections": str(self.entry.scheme),

@@ -95,6 +95,18 @@ class NetworkRow:
         return cells
 
 
+def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """The metric that a task is judged by, under the name it has in records or in OpenMMLab, and its value.
+
+    Examples:
+        >>> headline({'aAcc': 79.25, 'mIoU': 17.95})
+        ('mIoU', 17.95)
+    """
+    known = ("accuracy/top1", "Top 1 Accuracy", "count/MAE", "MAE", "mIoU")
+    key = next((name for name in known if name in metrics), next(iter(metrics)))
+    return key, metrics[key]
+
+
 def in_percent(increment: float, interval: Sequence[float] | None, digits: int = 1) -> str:
     """An increment and its interval, in percent.
 
