@@ -38,8 +38,8 @@ from ean_core.report.search import read_search
 from ean_core.report.table import headline, print_table
 from ean_core.runner import latest_checkpoint
 from ean_core.search.strategy import Evaluation
-from zoo.index import PACKAGED
-from zoo.names import ModelName
+from zoo.index import PACKAGED, Index
+from zoo.names import VARIANTS, ModelName
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results/campaign")
@@ -68,7 +68,7 @@ PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "r
 #: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
 STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json"), 8
 #: glibc's malloc gives large tensors back to the system and gets them again, page by page, in each iteration; without
-#: that, training on two cores is a tenth faster (allocator.py), and the same to the bit.
+#: that, training on two cores is a tenth faster, and the same to the bit (allocator.py). Not for what is timed.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
@@ -130,10 +130,11 @@ class Campaign:
 
     def timing(self, network: Network) -> Path | None:
         """The timing record in which a network occurs, if there is one."""
-        classifier = network.model.task == "Image Classification"
-        name = Timing(network.model.attention or "se", network.model.dataset).name if classifier else network.name
-        found = [folder / name / "timing.json" for folder in (self.runs, self.results)]
-        return next((path for path in found if path.is_file()), None)
+        name = Timing(network.model.attention or "se", network.model.dataset).name
+        found = (folder / name / "timing.json" for folder in (self.runs, self.results))
+        path = next((path for path in found if path.is_file()), None)
+        connection = f"{VARIANTS[network.model.variant]}, "
+        return path if path and any(connection in key for key in read_record(path)["networks"]) else None
 
     # ------------------------------------------------------------ the state
 
@@ -144,9 +145,9 @@ class Campaign:
             needed.append(step.supernet)
         if isinstance(step, Timing) or (isinstance(step, Network) and step.model.variant in ("ean", "best")):
             attention = step.attention if isinstance(step, Timing) else step.model.attention
-            needed += [each for each in self.steps if isinstance(each, Search) and each.attention == attention]
+            needed.append(Search(attention, self.source))
         if isinstance(step, Network) and step.model.task != "Image Classification":
-            needed.append(Network(replace(step.model, dataset="cifar100")))
+            needed.append(Network(replace(step.model, dataset=self.source)))
         return next((each.name for each in needed if not self.done(each)), None)
 
     def done(self, step: Step) -> bool:
@@ -154,14 +155,16 @@ class Campaign:
         return all(self.has(step, command) for command in step.commands(self))
 
     def has(self, step: Step, command: Command) -> bool:
-        """Whether a command of a step has left its record."""
+        """Whether a command of a step has left its record, or for publishing, an entry of that record's training."""
         folder = self.results / step.name
         if command.record != "published.json":
             return (folder / command.record).is_file()
-        published = self.index / "records" / step.name.partition("/")[0] / "test.json"
-        if not (published.is_file() and (folder / "test.json").is_file()):
+        if not (isinstance(step, Network) and (folder / "record.json").is_file()):
             return False
-        return bool(read_record(published)["checkpoint"] == read_record(folder / "test.json")["checkpoint"])
+        entry = Index(self.index).entries.get(step.model) if (self.index / "model-index.yml").is_file() else None
+        finished = read_record(folder / "record.json")["finished"]
+        card = self.index / "cards" / f"{step.model}.md"  # the last thing that publishing writes
+        return entry is not None and entry.metadata["Finished"] == finished and card.is_file()
 
     def next(self) -> Step | None:
         """The first step that is not done and waits for none; None where all are done."""
@@ -169,12 +172,13 @@ class Campaign:
 
     @property
     def planned(self) -> list[Step]:
-        """The steps, less a best network that has the connections of the EAN."""
+        """The steps, less a best network that is another one of them by its connections."""
 
         def twin(step: Step) -> bool:
             if not isinstance(step, Network) or step.model.variant != "best":
                 return False
-            return self.scheme(step.model) in (self.scheme(replace(step.model, variant="ean")), "?")
+            scheme = self.scheme(step.model)
+            return scheme in ("?", self.scheme(replace(step.model, variant="ean"))) or "0" not in scheme
 
         return [step for step in self.steps if not twin(step)]
 
@@ -195,13 +199,13 @@ class Campaign:
         return float(sum(line["seconds"] for line in own))
 
     def expected(self, step: Step) -> float:
-        """Seconds that a step takes as a whole: as long as the last one of its kind here, or a guess."""
-        alike = [
-            line["seconds"]
-            for line in self.log
-            if line["code"] == 0 and line["whole"] and line["kind"] == kind(step) and line["record"] != "published.json"
-        ]
-        return float(statistics.median(alike[-3:])) if alike else 60 * step.minutes
+        """Seconds that a step takes as a whole: as long as the last ones of its kind did here, or a guess."""
+        took = []
+        for other in self.steps:
+            lines = [line for line in self.log if line["step"] == other.name and not line["code"]]
+            if kind(other) == kind(step) and self.done(other) and any(line["whole"] for line in lines):
+                took.append(sum(line["seconds"] for line in lines))
+        return float(statistics.median(took[-3:])) if took else 60 * step.minutes
 
     def progress(self, step: Step) -> float:
         """How much of a step is done, in ``[0, 1]``."""
@@ -209,10 +213,9 @@ class Campaign:
             return 1.0
         if isinstance(step, (Supernet, Network)):
             for folder in (self.runs / step.name, self.results / step.name / "state"):
-                latest = latest_checkpoint(folder)
-                if latest is not None:
+                if epochs_of(folder):
                     total = self.epochs or load_config(step.config).train_cfg.max_epochs
-                    return min(0.99, int(latest.stem.split("_")[1]) / total)
+                    return min(0.99, epochs_of(folder) / total)
         return 0.0
 
     # ------------------------------------------------------------ running
@@ -239,18 +242,26 @@ class Campaign:
             self.say(f"{step.name}: {command}")
             whole = not self.progress(step)
             start = time.monotonic()
-            code = run_command(command, self.runs / step.name / "output.txt", {"EAN_ZOO_INDEX": str(self.index)})
+            settings = ALLOCATOR if command.arguments[0] == "train" else {}
+            output = self.runs / step.name / "output.txt"
+            code = run_command(command, output, {**settings, "EAN_ZOO_INDEX": str(self.index)})
             entry = {"step": step.name, "kind": kind(step), "record": command.record, "whole": whole}
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:
                 raise RuntimeError(
-                    f"{command}\nended with {code}, see {self.runs / step.name / 'output.txt'}; "
-                    "`python benchmarks/campaign.py run` goes on from here"
+                    f"{command}\nended with {code}, see {output}; `python benchmarks/campaign.py run` goes on from here"
                 )
             self.collect(step)
-        shutil.rmtree(self.results / step.name / "state", ignore_errors=True)
-        if isinstance(step, (Supernet, Search, Correlation)):
-            self.keep_supernet(step if isinstance(step, Supernet) else step.supernet)
+
+    def settle(self) -> None:
+        """Have kept states and the report follow from what is done: a step may have been stopped before they did."""
+        for step in self.planned:
+            state = self.results / step.name / "state"
+            if isinstance(step, Supernet) and self.done(step):
+                self.keep_supernet(step)
+            elif self.done(step):
+                shutil.rmtree(state, ignore_errors=True)
+        write_page(self)
 
     def collect(self, step: Step) -> None:
         """Copy what a step's commands left to the results."""
@@ -262,42 +273,45 @@ class Campaign:
         log = training_log(source)
         if log:
             write_text(target / "log.jsonl", log)
+        write_page(self)
 
     def keep(self, step: Step) -> list[Path]:
         """Copy what resumes a step into its results, so that it can go on in another checkout.
 
-        Raises:
-            ValueError: if that is larger than a repository should hold.
+        Returns:
+            The copies; none where there is nothing yet, or more than a repository should hold.
         """
         source, target = self.runs / step.name, self.results / step.name / "state"
         latest = latest_checkpoint(source)
         files = [*([latest] if latest else []), *(path for pattern in STATE for path in source.glob(pattern))]
+        if not files:
+            return []
         size = sum(path.stat().st_size for path in files) / 1e6
         if size > STATE_LIMIT:
-            raise ValueError(f"the state of {step.name} has {size:.1f} MB; the limit is {STATE_LIMIT}")
+            self.say(f"the state of {step.name} has {size:.1f} MB and is not kept; the limit is {STATE_LIMIT}")
+            return []
         shutil.rmtree(target, ignore_errors=True)
-        if files:
-            target.mkdir(parents=True)
         for path in files:
             copy_file(path, target / path.name)
         if latest:
             write_text(target / "log.jsonl", training_log(source))
-        return files
+        return [target / path.name for path in files]
 
     def keep_supernet(self, supernet: Supernet) -> None:
         """Keep a trained supernet as long as a step needs its checkpoint."""
         users = (step for step in self.steps if isinstance(step, (Search, Correlation)) and step.supernet == supernet)
         if any(not self.done(user) for user in users):
-            self.keep(supernet)
+            if latest_checkpoint(self.runs / supernet.name):
+                self.keep(supernet)
         else:
             shutil.rmtree(self.results / supernet.name / "state", ignore_errors=True)
 
     def restore(self, name: str) -> None:
         """Put the kept state of a step where its commands look for it, unless they are further."""
         state, run = self.results / name / "state", self.runs / name
-        if not state.is_dir() or latest_checkpoint(run) or (run / "ledger.jsonl").is_file():
+        if not state.is_dir() or epochs_of(run) >= epochs_of(state) > 0 or (run / "ledger.jsonl").is_file():
             return
-        for path in state.iterdir():
+        for path in sorted(state.iterdir(), key=lambda path: path.name.startswith("epoch_")):  # what resumes it last
             copy_file(path, run / path.name)
 
     def write_down(self, entry: dict[str, Any]) -> None:
@@ -317,22 +331,29 @@ def chosen(finalists: Sequence[Evaluation]) -> Evaluation:
     return max((each for each in finalists if 0 < each.scheme.sparsity < 1), key=lambda each: each.reward)
 
 
+def epochs_of(folder: Path) -> int:
+    """Epochs of the last checkpoint in a folder; 0 where there is none."""
+    latest = latest_checkpoint(folder)
+    return int(latest.stem.split("_")[1]) if latest else 0
+
+
 def run_command(command: Command, output: Path, environment: dict[str, str]) -> int:
     """Run a command to its end, its output appended to a file; where this process is stopped, it is stopped as well."""
     program = str(Path(sys.executable).with_name("ean"))
-    settings = {**ALLOCATOR, **os.environ, **environment}
     output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        output.open("a") as file,
-        subprocess.Popen([program, *command.arguments], env=settings, stdout=file, stderr=subprocess.STDOUT) as process,
-    ):
-        previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    with output.open("a") as file:
+        process = subprocess.Popen(
+            [program, *command.arguments],
+            env={**os.environ, **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        )
         try:
             return process.wait()
         except KeyboardInterrupt:
-            return process.wait()  # it was interrupted as well
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+            process.terminate()
+            return process.wait()
 
 
 def die_with_parent() -> None:
@@ -442,10 +463,11 @@ def run(
 ) -> None:
     """Run the steps that are left, first one first."""
     campaign = open_campaign(small)
-    names = [step.name for step in campaign.steps]
+    names = [step.name for step in campaign.planned]
     if until is not None and until not in names:
         raise typer.BadParameter(f"there is no step {until!r}; the steps are {', '.join(names)}")
     campaign.runs.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop is a stop
     try:
         with FileLock(campaign.runs / "campaign.lock", timeout=0):
             _run_all(campaign, until, commit)
@@ -458,14 +480,21 @@ def run(
 
 
 def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
-    while (step := campaign.next()) is not None:
-        campaign.run(step)
-        write_page(campaign)
+    wanted = next((step for step in campaign.planned if step.name == until), None)
+    campaign.settle()
+    while (step := campaign.next()) is not None and not (wanted and campaign.done(wanted)):
+        try:
+            campaign.run(step)
+        except RuntimeError:
+            campaign.keep(step)
+            if commit:
+                _commit(campaign, f"State of {step.name}")
+            raise
+        campaign.settle()
         if commit:
             _commit(campaign, f"Records of {step.name}")
-        if step.name == until:
-            return
-    campaign.say("all steps are done" if all(map(campaign.done, campaign.planned)) else "the other steps wait")
+    if wanted is None:
+        campaign.say("all steps are done" if all(map(campaign.done, campaign.planned)) else "the other steps wait")
 
 
 def _commit(campaign: Campaign, message: str) -> None:
@@ -498,8 +527,8 @@ def keep(small: Small = False) -> None:
     if step is None:
         typer.echo("all steps are done")
         return
-    files = campaign.keep(step)
-    typer.echo(f"{step.name}: {', '.join(path.name for path in files) or 'nothing yet'}")
+    kept = campaign.keep(step)
+    typer.echo(f"{step.name}: {', '.join(path.name for path in kept) or 'nothing is kept'}")
 
 
 @app.command()

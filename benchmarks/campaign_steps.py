@@ -99,7 +99,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Timing:
-    """Vanilla, Org-full, Share-full and EAN networks side by side, and what each connection costs."""
+    """Vanilla, Org-full, Share-full and EAN networks side by side, and for classifiers what each connection costs."""
 
     attention: str
     dataset: str
@@ -110,10 +110,14 @@ class Timing:
         return f"time_resnet20_{self.attention}.{self.dataset}"
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
+        model = ModelName(20, self.dataset, "ean", self.attention)
         config, out = f"resnet20_{self.attention}_{self.dataset}", str(campaign.runs / self.name / "timing.json")
-        scheme = campaign.scheme(ModelName(20, self.dataset, "ean", self.attention))
+        overrides = ("--cfg-options", f"model.backbone.scheme={campaign.scheme(model)}")
+        if model.task != "Image Classification":
+            yield Command(("time", config, "--batch", "1", "--rounds", "50", "--out", out, *overrides), "timing.json")
+            return
         rounds = ("--rounds", "200", "--out", out)
-        yield Command(("time", config, *rounds, "--cfg-options", f"model.backbone.scheme={scheme}"), "timing.json")
+        yield Command(("time", config, *rounds, *overrides), "timing.json")
         yield Command(("time", config, "--per-block", *rounds), "timing_blocks_deployed.json")
 
 
@@ -157,8 +161,8 @@ class Network:
         options = ("--cfg-options", *overrides)
         trained = str(campaign.checkpoint(self.name))
         test = {
-            "Crowd Counting": ("crowd", "evaluate", self.config, trained, "--rounds", "50"),
-            "Semantic Segmentation": ("seg", "evaluate", self.config, trained, "--rounds", "50"),
+            "Crowd Counting": ("crowd", "evaluate", self.config, trained, "--no-time"),
+            "Semantic Segmentation": ("seg", "evaluate", self.config, trained, "--no-time"),
         }
         yield Command((*test.get(self.model.task, ("test", self.config, trained)), *options), "test.json")
         if self.seed == 0:
@@ -184,22 +188,18 @@ def plan(dataset: str = "cifar100") -> list[Step]:
     steps: list[Step] = family("se", Network(vanilla), Network(full))
     if dataset != "cifar100":
         return steps
-    transferred = [
-        Network(replace(name, dataset=target))
-        for target in ("shanghaitech_b", "voc2012")
-        for name in (ean, vanilla, full)
-    ]
-    counters, segmentors = transferred[:3], transferred[3:]
-    steps += [*counters, *family("dia"), *family("sge"), *segmentors]
-    steps += [Network(name, seed) for seed in (1, 2) for name in (vanilla, full, ean)]
-    steps += [
-        Network(replace(full, variant="org")),
-        Network(replace(full, variant="best")),
-        Correlation("dia", dataset),
-    ]
+
+    def transferred(target: str) -> list[Step]:
+        networks = [Network(replace(model, dataset=target)) for model in (ean, vanilla, full)]
+        return [Timing("se", target), *networks]
+
+    steps += [*transferred("shanghaitech_b"), *family("dia"), *family("sge"), *transferred("voc2012")]
+    steps += [Network(model, seed) for seed in (1, 2) for model in (vanilla, full, ean)]
+    steps += [Network(replace(full, variant=variant)) for variant in ("org", "best")]
+    steps += [Correlation("dia", dataset)]
     for attention in ("dia", "sge"):
-        steps.append(Network(replace(full, attention=attention)))
-        steps += [Network(replace(ean, attention=attention), seed) for seed in (1, 2)]
+        pair = [replace(model, attention=attention) for model in (full, ean)]
+        steps += [Network(model, seed) for seed in (0, 1, 2) for model in pair if (model, seed) != (pair[1], 0)]
     return steps
 
 

@@ -78,10 +78,11 @@ def training_log(run: Path) -> str:
     """What mmengine logged of a training, as JSON lines: epoch, iteration, learning rate and loss.
 
     Args:
-        run: folder of the training. Of one that went on after a stop, the later word counts.
+        run: folder of the training. Of one that went on after a stop, the later word counts; ``log.jsonl`` in it is
+            what this function gave before that.
     """
     lines: dict[int, Mapping[str, Any]] = {}
-    for path in sorted(run.glob("*/vis_data/scalars.json")):
+    for path in [*run.glob("log.jsonl"), *sorted(run.glob("*/vis_data/scalars.json"))]:
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,11 +21,11 @@ from .paper import PAPER, PaperRow
 from .search import Spread
 from .table import in_percent
 
-#: Metrics of each table of the paper: their names in records, titles, and digits after the point.
-METRICS: dict[int, dict[str, tuple[str, int]]] = {
-    1: {"accuracy/top1": ("accuracy (%)", 2)},
-    3: {"count/MAE": ("MAE", 2), "count/RMSE": ("MSE (RMSE)", 2)},
-    5: {"mIoU": ("mIoU (%)", 2), "mAcc": ("mAcc (%)", 2), "aAcc": ("allAcc (%)", 2)},
+#: Metrics of each table of the paper: their names in records, and titles.
+METRICS: dict[int, dict[str, str]] = {
+    1: {"accuracy/top1": "accuracy (%)"},
+    3: {"count/MAE": "MAE", "count/RMSE": "MSE (RMSE)"},
+    5: {"mIoU": "mIoU (%)", "mAcc": "mAcc (%)", "aAcc": "allAcc (%)"},
 }
 ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
@@ -150,8 +151,13 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
         training, test = read_record(path.parent / "record.json"), read_record(path)
         if training.get("kind") != "training" or parse_name(training["config"] or "") is None:
             continue
-        if training["config"] != test["config"]:
-            raise ValueError(f"{path.parent}: record.json is of {training['config']}, test.json of {test['config']}")
+        best = training.get("best", {"checkpoint": f"epoch_{training['epochs']}.pth"})
+        trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
+        if trained != tested:
+            raise ValueError(
+                f"{path.parent}: record.json is of {trained[0]} and ends with {trained[1]}, test.json is of "
+                f"{tested[0]} and {tested[1]}"
+            )
         found.append(Run(path.parent, training, test))
     return found
 
@@ -160,6 +166,9 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
     """Networks that were trained and measured below some folders, each with its seeds and times.
 
     Sorted as the paper does: by data set, by attention, then vanilla, Org-full, Share-full, EAN.
+
+    Raises:
+        ValueError: if a record is damaged, a test is not of the training beside it, or a seed is there twice.
     """
     grouped: dict[Key, list[Run]] = {}
     for run in read_runs(folders):
@@ -168,6 +177,9 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
     results = []
     for key, runs in grouped.items():
         runs.sort(key=lambda run: run.training["seed"])
+        for one, other in pairwise(runs):
+            if one.training["seed"] == other.training["seed"]:
+                raise ValueError(f"{one.folder} and {other.folder} are the same training with the same seed")
         mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         for row, record in timings:
             same = (row["scheme"], row["parameters"]) == (str(key.scheme), key.parameters)
@@ -206,7 +218,7 @@ class ResultRow:
         "data",
         "network",
         "connection",
-        *(title for metrics in METRICS.values() for title, _ in metrics.values()),
+        *(title for metrics in METRICS.values() for title in metrics.values()),
         "seeds",
         "parameters",
         "connections",
@@ -228,14 +240,14 @@ class ResultRow:
             "connection": row.connection,
         }
         if isinstance(row, PaperRow):
-            for metric, (title, _) in METRICS[self.table].items():
+            for metric, title in METRICS[self.table].items():
                 cells[title] = f"{row.metrics[metric]:.2f}" if self.table != 3 else f"{row.metrics[metric]:g}"
             cells["parameters"] = f"{row.parameters:.3f} M" if row.parameters else ""
             cells["increment (%)"] = f"{row.increment:+.2f}" if row.increment is not None else ""
             cells["whose"] = f"paper, Table {row.table}"
             return cells
-        for metric, (title, digits) in METRICS[self.table].items():
-            cells[title] = Spread.of(row.values(metric)).text(digits)
+        for metric, title in METRICS[self.table].items():
+            cells[title] = Spread.of(row.values(metric)).text(2)
         split = row.runs[0].test.get("data", {}).get("split", "test")
         return {
             **cells,
@@ -244,8 +256,13 @@ class ResultRow:
             "connections": f"{row.scheme.connections} `{row.scheme}`",
             "increment (%)": row.increment("eager"),
             "deployed (%)": row.increment("deployed"),
-            "whose": f"here, {row.runs[0].training['epochs']} epochs, {row.images:,} {_split(split)} images",
+            "whose": f"here, {_schedule(row.runs[0].training)}, {row.images:,} {_split(split)} images",
         }
+
+
+def _schedule(training: Mapping[str, Any]) -> str:
+    images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
+    return f"{training['epochs']} epochs{images}"
 
 
 def _split(name: str) -> str:
@@ -264,8 +281,15 @@ def table_rows(results: Sequence[Result], table: int) -> list[ResultRow]:
 
 
 def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:
-    """Mean of the first less mean of the second, and a 95 % interval: Welch's over seeds where both have several, else
-    of ``noise``, the standard error of a single value from the finite number of test images.
+    """Mean of the first less mean of the second, and a 95 % interval.
+
+    Args:
+        first, second: a value a seed.
+        noise: standard error of a single value, from the finite number of test images.
+
+    Returns:
+        The difference and the ends of its interval: Welch's over seeds where both have several; else that of the test
+        images alone, which knows nothing of how trainings differ.
 
     Examples:
         >>> [round(value, 2) for value in difference([2.0, 2.2], [1.0, 1.2], noise=9)]
@@ -274,20 +298,23 @@ def difference(first: Sequence[float], second: Sequence[float], noise: float) ->
         [0.4, -0.99, 1.79]
     """
     gap = statistics.fmean(first) - statistics.fmean(second)
-    if min(len(first), len(second)) > 1:
+    if min(len(first), len(second)) > 1 and len({*first}) + len({*second}) > 2:  # with values all alike there is none
         interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
         return gap, float(interval.low), float(interval.high)
-    error = noise * math.sqrt(1 / len(first) + 1 / len(second))
-    return gap, gap - 1.96 * error, gap + 1.96 * error
+    return gap, gap - 1.96 * math.sqrt(2) * noise, gap + 1.96 * math.sqrt(2) * noise
 
 
 def comparison_text(first: Result, second: Result) -> str:
-    """How the accuracy of one network compares with that of another, in a sentence with its interval."""
+    """How the accuracy of one network compares with that of another, with its interval and what that is one of."""
     ours, others = first.values("accuracy/top1"), second.values("accuracy/top1")
     share = statistics.fmean(others) / 100
     noise = 100 * math.sqrt(share * (1 - share) / first.images)
     gap, low, high = difference(ours, others, noise)
-    verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
     names = [" ".join(filter(None, (each.connection, each.attention))) for each in (first, second)]
-    seeds = f"{len(ours)} and {len(others)} seeds" if max(len(ours), len(others)) > 1 else "one seed each"
-    return f"{names[0]} against {names[1]}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}; {seeds}): {verdict}"
+    if min(len(ours), len(others)) > 1:
+        of = f"95 % interval over {len(ours)} and {len(others)} seeds"
+        verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
+    else:
+        of = "95 % interval of the test images alone"
+        verdict = "no difference is shown" if low <= 0 <= high else "undecided"
+    return f"{names[0]} against {names[1]}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}, {of}): {verdict}"

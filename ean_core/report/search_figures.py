@@ -70,11 +70,11 @@ def front_figure(
     _name("EAN" if chosen else "best reward", best, 1, above, COLOURS[5])
     above.set_xlabel(cost)
     above.xaxis.get_major_locator().set_params(integer=cost == "connections")
-    names = {
-        f"{scheme.connections} connection{'s' * (scheme.connections != 1)}, {evaluation.accuracy:.2f} %": scheme
-        for evaluation in [*kept, *([best] if best not in kept else [])]
-        for scheme in [evaluation.scheme]
-    }
+    names: dict[str, ConnectionScheme] = {}
+    for evaluation in [*kept, *([best] if best not in kept else [])]:
+        connections = evaluation.scheme.connections
+        name = f"{connections} connection{'s' * (connections != 1)}, {evaluation.accuracy:.2f} %"
+        names[name + " " * (name in names)] = evaluation.scheme
     draw_schemes(names, below, [COLOURS[5] if scheme == best.scheme else COLOURS[0] for scheme in names.values()])
     for text in below.texts:
         text.set_fontsize(8)

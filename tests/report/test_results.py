@@ -21,7 +21,7 @@ def run(folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, con
     settings = {"model": {"backbone": backbone}}
     write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
     test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
-    write_record(folder / "test.json", kind="test", config=config, **test)
+    write_record(folder / "test.json", kind="test", config=config, checkpoint={"name": f"epoch_{epochs}.pth"}, **test)
 
 
 def timing(folder, rows):
@@ -74,12 +74,20 @@ def test_times_are_those_of_the_same_network(tmp_path):
     assert found.increment("deployed") == ""
 
 
-def test_a_folder_whose_records_disagree_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"config": "resnet20_dia_cifar100"}, {"checkpoint": {"name": "epoch_23.pth"}}])
+def test_a_folder_whose_records_disagree_is_refused(tmp_path, other):
     run(tmp_path / "a")
     test = json.loads((tmp_path / "a/test.json").read_text())
-    (tmp_path / "a/test.json").write_text(json.dumps({**test, "config": "resnet20_dia_cifar100"}))
-    with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100, test.json of resnet20_dia_cifar100"):
+    (tmp_path / "a/test.json").write_text(json.dumps({**test, **other}))
+    with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100 and ends with epoch_24.pth, test"):
         read_runs([tmp_path])
+
+
+def test_a_seed_that_is_there_twice_is_refused(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"a and .*b are the same training with the same seed"):
+        read_results([tmp_path])
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
@@ -121,12 +129,20 @@ def test_a_comparison_says_what_its_interval_allows(tmp_path):
         run(tmp_path / f"ean{seed}", seed=seed, accuracy=ours)
         run(tmp_path / f"full{seed}", seed=seed, accuracy=theirs, scheme="111-111-111")
     full, ean = read_results([tmp_path])
-    assert comparison_text(ean, full).endswith("3 and 3 seeds): better")
+    assert comparison_text(ean, full).endswith("over 3 and 3 seeds): better")
     assert comparison_text(full, ean).endswith("worse")
     shutil.rmtree(tmp_path / "ean1")
     shutil.rmtree(tmp_path / "ean2")
     full, ean = read_results([tmp_path])
-    assert comparison_text(ean, full).endswith("no difference is shown")  # one seed against three, 10,000 images
+    alone = comparison_text(ean, full)  # one seed against three: 10,000 images are good to some 0.5 points
+    assert alone.endswith("interval of the test images alone): no difference is shown")
+    run(tmp_path / "ean0", accuracy=70.0)
+    full, ean = read_results([tmp_path])
+    assert comparison_text(ean, full).endswith("undecided")  # another training might differ
+
+
+def test_values_that_are_all_alike_have_the_interval_of_the_images():
+    assert difference([65.0, 65.0], [65.0, 65.0], 0.5) == pytest.approx((0, -1.386, 1.386), abs=1e-3)
 
 
 def test_a_difference_is_as_wide_as_chance_makes_it():
