@@ -67,9 +67,6 @@ KEPT = (
 PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "records", "strips", "weights")
 #: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
 STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json"), 8
-#: glibc's malloc gives large tensors back to the system and gets them again, page by page, in each iteration; without
-#: that, training on two cores is a tenth faster, and the same to the bit (allocator.py). Not for what is timed.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
 class Campaign:
@@ -242,9 +239,8 @@ class Campaign:
             self.say(f"{step.name}: {command}")
             whole = not self.progress(step)
             start = time.monotonic()
-            settings = ALLOCATOR if command.arguments[0] == "train" else {}
             output = self.runs / step.name / "output.txt"
-            code = run_command(command, output, {**settings, "EAN_ZOO_INDEX": str(self.index)})
+            code = run_command(command, output, {"EAN_ZOO_INDEX": str(self.index)})
             entry = {"step": step.name, "kind": kind(step), "record": command.record, "whole": whole}
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:

@@ -26,6 +26,7 @@ from .classifier import ImageClassifier
 from .config import read_settings
 from .errors import differences, unknown_name
 from .inference.export import Format, write_onnx, write_pt2
+from .memory import keep_freed_memory
 from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
@@ -44,6 +45,7 @@ def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runn
         ValueError: if the launcher cannot start processes on this machine.
     """
     initialize_processes(config, launcher)
+    keep_freed_memory()
     config.work_dir = str(work_dir)
     config.launcher = launcher
     # mmengine shares logs and message hubs between runners of one name, which by default has a resolution of a second.

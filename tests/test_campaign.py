@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ean_core.record import read_record, training_log, write_record
 from zoo.index import PACKAGED
@@ -74,14 +75,14 @@ def begun(tmp_path_factory):
         assert time.monotonic() < deadline
         assert first.poll() is None
         time.sleep(0.1)
-    second = finish(start(folder, "run", "--small"), code=1)
-    assert "another process runs the campaign" in second
     first.send_signal(signal.SIGKILL)
     first.communicate()
     if sys.platform == "linux":  # what it had started stops with it, and does not finish
         time.sleep(2)
         assert not processes_on(folder / "runs")
         assert not (run / "record.json").exists()
+    with FileLock(folder / "runs/campaign.lock"):
+        assert "another process runs the campaign" in finish(start(folder, "run", "--small"), code=1)
     said = finish(start(folder, "run", "--small", "--until", SEARCH))
     assert SEARCH in said
     return folder

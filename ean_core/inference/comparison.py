@@ -19,6 +19,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from ean_core.attention import attention_class
+from ean_core.memory import keep_freed_memory
 from ean_core.record import read_record, write_record
 from ean_core.runner import latest_checkpoint
 from ean_core.supernet import find_backbone
@@ -339,7 +340,8 @@ def timing_settings(inputs: Tensor, **more: Any) -> dict[str, Any]:
     batch, channels, height, width = inputs.shape
     size = height if height == width else [height, width]
     dtype = str(inputs.dtype).removeprefix("torch.")
-    return {"batch": batch, "channels": channels, "size": size, "dtype": dtype, "device": str(inputs.device), **more}
+    place = {"device": str(inputs.device), "freed_memory": "kept" if keep_freed_memory() else "returned"}
+    return {"batch": batch, "channels": channels, "size": size, "dtype": dtype, **place, **more}
 
 
 def _attention(config: Config) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ean_core.attention import State
 from ean_core.backbone import EANResNet, join
+from ean_core.memory import keep_freed_memory
 from ean_core.progress import Progress
 from ean_core.record import read_record, write_record
 from ean_core.scheme import ConnectionScheme
@@ -223,6 +224,7 @@ def profile_blocks(
         )
     if rounds < 2:
         raise ValueError(f"needs at least 2 passes, one for each order of a block's two forms, got rounds={rounds}")
+    keep_freed_memory()
     stem, cuts = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
     stems: list[float] = []
     heads: list[float] = []

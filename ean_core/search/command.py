@@ -26,6 +26,7 @@ from ean_core.checkpoint import load_weights
 from ean_core.data.sampler import SampleKey
 from ean_core.errors import unknown_name
 from ean_core.inference.latency import BlockTimes
+from ean_core.memory import keep_freed_memory
 from ean_core.options import (
     Amp,
     CfgOptions,
@@ -88,6 +89,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         _complete(self.config)
+        keep_freed_memory()
         if self.supernet is None:
             return
         before = trained_config(self.supernet)
