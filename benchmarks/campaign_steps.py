@@ -193,7 +193,8 @@ def plan(dataset: str = "cifar100") -> list[Step]:
         networks = [Network(replace(model, dataset=target)) for model in (ean, vanilla, full)]
         return [Timing("se", target), *networks]
 
-    steps += [*transferred("shanghaitech_b"), *family("dia"), *family("sge"), *transferred("voc2012")]
+    *counters, full_counter = transferred("shanghaitech_b")
+    steps += [*counters, *family("dia"), *family("sge"), full_counter, *transferred("voc2012")]
     steps += [Network(model, seed) for seed in (1, 2) for model in (vanilla, full, ean)]
     steps += [Network(replace(full, variant=variant)) for variant in ("org", "best")]
     steps += [Correlation("dia", dataset)]

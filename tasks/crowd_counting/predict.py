@@ -18,6 +18,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from ean_core.memory import keep_freed_memory
 from ean_core.record import write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
@@ -273,6 +274,7 @@ def predict_command(
         raise ValueError(
             f"no picture or video in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
         )
+    keep_freed_memory()
     counter = Counter.load(model, device=device)
     predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
     out.mkdir(parents=True, exist_ok=True)

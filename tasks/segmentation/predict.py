@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ean_core.memory import keep_freed_memory
 from ean_core.record import csv_text, write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
 from tasks.sources import OVERLAY, find_sources, printable
@@ -78,6 +79,7 @@ def predict_command(
     listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command
     if not listed:
         raise ValueError(f"no picture in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES))}")
+    keep_freed_memory()
     segmenter = Segmenter.load(model, device=device)
     found: list[Labelled] = []
     stopped = False
