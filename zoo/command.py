@@ -30,8 +30,10 @@ from .files import locate, places
 from .foreign import import_weights
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .models import get_weights, list_models
+from .names import ModelName
 from .page import increment
 from .publish import publish as publish_model
+from .publish import renew_timing
 from .verify import Verdict
 from .verify import verify as verify_model
 
@@ -219,6 +221,20 @@ def publish(
     typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
     if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
         typer.echo("with EAN_ZOO_INDEX set to its folder, it hides the package's model of that name")
+
+
+def time(
+    name: Annotated[str, typer.Argument(help="Of a published model.")],
+    timing: Annotated[Path, typer.Argument(help="A record of `ean time` in which the network occurs.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the index; EAN_ZOO_INDEX, or in a checkout the package's, by default."),
+    ] = None,
+) -> None:
+    """Renew the times on a published model's card, from a record of `ean time`."""
+    entry = renew_timing(ModelName.parse(name), timing, to or _own_index())
+    for row in entry.metadata["Timing"]:
+        typer.echo(f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}")
 
 
 def import_(

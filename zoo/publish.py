@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
 from ean_core.config import DATASETS, config_root, packaged_configs
 from ean_core.data.folder import shorter_side
+from ean_core.errors import unknown_name
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, significant, training_log, write_text
@@ -129,6 +131,34 @@ def publish(
         _write_metafile(index, entry)
         if before and before.file != entry.file:
             before.packaged_file.unlink(missing_ok=True)
+        write_pages(Index(root))
+    return entry
+
+
+def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
+    """Put the rows of a timing record in the place of those in a published model's entry, and write its pages anew.
+
+    Args:
+        name: of the model.
+        timing: a record of ``ean time`` in which the network occurs.
+        root: the folder of the index.
+
+    Returns:
+        The new entry.
+
+    Raises:
+        ValueError: if the index has no such model, or the record does not time its network.
+    """
+    record = read_record(timing)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / "publish.lock"):
+        index = Index(root)
+        before = index.entries.get(name)
+        if before is None:
+            raise unknown_name("model of this index", str(name), map(str, index.entries))
+        rows = _timing(record, MODELS.build(before.network).eval(), timing)
+        entry = replaced(before, fields={**before.fields, "Metadata": {**before.metadata, "Timing": rows}})
+        _write_metafile(index, entry)
         write_pages(Index(root))
     return entry
 

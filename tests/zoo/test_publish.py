@@ -11,7 +11,8 @@ from ean_core.config import load_config
 from ean_core.record import read_record
 from zoo.download import file_hash
 from zoo.index import Index
-from zoo.publish import publish
+from zoo.names import ModelName
+from zoo.publish import publish, renew_timing
 
 from .conftest import SCHEMES
 
@@ -182,6 +183,28 @@ def test_a_config_that_names_no_data_set_is_refused(run, tmp_path):
     config().dump(mine)
     with pytest.raises(ValueError, match=r"config 'mine' does not end in the name of a data set: one of"):
         publish(run / "epoch_1.pth", load_config(str(mine)), tmp_path / "zoo")
+
+
+def test_times_can_be_renewed_without_the_checkpoint(run, tmp_path):
+    before = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    shutil.rmtree(run)
+    assert "Timing" not in before.metadata
+    machine = {"cpu": "A processor", "threads": 2, "gpus": []}
+    record = {"kind": "timing", "device": "cpu", "batch": 8, "size": 8, "dtype": "float32", "command": "ean time"}
+    networks = {"a": timing(before.metadata["Parameters"])}
+    path = tmp_path / "timing.json"
+    path.write_text(json.dumps({**record, "environment": machine, "networks": networks}))
+    entry = renew_timing(before.name, path, tmp_path / "zoo")
+    assert only(tmp_path / "zoo") == entry
+    assert {**entry.metadata, "Timing": None} == {**before.metadata, "Timing": None}
+    assert "| eager | 5.00 | +10.0 (+8.0 to +12.0) |" in (tmp_path / f"zoo/cards/{before.name}.md").read_text()
+    networks["a"]["scheme"] = "111-111-111"
+    path.write_text(json.dumps({**record, "environment": machine, "networks": networks}))
+    with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001"):
+        renew_timing(before.name, path, tmp_path / "zoo")
+    with pytest.raises(ValueError, match=r"unknown model of this index 'resnet20.digits'"):
+        renew_timing(ModelName.parse("resnet20.digits"), path, tmp_path / "zoo")
+    assert only(tmp_path / "zoo") == entry
 
 
 def timing(network, **different):
