@@ -28,7 +28,7 @@ from ean_core.supernet import find_backbone
 from ean_core.training import NETWORK, check_same_network, check_same_settings, describe
 
 from .download import file_hash
-from .index import Entry, Index, file_name
+from .index import Entry, Index, build_network, file_name
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 
@@ -156,7 +156,7 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
         before = index.entries.get(name)
         if before is None:
             raise unknown_name("model of this index", str(name), map(str, index.entries))
-        rows = _timing(record, MODELS.build(before.network).eval(), timing)
+        rows = _timing(record, build_network(before.network).eval(), timing)
         entry = replaced(before, fields={**before.fields, "Metadata": {**before.metadata, "Timing": rows}})
         _write_metafile(index, entry)
         write_pages(Index(root))
