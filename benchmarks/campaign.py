@@ -33,11 +33,13 @@ from campaign_steps import Command, Correlation, Network, Search, Step, Supernet
 from filelock import FileLock, Timeout
 
 from ean_core.config import load_config
+from ean_core.data import data_root
 from ean_core.record import read_record, training_log, write_text
 from ean_core.report.search import read_search
 from ean_core.report.table import headline, print_table
 from ean_core.runner import latest_checkpoint
 from ean_core.search.strategy import Evaluation
+from tasks.crowd_counting.prepare import read_manifest
 from zoo.index import PACKAGED, Index
 from zoo.names import VARIANTS, ModelName
 
@@ -136,7 +138,9 @@ class Campaign:
     # ------------------------------------------------------------ the state
 
     def waits_for(self, step: Step) -> str | None:
-        """The step that must be done first, if one is not."""
+        """The step that must be done first, or the data that must be there, if one is not."""
+        if isinstance(step, Network) and step.model.dataset == "shanghaitech_a" and not has_part_a():
+            return "all of ShanghaiTech A's training images"
         needed: list[Step] = []
         if isinstance(step, (Search, Correlation)):
             needed.append(step.supernet)
@@ -325,6 +329,15 @@ class Campaign:
 def chosen(finalists: Sequence[Evaluation]) -> Evaluation:
     """The EAN of a search: of highest reward among those with some connections and not all."""
     return max((each for each in finalists if 0 < each.scheme.sparsity < 1), key=lambda each: each.reward)
+
+
+def has_part_a() -> bool:
+    """Whether the 300 training images of ShanghaiTech A are prepared, and not a sample of them."""
+    try:
+        images = read_manifest(data_root() / "crowd/shanghaitech")["images"]
+    except (FileNotFoundError, ValueError):
+        return False
+    return sum(image["part"] == "A" and image["split"] != "test" for image in images) >= 300
 
 
 def epochs_of(folder: Path) -> int:

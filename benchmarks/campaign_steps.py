@@ -195,6 +195,7 @@ def plan(dataset: str = "cifar100") -> list[Step]:
 
     *counters, full_counter = transferred("shanghaitech_b")
     steps += [*counters, *family("dia"), *family("sge"), full_counter, *transferred("voc2012")]
+    steps += transferred("shanghaitech_a")[1:]  # their times are those of part B
     steps += [Network(model, seed) for seed in (1, 2) for model in (vanilla, full, ean)]
     steps += [Network(replace(full, variant=variant)) for variant in ("org", "best")]
     steps += [Correlation("dia", dataset)]

@@ -230,6 +230,20 @@ def test_steps_wait_for_what_they_need(tmp_path, campaign_module):
     assert campaign.next().name == "search_resnet20_se.cifar100/seed_0"
 
 
+@pytest.mark.parametrize(("images", "waits"), [(299, True), (300, False)])
+def test_counters_of_part_a_wait_for_its_whole_training_set(tmp_path, monkeypatch, campaign_module, images, waits):
+    monkeypatch.setenv("EAN_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data/crowd/shanghaitech"
+    folder.mkdir(parents=True)
+    splits = ("train",) * (images - 30) + ("val",) * 30 + ("test",) * 182
+    entries = [{"part": "A", "split": split, "file": "1.h5", "image": "1.jpg"} for split in splits]
+    (folder / "manifest.json").write_text(json.dumps({"version": 1, "root": ".", "images": entries}))
+    campaign = campaign_module.Campaign(campaign_module.plan(), ROOT / campaign_module.RESULTS, tmp_path / "runs")
+    step = campaign_module.Network(ModelName(20, "shanghaitech_a", "ean", "se"))
+    assert step in campaign.steps
+    assert campaign.waits_for(step) == ("all of ShanghaiTech A's training images" if waits else None)
+
+
 def test_a_network_is_done_when_it_is_listed(tmp_path, campaign_module):
     index = tmp_path / "zoo"
     campaign = campaign_module.Campaign(
