@@ -185,9 +185,10 @@ class Campaign:
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        """Commands that ran, with the seconds they took."""
+        """Commands that ran, with the seconds they took; a line that a kill has cut off is left out."""
         path = self.results / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
 
     def spent(self, step: Step) -> float:
         """Seconds that a step took so far: of trainings by their records, of other commands by the log."""
@@ -200,12 +201,14 @@ class Campaign:
         return float(sum(line["seconds"] for line in own))
 
     def expected(self, step: Step) -> float:
-        """Seconds that a step takes as a whole: as long as the last ones of its kind did here, or a guess."""
+        """Seconds that a step takes as a whole: as long as the last ones of its kind did, or a guess."""
         took = []
         for other in self.steps:
             lines = [line for line in self.log if line["step"] == other.name and not line["code"]]
             if kind(other) == kind(step) and self.done(other) and any(line["whole"] for line in lines):
                 took.append(sum(line["seconds"] for line in lines))
+        records = [self.results / each.name / "record.json" for each in self.steps if kind(each) == kind(step)]
+        took = took or [read_record(path)["seconds"] for path in records if path.is_file()]
         return float(statistics.median(took[-3:])) if took else 60 * step.minutes
 
     def progress(self, step: Step) -> float:
@@ -248,9 +251,9 @@ class Campaign:
             entry = {"step": step.name, "kind": kind(step), "record": command.record, "whole": whole}
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:
-                raise RuntimeError(
-                    f"{command}\nended with {code}, see {output}; `python benchmarks/campaign.py run` goes on from here"
-                )
+                stopped = code in (130, -signal.SIGINT, -signal.SIGTERM)
+                how = "stopped" if stopped else f"ended with {code}: {last_line(output)}\nsee {output}"
+                raise RuntimeError(f"{command}\n{how}; run again to go on from here")
             self.collect(step)
 
     def settle(self) -> None:
@@ -338,6 +341,12 @@ def has_part_a() -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return sum(image["part"] == "A" and image["split"] != "test" for image in images) >= 300
+
+
+def last_line(path: Path) -> str:
+    """The last line of a text that is not empty: of a command's output, its error."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 def epochs_of(folder: Path) -> int:
@@ -483,7 +492,7 @@ def run(
     except Timeout:
         typer.echo(f"another process runs the campaign in {campaign.runs}", err=True)
         raise typer.Exit(1) from None
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
@@ -507,11 +516,9 @@ def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
 
 
 def _commit(campaign: Campaign, message: str) -> None:
-    """Commit records, published files, and kept states, which are checkpoints and otherwise ignored."""
+    """Commit records, kept states, and published files."""
     paths = [str(campaign.results), *(str(campaign.index / part) for part in PUBLISHED)]
-    states = [str(path) for path in campaign.results.glob("*/*/state")]
-    for arguments in (["add", "--", *paths], *([["add", "--force", "--", *states]] if states else [])):
-        subprocess.run(["git", *arguments], check=False)
+    subprocess.run(["git", "add", "--", *paths], check=False)
     done = subprocess.run(["git", "commit", "--quiet", "-m", message, "--", *paths], check=False)
     if done.returncode:
         campaign.say("git did not commit; what the next step commits holds these records, too")
@@ -519,25 +526,30 @@ def _commit(campaign: Campaign, message: str) -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Of a step.")], small: Small = False) -> None:
-    """Print the commands of a step."""
+    """Print the commands of a step: those that were run, then those that are left."""
     campaign = open_campaign(small)
     step = next((step for step in campaign.steps if step.name == name), None)
     if step is None:
         raise typer.BadParameter(f"there is no step {name!r}; `python benchmarks/campaign.py` lists them")
     for command in step.commands(campaign):
-        typer.echo(str(command))
+        record = campaign.results / step.name / command.record
+        typer.echo(read_record(record)["command"] if record.is_file() else str(command))
+    waits = campaign.waits_for(step)
+    if waits:
+        typer.echo(f"# after {waits}, which says what stands for ? above")
+    elif not campaign.done(step):
+        typer.echo("# a checkpoint epoch_N.pth is the one that the training above ends with or selects")
 
 
 @app.command()
 def keep(small: Small = False) -> None:
-    """Copy what resumes the step under way into its results, to be committed."""
+    """Copy what resumes the steps under way into their results, to be committed."""
     campaign = open_campaign(small)
-    step = campaign.next()
-    if step is None:
-        typer.echo("all steps are done")
-        return
-    kept = campaign.keep(step)
-    typer.echo(f"{step.name}: {', '.join(path.name for path in kept) or 'nothing is kept'}")
+    for step in campaign.planned:
+        if not campaign.done(step):
+            kept = campaign.keep(step)
+            if kept:
+                typer.echo(f"{step.name}: {', '.join(path.name for path in kept)}")
 
 
 @app.command()
@@ -558,6 +570,7 @@ def write_page(campaign: Campaign) -> Path:
     }
     return write_report(
         campaign.results,
+        source=campaign.source,
         searches={name: campaign.results / step.name for name, step in found.items()},
         chosen={name: campaign.scheme(model) for name, model in ean.items()},
         times={name: path for name, path in blocks.items() if path.is_file()},

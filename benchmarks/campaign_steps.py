@@ -181,7 +181,7 @@ def plan(dataset: str = "cifar100") -> list[Step]:
     def family(attention: str, *more: Step) -> list[Step]:
         search = Search(attention, dataset)
         ean = Network(ModelName(20, dataset, "ean", attention))
-        return [search.supernet, search, *more, Timing(attention, dataset), ean]
+        return [search.supernet, search, Timing(attention, dataset), *more, ean]
 
     vanilla, full = ModelName(20, dataset), ModelName(20, dataset, "full", "se")
     ean = replace(full, variant="ean")
@@ -198,7 +198,7 @@ def plan(dataset: str = "cifar100") -> list[Step]:
     steps += transferred("shanghaitech_a")[1:]  # their times are those of part B
     steps += [Network(model, seed) for seed in (1, 2) for model in (vanilla, full, ean)]
     steps += [Network(replace(full, variant=variant)) for variant in ("org", "best")]
-    steps += [Correlation("dia", dataset)]
+    steps += [Correlation("se", dataset), Correlation("dia", dataset)]
     for attention in ("dia", "sge"):
         pair = [replace(model, attention=attention) for model in (full, ean)]
         steps += [Network(model, seed) for seed in (0, 1, 2) for model in pair if (model, seed) != (pair[1], 0)]

@@ -27,6 +27,11 @@ def _entry(text: str, standing: Standing, source: str) -> RecordedScheme:
     return RecordedScheme(ConnectionScheme.parse(text), standing, source)
 
 
+_FOUND = (
+    "benchmarks/results/campaign/search_resnet20_{}.cifar100, an exhaustive search: the finalist of highest reward "
+    "that leaves some blocks out and connects some"
+)
+
 #: By (family, depth, attention); the family is the stem: ``imagenet`` or ``cifar``.
 RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
     ("imagenet", 50, "SE"): _entry(
@@ -36,6 +41,8 @@ RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
     ),
     ("imagenet", 50, "SGE"): _entry("100-1011-010011-011", "published", "the authors' code"),
     ("imagenet", 50, "DIA"): _entry("110-0011-110010-011", "published", "the authors' code"),
+    ("cifar", 20, "SE"): _entry("010-100-000", "found here", _FOUND.format("se")),
+    ("cifar", 20, "DIA"): _entry("010-100-000", "found here", _FOUND.format("dia")),
     ("cifar", 164, "SE"): _entry(
         "001100000001010111-011100001000010111-101000100110000000",
         "published",

@@ -91,7 +91,12 @@ class Result:
     @property
     def data(self) -> str:
         """Name of the data set."""
-        return DATASETS[self.runs[0].key.dataset][0]
+        return DATASETS[self.dataset][0]
+
+    @property
+    def dataset(self) -> str:
+        """Its key in :data:`~ean_core.config.DATASETS`."""
+        return self.runs[0].key.dataset
 
     @property
     def network(self) -> str:
@@ -270,11 +275,9 @@ def _split(name: str) -> str:
 
 
 def table_rows(results: Sequence[Result], table: int) -> list[ResultRow]:
-    """The rows of one of the paper's tables: ours, then the paper's of the same data sets."""
+    """The rows of one of the paper's tables: ours, then the paper's of the same data sets, if it has any."""
     metrics = METRICS[table]
     ours = [each for each in results if metrics.keys() <= each.runs[0].test["metrics"].keys()]
-    if table == 1:
-        ours = [each for each in ours if each.data in {row.data for row in PAPER}]
     data = {each.data.removesuffix(" with SBD") for each in ours}
     theirs = [row for row in PAPER if row.table == table and row.data in data]
     return [*(ResultRow(table, each) for each in ours), *(ResultRow(table, each) for each in theirs)]
@@ -304,17 +307,21 @@ def difference(first: Sequence[float], second: Sequence[float], noise: float) ->
     return gap, gap - 1.96 * math.sqrt(2) * noise, gap + 1.96 * math.sqrt(2) * noise
 
 
-def comparison_text(first: Result, second: Result) -> str:
-    """How the accuracy of one network compares with that of another, with its interval and what that is one of."""
+def compared(first: Result, second: Result) -> tuple[float, float, float]:
+    """By how many points the accuracy of one network is higher than that of another, as :func:`difference` has it."""
     ours, others = first.values("accuracy/top1"), second.values("accuracy/top1")
     share = statistics.fmean(others) / 100
-    noise = 100 * math.sqrt(share * (1 - share) / first.images)
-    gap, low, high = difference(ours, others, noise)
+    return difference(ours, others, noise=100 * math.sqrt(share * (1 - share) / first.images))
+
+
+def comparison_text(first: Result, second: Result) -> str:
+    """How the accuracy of one network compares with that of another, with its interval and what that is one of."""
+    gap, low, high = compared(first, second)
     names = [" ".join(filter(None, (each.connection, each.attention))) for each in (first, second)]
-    if min(len(ours), len(others)) > 1:
-        of = f"95 % interval over {len(ours)} and {len(others)} seeds"
+    if min(len(first.runs), len(second.runs)) > 1:
+        of = f"95 % interval over {len(first.runs)} and {len(second.runs)} seeds"
         verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
     else:
-        of = "95 % interval of the test images alone"
+        of = "95 % interval of the test images alone, taken as two samples"
         verdict = "no difference is shown" if low <= 0 <= high else "undecided"
     return f"{names[0]} against {names[1]}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}, {of}): {verdict}"
