@@ -137,7 +137,7 @@ def test_all_of_it_runs_and_is_reported(begun, tmp_path):
 def test_a_failing_command_ends_the_campaign_and_is_said(tmp_path, campaign_module):
     steps = campaign_module.plan("digits")
     campaign = campaign_module.Campaign(steps, tmp_path / "results", tmp_path / "runs", tmp_path, "digits", epochs=-1)
-    with pytest.raises(RuntimeError, match=r"max_epochs=-1\nended with \d+, see .*output.txt"):
+    with pytest.raises(RuntimeError, match=r"max_epochs=-1\nended with \d+: .*\S.*\nsee .*output.txt; run again"):
         campaign.run(steps[0])
     assert (tmp_path / "runs" / SUPERNET / "output.txt").stat().st_size
     assert not campaign.done(steps[0])
