@@ -43,6 +43,7 @@ RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
     ("imagenet", 50, "DIA"): _entry("110-0011-110010-011", "published", "the authors' code"),
     ("cifar", 20, "SE"): _entry("010-100-000", "found here", _FOUND.format("se")),
     ("cifar", 20, "DIA"): _entry("010-100-000", "found here", _FOUND.format("dia")),
+    ("cifar", 20, "SGE"): _entry("010-100-000", "found here", _FOUND.format("sge")),
     ("cifar", 164, "SE"): _entry(
         "001100000001010111-011100001000010111-101000100110000000",
         "published",
