@@ -148,7 +148,7 @@ def _claim(results: Sequence[Result], attention: str, scheme: str) -> str:
     }
     lines: list[str] = []
     seen: dict[str, list[str]] = {"shown": [], "not seen": [], "open": []}
-    seeds = min(len(each.runs) for each in mine.values())
+    seeds = min((len(each.runs) for each in mine.values()), default=0)
     for one, other in (("EAN", "Share-full"), ("EAN", "vanilla"), ("Share-full", "vanilla")):
         if one in mine and other in mine:
             paper = theirs[one] - theirs[other]

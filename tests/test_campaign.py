@@ -110,11 +110,14 @@ def test_its_log_of_losses_is_kept_and_its_state_is_not(begun):
 
 def test_commands_are_plain_ones(begun):
     said = finish(start(begun, "show", "ean_resnet20_se.digits/seed_0", "--small")).splitlines()
-    assert [line.split()[:3] for line in said] == [
+    assert [line.split()[:3] for line in said[:-1]] == [
         ["ean", "train", "resnet20_se_digits"],
         ["ean", "test", "resnet20_se_digits"],
         ["ean", "zoo", "publish"],
     ]
+    assert said[-1].startswith("# a checkpoint epoch_N.pth is the one")
+    (ran,) = finish(start(begun, "show", SUPERNET, "--small")).splitlines()
+    assert ran == read_record(begun / "results" / SUPERNET / "record.json")["command"]
     assert re.search(r"model\.backbone\.scheme=[01]{3}-", said[0])
     wrong = finish(start(begun, "show", "ean_resnet20", "--small"), code=2)
     assert "there is no step 'ean_resnet20'" in wrong
@@ -130,6 +133,9 @@ def test_all_of_it_runs_and_is_reported(begun, tmp_path):
     assert names == {"resnet20.digits", "full_resnet20_se.digits", "ean_resnet20_se.digits"}
     page = (folder / "results/README.md").read_text()
     assert "All schemes of the SE supernet" in page
+    test = read_record(folder / "results/ean_resnet20_se.digits/seed_0/test.json")
+    assert f"| ResNet-20 SE | EAN | {test['metrics']['accuracy/top1']:.2f} | 1 |" in page
+    assert "**in short**, by one training each" in page
     assert (folder / "results/front_se.png").stat().st_size > 20_000
     assert "6 of 6" in finish(start(folder, "--small"))
 

@@ -135,7 +135,7 @@ def test_a_comparison_says_what_its_interval_allows(tmp_path):
     shutil.rmtree(tmp_path / "ean2")
     full, ean = read_results([tmp_path])
     alone = comparison_text(ean, full)  # one seed against three: 10,000 images are good to some 0.5 points
-    assert alone.endswith("interval of the test images alone): no difference is shown")
+    assert alone.endswith("interval of the test images alone, taken as two samples): no difference is shown")
     run(tmp_path / "ean0", accuracy=70.0)
     full, ean = read_results([tmp_path])
     assert comparison_text(ean, full).endswith("undecided")  # another training might differ
