@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import hashlib
 import json
@@ -311,6 +312,7 @@ def initialize_processes(config: Config, launcher: str) -> None:
         raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+        atexit.register(_leave_processes)
     config.sync_bn = None  # PyTorch's synchronised batch norm is for GPUs
     config.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
@@ -318,6 +320,12 @@ def initialize_processes(config: Config, launcher: str) -> None:
         "broadcast_buffers": False,
         "find_unused_parameters": config.get("find_unused_parameters", False),
     }
+
+
+def _leave_processes() -> None:
+    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _agreed(path: Path | None) -> Path | None:

@@ -29,7 +29,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo download", "fetch weights, for use without a network", "zoo.command:download"),
     ("zoo verify", "hold published files against their index", "zoo.command:verify"),
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
-    ("zoo time", "renew the times on a model's card", "zoo.command:time"),
+    ("zoo retime", "renew the times on a model's card", "zoo.command:retime"),
     ("zoo import", "weights of torchvision or of the paper's authors", "zoo.command:import_"),
     ("configs", "list the packaged configs, or print one", "ean_core.config:show_configs"),
 )

@@ -19,7 +19,7 @@ def faults():
 
 def work():
     for _ in range(20):
-        maps = [torch.ones(4_000_000) for _ in range(3)]  # 16 MB each
+        maps = [torch.ones(12_000_000) for _ in range(3)]  # of 48 MB, which malloc never keeps by itself
         del maps
 
 work()
@@ -35,8 +35,8 @@ def test_what_was_freed_is_not_fetched_again():
         code = FAULTS.format(keep=keep)
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
-    assert count(False) > 10_000  # 60 maps of 16 MB in pages of 4 KB, or at least each pass's first
-    assert count(True) < 1_000
+    assert count(False) > 1_000  # 60 maps, each of at least 22 pages of 2 MB
+    assert count(True) < 100
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch):

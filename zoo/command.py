@@ -223,7 +223,7 @@ def publish(
         typer.echo("with EAN_ZOO_INDEX set to its folder, it hides the package's model of that name")
 
 
-def time(
+def retime(
     name: Annotated[str, typer.Argument(help="Of a published model.")],
     timing: Annotated[Path, typer.Argument(help="A record of `ean time` in which the network occurs.")],
     to: Annotated[
