@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 from campaign_report import write_report
-from campaign_steps import Command, Correlation, Network, Search, Step, Supernet, Timing, kind, plan
+from campaign_steps import Command, Network, Search, Step, Supernet, SupernetUser, Timing, kind, plan
 from filelock import FileLock, Timeout
 
 from ean_core.config import load_config
@@ -142,7 +142,7 @@ class Campaign:
         if isinstance(step, Network) and step.model.dataset == "shanghaitech_a" and not has_part_a():
             return "all of ShanghaiTech A's training images"
         needed: list[Step] = []
-        if isinstance(step, (Search, Correlation)):
+        if isinstance(step, SupernetUser):
             needed.append(step.supernet)
         if isinstance(step, Timing) or (isinstance(step, Network) and step.model.variant in ("ean", "best")):
             attention = step.attention if isinstance(step, Timing) else step.model.attention
@@ -231,7 +231,7 @@ class Campaign:
             RuntimeError: if a command fails.
         """
         self.restore(step.name)
-        if isinstance(step, (Search, Correlation)):
+        if isinstance(step, SupernetUser):
             self.restore(step.supernet.name)
             if not self.checkpoint(step.supernet.name).is_file():
                 raise RuntimeError(
@@ -302,7 +302,7 @@ class Campaign:
 
     def keep_supernet(self, supernet: Supernet) -> None:
         """Keep a trained supernet as long as a step needs its checkpoint."""
-        users = (step for step in self.steps if isinstance(step, (Search, Correlation)) and step.supernet == supernet)
+        users = (step for step in self.steps if isinstance(step, SupernetUser) and step.supernet == supernet)
         if any(not self.done(user) for user in users):
             if latest_checkpoint(self.runs / supernet.name):
                 self.keep(supernet)

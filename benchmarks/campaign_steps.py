@@ -49,52 +49,53 @@ class Supernet:
 
 
 @dataclass(frozen=True)
-class Search:
+class SupernetUser:
+    """What takes a trained supernet."""
+
+    attention: str
+    dataset: str
+    prefix: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}_resnet20_{self.attention}.{self.dataset}/seed_0"
+
+    @property
+    def supernet(self) -> Supernet:
+        """What it takes."""
+        return Supernet(self.attention, self.dataset)
+
+    def command(self, campaign: Campaign, *words: str, record: str) -> Command:
+        """``ean search`` on the supernet, resumed where it was stopped; ``{}`` among the words is its config."""
+        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        where = (
+            "--supernet",
+            str(campaign.checkpoint(self.supernet.name)),
+            "--work-dir",
+            str(campaign.runs / self.name),
+        )
+        return Command(("search", *(word.format(config) for word in words), "--resume", *where), record)
+
+
+class Search(SupernetUser):
     """The exhaustive search of a supernet."""
 
-    attention: str
-    dataset: str
+    prefix = "search"
     minutes: ClassVar[float] = 6
 
-    @property
-    def name(self) -> str:
-        return f"search_resnet20_{self.attention}.{self.dataset}/seed_0"
-
-    @property
-    def supernet(self) -> Supernet:
-        """What is searched."""
-        return Supernet(self.attention, self.dataset)
-
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        checkpoint = campaign.checkpoint(self.supernet.name)
-        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
-        config = f"search_resnet20_{self.attention}_{self.dataset}"
-        yield Command(("search", config, "--strategy", "exhaustive", "--resume", *where), "search.json")
+        yield self.command(campaign, "{}", "--strategy", "exhaustive", record="search.json")
 
 
-@dataclass(frozen=True)
-class Correlation:
+class Correlation(SupernetUser):
     """Random schemes trained alone, against what the supernet says of them."""
 
-    attention: str
-    dataset: str
+    prefix = "correlate"
     minutes: ClassVar[float] = 40
 
-    @property
-    def name(self) -> str:
-        return f"correlate_resnet20_{self.attention}.{self.dataset}/seed_0"
-
-    @property
-    def supernet(self) -> Supernet:
-        """What is held against them."""
-        return Supernet(self.attention, self.dataset)
-
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        checkpoint = campaign.checkpoint(self.supernet.name)
-        where = ("--supernet", str(checkpoint), "--work-dir", str(campaign.runs / self.name))
-        config = f"search_resnet20_{self.attention}_{self.dataset}"
         size = ("--schemes", "12", "--epochs", "5")
-        yield Command(("search", "correlate", config, *size, "--amp", "--resume", *where), "correlation.json")
+        yield self.command(campaign, "correlate", "{}", *size, "--amp", record="correlation.json")
 
 
 @dataclass(frozen=True)
