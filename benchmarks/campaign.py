@@ -2,7 +2,7 @@
 
     python benchmarks/campaign.py                     # the state, as a table
     python benchmarks/campaign.py run [--until STEP]  # step by step; stopped at any moment, it goes on where it was
-    python benchmarks/campaign.py keep                # copies what resumes the step under way, to go on elsewhere
+    python benchmarks/campaign.py keep                # copies what resumes steps under way, to go on elsewhere
     python benchmarks/campaign.py report              # tables and figures out of the records
 
 A step is a few plain `ean` commands, which `show STEP` prints, and is done when each has left its record in
@@ -248,7 +248,7 @@ class Campaign:
             start = time.monotonic()
             output = self.runs / step.name / "output.txt"
             code = run_command(command, output, {"EAN_ZOO_INDEX": str(self.index)})
-            entry = {"step": step.name, "kind": kind(step), "record": command.record, "whole": whole}
+            entry = {"step": step.name, "record": command.record, "whole": whole}
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:
                 stopped = code in (130, -signal.SIGINT, -signal.SIGTERM)
@@ -257,14 +257,13 @@ class Campaign:
             self.collect(step)
 
     def settle(self) -> None:
-        """Have kept states and the report follow from what is done: a step may have been stopped before they did."""
+        """Have kept states follow from what is done: a step may have been stopped before they did."""
         for step in self.planned:
             state = self.results / step.name / "state"
             if isinstance(step, Supernet) and self.done(step):
                 self.keep_supernet(step)
             elif self.done(step):
                 shutil.rmtree(state, ignore_errors=True)
-        write_page(self)
 
     def collect(self, step: Step) -> None:
         """Copy what a step's commands left to the results."""
@@ -444,7 +443,7 @@ def _result(campaign: Campaign, step: Step) -> str:
         key, value = headline(test["metrics"])
         return f"{key} {value:.2f} ({test['scheme']})"
     if (folder / "search.json").is_file():
-        return f"EAN {campaign.scheme(ModelName(20, 'cifar100', 'ean', step.attention))}"  # type: ignore[union-attr]
+        return f"EAN {campaign.scheme(ModelName(20, campaign.source, 'ean', step.attention))}"  # type: ignore[union-attr]
     if (folder / "record.json").is_file():
         validation = read_record(folder / "record.json")["validation"]
         return "validation {} {:.2f}".format(*headline(validation)) if validation else ""
@@ -500,6 +499,7 @@ def run(
 def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
     wanted = next((step for step in campaign.planned if step.name == until), None)
     campaign.settle()
+    write_page(campaign)
     while (step := campaign.next()) is not None and not (wanted and campaign.done(wanted)):
         try:
             campaign.run(step)

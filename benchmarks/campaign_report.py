@@ -191,21 +191,17 @@ def _and(names: Sequence[str]) -> str:
 def _transferred(results: Sequence[Result]) -> str:
     """What our counters and segmentors say, best first."""
     lines = []
-    for metric, best, unit in (("count/MAE", min, ""), ("mIoU", max, " %")):
+    for metric, higher_is_better, unit in (("count/MAE", False, ""), ("mIoU", True, " %")):
         for data in dict.fromkeys(each.data for each in results if metric in each.runs[0].test["metrics"]):
             found = [each for each in results if each.data == data and metric in each.runs[0].test["metrics"]]
             if len(found) < 2:
                 continue
-            ordered = sorted(found, key=lambda each: each.values(metric)[0], reverse=best is max)
-            texts = [f"{_name(each)} {each.values(metric)[0]:.2f}{unit}" for each in ordered]
+            ordered = sorted(found, key=lambda each: each.values(metric)[0], reverse=higher_is_better)
+            texts = [f"{each.title} {each.values(metric)[0]:.2f}{unit}" for each in ordered]
             lines.append(f"{data}, {metric.rpartition('/')[2]}: {', '.join(texts)}")
     if not lines:
         return ""
     return "\n".join(["Transferred, best first, one training each on few images:", "", *_items(lines)])
-
-
-def _name(result: Result) -> str:
-    return " ".join(filter(None, (result.connection, result.attention)))
 
 
 def _faster(ean: Result, full: Result) -> bool:

@@ -148,7 +148,7 @@ class Network:
         if self.model.variant == "org":
             options.append("model.backbone.shared=False")
         if self.model.task != "Image Classification":
-            first = replace(self.model, dataset="cifar100")
+            first = replace(self.model, dataset=campaign.source)
             options.append(f"model.backbone.init_cfg.checkpoint=ean://{first}")
         if self.seed:
             options.append(f"randomness.seed={self.seed}")

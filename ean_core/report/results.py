@@ -124,6 +124,11 @@ class Result:
         return "Share-full" if self.runs[0].key.shared else "Org-full"
 
     @property
+    def title(self) -> str:
+        """Connection and attention, e.g. ``EAN SE``."""
+        return " ".join(filter(None, (self.connection, self.attention)))
+
+    @property
     def parameters(self) -> int:
         """Number of them."""
         return self.runs[0].key.parameters
@@ -317,11 +322,10 @@ def compared(first: Result, second: Result) -> tuple[float, float, float]:
 def comparison_text(first: Result, second: Result) -> str:
     """How the accuracy of one network compares with that of another, with its interval and what that is one of."""
     gap, low, high = compared(first, second)
-    names = [" ".join(filter(None, (each.connection, each.attention))) for each in (first, second)]
     if min(len(first.runs), len(second.runs)) > 1:
         of = f"95 % interval over {len(first.runs)} and {len(second.runs)} seeds"
         verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
     else:
         of = "95 % interval of the test images alone, taken as two samples"
         verdict = "no difference is shown" if low <= 0 <= high else "undecided"
-    return f"{names[0]} against {names[1]}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}, {of}): {verdict}"
+    return f"{first.title} against {second.title}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}, {of}): {verdict}"
