@@ -13,6 +13,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """A test draws the same numbers whatever ran before it, alone and beside others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def cifar_root():
     """EAN_DATA where it holds the real CIFAR-100 files; tests that need them are skipped elsewhere."""
