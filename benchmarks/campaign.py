@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 from ean_core.config import load_config
 from ean_core.data import data_root
 from ean_core.record import read_record, training_log, write_text
+from ean_core.report.command import write_report as write_whole_report
 from ean_core.report.search import read_search
 from ean_core.report.table import headline, print_table
 from ean_core.runner import latest_checkpoint
@@ -46,6 +47,7 @@ from zoo.names import VARIANTS, ModelName
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results/campaign")
 RUNS = Path("work_dirs/campaign")
+REPORT = Path("benchmarks/report")
 #: What a command leaves in its run's folder that is worth keeping.
 KEPT = (
     "record.json",
@@ -81,6 +83,7 @@ class Campaign:
         index: folder of the zoo's index that networks are published to.
         source: the data set of searches, whose networks start all others.
         epochs: length of each training; the config's by default.
+        report: folder of the report on all results, of which this campaign's are a part; none by default.
     """
 
     def __init__(
@@ -91,9 +94,10 @@ class Campaign:
         index: Path = PACKAGED,
         source: str = "cifar100",
         epochs: int | None = None,
+        report: Path | None = None,
     ) -> None:
         self.steps, self.results, self.runs, self.index = list(steps), results, runs, index
-        self.source, self.epochs = source, epochs
+        self.source, self.epochs, self.report = source, epochs, report
 
     # ------------------------------------------------------------ what steps ask for
 
@@ -460,7 +464,7 @@ def open_campaign(small: bool) -> Campaign:
     """The campaign of this repository, or a small one that leaves it alone."""
     os.chdir(ROOT)
     if not small:
-        return Campaign(plan(), RESULTS, RUNS)
+        return Campaign(plan(), RESULTS, RUNS, report=REPORT)
     folder = Path(os.environ.get("EAN_CAMPAIGN", "work_dirs/campaign_small"))
     return Campaign(plan("digits"), folder / "results", folder / "runs", folder / "zoo", "digits", epochs=1)
 
@@ -499,7 +503,7 @@ def run(
 def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
     wanted = next((step for step in campaign.planned if step.name == until), None)
     campaign.settle()
-    write_page(campaign)
+    write_pages(campaign)
     while (step := campaign.next()) is not None and not (wanted and campaign.done(wanted)):
         try:
             campaign.run(step)
@@ -509,6 +513,7 @@ def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
                 _commit(campaign, f"State of {step.name}")
             raise
         campaign.settle()
+        write_pages(campaign)
         if commit:
             _commit(campaign, f"Records of {step.name}")
     if wanted is None:
@@ -518,6 +523,7 @@ def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
 def _commit(campaign: Campaign, message: str) -> None:
     """Commit records, kept states, and published files."""
     paths = [str(campaign.results), *(str(campaign.index / part) for part in PUBLISHED)]
+    paths += [str(campaign.report)] if campaign.report else []
     subprocess.run(["git", "add", "--", *paths], check=False)
     done = subprocess.run(["git", "commit", "--quiet", "-m", message, "--", *paths], check=False)
     if done.returncode:
@@ -555,7 +561,16 @@ def keep(small: Small = False) -> None:
 @app.command()
 def report(small: Small = False) -> None:
     """Write tables and figures out of the records, beside the paper's."""
-    typer.echo(f"written: {write_page(open_campaign(small))}")
+    typer.echo(f"written: {', '.join(map(str, write_pages(open_campaign(small))))}")
+
+
+def write_pages(campaign: Campaign) -> list[Path]:
+    """The page of a campaign, and the report on all results where there is one."""
+    pages = [write_page(campaign)]
+    if campaign.report:
+        write_whole_report([campaign.results.parent], campaign.report)
+        pages.append(campaign.report / "README.md")
+    return pages
 
 
 def write_page(campaign: Campaign) -> Path:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ean_core.inference.latency import BlockTimes
-from ean_core.record import csv_text, read_record, write_text
+from ean_core.record import read_record, write_text
 from ean_core.report.paper import PAPER
-from ean_core.report.results import Result, compared, comparison_text, read_results, table_rows
+from ean_core.report.results import Result, compared, comparison_text, read_results, table_rows, timing_text
 from ean_core.report.search import SearchHistory, Spread, read_search
 from ean_core.report.search_figures import front_figure
-from ean_core.report.table import Row, markdown_table, size_text
+from ean_core.report.table import markdown_table
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 
@@ -72,7 +72,7 @@ def write_report(
     chosen: Mapping[str, str],
     times: Mapping[str, Path],
 ) -> Path:
-    """Write ``README.md``, ``tableN.csv`` and one figure an attention into a folder of results.
+    """Write ``README.md`` and one figure an attention into a folder of results.
 
     Args:
         results: the folder.
@@ -95,9 +95,8 @@ def write_report(
     for table, title in TITLES.items():
         rows = table_rows(found, table)
         if rows:
-            write_text(results / f"table{table}.csv", _csv(rows))
             parts += [f"## {title}", markdown_table(rows), DIFFERENCES[table]]
-            parts += [_times([row.of for row in rows if isinstance(row.of, Result)])]
+            parts += [timing_text([row.of for row in rows if isinstance(row.of, Result)])]
     trained = [each for each in found if each.dataset == source]
     parts += [
         "## The paper's claim",
@@ -212,28 +211,6 @@ def _faster(ean: Result, full: Result) -> bool:
     )
 
 
-def _times(results: Sequence[Result]) -> str:
-    """Under which conditions the increments of some networks were measured."""
-    conditions: dict[str, list[str]] = {}
-    for each in results:
-        for _, record in each.timings.values():
-            machine, size = record["environment"], record["size"]
-            where = (
-                f"batch {record['batch']} at {size_text(size)} pixels, {record['dtype']}, {machine['cpu']}, "
-                f"{machine['threads']} threads, {record['rounds']} rounds"
-            )
-            names = conditions.setdefault(where, [])
-            names += [each.attention] * bool(each.attention and each.attention not in names)
-    if not conditions:
-        return ""
-    measured = "; ".join(f"{', '.join(names) or 'vanilla'}: {where}" for where, names in conditions.items() if names)
-    return (
-        "Increments (Eqn 9) are medians over rounds in which all networks of an attention run side by side, each over "
-        f"the vanilla network of its form, with 95 % intervals within that one process. {measured}. The "
-        "paper's: batch 50, a V100."
-    )
-
-
 def _finalist(history: SearchHistory, scheme: str) -> Evaluation:
     return next(each for each in history.finalists if str(each.scheme) == scheme)
 
@@ -301,9 +278,3 @@ def _rank_text(results: Path) -> str:
         "correlation of 0.71 over 42):"
     )
     return "\n".join([head, "", *_items(lines)])
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    cells = [row.cells() for row in rows]
-    titles = [title for title in rows[0].titles if any(title in line for line in cells)]
-    return csv_text(titles, ([line.get(title, "") for title in titles] for line in cells))

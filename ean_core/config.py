@@ -16,9 +16,9 @@ from .errors import unknown_name
 
 #: Data sets by what stands at the end of a config's name: their usual name, and their task as OpenMMLab calls it.
 DATASETS: dict[str, tuple[str, str]] = {
-    "digits": ("scikit-learn digits", "Image Classification"),
     "cifar100": ("CIFAR-100", "Image Classification"),
     "imagenet": ("ImageNet-1k", "Image Classification"),
+    "digits": ("scikit-learn digits", "Image Classification"),
     "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
     "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
     "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),

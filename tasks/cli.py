@@ -16,6 +16,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("search correlate", "how well a supernet ranks its schemes", "ean_core.search.correlate:correlate"),
     ("test", "measure a checkpoint on test images", "ean_core.training:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
+    ("report", "tables and figures of the paper out of run records", "ean_core.report.command:report"),
     ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
     ("crowd prepare", "check annotated pictures, write densities", "tasks.crowd_counting.prepare:prepare_command"),
     ("crowd evaluate", "a counter's errors and time, as Table 3", "tasks.crowd_counting.evaluate:evaluate_command"),

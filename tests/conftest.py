@@ -4,6 +4,7 @@ Waiting threads of several processes on few cores stall each other; this holds f
 """
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -11,6 +12,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+BROWSER = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,3 +45,16 @@ def log(caplog):
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, without a window; tests of pages are skipped where it is not."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine to look at the page with")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=BROWSER.split())
+        yield browser
+        browser.close()

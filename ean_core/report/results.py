@@ -19,7 +19,7 @@ from ean_core.scheme import ConnectionScheme
 
 from .paper import PAPER, PaperRow
 from .search import Spread
-from .table import in_percent
+from .table import in_percent, size_text
 
 #: Metrics of each table of the paper: their names in records, and titles.
 METRICS: dict[int, dict[str, str]] = {
@@ -279,13 +279,50 @@ def _split(name: str) -> str:
     return {"val": "validation"}.get(name, name)
 
 
-def table_rows(results: Sequence[Result], table: int) -> list[ResultRow]:
-    """The rows of one of the paper's tables: ours, then the paper's of the same data sets, if it has any."""
+def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[ResultRow]:
+    """The rows of one of the paper's tables, by data set: ours, then the paper's.
+
+    Args:
+        results: networks, of which those are taken that have the table's metrics.
+        table: 1, 3 or 5.
+        everything: the paper's rows also of data sets that no network of ours was measured on.
+    """
     metrics = METRICS[table]
     ours = [each for each in results if metrics.keys() <= each.runs[0].test["metrics"].keys()]
-    data = {each.data.removesuffix(" with SBD") for each in ours}
-    theirs = [row for row in PAPER if row.table == table and row.data in data]
-    return [*(ResultRow(table, each) for each in ours), *(ResultRow(table, each) for each in theirs)]
+    theirs = [row for row in PAPER if row.table == table]
+    own = dict.fromkeys(map(_plain_data, ours))
+    rows: list[Result | PaperRow] = []
+    for data in {**own, **dict.fromkeys(row.data for row in theirs if everything)}:
+        rows += [each for each in ours if _plain_data(each) == data]
+        rows += [row for row in theirs if row.data == data]
+    return [ResultRow(table, each) for each in rows]
+
+
+def _plain_data(result: Result) -> str:
+    """The data set as the paper calls it."""
+    return result.data.removesuffix(" with SBD")
+
+
+def timing_text(results: Sequence[Result]) -> str:
+    """Under which conditions the increments of some networks were measured; empty where none was."""
+    conditions: dict[str, list[str]] = {}
+    for each in results:
+        for _, record in each.timings.values():
+            machine, size = record["environment"], record["size"]
+            where = (
+                f"batch {record['batch']} at {size_text(size)} pixels, {record['dtype']}, {machine['cpu']}, "
+                f"{machine['threads']} threads, {record['rounds']} rounds"
+            )
+            names = conditions.setdefault(where, [])
+            names += [each.attention] * bool(each.attention and each.attention not in names)
+    if not conditions:
+        return ""
+    measured = "; ".join(f"{', '.join(names) or 'vanilla'}: {where}" for where, names in conditions.items() if names)
+    return (
+        "Increments (Eqn 9) are medians over rounds in which all networks of an attention run side by side, each over "
+        f"the vanilla network of its form, with 95 % intervals within that one process. {measured}. The "
+        "paper's: batch 50, a V100."
+    )
 
 
 def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:

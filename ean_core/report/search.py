@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -158,6 +158,11 @@ class Comparison:
         """The best of all schemes there are, where an exhaustive search took part."""
         return next((run.history.best for run in self.runs if run.strategy == "exhaustive"), None)
 
+    def predicted_increment(self, scheme: ConnectionScheme) -> float:
+        """Relative inference time increment (Eqn 9) of a scheme, by the times of the supernet's parts."""
+        times = _block_times(self.record)
+        return times.connected(scheme) / times.whole(ConnectionScheme.none(scheme.stages))
+
     @property
     def reward(self) -> Mapping[str, Any]:
         """Settings of the reward, which all searches have in common."""
@@ -171,6 +176,38 @@ class Comparison:
     def by_strategy(self) -> dict[str, list[SearchRun]]:
         """The searches of each strategy."""
         return {name: list(runs) for name, runs in groupby(self.runs, key=lambda run: run.strategy)}
+
+    def rewards(self) -> dict[str, list[list[float]]]:
+        """By strategy that draws, and seed: the best reward so far after each evaluation."""
+        return {
+            name: [list(accumulate((each.reward for each in run.history.evaluations), max)) for run in runs]
+            for name, runs in self.by_strategy().items()
+            if name not in SEEDLESS
+        }
+
+    def probabilities(self) -> dict[str, list[list[float]]]:
+        """By strategy that has a controller, and seed: the mean probability of what was sampled, in each step."""
+        return {
+            name: [[info["mean_probability"] for _, info in sorted(run.history.infos.items())] for run in runs]
+            for name, runs in self.by_strategy().items()
+            if all(
+                run.history.infos and all("mean_probability" in info for info in run.history.infos.values())
+                for run in runs
+            )
+        }
+
+    def samples(self) -> dict[str, dict[ConnectionScheme, float]]:
+        """By strategy: the different schemes in the later half of each search, when it has learned what it will, with
+        their accuracies; all of them where nothing is learned."""
+        found = {}
+        for name, runs in self.by_strategy().items():
+            whole = name in (*SEEDLESS, "random")
+            found[name] = {
+                each.scheme: each.accuracy
+                for run in runs
+                for each in run.history.evaluations[0 if whole else len(run.history.evaluations) // 2 :]
+            }
+        return found
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -186,10 +223,7 @@ def read_comparison(folder: Path) -> Comparison:
             f"{folder / 'compare.json'} is no comparison of searches (kind {record.get('kind')!r}); "
             "`ean search compare` makes one"
         )
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record["block_times"].items()
-    }
-    times = BlockTimes(**fields)
+    times = _block_times(record)
     return Comparison(
         record,
         tuple(
@@ -199,6 +233,13 @@ def read_comparison(folder: Path) -> Comparison:
         ),
         read_search(folder / "finalists.jsonl", times.stages).finalists,
     )
+
+
+def _block_times(record: Mapping[str, Any]) -> BlockTimes:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record["block_times"].items()
+    }
+    return BlockTimes(**values)
 
 
 def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches: int) -> SearchRun:
@@ -363,47 +404,37 @@ def write_comparison(folder: Path) -> list[ComparisonRow]:
 
 def _write_figures(comparison: Comparison, folder: Path) -> list[str]:
     """Draw what there is to draw, and name it."""
-    searches = {name: [run.history for run in runs] for name, runs in comparison.by_strategy().items()}
+    histories = [run.history for run in comparison.runs]
     front_figure(
-        {e.scheme: e for histories in searches.values() for h in histories for e in h.evaluations}.values(),
+        {e.scheme: e for history in histories for e in history.evaluations}.values(),
         comparison.finalists,
         folder / "front.png",
         exact=comparison.optimum is not None,
         cost="attention time (ms a batch)" if comparison.reward["latency"] else "connections",
     )
-    convergence_figure(
-        {name: [_so_far(h) for h in histories] for name, histories in searches.items() if name not in SEEDLESS},
-        {
-            name: [[info["mean_probability"] for _, info in sorted(h.infos.items())] for h in histories]
-            for name, histories in searches.items()
-            if all(h.infos and all("mean_probability" in info for info in h.infos.values()) for h in histories)
-        },
-        folder / "convergence.png",
-        budget=comparison.record["evaluations"],
-        optimum=None if comparison.optimum is None else comparison.optimum.reward,
-    )
-    if "random" not in searches:
+    draw_convergence(comparison, folder / "convergence.png")
+    if not draw_distribution(comparison, folder / "distribution.png"):
         return ["front", "convergence"]
-    distribution_figure(
-        {name: _late(name, histories) for name, histories in searches.items()}, folder / "distribution.png"
-    )
     return list(FIGURES)
 
 
-def _so_far(history: SearchHistory) -> list[float]:
-    return list(accumulate((evaluation.reward for evaluation in history.evaluations), max))
+def draw_convergence(comparison: Comparison, path: Path) -> None:
+    """Write how the searches of a comparison converge (Figure 5)."""
+    convergence_figure(
+        comparison.rewards(),
+        comparison.probabilities(),
+        path,
+        budget=comparison.record["evaluations"],
+        optimum=None if comparison.optimum is None else comparison.optimum.reward,
+    )
 
 
-def _late(strategy: str, histories: Iterable[SearchHistory]) -> list[float]:
-    """Accuracies of the different schemes in the later half of each search, when it has learned what it will; of all
-    schemes where nothing is learned."""
-    whole = strategy in (*SEEDLESS, "random")
-    schemes = {
-        evaluation.scheme: evaluation.accuracy
-        for history in histories
-        for evaluation in history.evaluations[0 if whole else len(history.evaluations) // 2 :]
-    }
-    return list(schemes.values())
+def draw_distribution(comparison: Comparison, path: Path) -> bool:
+    """Write how accuracies of schemes are distributed (Figure 4), and return True; False where nothing was random."""
+    samples = {name: list(schemes.values()) for name, schemes in comparison.samples().items()}
+    if "random" in samples:
+        distribution_figure(samples, path)
+    return "random" in samples
 
 
 def _title(comparison: Comparison) -> str:

@@ -238,7 +238,7 @@ def _draw_curve(
     single: int = 1,
 ) -> Line2D:
     """The mean over the rows and a band; where there is one column only, a dot at ``single``."""
-    x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), _colour(name)
+    x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), strategy_colour(name)
     axes.fill_between(x, low, high, step="post" if style == "steps-post" else None, color=colour, alpha=0.15, lw=0)
     dot: dict[str, Any] = {"marker": "o", "linestyle": ""} if len(x) == 1 else {}
     (line,) = axes.plot(x, values.mean(0), color=colour, label=name, linewidth=1.8, drawstyle=style, **dot)
@@ -261,7 +261,7 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> N
     figure = Figure(figsize=(9, 0.8 + 0.75 * len(order)), layout="constrained", dpi=150)
     panels = figure.subplots(len(order), 1, sharex=True, squeeze=False)[:, 0]
     for name, axes in zip(order, panels, strict=True):
-        values, colour = samples[name], _colour(name)
+        values, colour = samples[name], strategy_colour(name)
         if len(values) >= MANY:
             axes.hist(values, bins, weights=[1 / len(values)] * len(values), color=colour, alpha=0.7)
         else:
@@ -270,7 +270,7 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> N
         if len(values) >= FEWEST:
             axes.plot(np.mean(values), 0, "^", color=colour, markeredgecolor="white", markersize=10, clip_on=False)
         axes.text(-0.015, 0.1, name, transform=axes.transAxes, ha="right", color=INK, weight="bold")
-        axes.text(1.015, 0.1, _statement(name, values, base), transform=axes.transAxes, fontsize=9, linespacing=1.4)
+        axes.text(1.015, 0.1, statement(name, values, base), transform=axes.transAxes, fontsize=9, linespacing=1.4)
         axes.spines[["top", "left", "right"]].set_visible(False)
         axes.set_yticks([])
         axes.tick_params(bottom=axes is panels[-1])
@@ -278,7 +278,8 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> N
     save(figure, path)
 
 
-def _statement(name: str, values: Sequence[float], base: Sequence[float]) -> str:
+def statement(name: str, values: Sequence[float], base: Sequence[float]) -> str:
+    """Mean and standard deviation of a strategy's accuracies, and how they compare with random ones, in two lines."""
     if len(values) < FEWEST:
         return f"{len(values)} scheme{'s' * (len(values) != 1)}:\ntoo few to compare"
     text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{len(values):,} schemes"
@@ -288,7 +289,8 @@ def _statement(name: str, values: Sequence[float], base: Sequence[float]) -> str
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
 
 
-def _colour(strategy: str) -> str:
+def strategy_colour(strategy: str) -> str:
+    """The colour of a strategy; of those without one of their own, all the same."""
     return STRATEGY_COLOURS.get(strategy, OTHER)
 
 

@@ -139,7 +139,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
         |---|---|---|---|
         | EAN | 1,234 | 70.50 | 10-01 |
     """
-    titles, texts = _columns(rows)
+    titles, texts = columns(rows)
     lines = [titles, ["---"] * len(titles), *texts]
     return "\n".join(
         "|---" * len(titles) + "|" if line[0] == "---" else "| " + " | ".join(line) + " |" for line in lines
@@ -148,7 +148,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 def print_table(rows: Sequence[Row], title: str) -> None:
     """The rows on the terminal, as wide as they need."""
-    titles, texts = _columns(rows)
+    titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
     for column in titles:
         table.add_column(column, justify="left" if column in rows[0].words else "right", no_wrap=True)
@@ -159,7 +159,7 @@ def print_table(rows: Sequence[Row], title: str) -> None:
     Console(width=max(console.width, needed), markup=False).print(table)
 
 
-def _columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Titles of all columns that a row has, and each row's texts under them."""
     table = [row.cells() for row in rows]
     titles = [title for title in rows[0].titles if any(title in cells for cells in table)]

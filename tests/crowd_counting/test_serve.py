@@ -2,7 +2,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -31,10 +30,6 @@ from .drawn import save_crowd as save
 #: In the server under test, so that small files go beyond them.
 MAX_MB, MAX_MEGAPIXELS = 1, 1
 SECONDS = 60
-BROWSER = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 
 #: Remember where on the result the next click is, in whole pixels of its file, and which file that is.
 LISTEN = """() => document.addEventListener("click", event => {
@@ -136,18 +131,6 @@ def server(counter_file, tmp_path_factory):
     yield server
     server.stop()
     assert "Traceback" not in server.err.read_text()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no chromium on this machine to look at the page with")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=BROWSER.split())
-        yield browser
-        browser.close()
 
 
 class Visit:

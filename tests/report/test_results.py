@@ -7,45 +7,22 @@ from pathlib import Path
 import pytest
 
 from ean_core.classifier import ImageClassifier
-from ean_core.record import write_record
 from ean_core.report.paper import PAPER
 from ean_core.report.results import comparison_text, difference, read_results, read_runs, table_rows
 from ean_core.report.table import markdown_table
 
+from .drawn import save_run, save_timing
+
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results/campaign"
-
-
-def run(folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, config="resnet20_se_cifar100", epochs=24):
-    """Records of one training and its test."""
-    backbone = {"attention": "SE", "shared": shared}
-    settings = {"model": {"backbone": backbone}}
-    write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
-    test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
-    write_record(folder / "test.json", kind="test", config=config, checkpoint={"name": f"epoch_{epochs}.pth"}, **test)
-
-
-def timing(folder, rows):
-    networks = {
-        f"{scheme}, {form}": {
-            "scheme": scheme,
-            "parameters": 279024,
-            "attention": attention,
-            "form": form,
-            "increment": increment,
-            "increment_interval": [increment - 0.01, increment + 0.01],
-        }
-        for scheme, attention, form, increment in rows
-    }
-    write_record(folder / "timing.json", kind="timing", networks=networks)
 
 
 def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
     for seed, accuracy in ((1, 66.0), (0, 65.0)):
-        run(tmp_path / f"a{seed}", seed=seed, accuracy=accuracy)
-    run(tmp_path / "longer", epochs=100, accuracy=70.0)
-    run(tmp_path / "org", scheme="111-111-111", shared=False)
-    run(tmp_path / "full", scheme="111-111-111")
-    run(tmp_path / "plain", scheme="000-000-000", shared=False)
+        save_run(tmp_path / f"a{seed}", seed=seed, accuracy=accuracy)
+    save_run(tmp_path / "longer", epochs=100, accuracy=70.0)
+    save_run(tmp_path / "org", scheme="111-111-111", shared=False)
+    save_run(tmp_path / "full", scheme="111-111-111")
+    save_run(tmp_path / "plain", scheme="000-000-000", shared=False)
     found = read_results([tmp_path])
     assert [(each.connection, each.values("accuracy/top1")) for each in found] == [
         ("vanilla", [65.0]),
@@ -62,13 +39,13 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
 
 
 def test_times_are_those_of_the_same_network(tmp_path):
-    run(tmp_path / "ean")
+    save_run(tmp_path / "ean")
     rows = [
         ("010-100-000", "SE", "eager", 0.1),
         ("010-100-000", "DIA", "deployed", 0.2),
         ("100-000-000", "SE", "deployed", 0),
     ]
-    timing(tmp_path / "time", rows)
+    save_timing(tmp_path / "time", rows)
     (found,) = read_results([tmp_path])
     assert found.increment("eager") == "+10.0 (+9.0 to +11.0)"
     assert found.increment("deployed") == ""
@@ -76,7 +53,7 @@ def test_times_are_those_of_the_same_network(tmp_path):
 
 @pytest.mark.parametrize("other", [{"config": "resnet20_dia_cifar100"}, {"checkpoint": {"name": "epoch_23.pth"}}])
 def test_a_folder_whose_records_disagree_is_refused(tmp_path, other):
-    run(tmp_path / "a")
+    save_run(tmp_path / "a")
     test = json.loads((tmp_path / "a/test.json").read_text())
     (tmp_path / "a/test.json").write_text(json.dumps({**test, **other}))
     with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100 and ends with epoch_24.pth, test"):
@@ -84,16 +61,16 @@ def test_a_folder_whose_records_disagree_is_refused(tmp_path, other):
 
 
 def test_a_seed_that_is_there_twice_is_refused(tmp_path):
-    run(tmp_path / "a")
-    run(tmp_path / "b")
+    save_run(tmp_path / "a")
+    save_run(tmp_path / "b")
     with pytest.raises(ValueError, match=r"a and .*b are the same training with the same seed"):
         read_results([tmp_path])
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
-    run(tmp_path / "a")
+    save_run(tmp_path / "a")
     (tmp_path / "a/test.json").unlink()
-    run(tmp_path / "b", config="mine")
+    save_run(tmp_path / "b", config="mine")
     assert read_results([tmp_path]) == []
 
 
@@ -126,8 +103,8 @@ def test_the_papers_counts_on_cifar_are_those_of_our_networks(row):
 
 def test_a_comparison_says_what_its_interval_allows(tmp_path):
     for seed, (ours, theirs) in enumerate([(66.0, 65.0), (66.1, 65.1), (66.05, 64.9)]):
-        run(tmp_path / f"ean{seed}", seed=seed, accuracy=ours)
-        run(tmp_path / f"full{seed}", seed=seed, accuracy=theirs, scheme="111-111-111")
+        save_run(tmp_path / f"ean{seed}", seed=seed, accuracy=ours)
+        save_run(tmp_path / f"full{seed}", seed=seed, accuracy=theirs, scheme="111-111-111")
     full, ean = read_results([tmp_path])
     assert comparison_text(ean, full).endswith("over 3 and 3 seeds): better")
     assert comparison_text(full, ean).endswith("worse")
@@ -136,7 +113,7 @@ def test_a_comparison_says_what_its_interval_allows(tmp_path):
     full, ean = read_results([tmp_path])
     alone = comparison_text(ean, full)  # one seed against three: 10,000 images are good to some 0.5 points
     assert alone.endswith("interval of the test images alone, taken as two samples): no difference is shown")
-    run(tmp_path / "ean0", accuracy=70.0)
+    save_run(tmp_path / "ean0", accuracy=70.0)
     full, ean = read_results([tmp_path])
     assert comparison_text(ean, full).endswith("undecided")  # another training might differ
 

@@ -1,0 +1,633 @@
+"""What a report holds: the paper's tables and figures out of records, ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ean_core.config import DATASETS, parse_name
+from ean_core.record import read_record, significant
+from ean_core.scheme import ConnectionScheme
+from ean_core.search.front import front
+
+from .chart import Chart, distribution_chart, front_chart, lines_chart, trade_charts
+from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
+from .results import ATTENTIONS, Result, read_results, table_rows, timing_text
+from .search import (
+    FIGURES,
+    Comparison,
+    SearchHistory,
+    SearchRun,
+    Spread,
+    draw_convergence,
+    draw_distribution,
+    read_comparison,
+    read_search,
+)
+from .search_figures import front_figure
+from .table import Row, in_percent, size_text
+from .trade import TradePoint, panels_figure, trade_points
+
+#: Strategies with a controller, whose schemes Table 2 lists.
+CONTROLLERS = ("ean", "enas")
+#: The network of Tables 2 and 4 in the paper.
+PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table of a report.
+
+    Args:
+        name: of its file, without the suffix.
+        title: above it.
+        rows: at least one.
+        note: below it.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    note: str
+
+
+@dataclass(frozen=True)
+class FigureSection:
+    """A figure of a report.
+
+    Args:
+        name: of its files, without the suffix.
+        title: above it.
+        header: titles of the columns of its data.
+        lines: the data, in six significant digits.
+        draw: writes the picture, in the format of the path's suffix.
+        charts: the same for the page.
+        caption: below it.
+    """
+
+    name: str
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[Any]]
+    draw: Callable[[Path], object]
+    charts: Sequence[Chart]
+    caption: str
+
+
+Section = TableSection | FigureSection
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records below some folders. Their names are their paths, in the folder that was given.
+
+    Args:
+        results: networks that were trained and measured.
+        searches: single searches, records and ledgers.
+        comparisons: of search strategies.
+        timings: timing records.
+    """
+
+    results: Sequence[Result]
+    searches: Mapping[str, tuple[Mapping[str, Any], SearchHistory]]
+    comparisons: Mapping[str, Comparison]
+    timings: Mapping[str, Mapping[str, Any]]
+    folders: Sequence[Path]
+
+    @classmethod
+    def read(cls, folders: Sequence[Path]) -> Records:
+        """Read them.
+
+        Raises:
+            FileNotFoundError: if a folder is missing, or nothing is there to report.
+            ValueError: if a record is damaged, or belongs to another run than its neighbours.
+        """
+        for folder in folders:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no folder {folder}; a report is made of folders with run records")
+        comparisons = {
+            path.parent: read_comparison(path.parent)
+            for path in _found(folders, "compare.json")
+            if read_record(path).get("kind") == "search comparison"
+        }
+        searches: dict[Path, tuple[Mapping[str, Any], SearchHistory]] = {}
+        for path in _found(folders, "search.json"):
+            record = read_record(path)
+            inside = any(parent in comparisons for parent in path.parents)
+            if record.get("kind") == "search" and not inside and (path.parent / "ledger.jsonl").is_file():
+                searches[path.parent] = record, read_search(path.parent / "ledger.jsonl")
+        timings = {path.parent: read_record(path) for path in _found(folders, "timing.json")}
+        found = cls(
+            read_results(folders),
+            {_label(path, folders): each for path, each in sorted(searches.items(), key=_place)},
+            {_label(path, folders): value for path, value in comparisons.items()},
+            {_label(path, folders): value for path, value in timings.items()},
+            folders,
+        )
+        if not (found.results or found.searches or found.comparisons or found.timings):
+            raise FileNotFoundError(
+                f"nothing to report below {', '.join(map(str, folders))}: expected record.json with test.json beside "
+                "it (`ean train`, `ean test`), search.json (`ean search`), compare.json (`ean search compare`) or "
+                "timing.json (`ean time --out`)"
+            )
+        return found
+
+    def label(self, path: Path) -> str:
+        """The name of a record's folder."""
+        return _label(path, self.folders)
+
+    def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
+        """The classifier of a search's data set, depth and attention that was trained with a scheme by itself."""
+        parts = parse_name(config or "")
+        if parts is None:
+            return None
+        for each in self.results:
+            key = each.runs[0].key
+            same = (key.dataset, key.depth, key.scheme) == (parts.dataset, parts.depth, scheme)
+            if same and key.shared and each.attention in ("", parts.attention.upper()):
+                return each
+        return None
+
+
+def _found(folders: Iterable[Path], name: str) -> list[Path]:
+    return sorted({path for folder in folders for path in folder.rglob(name)})
+
+
+def _label(path: Path, folders: Sequence[Path]) -> str:
+    """A path in the folder that was given; with that one's name before it where there are several."""
+    for folder in folders:
+        if path == folder or folder in path.parents:
+            inner = path.relative_to(folder).as_posix()
+            return inner if len(folders) == 1 else f"{folder.name}/{inner}".removesuffix("/.")
+    return path.as_posix()
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _network(config: str | None) -> dict[str, str]:
+    """Data set and network of a search's config."""
+    parts = parse_name(config or "")
+    if parts is None:
+        return {"data": "", "network": config or ""}
+    return {"data": DATASETS[parts.dataset][0], "network": f"ResNet-{parts.depth} {parts.attention.upper()}"}
+
+
+def _place(item: tuple[Path, tuple[Mapping[str, Any], SearchHistory]]) -> tuple[int, int]:
+    """Where the paper would have a search: by data set, then attention."""
+    parts = parse_name(item[1][0]["config"] or "")
+    if parts is None:
+        return len(DATASETS), 0
+    attention = parts.attention.upper()
+    return list(DATASETS).index(parts.dataset), ATTENTIONS.index(attention) if attention in ATTENTIONS else 9
+
+
+@dataclass(frozen=True)
+class SchemeRow:
+    """A scheme that a search returned, or that a network was trained with (Table 2).
+
+    Args:
+        method: the strategy, and its seed.
+        config: of the search; None for the paper's.
+        scheme: its connections, as text.
+        supernet: accuracy as scored in the search, in percent.
+        own_norms: accuracy with batch norms estimated for it.
+        alone: test accuracies of the network trained with it, one a seed.
+        whose: where it is from.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "method",
+        "data",
+        "network",
+        "connections",
+        "trained alone (%)",
+        "seeds",
+        "supernet (%)",
+        "with its own norms (%)",
+        "scheme",
+        "whose",
+    )
+    words: ClassVar[tuple[str, ...]] = ("method", "data", "network", "scheme", "whose")
+
+    method: str
+    config: str | None
+    scheme: str
+    supernet: float | None
+    own_norms: float | None
+    alone: Sequence[float]
+    whose: str
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {
+            "method": self.method,
+            **(_network(self.config) if self.config else PAPER_NETWORK),
+            "scheme": f"`{self.scheme}`",
+            "connections": str(self.scheme.count("1")),
+            "whose": self.whose,
+        }
+        if self.alone:
+            cells["trained alone (%)"] = Spread.of(self.alone).text(2)
+        if self.alone and self.config:
+            cells["seeds"] = str(len(self.alone))
+        if self.supernet is not None:
+            cells["supernet (%)"] = f"{self.supernet:.2f}"
+        if self.own_norms is not None:
+            cells["with its own norms (%)"] = f"{self.own_norms:.2f}"
+        return cells
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """What the schemes that a search method returned come to, over its seeds (Table 4).
+
+    Args:
+        of: the searches of a strategy in a comparison, or the paper's line.
+        comparison: that comparison; None for the paper's.
+        alone: test accuracies of networks trained with these schemes; empty where one of them was not.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "method",
+        "data",
+        "network",
+        "trained alone (%)",
+        "increment (%)",
+        "predicted increment (%)",
+        "supernet (%)",
+        "with its own norms (%)",
+        "connections",
+        "evaluations",
+        "searches",
+        "whose",
+    )
+    words: ClassVar[tuple[str, ...]] = ("method", "data", "network", "whose")
+
+    of: Sequence[SearchRun] | PaperMethod
+    comparison: Comparison | None = None
+    alone: Sequence[float] = ()
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        if isinstance(self.of, PaperMethod):
+            return {
+                "method": self.of.method,
+                **PAPER_NETWORK,
+                "trained alone (%)": f"{self.of.accuracy:.2f}",
+                "increment (%)": f"{self.of.increment:+.2f}",
+                "whose": "paper, Table 4",
+            }
+        assert self.comparison is not None
+        schemes = [run.returned.scheme for run in self.of]
+        scored, finalists = _scores(self.comparison)
+        increments = [100 * self.comparison.predicted_increment(each) for each in schemes]
+        cells = {
+            "method": self.of[0].strategy,
+            **_network(self.comparison.record["config"]),
+            "predicted increment (%)": f"+{Spread.of(increments).text(2)}",
+            "supernet (%)": Spread.of([scored[each] for each in schemes]).text(2),
+            "connections": Spread.of([each.connections for each in schemes]).text(1),
+            "evaluations": Spread.of([len(run.history.evaluations) for run in self.of]).text(0),
+            "searches": str(len(self.of)),
+            "whose": "here",
+        }
+        if all(each in finalists for each in schemes):
+            cells["with its own norms (%)"] = Spread.of([finalists[each] for each in schemes]).text(2)
+        if self.alone:
+            cells["trained alone (%)"] = Spread.of(self.alone).text(2)
+        return cells
+
+
+def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict[ConnectionScheme, float]]:
+    """By scheme, what the supernet of a comparison says of it, and with batch norms of its own."""
+    scored = {each.scheme: each.accuracy for run in comparison.runs for each in run.history.evaluations}
+    return scored, {each.scheme: each.accuracy for each in comparison.finalists}
+
+
+@dataclass(frozen=True)
+class TimeRow:
+    """A network in a timing record.
+
+    Args:
+        label: of the record.
+        name: of the network in it.
+        record: the whole of it.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "record",
+        "network",
+        "scheme",
+        "parameters",
+        "batch",
+        "pixels",
+        "precision",
+        "median (ms)",
+        "increment (%)",
+        "machine",
+    )
+    words: ClassVar[tuple[str, ...]] = ("record", "network", "scheme", "precision", "machine")
+
+    label: str
+    name: str
+    record: Mapping[str, Any]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        row = self.record["networks"][self.name]
+        return {
+            "record": self.label,
+            "network": f"{row['attention']}, {self.name}" if "attention" in row else self.name,
+            "scheme": f"`{row['scheme']}`",
+            "parameters": f"{row['parameters']:,}",
+            "batch": str(self.record["batch"]),
+            "pixels": size_text(self.record["size"]),
+            "precision": self.record["dtype"],
+            "median (ms)": f"{1e3 * row['median_s']:.2f}",
+            "increment (%)": in_percent(row["increment"], row["increment_interval"]),
+            "machine": _machine(self.record),
+        }
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A record that a report is made of: how to come to it again.
+
+    Args:
+        label: of its folder.
+        record: the whole of it.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = ("record", "kind", "command", "seed", "finished", "machine", "PyTorch")
+    words: ClassVar[tuple[str, ...]] = titles
+
+    label: str
+    record: Mapping[str, Any]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        return {
+            "record": self.label,
+            "kind": self.record["kind"],
+            "command": f"`{self.record['command']}`",
+            "seed": str(self.record.get("seed", "")),
+            "finished": self.record["finished"][:10],
+            "machine": _machine(self.record),
+            "PyTorch": self.record["environment"]["packages"]["torch"],
+        }
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    where = record["environment"]
+    if record.get("device", "cpu") != "cpu" and where["gpus"]:
+        return str(where["gpus"][0])
+    return f"{where['cpu']}, {where['threads']} threads"
+
+
+# ---------------------------------------------------------------- sections
+
+
+def sections(records: Records) -> Iterator[Section]:
+    """The tables and figures that records hold anything for, in the paper's order; then times, and the records
+    themselves."""
+    return filter(None, _sections(records))
+
+
+def _sections(records: Records) -> Iterator[Section | None]:
+    first = table_rows(records.results, 1, everything=True)
+    yield _trade(trade_points(first))
+    yield _results(records.results, 1, "Classification: accuracy, parameters and time")
+    yield _schemes(records)
+    for label, (record, history) in records.searches.items():
+        yield _front(label, record, history)
+    yield _results(records.results, 3, "Crowd counting")
+    yield _methods(records)
+    for number, comparison in enumerate(records.comparisons.values(), 1):
+        yield _distribution(comparison, number)
+        yield _convergence(comparison, number)
+    yield _results(records.results, 5, "Semantic segmentation")
+    times = [TimeRow(label, name, each) for label, each in records.timings.items() for name in each["networks"]]
+    if times:
+        yield TableSection("times", "Inference times (Eqn 9)", times, TIMES)
+    sources = list(_sources(records))
+    if sources:
+        yield TableSection("records", "The records behind all this", sources, SOURCES)
+
+
+TIMES = (
+    "Medians over rounds in which all networks of a record run once, in changing order, in one process; increments "
+    "over the vanilla network of the same form, with 95 % intervals. Networks of different records were not timed side "
+    "by side."
+)
+SOURCES = "Paths are in the folders that the report was made of."
+
+
+def _trade(points: list[TradePoint]) -> FigureSection | None:
+    if not any(point.whose == "here" for point in points):
+        return None
+    return FigureSection(
+        "figure1",
+        "Figure 1: accuracy against time",
+        [field.name for field in fields(TradePoint) if field.name != "interval"] + ["low", "high"],
+        [_numbers(*astuple(point)[:-1], *(point.interval or ("", ""))) for point in points],
+        lambda path: panels_figure(points, path),
+        trade_charts(points),
+        "Test accuracy against relative inference time increment (Eqn 9), circles as large as the networks of their "
+        "panel have parameters. Ours: eager and, hollow, deployed, each over the vanilla network of its form; bars are "
+        "standard deviations over seeds, where there are several. The paper: eager, batch 50, a V100. The panels have "
+        "axes of their own: networks, schedules and machines differ.",
+    )
+
+
+def _numbers(*values: Any) -> list[Any]:
+    return ["" if value is None else significant(value) for value in values]
+
+
+def _results(results: Sequence[Result], table: int, title: str) -> TableSection | None:
+    rows = table_rows(results, table, everything=True)
+    ours = [row.of for row in rows if isinstance(row.of, Result)]
+    if not ours:
+        return None
+    theirs = [row.of for row in rows if isinstance(row.of, PaperRow)]
+    sentences = ["± is the standard deviation over seeds; without it there is one."]
+    for data in dict.fromkeys(each.data for each in ours):
+        own = dict.fromkeys(each.network for each in ours if each.data == data)
+        other = dict.fromkeys(each.network for each in theirs if each.data == data)
+        if other and own != other:
+            sentences.append(f"{data}: {' and '.join(own)} here, {' and '.join(other)} in the paper.")
+    missing = dict.fromkeys(each.data for each in theirs if each.data not in {one.data for one in ours})
+    if missing:
+        sentences.append(f"Not measured here: {', '.join(missing)}.")
+    if table != 1:
+        sentences.append("The paper's networks start from weights of ImageNet; ResNet-50 is inferred from that.")
+    return TableSection(
+        f"table{table}", f"Table {table}: {title.lower()}", rows, " ".join([*sentences, timing_text(ours)]).strip()
+    )
+
+
+def _schemes(records: Records) -> TableSection | None:
+    rows: list[SchemeRow] = []
+    for record, history in records.searches.values():
+        scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
+        scored = {each.scheme: each.accuracy for each in history.evaluations}
+        finalists = {each.scheme: each.accuracy for each in history.finalists}
+        rows.append(_scheme_row(records, record["strategy"]["type"], record, scheme, scored, finalists))
+        for each in records.results:  # networks of the search's kind that were trained with other schemes
+            own = each.connection == "EAN" and each.scheme != scheme
+            if own and records.trained(record["config"], each.scheme) is each:
+                rows.append(_scheme_row(records, "EAN as trained", record, each.scheme, scored, finalists))
+    for comparison in records.comparisons.values():
+        scored, finalists = _scores(comparison)
+        rows += [
+            _scheme_row(
+                records, f"{run.strategy}, seed {run.seed}", comparison.record, run.returned.scheme, scored, finalists
+            )
+            for run in comparison.runs
+            if run.strategy in CONTROLLERS
+        ]
+    if not rows:
+        return None
+    rows += [_paper_scheme(each) for each in SCHEMES]
+    damaged = ", ".join(each.method for each in SCHEMES if not each.whole)
+    return TableSection(
+        "table2",
+        "Table 2: connection schemes that searches returned",
+        rows,
+        "Squares are blocks, filled where they are connected to their stage's attention. Accuracies of the supernet "
+        "are on validation images, those of networks trained alone on test images. "
+        f"The paper prints {damaged} with a wrong number of digits; its line stands as printed.",
+    )
+
+
+def _scheme_row(
+    records: Records,
+    method: str,
+    record: Mapping[str, Any],
+    scheme: ConnectionScheme,
+    scored: Mapping[ConnectionScheme, float],
+    finalists: Mapping[ConnectionScheme, float],
+) -> SchemeRow:
+    network, config = records.trained(record["config"], scheme), record["config"]
+    alone = network.values("accuracy/top1") if network else []
+    return SchemeRow(method, config, str(scheme), scored.get(scheme), finalists.get(scheme), alone, "here")
+
+
+def _paper_scheme(line: PaperScheme) -> SchemeRow:
+    return SchemeRow(line.method, None, line.scheme, None, None, [line.accuracy], "paper, Table 2")
+
+
+def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> FigureSection | None:
+    """Accuracy against cost of a single search."""
+    if not history.finalists:
+        return None
+    evaluations = list({each.scheme: each for each in history.evaluations}.values())
+    exact = len(evaluations) == 2 ** len(evaluations[0].scheme.bits)
+    cost = "attention time (ms a batch)" if history.key["reward"]["latency"] else "connections"
+    names = _network(record["config"])
+    short = f"{names['network'].rpartition(' ')[2]} schemes" + f" ({names['data']})" * bool(names["data"])
+    title = f"{short}: {'all those' if exact else 'those scored'} of a {names['network']} supernet"
+    finalists = {each.scheme: each for each in history.finalists}
+    return FigureSection(
+        f"schemes_{record['config'] or label.replace('/', '_')}",
+        title,
+        ["scheme", cost, "supernet (%)", "standard error", "with its own norms (%)"],
+        [
+            _numbers(
+                str(each.scheme),
+                each.cost,
+                each.accuracy,
+                each.standard_error,
+                finalists[each.scheme].accuracy if each.scheme in finalists else None,
+            )
+            for each in evaluations
+        ],
+        lambda path: front_figure(evaluations, history.finalists, path, exact=exact, cost=cost),
+        [front_chart(evaluations, history.finalists, front(history.finalists), cost)],
+        "Accuracy against cost: the schemes as scored in the search, and finalists with batch norms re-estimated; the "
+        f"line is their front. By `{record['strategy']['type']}`, {len(history.evaluations)} evaluations.",
+    )
+
+
+def _methods(records: Records) -> TableSection | None:
+    rows: list[MethodRow] = []
+    for comparison in records.comparisons.values():
+        for runs in comparison.by_strategy().values():
+            networks = [records.trained(comparison.record["config"], run.returned.scheme) for run in runs]
+            alone = [value for each in networks if each for value in each.values("accuracy/top1")]
+            rows.append(MethodRow(runs, comparison, alone if all(networks) else []))
+    if not rows:
+        return None
+    rows += [MethodRow(each) for each in METHODS]
+    return TableSection(
+        "table4",
+        "Table 4: search methods",
+        rows,
+        "The schemes that each method returned: mean and standard deviation over its searches. Ours are judged by the "
+        "supernet on validation images, and by networks trained alone where each scheme of a method was; the paper's "
+        "are all trained alone. Predicted increments are sums of parts that were timed one by one (eager).",
+    )
+
+
+def _distribution(comparison: Comparison, number: int) -> FigureSection | None:
+    samples = comparison.samples()
+    if "random" not in samples:
+        return None
+    return FigureSection(
+        _name("figure4", number),
+        f"Figure 4: accuracies of random and of searched schemes{_of(comparison)}",
+        ["strategy", "scheme", "accuracy (%)"],
+        [_numbers(name, str(scheme), value) for name, found in samples.items() for scheme, value in found.items()],
+        lambda path: draw_distribution(comparison, path),
+        [distribution_chart({name: list(found.values()) for name, found in samples.items()})],
+        f"{FIGURES['distribution']} Accuracies are the supernet's on validation images. {DISTRIBUTION}",
+    )
+
+
+def _convergence(comparison: Comparison, number: int) -> FigureSection | None:
+    curves = {"mean probability": comparison.probabilities(), "best reward": comparison.rewards()}
+    if not curves["best reward"]:
+        return None
+    return FigureSection(
+        _name("figure5", number),
+        f"Figure 5: how searches converge{_of(comparison)}",
+        ["what", "strategy", "seed", "step", "value"],
+        [
+            _numbers(what, name, run.seed, step, value)
+            for what, strategies in curves.items()
+            for name, seeds in strategies.items()
+            for run, values in zip(comparison.by_strategy()[name], seeds, strict=True)
+            for step, value in enumerate(values, 1)
+        ],
+        lambda path: draw_convergence(comparison, path),
+        [
+            lines_chart("Controllers", "step", "mean probability of what is sampled", curves["mean probability"]),
+            lines_chart("All strategies", "evaluations", "best reward so far", curves["best reward"], logarithmic=True),
+        ],
+        f"{FIGURES['convergence']} {CONVERGENCE}",
+    )
+
+
+def _of(comparison: Comparison) -> str:
+    names = _network(comparison.record["config"])
+    return f": {names['network']}, {names['data']}".rstrip(", ")
+
+
+def _name(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
+
+
+def _sources(records: Records) -> Iterator[SourceRow]:
+    for each in records.results:
+        for run in each.runs:
+            label = records.label(run.folder)
+            yield SourceRow(label, run.training)
+            yield SourceRow(label, run.test)
+    for label, (record, _) in records.searches.items():
+        yield SourceRow(label, record)
+    for label, comparison in records.comparisons.items():
+        yield SourceRow(label, comparison.record)
+    for label, record in records.timings.items():
+        yield SourceRow(label, record)

@@ -1,0 +1,223 @@
+"""Accuracy against relative inference time increment, ours beside the paper's (Figure 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from .figures import COLOURS, EMPTY, save
+from .paper import PaperRow
+from .results import ResultRow
+from .search import Spread
+
+INK = "#222222"
+#: Colours of attention modules in every chart; the plain network is grey.
+ATTENTION_COLOURS = {"": "#777777", "SE": COLOURS[0], "DIA": COLOURS[1], "SGE": COLOURS[2]}
+OTHER = COLOURS[3]
+#: Area of the largest network's circle, in square points.
+LARGEST = 260
+
+
+def attention_colour(attention: str) -> str:
+    """The colour of an attention module; of those without one of their own, all the same."""
+    return ATTENTION_COLOURS.get(attention, OTHER)
+
+
+@dataclass(frozen=True)
+class TradePoint:
+    """A network in Figure 1.
+
+    Args:
+        whose: ``here`` or ``paper``.
+        data: name of the data set.
+        network: the backbone.
+        attention: ``SE``, ``SGE``, ``DIA`` …; empty for the plain network.
+        connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
+        form: ``eager`` or ``deployed``.
+        scheme: its connections; empty for networks of the paper.
+        parameters: number of them.
+        accuracy: in percent, the mean over seeds.
+        deviation: its standard deviation over seeds; None where there is one.
+        increment: relative inference time increment (Eqn 9), in percent.
+        interval: its 95 % interval; None for networks of the paper.
+    """
+
+    whose: str
+    data: str
+    network: str
+    attention: str
+    connection: str
+    form: str
+    scheme: str
+    parameters: int
+    accuracy: float
+    deviation: float | None
+    increment: float
+    interval: tuple[float, float] | None
+
+    @property
+    def panel(self) -> tuple[str, str, str]:
+        """What is drawn together: networks of one data set and depth, ours or the paper's."""
+        return self.data, self.network, self.whose
+
+    @property
+    def name(self) -> str:
+        """Connection and attention, e.g. ``EAN SE``."""
+        return " ".join(filter(None, (self.connection, self.attention)))
+
+
+def trade_points(rows: Sequence[ResultRow]) -> list[TradePoint]:
+    """The rows of Table 1 that have a time, as points; ours once a form that was timed."""
+    return [point for row in rows for point in _points(row)]
+
+
+def _points(row: ResultRow) -> Iterator[TradePoint]:
+    of = row.of
+    if isinstance(of, PaperRow):
+        if of.increment is not None and of.parameters is not None:
+            yield TradePoint(
+                "paper",
+                of.data,
+                of.network,
+                of.attention,
+                of.connection,
+                "eager",
+                "",
+                round(1e6 * of.parameters),
+                of.metrics["accuracy/top1"],
+                None,
+                of.increment,
+                None,
+            )
+        return
+    accuracy = Spread.of(of.values("accuracy/top1"))
+    for form in ("eager", "deployed"):
+        if form not in of.timings or (form == "deployed" and not of.attention):  # it is at 0 in each form
+            continue
+        timing, _ = of.timings[form]
+        low, high = (100 * value for value in timing["increment_interval"])
+        yield TradePoint(
+            "here",
+            of.data,
+            of.network,
+            of.attention,
+            of.connection,
+            form,
+            str(of.scheme),
+            of.parameters,
+            accuracy.mean,
+            accuracy.deviation,
+            100 * timing["increment"],
+            (low, high),
+        )
+
+
+def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:
+    """The points of each panel with its title, in the order in which panels first occur."""
+    order = {panel: place for place, panel in reversed([*enumerate(point.panel for point in points)])}
+    sorted_points = sorted(points, key=lambda point: order[point.panel])
+    return [
+        (f"{data}, {network}, {'the paper' if whose == 'paper' else 'here'}", list(found))
+        for (data, network, whose), found in groupby(sorted_points, key=lambda point: point.panel)
+    ]
+
+
+def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
+    """Write accuracy against time, a panel a data set and depth, circles as large as the networks of their panel.
+
+    Args:
+        points: at least one.
+        path: of the picture; the format is that of the suffix.
+    """
+    found = panels(points)
+    columns = min(2, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout="constrained", dpi=150)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    names = []
+    for axes, (title, own) in zip(grid, found, strict=False):
+        names.append((axes, own, _draw(own, axes)))
+        axes.set_title(title, loc="left", fontsize=10)
+    for axes in list(grid)[len(found) :]:
+        axes.axis("off")
+    attentions = [name for name in ("", "SE", "SGE", "DIA") if any(point.attention == name for point in points)]
+    handles = [_handle(name or "no attention", attention_colour(name)) for name in attentions]
+    if any(point.form == "deployed" for point in points):
+        handles += [_handle("eager", INK), _handle("deployed", INK, hollow=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.draw_without_rendering()  # the places of axes are final: names can be put where there is room
+    figure.set_layout_engine("none")
+    for axes, own, sizes in names:
+        _write_names(own, sizes, axes)
+    save(figure, path)
+
+
+def _handle(name: str, colour: str, hollow: bool = False) -> Line2D:
+    face = "white" if hollow else colour
+    return Line2D([], [], marker="o", linestyle="", markersize=8, label=name, color=colour, markerfacecolor=face)
+
+
+def _draw(points: Sequence[TradePoint], axes: Axes) -> list[float]:
+    """Draw the circles of a panel, and give their areas in square points."""
+    largest = max(point.parameters for point in points)
+    sizes = [LARGEST * point.parameters / largest for point in points]
+    for point, size in zip(points, sizes, strict=True):
+        colour = attention_colour(point.attention)
+        hollow = point.form == "deployed"
+        if point.deviation:
+            axes.errorbar(point.increment, point.accuracy, point.deviation, color=colour, linewidth=1, zorder=1)
+        axes.scatter(
+            point.increment,
+            point.accuracy,
+            size,
+            facecolor="white" if hollow else colour,
+            edgecolor=colour if hollow else "white",
+            linewidth=1.4 if hollow else 0.8,
+            zorder=2,
+        )
+    axes.set_xlabel("relative inference time increment (%)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.margins(0.16, 0.22)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return sizes
+
+
+def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axes) -> None:
+    """Write each network's connection beside its circle, where it covers least of the others."""
+    inch = axes.figure.dpi / 72
+    centres = axes.transData.transform([(point.increment, point.accuracy) for point in points])
+    radii = [math.sqrt(size / math.pi) * inch for size in sizes]
+    circles = [Bbox([(x - r, y - r), (x + r, y + r)]) for (x, y), r in zip(centres, radii, strict=True)]
+    taken = list(circles)
+    for point, (x, y), radius in zip(points, centres, radii, strict=True):
+        if point.form == "deployed":  # as the eager one of its colour and height
+            continue
+        best: tuple[float, Bbox, tuple[float, float]] | None = None
+        for across, up in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+            width, height = 4.8 * len(point.connection) * inch, 9 * inch
+            middle = (x + across * (radius + width / 2 + 3 * inch), y + up * (radius + height / 2 + 2 * inch))
+            box = Bbox.from_bounds(middle[0] - width / 2, middle[1] - height / 2, width, height)
+            cost = sum(_area(box, other) for other in taken)
+            cost += 4 * (width * height - _area(box, axes.bbox))  # outside the axes
+            if best is None or cost < best[0] - 1e-6:
+                best = (cost, box, middle)
+        assert best is not None
+        taken.append(best[1])
+        x, y = axes.transData.inverted().transform(best[2])
+        axes.text(x, y, point.connection, ha="center", va="center", fontsize=8, color=INK, zorder=3)
+
+
+def _area(one: Bbox, other: Bbox) -> float:
+    """The area that two boxes share."""
+    both = Bbox.intersection(one, other)
+    return both.width * both.height if both is not None else 0.0

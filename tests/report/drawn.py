@@ -1,0 +1,33 @@
+"""Records as trainings, tests and timings leave them, of networks that nobody trained."""
+
+from ean_core.record import write_record
+
+
+def save_run(
+    folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, config="resnet20_se_cifar100", **more
+):
+    """Records of one training and its test."""
+    epochs = more.get("epochs", 24)
+    backbone = {"attention": "SE", "shared": shared}
+    settings = {"model": {"backbone": backbone}}
+    write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
+    test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
+    write_record(folder / "test.json", kind="test", config=config, checkpoint={"name": f"epoch_{epochs}.pth"}, **test)
+
+
+def save_timing(folder, rows):
+    """A timing record with rows of scheme, attention, form and increment."""
+    networks = {
+        f"{scheme}, {form}": {
+            "scheme": scheme,
+            "parameters": 279024,
+            "attention": attention,
+            "form": form,
+            "median_s": 0.01,
+            "increment": increment,
+            "increment_interval": [increment - 0.01, increment + 0.01],
+        }
+        for scheme, attention, form, increment in rows
+    }
+    conditions = {"batch": 50, "size": 32, "dtype": "float32", "device": "cpu", "rounds": 20}
+    write_record(folder / "timing.json", kind="timing", networks=networks, **conditions)
