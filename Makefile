@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes, and several GB for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve,seg,mmcv-lite,openmmlab]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve,explain,tensorboard,seg,mmcv-lite,openmmlab]"
 	$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) headless
 	touch $@
 

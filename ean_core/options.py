@@ -22,6 +22,11 @@ WorkDir = Annotated[Path | None, typer.Option(help="Folder of everything that is
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Amp = Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast, on CPUs and GPUs.")]
 
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write curves, which `tensorboard --logdir work_dirs` shows."),
+]
+
 
 class Launcher(str, Enum):
     """How the processes of a run were started."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,31 @@ def training_log(run: Path) -> str:
             what this function gave before that.
     """
     lines: dict[int, Mapping[str, Any]] = {}
+    for line in chain.from_iterable(read_starts(run).values()):
+        if "loss" in line:
+            lines[line["step"]] = {
+                key: significant(line[key]) for key in ("epoch", "step", "lr", "loss") if key in line
+            }
+    return "".join(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
+
+
+def read_starts(run: Path) -> dict[Path, list[Mapping[str, Any]]]:
+    """What mmengine logged of a training, by the file of each start, oldest first; lines cut off by a kill left out.
+
+    Lines with a loss are of iterations, by number in ``step``; the others are of validations, whose ``step`` is the
+    epoch.
+    """
+    starts = {}
     for path in [*run.glob("log.jsonl"), *sorted(run.glob("*/vis_data/scalars.json"))]:
+        starts[path] = list[Mapping[str, Any]]()
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:  # cut off by a kill
+            except json.JSONDecodeError:
                 continue
-            if "loss" in line:
-                lines[line["step"]] = {
-                    key: significant(line[key]) for key in ("epoch", "step", "lr", "loss") if key in line
-                }
-    return "".join(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
+            if isinstance(line, dict) and "step" in line:
+                starts[path].append(line)
+    return starts
 
 
 def significant(value: float) -> float:

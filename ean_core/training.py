@@ -25,10 +25,23 @@ from .backbone import EANResNet
 from .checkpoint import load_weights, read_meta, save_weights
 from .classifier import ImageClassifier
 from .config import read_settings
+from .curves import place_curves, use_tensorboard
 from .errors import differences, unknown_name
 from .inference.export import Format, write_onnx, write_pt2
 from .memory import keep_freed_memory
-from .options import Amp, CfgOptions, ConfigName, Launcher, LauncherName, Resume, WorkDir, prepare, resumable, use_bf16
+from .options import (
+    Amp,
+    CfgOptions,
+    ConfigName,
+    Launcher,
+    LauncherName,
+    Resume,
+    Tensorboard,
+    WorkDir,
+    prepare,
+    resumable,
+    use_bf16,
+)
 from .record import read_record, write_record
 from .runner import ProgressHook, latest_checkpoint
 from .supernet import find_backbone
@@ -80,6 +93,7 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         check_same_settings(trained_config(latest), config, RUN, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
+    place_curves(config, work_dir, latest)
     runner = build_runner(config, work_dir, launcher)
     try:
         runner.train()
@@ -229,6 +243,7 @@ def train(
     work_dir: WorkDir = None,
     resume: Resume = False,
     amp: Amp = False,
+    tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
@@ -236,6 +251,8 @@ def train(
     cfg, folder = prepare(config, work_dir, cfg_options)
     if amp:
         use_bf16(cfg)
+    if tensorboard:
+        use_tensorboard(cfg)
     with resumable(folder):
         final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
     if is_main_process():

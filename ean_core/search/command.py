@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ean_core.checkpoint import load_weights
+from ean_core.curves import search_curves, use_tensorboard
 from ean_core.data.sampler import SampleKey
 from ean_core.errors import unknown_name
 from ean_core.inference.latency import BlockTimes
@@ -34,6 +35,7 @@ from ean_core.options import (
     Launcher,
     LauncherName,
     Resume,
+    Tensorboard,
     WorkDir,
     prepare,
     resumable,
@@ -207,17 +209,19 @@ class Bench:
             seed: of the strategy.
             finalists: score the best schemes once more.
         """
-        return run_loop(
-            strategy,
-            RememberedScores(self.plain, self.scores),
-            reward,
-            work_dir / "ledger.jsonl",
-            {"strategy": dict(settings), "seed": seed},
-            typer.echo,
-            finalists=RememberedScores(self.recalibrated, self.scores) if finalists else None,
-            final_count=self.config.search.finalists.count,
-            rule=self.config.search.rule,
-        )
+        with search_curves(self.config, work_dir) as draw:
+            return run_loop(
+                strategy,
+                RememberedScores(self.plain, self.scores),
+                reward,
+                work_dir / "ledger.jsonl",
+                {"strategy": dict(settings), "seed": seed},
+                typer.echo,
+                finalists=RememberedScores(self.recalibrated, self.scores) if finalists else None,
+                final_count=self.config.search.finalists.count,
+                rule=self.config.search.rule,
+                draw=draw,
+            )
 
     def rescore(
         self, history: Sequence[Evaluation], reward: Reward, ledger: Path, key: Mapping[str, Any]
@@ -394,6 +398,7 @@ def search(
     work_dir: WorkDir = None,
     resume: Resume = False,
     amp: Amp = False,
+    tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
@@ -404,6 +409,8 @@ def search(
         choose_strategy(cfg, strategy, cfg_options or ())
     if amp:
         use_bf16(cfg)
+    if tensorboard:
+        use_tensorboard(cfg)
     with resumable(folder):
         result = run_search(cfg, checkpoint, folder, resume=resume, launcher=launcher.value)
     if result is None:

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 from mmengine.config import Config, ConfigDict
 
+from ean_core.curves import use_tensorboard
 from ean_core.inference.latency import BlockTimes
-from ean_core.options import Amp, CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable, use_bf16
+from ean_core.options import Amp, CfgOptions, ConfigName, Resume, Tensorboard, WorkDir, prepare, resumable, use_bf16
 from ean_core.record import write_record
 from ean_core.report.search import SEEDLESS, ComparisonRow, write_comparison
 from ean_core.report.table import print_table
@@ -134,6 +135,7 @@ def compare(
     work_dir: WorkDir = None,
     resume: Resume = False,
     amp: Amp = False,
+    tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Compare search strategies on one supernet: table, front, convergence and distributions."""
@@ -143,6 +145,8 @@ def compare(
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
     if amp:
         use_bf16(cfg)
+    if tensorboard:
+        use_tensorboard(cfg)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     with resumable(folder):
         rows = run_comparison(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ean_core.errors import unknown_name
@@ -58,6 +59,7 @@ def search(
     finalists: Evaluator | None = None,
     final_count: int = 20,
     rule: Rule | None = None,
+    draw: Callable[[Mapping[str, float], int], None] | None = None,
 ) -> SearchResult:
     """Run a search to its end, from where its ledger stands.
 
@@ -76,6 +78,7 @@ def search(
         final_count: at least 1.
         rule: how the scheme returned is chosen; the strategy's own rule if None. Without finalists, ``'front'`` is
             ``'best-seen'``.
+        draw: takes the scalars of each step, also of one that is replayed, and the number of evaluations until then.
 
     Raises:
         ValueError: if the ledger belongs to another search, or the rule does not go with the strategy.
@@ -100,7 +103,7 @@ def search(
                 "another --work-dir, the storage remembers its evaluations"
             )
         past = _Past(ledger)
-        history = _run(strategy, evaluator, reward, ledger, past)
+        history = _run(strategy, evaluator, reward, ledger, past, draw)
         best = max(history, key=lambda evaluation: evaluation.reward)
         mode = strategy.mode()
         chosen = best_schemes(history, final_count) if finalists is not None else []
@@ -181,7 +184,14 @@ class _Past:
             yield line
 
 
-def _run(strategy: Strategy, evaluator: Evaluator, reward: Reward, ledger: Ledger, past: _Past) -> list[Evaluation]:
+def _run(
+    strategy: Strategy,
+    evaluator: Evaluator,
+    reward: Reward,
+    ledger: Ledger,
+    past: _Past,
+    draw: Callable[[Mapping[str, float], int], None] | None,
+) -> list[Evaluation]:
     """Ask and tell until the strategy has nothing left to ask."""
     known: dict[ConnectionScheme, tuple[float, float]] = {}
     history: list[Evaluation] = []
@@ -211,9 +221,26 @@ def _run(strategy: Strategy, evaluator: Evaluator, reward: Reward, ledger: Ledge
             )
             history += evaluations
             best = max(best, *(evaluation.reward for evaluation in evaluations))
+            if draw is not None:
+                draw(_scalars(evaluations, best, len(known), info), len(history))
             progress.advance(f"best {best:.2f}", replayed=len(replayed) == len(asked), steps=len(asked))
             step += 1
     return history
+
+
+def _scalars(
+    evaluations: Sequence[Evaluation], best: float, distinct: int, info: Mapping[str, float]
+) -> dict[str, float]:
+    """Of one step: means over its schemes; of the search until then: its best reward and its different schemes."""
+    scalars = {
+        "search/best_reward": best,
+        "search/reward": fmean(evaluation.reward for evaluation in evaluations),
+        "search/accuracy": fmean(evaluation.accuracy for evaluation in evaluations),
+        "search/connections": fmean(evaluation.scheme.connections for evaluation in evaluations),
+        "search/cost": fmean(evaluation.cost for evaluation in evaluations),
+        "search/distinct_schemes": distinct,
+    }
+    return {**scalars, **{f"strategy/{name}": value for name, value in info.items()}}
 
 
 def _score_finalists(

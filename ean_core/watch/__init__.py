@@ -1,0 +1,1 @@
+"""A run's state in the terminal, from its files alone."""

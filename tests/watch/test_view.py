@@ -1,0 +1,166 @@
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ean_core import ConnectionScheme
+from ean_core.watch.state import look
+from ean_core.watch.view import show, sparkline
+
+from . import made
+from .made import BEGAN, iteration, validation
+
+WIDTHS = (60, 80, 100, 160)
+
+
+def shown(folder, width, seconds=0.0):
+    """The lines that a terminal of that width shows, none of which the terminal has to break."""
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(show(look(folder, BEGAN + seconds), width))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(cell_len, lines)) <= width
+    return lines
+
+
+def panel(folder, width, seconds=0.0):
+    """By label, the text beside it."""
+    found, label = {}, ""
+    for line in shown(folder, width, seconds)[1:-1]:
+        body = line[2:-2]
+        label = body[:13].strip() or label
+        found[label] = f"{found.get(label, '')} {body[13:].strip()}".strip()
+    return found
+
+
+@pytest.fixture
+def training(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    lines = [iteration(epoch, 50 * epoch, loss=5.0 - epoch) for epoch in (1, 2, 3)]
+    lines += [validation(epoch, count_MAE=mae, count_RMSE=2 * mae, count_NAE=0.4) for epoch, mae in ((1, 20), (2, 30))]
+    rule = ", rule='less', save_best='count/MAE'"
+    made.start(folder, lines, rule=rule, model="CrowdCounter", until=75.0)
+    return folder
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_training(training, width):
+    seen = panel(training, width, seconds=80)
+    assert seen["network"] == "ResNet-20, SE 010-100-000, counter, □■□ ■□□ □□□"
+    assert seen["state"] == "running, last news 5 s ago"
+    assert re.fullmatch(r"━+╸? +75 % epoch 3 of 4 iteration 150 of 200, 32 images/s", seen["progress"])
+    assert seen["time"] == "1 min 20 s, about 25 s left"
+    assert seen["loss"] == "2.0000  █▅▁"
+    assert seen["learning rate"] == "0.1"
+    assert seen["validation"] == "epoch 2, count/MAE 30.00, count/RMSE 60.00, count/NAE 0.40"
+    assert seen["best"] == "epoch 1, count/MAE 20.00, count/RMSE 40.00, count/NAE 0.40"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_silence_is_said_rather_than_judged(training, width):
+    assert panel(training, width, seconds=75 + 40)["state"] == "running, last news 40 s ago, usually every 25 s"
+    assert panel(training, width, seconds=75 + 720)["state"] == (
+        "no news for 12 min, usually every 25 s, stopped or stalled"
+    )
+    seen = panel(training, width, seconds=75 + 720)
+    assert seen["time"] == "1 min 15 s"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_finished_training(training, width):
+    made.trained(training, at=100)
+    made.record(training / "test.json", at=101, kind="test", metrics={"count/MAE": 25.5})
+    seen = panel(training, width, seconds=100 + 7300)
+    assert seen["state"] == "finished 2 h ago"
+    assert seen["time"] == "1 min 40 s of training"
+    assert seen["test"] == "count/MAE 25.50"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"scheme": "full"}, "ResNet-20, SE Share-full, classifier"),
+        ({"scheme": "none"}, "ResNet-20, no attention, classifier"),
+        ({"scheme": "full", "model": "RelaxedClassifier"}, "ResNet-20, SE, gates of DARTS"),
+        ({"rule": "), scheme=dict(type='RandomSchemeHook'", "scheme": "full"}, "ResNet-20, SE, supernet"),
+    ],
+)
+def test_what_is_trained(tmp_path, options, text):
+    made.start(tmp_path / "run", [iteration(1, 50)], **options)
+    assert panel(tmp_path / "run", 100)["network"] == text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
+    steps = [[("10-00", 70.0), ("11-00", 68.0)], [("10-00", 70.0), ("10-11", 71.0)]]
+    made.searched(tmp_path / "run", steps, evaluations=12)
+    seen = panel(tmp_path / "run", width, seconds=3)
+    assert seen["search"] == "strategy random, seed 1"
+    assert seen["state"] == "running, last news 3 s ago"
+    assert re.fullmatch(
+        r"━+╸? +33 % of 12 evaluations step 2, 4 evaluations, 3 distinct schemes, about 16 s left", seen["progress"]
+    )
+    assert seen["best reward"] == "71.00  ▁▁▁█ ■□ ■■, 71.00 ± 0.50 %, 3 connections"
+    assert seen["mean prob."] == "0.600  ▁▁"
+    assert not {"found", "finalists"} & seen.keys()
+
+    final = [("10-11", 71.5), ("00-00", 72.0)]
+    made.searched(tmp_path / "run", steps, evaluations=12, finalists=final)
+    assert panel(tmp_path / "run", width)["finalists"] == (
+        "2 of about 2 scored once more □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
+    )
+    made.found(tmp_path / "run", at=10, evaluations=4)
+    seen = panel(tmp_path / "run", width, seconds=20)
+    assert seen["state"] == "finished 10 s ago"
+    assert seen["found"] == "■□ ■■, 10-11, 71.00 ± 0.50 %, 3 connections, reward 71.00, by rule mode"
+
+
+def test_schemes_of_many_blocks_break_between_stages(tmp_path):
+    made.start(tmp_path / "run", [iteration(1, 50)], scheme=str(ConnectionScheme.every((18, 18, 18), 2)))
+    lines = shown(tmp_path / "run", 60)
+    assert [line.count("■") for line in lines if "■" in line] == [18, 9]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_several_runs_are_one_line_each(tmp_path, width):
+    made.start(tmp_path / "ean_resnet20_se.shanghaitech_b" / "seed_0", [iteration(1, 50)], until=40.0)
+    made.searched(tmp_path / "search_resnet20_se.cifar100" / "seed_0", [[("10-11", 71.0)]], evaluations=12)
+    made.trained(tmp_path / "full_resnet20_se.cifar100" / "seed_0", at=-7200, validation={"accuracy/top1": 57.0})
+    _, title, header, *rows = shown(tmp_path, width, seconds=50)
+    assert title == "3 runs, 2 running, 1 finished"
+    assert header.startswith("run, …/seed_0 ")
+    assert len(rows) == 3
+    assert [re.split(r" {2,}", row)[0][:2] for row in rows] == ["ea", "se", "fu"]
+    assert rows[0].endswith("running, 10 s ago" if "progress" in header else "running, epoch 1/4")
+    assert "1/12" in rows[1]
+    assert "reward 71.00" in rows[1]
+    assert "top1 57.00 % val" in rows[2]
+    assert rows[2].endswith("finished 2 h ago")
+    if width >= 100:
+        assert "ean_resnet20_se.shanghaitech_b " in rows[0]
+        assert "■□ ■■" in rows[1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_quickstart_shows_the_step_that_runs(tmp_path, width):
+    made.trained(tmp_path / "supernet", at=0)
+    made.searched(tmp_path / "search", [[("10-11", 71.0)]], evaluations=12)
+    lines = shown(tmp_path, width, seconds=2)
+    assert lines[1] == "quickstart, 1 of 5 networks and searches finished"
+    assert [line.split()[0] for line in lines[3:9]] == ["supernet", "search", "vanilla", "share-full", "ean", "timing"]
+    assert sum(line.endswith("waiting") for line in lines) == 4
+    assert any("strategy random" in line for line in lines[9:])
+
+
+def test_what_cannot_be_read_says_so(tmp_path):
+    made.trained(tmp_path / "good", at=0)
+    made.searched(tmp_path / "bad", [])
+    (tmp_path / "bad" / "ledger.jsonl").write_text("{}\nno ledger\n")
+    assert any("cannot be read" in line for line in shown(tmp_path, 60))
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap_not_an_error():
+    assert sparkline([1.0, float("nan"), 2.0, float("inf")], width=4) == "▁█"
+    assert sparkline([], width=4) == sparkline([float("nan")], width=4) == ""
+    assert sparkline([1.0, 2.0], width=0) == ""
