@@ -59,6 +59,21 @@ def latest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
     return found[max(found)] if found else None
 
 
+def chosen_checkpoint(path: Path) -> Path:
+    """A checkpoint as it is; of the folder of a run the one that was best on validation images, or its last.
+
+    Raises:
+        FileNotFoundError: if a folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    best = sorted(path.glob("best_*.pth"), key=lambda found: found.stat().st_mtime)
+    chosen = best[-1] if best else latest_checkpoint(path)
+    if chosen is None:
+        raise FileNotFoundError(f"there is no checkpoint in the folder {path}")
+    return chosen
+
+
 @OPTIM_WRAPPERS.register_module()
 class Bf16OptimWrapper(OptimWrapper):
     """Forward passes under bf16 autocast, on CPUs and GPUs alike.

@@ -1,4 +1,4 @@
-"""How pictures are shown: of which size, with which letters."""
+"""How pictures are shown: of which size, with which letters, in which colours of heat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import ListedColormap
 from PIL import ImageDraw, ImageFont
+
+#: From violet to yellow. The black at the beginning is left out: on a picture it would look like dirt.
+HEAT = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.2, 1, 256)), "heat")
 
 #: Widths between which overlays are drawn, in pixels: text is readable on the least, the most is quickly shown.
 NARROWEST, WIDEST = 480, 1600

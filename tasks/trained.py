@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from mmengine.device import get_device
-from mmengine.registry import MODELS
 from torch import nn
 
 import zoo
 from ean_core.addresses import read_metadata
 from ean_core.checkpoint import load_weights
 from ean_core.inference import deploy
-from ean_core.runner import latest_checkpoint
+from ean_core.runner import chosen_checkpoint
 from ean_core.training import trained_config
-from zoo.index import check_settings
+from zoo.index import build_network, check_settings
 
 Network = TypeVar("Network", bound=nn.Module)
 Own = TypeVar("Own", bound="Trained")
@@ -59,12 +58,8 @@ class Trained(Generic[Network]):
         Raises:
             ValueError, OSError: as of :meth:`from_zoo` and :meth:`from_checkpoint`.
         """
-        path = Path(model)
-        if model and path.is_dir():
-            return cls.from_checkpoint(chosen_checkpoint(path), device=device)
-        if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file():
-            return cls.from_checkpoint(model, device=device)
-        return cls.from_zoo(model, device=device)
+        path = checkpoint_of(model)
+        return cls.from_zoo(model, device=device) if path is None else cls.from_checkpoint(path, device=device)
 
     @classmethod
     def from_zoo(cls: type[Own], name: str, *, device: str | None = None) -> Own:
@@ -98,27 +93,50 @@ class Trained(Generic[Network]):
         if settings is None or settings.get("type") != cls.network_type:
             found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.noun}")
-        check_settings(settings, f"the network in {path}")
-        try:
-            network = MODELS.build(settings)
-        except Exception as error:  # whatever settings of another kind lead constructors to
-            reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-            raise ValueError(f"the network in {path} cannot be built: {reason}") from error
-        load_weights(network, path, strict=True)
-        return cls(network, path.name, device=device)
+        return cls(_built(settings, path), path.name, device=device)
 
 
-def chosen_checkpoint(folder: Path) -> Path:
-    """The checkpoint of a run that was best on validation images, or its last one.
+def checkpoint_of(model: str) -> Path | None:
+    """The file that a model's name stands for: itself, or what was chosen in the folder of a run; None for names of
+    the zoo.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if a folder holds no checkpoint.
     """
-    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-    chosen = best[-1] if best else latest_checkpoint(folder)
-    if chosen is None:
-        raise FileNotFoundError(f"there is no checkpoint in the folder {folder}")
-    return chosen
+    path = Path(model)
+    if model and path.is_dir():
+        return chosen_checkpoint(path)
+    return path if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file() else None
+
+
+def load_network(model: str) -> nn.Module:
+    """A trained network of any task as it was trained, not deployed, in evaluation mode.
+
+    Args:
+        model: the name of a model of the zoo, a checkpoint, or the folder of a run.
+
+    Raises:
+        ValueError, OSError: as of :meth:`Trained.load`.
+    """
+    path = checkpoint_of(model)
+    if path is None:
+        return zoo.get_model(model, pretrained=True).eval()
+    settings = _settings(path)
+    if settings is None:
+        raise ValueError(f"{path} says nothing of its network; expected a checkpoint of `ean train`")
+    return _built(settings, path).eval()
+
+
+def _built(settings: dict[str, Any], path: Path) -> Any:
+    """The network of a checkpoint with its weights."""
+    check_settings(settings, f"the network in {path}")
+    try:
+        network = build_network(settings)
+    except Exception as error:  # whatever settings of another kind lead constructors to
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(f"the network in {path} cannot be built: {reason}") from error
+    load_weights(network, path, strict=True)
+    return network
 
 
 def _settings(path: Path) -> dict[str, Any] | None:

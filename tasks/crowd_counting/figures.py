@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ean_core.report.figures import COLOURS, EMPTY, save
+from tasks.showing import HEAT
 
 from .counter import Counter
 from .dataset import CrowdDataset
-from .overlay import COLOURS as HEAT
 from .overlay import LEAST, display_density, people
 from .prepare import read_prepared
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from tasks.showing import NARROWEST, WIDEST, fitting, font, shown_size
+from tasks.showing import HEAT, NARROWEST, WIDEST, fitting, font, shown_size
 
 #: Densities are read in people on a square of this side, in pixels.
 SQUARE = 100
 #: What the colour bar reaches at least, in people a square: the noise of an empty street stays dark.
 LEAST = 2.0
-#: From violet to yellow. The black at the beginning is left out: on a picture it would look like dirt.
-COLOURS = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.2, 1, 256)), "heat")
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def draw_overlay(
     top = heat.top or round_top(shown)
     share = np.clip(shown / top, 0, 1).astype(np.float32)
     share = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
-    colours = Image.fromarray(COLOURS(share, bytes=True)[:, :, :3])
+    colours = Image.fromarray(HEAT(share, bytes=True)[:, :, :3])
     alpha = Image.fromarray(np.rint(255 * heat.opacity * np.sqrt(share)).astype(np.uint8))
     picture = Image.composite(colours, Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), alpha)
     width = max(picture.width, NARROWEST)
@@ -109,7 +105,7 @@ def _strip(width: int, label: str, top: float) -> Image.Image:
     left, right = width - pad - bar, width - pad
     line = thickness + height // 14  # from the upper edge of the bar to that of the text
     upper = (height - line - small.getbbox("0", anchor="lt")[3]) // 2
-    gradient = COLOURS(np.linspace(0, 1, bar), bytes=True)[None, :, :3]
+    gradient = HEAT(np.linspace(0, 1, bar), bytes=True)[None, :, :3]
     strip.paste(Image.fromarray(np.repeat(gradient, thickness, 0)), (left, upper))
     most, unit = f"{top:,g}", f"people on {SQUARE} x {SQUARE} px"  # the font has no ×
     base = upper + line + small.getbbox("0", anchor="lt")[3]

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.pictures import read_picture
-from tasks.showing import NARROWEST, shown_size
+from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
 from .counter import Counter
 from .drawing import draw_crowd
-from .overlay import COLOURS, SQUARE, Heat, display_density, draw_overlay, people, round_top
+from .overlay import SQUARE, Heat, display_density, draw_overlay, people, round_top
 
 if TYPE_CHECKING:
     import gradio
@@ -166,7 +166,7 @@ def describe_heat(counted: Counted | None) -> str:
     """The colour bar as HTML, for phones, on which that of the overlay is too small to be read."""
     if counted is None:
         return ""
-    steps = [f"rgb({','.join(str(round(255 * part)) for part in COLOURS(step)[:3])})" for step in np.linspace(0, 1, 9)]
+    steps = [f"rgb({','.join(str(round(255 * part)) for part in HEAT(step)[:3])})" for step in np.linspace(0, 1, 9)]
     return (
         f'<div class="bar" style="background: linear-gradient(to right, {", ".join(steps)})"></div>'
         f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span>'

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.crowd_counting.overlay import (
-    COLOURS,
     SQUARE,
     WIDEST,
     Heat,
@@ -18,6 +17,7 @@ from tasks.crowd_counting.overlay import (
     round_top,
     shown_size,
 )
+from tasks.showing import HEAT
 
 
 def scene(height, width, seed=0):
@@ -121,7 +121,7 @@ def test_the_colour_is_that_of_the_bar_mixed_in_more_where_there_is_more(share):
     drawn = shown(draw_overlay(grey, density, "", Heat(opacity=0.6, top=50)), 480, 480)
     within = min(share, 1.0)
     alpha = 0.6 * within**0.5
-    expected = 100 * (1 - alpha) + 255 * np.array(COLOURS(within)[:3]) * alpha
+    expected = 100 * (1 - alpha) + 255 * np.array(HEAT(within)[:3]) * alpha
     assert np.abs(drawn - expected).max() <= 2
 
 
@@ -133,7 +133,7 @@ def test_the_bar_has_the_colours_of_the_heat_from_its_least_to_its_most():
     assert len(bar) >= 200
     for place in (0, 0.25, 0.5, 0.75, 1):
         found = bar[round(place * (len(bar) - 1))]
-        assert np.abs(found - 255 * np.array(COLOURS(float(place))[:3])).max() <= 8
+        assert np.abs(found - 255 * np.array(HEAT(float(place))[:3])).max() <= 8
 
 
 def test_an_empty_density_and_no_opacity_leave_the_picture_as_it_is():

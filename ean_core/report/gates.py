@@ -1,0 +1,93 @@
+"""Gates along a network: their mean and spreads, block by block, from a record of ``ean gates``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ean_core.scheme import ConnectionScheme
+
+from .figures import COLOURS, EMPTY, save
+
+INK = "#222222"
+BETWEEN_CHANNELS, BETWEEN_IMAGES = COLOURS[4], COLOURS[5]
+#: Room between stages, in blocks.
+GAP = 0.6
+
+
+def block_names(scheme: ConnectionScheme) -> list[str]:
+    """Stage and place of each block, ``2.1`` for the first one of the second stage.
+
+    Examples:
+        >>> block_names(ConnectionScheme.parse('10-0'))
+        ['1.1', '1.2', '2.1']
+    """
+    return [f"{k}.{i}" for k, stage in enumerate(scheme.by_stage, 1) for i in range(1, len(stage) + 1)]
+
+
+def gates_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Write the gates of a network, block after block, those that are connected and those that have none.
+
+    A thick bar reaches one standard deviation between images to both sides of the mean, a thin one that between
+    channels; squares below say which blocks are connected.
+
+    Args:
+        record: what ``ean gates`` wrote.
+        path: of the picture; the format is that of the suffix.
+    """
+    scheme = ConnectionScheme.parse(record["scheme"])
+    places, x = [], 0.0
+    for stage in scheme.by_stage:
+        places += [x + i for i in range(len(stage))]
+        x += len(stage) + GAP
+    names = block_names(scheme)
+    found = {block["block"]: block for block in record["blocks"]}
+    figure = Figure(figsize=(max(5.0, 0.42 * x + 1.4), 3.6), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    for place, name in zip(places, names, strict=True):
+        own = found.get(name)
+        axes.add_artist(_square(place, own is not None, axes))
+        if own is None:
+            continue
+        mean, channels, images = own["mean"], own["between_channels"], own["between_images"]
+        axes.plot((place, place), (mean - channels, mean + channels), color=BETWEEN_CHANNELS, linewidth=2)
+        axes.plot(
+            (place, place), (mean - images, mean + images), color=BETWEEN_IMAGES, linewidth=7, solid_capstyle="butt"
+        )
+        axes.plot(place, mean, "o", color=INK, markersize=5, zorder=3)
+    low = min(each["mean"] - max(each["between_channels"], each["between_images"]) for each in found.values())
+    high = max(each["mean"] + max(each["between_channels"], each["between_images"]) for each in found.values())
+    axes.set_ylim(min(0.0, low), max(1.0, high))
+    axes.set_xlim(-0.7, places[-1] + 0.7)
+    axes.set_xticks(places, names, fontsize=8 if len(places) <= 20 else 6, rotation=0 if len(places) <= 20 else 90)
+    axes.tick_params(axis="x", length=0, pad=18)
+    axes.set_xlabel("block: stage and place, filled where it is connected")
+    axes.set_ylabel("gate")
+    axes.set_title(f"{record['attention']}, {record['images']:,} images", loc="left", fontsize=10)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.grid(axis="y", color=EMPTY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=INK, label="mean"),
+        Line2D([], [], color=BETWEEN_IMAGES, linewidth=7, solid_capstyle="butt", label="± between images"),
+        Line2D([], [], color=BETWEEN_CHANNELS, linewidth=2, label="± between channels"),
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def _square(place: float, connected: bool, axes: Any) -> Line2D:
+    """A square below the axes, filled where a block is connected."""
+    return Line2D(
+        [place],
+        [-0.055],
+        marker="s",
+        markersize=9,
+        color=COLOURS[0] if connected else EMPTY,
+        transform=axes.get_xaxis_transform(),
+        clip_on=False,
+    )

@@ -1,0 +1,169 @@
+"""Where decisions come from: Grad-CAM of classifiers, counters and segmentors."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import zoo
+from ean_core.record import read_record
+from tasks.crowd_counting.counter import Counter
+from tasks.crowd_counting.drawing import draw_crowd
+from tasks.explain import MODELS, explain_picture, grad_cam, load_explainer
+from tasks.pictures import read_picture
+
+from .segmentation.drawn import draw
+
+pytest.importorskip("captum", reason="explaining needs Captum")
+
+COUNTERS = ("resnet20.shanghaitech_b", "ean_resnet20_se.shanghaitech_b")
+SEGMENTORS = ("resnet20.voc2012", "ean_resnet20_se.voc2012")
+
+
+def ean(*words):
+    command = [sys.executable, "-m", "tasks.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_crowd(20, (96, 128), seed=1)[0].save(folder / "crowd.png")
+    draw(1, (120, 160))[0].save(folder / "thing.png")
+    return folder
+
+
+def by_hand(network, inputs, score):
+    """Grad-CAM in plain autograd."""
+    kept = []
+    hook = network.backbone.register_forward_hook(lambda _, __, maps: kept.append(maps[-1]))
+    value = score(inputs)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(value.sum(), kept)
+    cam = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
+    cam = F.interpolate(cam, inputs.shape[2:], mode="bilinear", align_corners=False)[0, 0]
+    return (cam / cam.max()).detach().numpy()
+
+
+@pytest.mark.parametrize("model", [MODELS[2], COUNTERS[1], SEGMENTORS[1]])
+def test_the_heat_is_grad_cam_as_published(model, pictures):
+    explainer = load_explainer(model)
+    inputs, shown = explainer.prepare(read_picture(pictures / "crowd.png"))
+    heat = explainer.heat(inputs, 0)
+    assert heat.shape == shown.shape[:2] == tuple(inputs.shape[2:])
+    assert heat.min() >= 0
+    assert heat.max() == pytest.approx(1)
+    expected = by_hand(explainer.network, inputs, lambda images: explainer.target(images, 0))
+    np.testing.assert_allclose(heat, expected, atol=1e-5)
+    assert not explainer.network.backbone._forward_hooks
+
+
+def test_another_class_has_another_heat(pictures):
+    explainer = load_explainer(MODELS[0])
+    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
+    assert np.abs(explainer.heat(inputs, 3) - explainer.heat(inputs, 4)).max() > 0.01
+
+
+def test_a_score_that_depends_on_nothing_has_no_heat(pictures):
+    explainer = load_explainer(MODELS[0])
+    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
+    assert grad_cam(explainer.network, inputs, lambda images: 0 * explainer.network(images)[:, 0]).max() == 0
+
+
+def test_scores_are_what_the_networks_say(pictures):
+    picture = read_picture(pictures / "crowd.png")
+    classifier = load_explainer(MODELS[2])
+    inputs, _ = classifier.prepare(picture)
+    model = zoo.get_model(MODELS[2], pretrained=True).eval()
+    expected = model(zoo.get_weights(MODELS[2]).transforms()(Image.fromarray(picture))[None])[0].softmax(0)
+    np.testing.assert_allclose(classifier.scores(inputs), expected.detach(), atol=1e-5)
+    counter = load_explainer(COUNTERS[1])
+    inputs, _ = counter.prepare(picture)
+    assert counter.scores(inputs) == pytest.approx([Counter.from_zoo(COUNTERS[1])(picture).count], rel=1e-3)
+    segmentor = load_explainer(SEGMENTORS[1])
+    inputs, _ = segmentor.prepare(picture)
+    assert sum(segmentor.scores(inputs)) == pytest.approx(1)
+
+
+def test_all_networks_explain_the_class_that_they_see_together(pictures, tmp_path):
+    explainers = [load_explainer(model) for model in MODELS]
+    pixels = read_picture(pictures / "thing.png")
+    found = explain_picture(explainers, pixels, "thing.png", None, tmp_path / "a.png")
+    mean = np.mean([each.scores(each.prepare(pixels)[0]) for each in explainers], axis=0)
+    assert {one.target for one in found} == {explainers[0].classes[mean.argmax()]}
+    assert [one.connection for one in found] == ["vanilla", "Share-full SE", "EAN SE"]
+    by_number = explain_picture(explainers, pixels, "thing.png", "7", tmp_path / "b.png")
+    assert {one.target for one in by_number} == {explainers[0].classes[7]}
+
+
+def test_background_is_not_what_a_segmentor_is_asked_about(pictures, tmp_path):
+    (one,) = explain_picture(
+        [load_explainer(SEGMENTORS[0])], read_picture(pictures / "crowd.png"), "c", None, tmp_path / "a.png"
+    )
+    assert one.target != "background"
+
+
+def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    (pictures / "clip.mp4").write_bytes(b"")
+    words = [word for model in COUNTERS for word in ("--model", model)]
+    done = ean("explain", pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 5 pictures explained" in done.stdout
+    assert "broken.jpg: cannot be read as a picture" in done.stderr
+    assert "clip.mp4: a video is no picture; skipped" in done.stderr
+    assert "nowhere.png: there is no such file or folder; skipped" in done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"crowd.png.explained.png", "thing.png.explained.png", "explained.csv", "explained.json"}
+    with (tmp_path / "out/explained.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["file"], line["model"]) for line in lines] == [
+        (name, model) for name in ("crowd.png", "thing.png") for model in COUNTERS
+    ]
+    record = read_record(tmp_path / "out/explained.json")
+    assert record["score"] == "people"
+    assert [f"{one['score']}" for one in record["explanations"]] == [line["score"] for line in lines]
+    for path in (pictures / "broken.jpg", pictures / "clip.mp4"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", MODELS[0], "--model", COUNTERS[0]], "models of one task can be compared"),
+        (["--model", MODELS[0], "--model", "resnet20.digits"], "models with the same classes can be compared"),
+        (["--model", MODELS[0], "--target", "womman"], "woman"),
+        (["--model", COUNTERS[0], "--target", "apple"], "a counter has none, its target is the density"),
+        (["--model", "resnet2.cifar100"], "resnet20.cifar100"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(pictures, tmp_path, words, message):
+    done = ean("explain", pictures, *words, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_ones_own_is_explained_by_its_folder(pictures, tmp_path):
+    options = ["--cfg-options", "model.backbone.scheme=100-000-001", "train_cfg.max_epochs=1"]
+    assert ean("train", "resnet20_se_digits", "--work-dir", tmp_path / "run", *options).returncode == 0
+    explainer = load_explainer(str(tmp_path / "run"))
+    assert explainer.title == "EAN SE"
+    inputs, shown = explainer.prepare(read_picture(pictures / "thing.png"))
+    assert (tuple(inputs.shape), shown.shape) == ((1, 1, 8, 8), (8, 8, 3))
+    assert explainer.heat(inputs, 9).shape == (8, 8)
+
+
+def test_without_captum_the_error_says_what_to_install(monkeypatch, pictures):
+    explainer = load_explainer(MODELS[0])
+    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
+    for name in ("captum", "captum.attr"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r'pip install "ean-zoo\[explain\]"'):
+        explainer.heat(inputs, 0)
