@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow test-fork lint install headless browser clean
+.PHONY: demo test test-slow test-docs test-fork lint install headless browser clean
 
 demo: install
 	$(BIN)/ean quickstart --resume
@@ -18,6 +18,10 @@ test: lint browser
 # What takes long: installation from nothing, CIFAR-100 end to end.
 test-slow: install
 	$(PYTEST) -m slow -s
+
+# Every command in every document, on drawn data.
+test-docs: install
+	$(PYTEST) -m docs --dist load tests/test_document_commands.py
 
 # The maintained fork of OpenMMLab's libraries, which have the same import names, in an environment of its own.
 test-fork:

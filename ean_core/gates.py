@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import typer
@@ -21,7 +21,7 @@ from .attention import State
 from .backbone import EANResNet
 from .checkpoint import load_weights
 from .memory import keep_freed_memory
-from .options import CfgOptions, ConfigName, WorkDir, prepare
+from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
 from .progress import Progress
 from .record import csv_text, write_record, write_text
 from .report.gates import block_names, gates_figure
@@ -219,7 +219,7 @@ class GateRow:
 
 def gates(
     config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or the folder of its run.")],
+    checkpoint: Checkpoint,
     work_dir: WorkDir = None,
     cfg_options: CfgOptions = None,
 ) -> None:

@@ -19,6 +19,7 @@ CfgOptions = Annotated[
 ]
 ConfigName = Annotated[str, typer.Argument(help="A config file, or the name of a packaged config.")]
 WorkDir = Annotated[Path | None, typer.Option(help="Folder of everything that is made; work_dirs/CONFIG by default.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or the folder of its run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Amp = Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast, on CPUs and GPUs.")]
 

@@ -32,6 +32,7 @@ from .memory import keep_freed_memory
 from .options import (
     Amp,
     CfgOptions,
+    Checkpoint,
     ConfigName,
     Launcher,
     LauncherName,
@@ -43,7 +44,7 @@ from .options import (
     use_bf16,
 )
 from .record import read_record, write_record
-from .runner import ProgressHook, latest_checkpoint
+from .runner import ProgressHook, chosen_checkpoint, latest_checkpoint
 from .supernet import find_backbone
 
 #: What a resumed run must have in common with the run it goes on with.
@@ -266,12 +267,13 @@ def train(
 
 def test(
     config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
+    checkpoint: Checkpoint,
     work_dir: Annotated[Path | None, typer.Option(help="Folder of test.json; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
     """Measure a checkpoint on a config's test images."""
+    checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if is_main_process():
@@ -280,7 +282,7 @@ def test(
 
 def export(
     config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole network.")],
+    checkpoint: Checkpoint,
     out: Annotated[
         Path | None, typer.Argument(help="File to write; with --format, beside the checkpoint by default.")
     ] = None,
@@ -297,6 +299,7 @@ def export(
     if kind not in [known.value for known in Format]:
         raise unknown_name("format", kind, [known.value for known in Format])
     cfg, _ = prepare(config, None, cfg_options)
+    checkpoint = chosen_checkpoint(checkpoint)
     out = out or checkpoint.with_name(f"{Path(cfg.filename).stem}.{kind}")
     if out.suffix != f".{kind}":
         raise ValueError(f"--format {kind} writes a file like {out.stem}.{kind}, got {out.name}")

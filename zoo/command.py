@@ -23,6 +23,7 @@ from ean_core.addresses import BACKBONE, read_metadata
 from ean_core.checkpoint import read_state_dict, save_weights
 from ean_core.options import CfgOptions, ConfigName, prepare
 from ean_core.report.table import headline, print_table
+from ean_core.runner import chosen_checkpoint
 from ean_core.supernet import find_backbone
 from ean_core.training import describe
 
@@ -199,7 +200,9 @@ def verify(
 
 
 def publish(
-    checkpoint: Annotated[Path, typer.Argument(help="Of the whole network, with record.json and test.json beside it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Of the whole network, or the folder of its run, with record.json and test.json.")
+    ],
     config: ConfigName,
     to: Annotated[
         Path | None,
@@ -213,6 +216,7 @@ def publish(
 ) -> None:
     """Publish a trained network: plain tensors named by their hash, an entry with its records' figures, a card."""
     cfg, _ = prepare(config, None, cfg_options)
+    checkpoint = chosen_checkpoint(checkpoint)
     entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
     if as_json:
         _print_json(dict(entry.fields))

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ean_core.record import significant
+from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 
 from .figures import COLOURS
+from .gates import block_names
 from .search_figures import MANY, statement, strategy_colour
 from .trade import TradePoint, attention_colour, panels
 
@@ -111,6 +113,36 @@ def _point(evaluation: Evaluation, what: str) -> dict[str, Any]:
     connections = evaluation.scheme.connections
     tip = [accuracy, f"{connections} connection{'s' * (connections != 1)}", what]
     return {"x": x, "y": y, "tip": tip, "scheme": str(evaluation.scheme)}
+
+
+def gates_chart(record: Mapping[str, Any]) -> Chart:
+    """Gates of a network, block after block: means, and bars of the spread between images."""
+    scheme = ConnectionScheme.parse(record["scheme"])
+    places = {name: number for number, name in enumerate(block_names(scheme), 1)}
+    return {
+        "kind": "scatter",
+        "title": "",
+        "x": "block",
+        "y": "gate",
+        "legend": [{"name": "mean, ± between images", "colour": COLOURS[5]}],
+        "points": [
+            {
+                "x": places[block["block"]],
+                "y": significant(block["mean"]),
+                "r": 5,
+                "colour": COLOURS[5],
+                "bar": significant(block["between_images"]),
+                "label": block["block"],
+                "tip": [
+                    f"block {block['block']}: mean {block['mean']:.3f}",
+                    f"between images {block['between_images']:.3f}",
+                    f"between channels {block['between_channels']:.3f}",
+                ],
+                "scheme": record["scheme"],
+            }
+            for block in record["blocks"]
+        ],
+    }
 
 
 def distribution_chart(samples: Mapping[str, Sequence[float]]) -> Chart:

@@ -12,7 +12,8 @@ from ean_core.record import read_record, significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 
-from .chart import Chart, distribution_chart, front_chart, lines_chart, trade_charts
+from .chart import Chart, distribution_chart, front_chart, gates_chart, lines_chart, trade_charts
+from .gates import gates_figure
 from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
 from .results import ATTENTIONS, Result, read_results, table_rows, timing_text
 from .search import (
@@ -88,12 +89,15 @@ class Records:
         searches: single searches, records and ledgers.
         comparisons: of search strategies.
         timings: timing records.
+        gates: records of gates, block by block.
+        folders: in which all this was found.
     """
 
     results: Sequence[Result]
     searches: Mapping[str, tuple[Mapping[str, Any], SearchHistory]]
     comparisons: Mapping[str, Comparison]
     timings: Mapping[str, Mapping[str, Any]]
+    gates: Mapping[str, Mapping[str, Any]]
     folders: Sequence[Path]
 
     @classmethod
@@ -124,13 +128,14 @@ class Records:
             {_label(path, folders): each for path, each in sorted(searches.items(), key=_place)},
             {_label(path, folders): value for path, value in comparisons.items()},
             {_label(path, folders): value for path, value in timings.items()},
+            {_label(path.parent, folders): read_record(path) for path in _found(folders, "gates.json")},
             folders,
         )
-        if not (found.results or found.searches or found.comparisons or found.timings):
+        if not (found.results or found.searches or found.comparisons or found.timings or found.gates):
             raise FileNotFoundError(
                 f"nothing to report below {', '.join(map(str, folders))}: expected record.json with test.json beside "
                 "it (`ean train`, `ean test`), search.json (`ean search`), compare.json (`ean search compare`) or "
-                "timing.json (`ean time --out`)"
+                "timing.json (`ean time`) or gates.json (`ean gates`)"
             )
         return found
 
@@ -409,6 +414,8 @@ def _sections(records: Records) -> Iterator[Section | None]:
         yield _distribution(comparison, number)
         yield _convergence(comparison, number)
     yield _results(records.results, 5, "Semantic segmentation")
+    for label, record in records.gates.items():
+        yield _gates(label, record)
     times = [TimeRow(label, name, each) for label, each in records.timings.items() for name in each["networks"]]
     if times:
         yield TableSection("times", "Inference times (Eqn 9)", times, TIMES)
@@ -610,6 +617,22 @@ def _convergence(comparison: Comparison, number: int) -> FigureSection | None:
     )
 
 
+def _gates(label: str, record: Mapping[str, Any]) -> FigureSection:
+    """Gates of one network, block by block."""
+    names = _network(record["config"])
+    return FigureSection(
+        f"gates_{label.replace('/', '_')}" if label != "." else "gates",
+        f"{record['attention']} gates ({record['scheme']}): {names['network']}, {names['data']}".rstrip(", "),
+        list(record["blocks"][0]),
+        [_numbers(*block.values()) for block in record["blocks"]],
+        lambda path: gates_figure(record, path),
+        [gates_chart(record)],
+        "How much the gate of each connected block differs between images, and between channels. What differs between "
+        "channels only could be folded into weights; what differs between images (for SGE, also between positions) is "
+        f"what attention is for. Mean and standard deviations over {record['images']:,} images.",
+    )
+
+
 def _of(comparison: Comparison) -> str:
     names = _network(comparison.record["config"])
     return f": {names['network']}, {names['data']}".rstrip(", ")
@@ -629,5 +652,5 @@ def _sources(records: Records) -> Iterator[SourceRow]:
         yield SourceRow(label, record)
     for label, comparison in records.comparisons.items():
         yield SourceRow(label, comparison.record)
-    for label, record in records.timings.items():
+    for label, record in (*records.timings.items(), *records.gates.items()):
         yield SourceRow(label, record)

@@ -15,9 +15,10 @@ from mmengine.registry import DATASETS
 
 from ean_core.checkpoint import load_weights
 from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
-from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
+from ean_core.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
 from ean_core.record import read_record
 from ean_core.report.table import print_table, size_text
+from ean_core.runner import chosen_checkpoint
 from ean_core.training import initialize_processes, run_test
 from tasks.prepared import MANIFEST
 from tasks.tables import TaskRow, columns
@@ -105,7 +106,7 @@ def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
 
 def evaluate_command(
     config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole counter.")],
+    checkpoint: Checkpoint,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of ShanghaiTech, or a prepared one; the config's by default."),
@@ -117,6 +118,7 @@ def evaluate_command(
     launcher: LauncherName = Launcher.none,
 ) -> None:
     """Measure a counter on test images, and what its attention adds to its time: a row of Table 3."""
+    checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)
     if data is not None:

@@ -12,9 +12,10 @@ from mmengine.registry import DATASETS
 
 from ean_core.checkpoint import load_weights
 from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
-from ean_core.options import CfgOptions, ConfigName, Launcher, LauncherName, prepare
+from ean_core.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
 from ean_core.record import read_record
 from ean_core.report.table import print_table, size_text
+from ean_core.runner import chosen_checkpoint
 from ean_core.training import initialize_processes, run_test
 from tasks.tables import TaskRow, columns
 
@@ -40,7 +41,7 @@ class SegmentationRow(TaskRow):
 
 def evaluate_command(
     config: ConfigName,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the whole segmentor.")],
+    checkpoint: Checkpoint,
     time: Annotated[bool, typer.Option(help="Time the segmentor beside the vanilla one.")] = True,
     rounds: Annotated[int, typer.Option(help="Forward passes of each network.", min=2)] = 20,
     work_dir: Annotated[Path | None, typer.Option(help="Folder of the records; the checkpoint's by default.")] = None,
@@ -48,6 +49,7 @@ def evaluate_command(
     launcher: LauncherName = Launcher.none,
 ) -> None:
     """Measure a segmentor on test images, and what its attention adds to its time: a row of Table 5."""
+    checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
