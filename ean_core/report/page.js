@@ -120,7 +120,11 @@ const CHARTS = {
     const taken = [];
     for (const point of points) {
       const cx = place.x(point.x), cy = place.y(point.y);
-      if (point.bar) element("line", { x1: cx, x2: cx, y1: place.y(point.y - point.bar), y2: place.y(point.y + point.bar), stroke: point.colour }, place.svg);
+      if (point.bar) {
+        const top = place.y(point.y + point.bar), bottom = place.y(point.y - point.bar);
+        element("line", { x1: cx, x2: cx, y1: bottom, y2: top, stroke: point.colour, "stroke-width": 2 }, place.svg);
+        taken.push([cx - 1, top, 2, bottom - top]);
+      }
       const mark = element("circle", {
         cx, cy, r: point.r, fill: point.hollow ? "#fff" : point.colour, stroke: point.hollow ? point.colour : "#fff",
         "stroke-width": point.hollow ? 2 : 1,

@@ -621,7 +621,7 @@ def _gates(label: str, record: Mapping[str, Any]) -> FigureSection:
     """Gates of one network, block by block."""
     names = _network(record["config"])
     return FigureSection(
-        f"gates_{label.replace('/', '_')}" if label != "." else "gates",
+        f"gates_{label.removeprefix('gates/').replace('/', '_')}" if label != "." else "gates",
         f"{record['attention']} gates ({record['scheme']}): {names['network']}, {names['data']}".rstrip(", "),
         list(record["blocks"][0]),
         [_numbers(*block.values()) for block in record["blocks"]],

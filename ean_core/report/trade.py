@@ -199,6 +199,11 @@ def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axe
     radii = [math.sqrt(size / math.pi) * inch for size in sizes]
     circles = [Bbox([(x - r, y - r), (x + r, y + r)]) for (x, y), r in zip(centres, radii, strict=True)]
     taken = list(circles)
+    for point, (x, _) in zip(points, centres, strict=True):
+        if point.deviation:
+            ends = [(point.increment, point.accuracy + sign * point.deviation) for sign in (-1, 1)]
+            (_, low), (_, high) = axes.transData.transform(ends)
+            taken.append(Bbox([(x - inch, low), (x + inch, high)]))
     for point, (x, y), radius in zip(points, centres, radii, strict=True):
         if point.form == "deployed":  # as the eager one of its colour and height
             continue
