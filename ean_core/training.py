@@ -139,6 +139,8 @@ def check_same_network(checkpoint: Path, config: Config) -> None:
     if before is None:
         return
     now = copy.deepcopy(config)
+    for settings in (before, now):  # where weights came from before training says nothing of the network
+        ((settings.get("model") or {}).get("backbone") or {}).pop("init_cfg", None)
     if "scheme" in (before.get("default_hooks") or {}):
         now.model.backbone.scheme = before.model.backbone.scheme
     check_same_settings(before, now, NETWORK, f"{checkpoint} was trained with")

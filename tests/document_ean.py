@@ -1,5 +1,5 @@
-"""`ean` as the commands of documents find it in the sandboxes of test_document_commands.py: on smaller packaged configs,
-and with drawn files in the place of CIFAR-100's, whose MD5 sums torchvision knows."""
+"""The `ean` of test_document_commands.py: on smaller packaged configs, and with drawn files in the place of
+CIFAR-100's, whose MD5 sums torchvision knows."""
 
 import os
 import sys
@@ -11,10 +11,14 @@ from torchvision.datasets import cifar
 
 from ean_core import config
 
-config.config_root = lambda: Path(os.environ["EAN_DOCUMENTS_CONFIGS"])
-cifar.check_integrity = lambda *_: True
 
-from tasks.cli import main
+def main():
+    config.config_root = lambda: Path(os.environ["EAN_DOCUMENTS_CONFIGS"])  # before others import it
+    cifar.check_integrity = lambda *_: True
+    from tasks.cli import main as ean
+
+    ean()
+
 
 if __name__ == "__main__":
     main()

@@ -9,8 +9,6 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-import click
-
 ROOT = Path(__file__).resolve().parents[1]
 #: Those that are written by hand. What takes longest to run stands first.
 DOCUMENTS = (
@@ -24,7 +22,7 @@ DOCUMENTS = (
     "benchmarks/README.md",
 )
 #: Parts of others, and what commands of ours write.
-OTHERS = ("CHANGELOG.md", "zoo/introduction.md", "zoo/cards/*", "benchmarks/report/*", "benchmarks/results/*")
+OTHERS = ("CHANGELOG.md", "zoo/introduction.md", "zoo/cards", "benchmarks/report", "benchmarks/results")
 #: What a command in running text begins with.
 PROGRAMS = ("ean", "python", "python3", "make", "pip", "torchrun", "tensorboard", "srun")
 #: Registered names, which are no placeholders.
@@ -67,7 +65,7 @@ class Command:
         for word in self.words:
             if word in OPERATORS:
                 parts.append([])
-            elif skip or set(word) <= set("<>&12") and word[-1] in "<>&":
+            elif skip or (set(word) <= set("<>&12") and word[-1] in "<>&"):
                 skip = not skip
             elif parts[-1] or not re.fullmatch(r"\w+=.*", word):  # settings stand in front
                 parts[-1] += braces(word)
@@ -83,6 +81,10 @@ class Command:
         return f"{self.document}:{self.number}: {self.raw}"
 
 
+class WrongUseError(ValueError):
+    """What Typer says of arguments that are missing or wrong."""
+
+
 def braces(word):
     """Bash's expansion.
 
@@ -91,7 +93,8 @@ def braces(word):
         ['resnet50_se_voc2012', 'resnet50_dia_voc2012']
     """
     parts = re.split(r"\{([^{}]*,[^{}]*)\}", word)
-    return ["".join(chosen) for chosen in itertools.product(*(p.split(",") if n % 2 else [p] for n, p in enumerate(parts)))]
+    choices = [part.split(",") if n % 2 else [part] for n, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
 
 
 @cache
@@ -115,7 +118,7 @@ def commands(document):
     text, seen = "\n".join(prose), {command.text for command in found}
     for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", text):
         raw = " ".join(match[1].split())
-        if Path(raw.split(" ")[0]).name not in PROGRAMS:
+        if raw.split(" ")[0].removeprefix(".venv/bin/") not in PROGRAMS:
             continue
         command = Command(document, text.count("\n", 0, match.start()) + 1, raw, inline=True)
         if command.text not in seen:
@@ -158,18 +161,20 @@ def check(command):
                 _check_python(command, started[1:]) if started[0] == "python" else _check_ean(command, started)
         elif name == "make":
             targets = re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-            assert [word for word in rest if "=" not in word and word not in targets] == [], f"{command}: no such target"
+            unknown = [word for word in rest if "=" not in word and word not in targets]
+            assert unknown == [], f"{command}: no target {unknown[0]}"
         elif name == "pip":
             project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
             known = re.search(r"^\[project\.optional-dependencies\]\n(.*?)^\[", project, re.DOTALL | re.MULTILINE)[1]
             groups = [extra for word in rest for extra in re.findall(r"^(?:\.|ean-zoo)\[(.*)\]$", word)]
             extras = {extra for group in groups for extra in group.split(",")}
-            assert extras <= set(re.findall(r"^([\w-]+) = \[", known, re.MULTILINE)), f"{command}: no such extra"
+            unknown = sorted(extras - set(re.findall(r"^([\w-]+) = \[", known, re.MULTILINE)))
+            assert unknown == [], f"{command}: no extra {unknown[0]}"
 
 
 def _check_python(command, words):
     if words[:1] == ["-m"]:
-        assert importlib.util.find_spec(words[1]), f"{command}: no module {words[1]}"
+        assert _found(words[1]), f"{command}: no module {words[1]}"
         return
     script = ROOT / words[0]
     assert script.is_file(), f"{command}: no script {words[0]}"
@@ -178,24 +183,34 @@ def _check_python(command, words):
     if called:
         _check_ean(command, ["ean", *re.findall(r'"(\w+)"', called[1]), *words[1:]])
     else:
-        assert [word for word in words[1:] if word.startswith("-") and word not in source] == [], f"{command}: no option"
+        unknown = [word for word in words[1:] if word.startswith("-") and word not in source]
+        assert unknown == [], f"{command}: no option {unknown[0]}"
+
+
+def _found(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _check_ean(command, words):
     import zoo
     from ean_core.config import load_config, packaged_configs
 
-    if _is_name(words):
+    if command.inline and _is_name(words):
         return
     found = _command(words)
     assert found, f"{command}: no command `{' '.join(words[:3])}`; `ean --help` lists them"
     click_command, arguments = found
     options = {text for parameter in click_command.params for text in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in {*options, "--help"}]
+    unknown = [
+        word for word in arguments if word.startswith("--") and word.partition("=")[0] not in {*options, "--help"}
+    ]
     assert unknown == [], f"{command}: no option {unknown[0]}"
     values = _parsed(words)
     if values is None:
-        assert command.inline, f"{command}: {_problem(words)}"
+        assert command.inline or command.open, f"{command} is incomplete: {_problem(words)}"
         return
 
     def there(value, names):
@@ -251,9 +266,14 @@ def _command(words):
 def _parse(words):
     found = _command(words)
     if found is None:
-        raise click.UsageError("no such command")
-    with found[0].make_context("ean", list(found[1])) as context:
-        return context.params
+        raise WrongUseError("no such command")
+    try:
+        with found[0].make_context("ean", list(found[1])) as context:
+            return context.params
+    except Exception as error:  # click's, or that of the copy that newer versions of Typer have in them
+        if not hasattr(error, "format_message"):
+            raise
+        raise WrongUseError(error.format_message()) from error
 
 
 def _parsed(words):
@@ -262,13 +282,13 @@ def _parsed(words):
         return {}
     try:
         return _parse(words)
-    except click.UsageError:
+    except WrongUseError:
         return None
 
 
 def _problem(words):
     try:
         _parse(words)
-    except click.UsageError as error:
-        return error.format_message()
+    except WrongUseError as error:
+        return str(error)
     return "nothing"

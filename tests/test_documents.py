@@ -1,16 +1,12 @@
 """The documents: their Python examples run as they stand, their commands and links lead somewhere."""
 
 import re
-from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
-import typer
 
-from ean_core.config import packaged_configs
-from tasks.cli import COMMANDS
-
-from .documents import DOCUMENTS, ROOT, blocks, commands, mentioned, parts, text_of
+from .documents import ALL, DOCUMENTS, OTHERS, ROOT, Command, blocks, check, commands, is_complete, text_of
 
 
 @pytest.mark.parametrize(
@@ -55,59 +51,66 @@ def test_python_examples_run(document, number):
         GATES.pop(names.get("ECA"), None)
 
 
-TARGETS = {name: target for name, _, target in COMMANDS}
+def test_every_document_is_looked_at():
+    rooms = [path for path in ROOT.iterdir() if (path / "__init__.py").is_file() or (path / "README.md").is_file()]
+    rooms = [path for path in rooms if not path.name.startswith(".")]
+    found = [*ROOT.glob("*.md"), *(path for room in rooms for path in room.rglob("*.md"))]
+    names = {path.relative_to(ROOT) for path in found}
+    assert {name for name in names if not any(name.is_relative_to(other) for other in OTHERS)} == {
+        *map(Path, DOCUMENTS)
+    }
 
 
-def options_of(command):
-    """The options that a command of `ean` takes."""
-    module, function = TARGETS[command].split(":")
-    app = typer.Typer(add_completion=False)
-    app.command()(getattr(import_module(module), function))
-    known = [option for each in typer.main.get_command(app).params for option in (*each.opts, *each.secondary_opts)]
-    return {*known, "--help"}
+@pytest.mark.parametrize("command", ALL, ids=str)
+def test_a_command_exists_with_its_options(command):
+    check(command)
 
 
-def check_ean(words):
-    """Of a command: that it exists, takes these options, and that the config exists which it names."""
-    name = " ".join(words[:2]) if " ".join(words[:2]) in TARGETS else words[0]
-    if name not in TARGETS:  # a group, such as `ean zoo`
-        assert any(each.startswith(f"{name} ") for each in TARGETS), f"no command `ean {' '.join(words)}`"
-        return
-    used = {word.partition("=")[0] for word in words if word.startswith("--")}
-    assert used <= options_of(name), f"`ean {' '.join(words)}`: it has no {used - options_of(name)}"
-    for word in words:
-        if re.fullmatch(r"(supernet_|search_)?resnet\d+_[a-z]+_[a-z0-9_]+", word):
-            assert word in packaged_configs(), f"`ean {' '.join(words)}`: there is no config {word}"
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ean trian resnet20_se_cifar100", "no command `ean trian"),
+        ("ean train resnet20_se_cifar100 --ampp", "no option --ampp"),
+        ("ean train CONFIG --ampp", "no option --ampp"),
+        ("ean train resnet21_se_cifar100", "no packaged config resnet21_se_cifar100"),
+        ("ean time resnet50_{se,sea}_imagenet --batch 2", "no packaged config resnet50_sea_imagenet"),
+        ("ean train resnet20_se_cifar100 && ean frobnicate x", "no command `ean frobnicate"),
+        ("ean zoo info ean_resnet21_se.cifar100", "no model ean_resnet21_se.cifar100"),
+        ("ean explain a.jpg --model resnet20.cifar10", "no model resnet20.cifar10"),
+        ("ean train", "is incomplete: Missing argument"),
+        ("ean time resnet20_se_cifar100 --batch many", "is incomplete: Invalid value for '--batch'"),
+        ("torchrun --nproc-per-node 2 --no-python ean train CONFIG --frob", "no option --frob"),
+        ("python tasks/segmentation/train.py CONFIG --frob", "no option --frob"),
+        ("python benchmarks/campaign.py --frob", "no option --frob"),
+        ("python benchmarks/nothing.py x", "no script benchmarks/nothing.py"),
+        ("python -m zoo.nothing", "no module zoo.nothing"),
+        ("make tset", "no target tset"),
+        ('pip install ".[sge]"', "no extra sge"),
+    ],
+)
+def test_what_is_wrong_is_found(text, message):
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check(Command("a document", 1, text))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_in_documents_exist(document):
-    makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
-    found = [part for line in commands(document) for part in parts(line)] + mentioned(document)
-    for command in found:
-        program, *words = command.split()
-        if program in ("ean", ".venv/bin/ean") and words:
-            check_ean(words)
-        elif program == "torchrun" and "ean" in words:
-            check_ean(words[words.index("ean") + 1 :])
-        elif program == "make" and words:
-            assert f"\n{words[0]}:" in makefile, f"the Makefile has no {words[0]}"
-        elif program == "pip":
-            for extra in re.findall(r"\[([a-z,-]+)\]", command):
-                assert all(f"\n{name} = [" in project for name in extra.split(",")), f"{command}: no such extra"
-        elif program == "python" and words[0].endswith(".py"):
-            assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
-    assert found or document == "configs/README.md"
+def test_names_placeholders_and_complete_commands_are_told_apart():
+    def complete(text):
+        return is_complete(Command("a document", 1, text, inline=True))
 
-
-def test_a_command_that_is_wrong_is_found():
-    for words, message in (
-        (["trian", "resnet20_se_cifar100"], "no command"),
-        (["train", "resnet20_se_cifar100", "--ampp"], "--ampp"),
-        (["train", "resnet21_se_cifar100"], "no config resnet21_se_cifar100"),
+    assert complete("ean zoo list --all")
+    assert complete("ean train mine.py --cfg-options model.backbone.attention=DIA")
+    assert complete("ean configs resnet20_se_cifar100 > mine.py")
+    for text in (
+        "ean",
+        "ean zoo",
+        "ean crowd serve",
+        "ean train CONFIG",
+        "ean zoo download --to",
+        "ean seg evaluate a ...",
     ):
-        with pytest.raises(AssertionError, match=message):
-            check_ean(words)
+        assert not complete(text), text
+    (first, *_) = commands("README.md")
+    assert (first.words, first.inline) == (["make", "demo"], False)
 
 
 def anchor(heading):

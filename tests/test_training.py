@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ean_core.checkpoint import load_weights, read_state_dict, save_weights
 from ean_core.config import load_config
 from ean_core.runner import latest_checkpoint
-from ean_core.training import export_backbone, run_test, run_training
+from ean_core.training import check_same_network, export_backbone, run_test, run_training
 
 SUPERNET = "supernet_resnet20_se_digits"
 EPOCHS = 4
@@ -261,6 +261,10 @@ def test_a_checkpoint_of_another_network_is_refused(supernet, tmp_path):
 def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, supernet):
     config = load_config("resnet20_se_digits", ["train_cfg.max_epochs=1", "model.backbone.scheme=100-100-100"])
     final = run_training(config, tmp_path)
+    elsewhere = {"type": "Pretrained", "checkpoint": "ean://resnet20.digits"}
+    same = load_config("resnet20_se_digits", ["model.backbone.scheme=100-100-100"])
+    same.model.backbone.init_cfg = elsewhere  # where weights came from says nothing of the network
+    check_same_network(final, same)
     forgotten = load_config("resnet20_se_digits")  # its tensors would fit
     for use in (run_test, export_backbone):
         with pytest.raises(ValueError, match=r"backbone.scheme is '100-100-100' there, 'full' here.*--cfg-options"):
