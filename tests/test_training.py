@@ -321,6 +321,26 @@ def test_a_trained_network_is_exported_to_run_elsewhere(supernet, tmp_path):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_folder_of_a_run_stands_for_its_last_or_its_best_checkpoint(supernet, tmp_path):
+    run = Path(shutil.copytree(supernet, tmp_path / "run"))
+
+    def measured():
+        return json.loads((run / "test.json").read_text())["checkpoint"]["name"]
+
+    finish(ean("test", SUPERNET, run, cwd=tmp_path))
+    assert measured() == f"epoch_{EPOCHS}.pth"
+    best = run / "best_accuracy_top1_epoch_3.pth"
+    shutil.copy(run / f"epoch_{EPOCHS - 1}.pth", best)
+    finish(ean("test", SUPERNET, run, cwd=tmp_path))
+    assert measured() == best.name
+    finish(ean("export", SUPERNET, run, "--format", "safetensors", cwd=tmp_path))
+    exported, trained = load_file(run / f"{SUPERNET}.safetensors"), read_state_dict(best, "backbone.")
+    assert all(torch.equal(exported[name], trained[name]) for name in trained)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AssertionError, match="ean test: there is no checkpoint in the folder empty"):
+        finish(ean("test", SUPERNET, "empty", cwd=tmp_path))
+
+
 def test_work_directories_are_not_overwritten(supernet):
     before = {path: path.stat().st_mtime_ns for path in Path(supernet).rglob("*")}
     with pytest.raises(FileExistsError, match="--resume"):

@@ -133,8 +133,8 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     timing = json.loads((tmp_path / "timing.json").read_text())
     assert (timing["batch"], timing["size"]) == (1, [96, 128])
     assert "MAE / MSE (RMSE)" in output
-    # and the same counter on what was prepared, by `ean test`
-    again = finish(start(["-m", "tasks.cli", "test", CONFIG, folder / best, "--work-dir", tmp_path / "again"], data))
+    # and the same counter on what was prepared, by `ean test`, to which the folder stands for its best checkpoint
+    again = finish(start(["-m", "tasks.cli", "test", CONFIG, folder, "--work-dir", tmp_path / "again"], data))
     assert f"count/MAE {metrics['count/MAE']:.2f}" in again
 
 
@@ -142,8 +142,10 @@ def test_a_vanilla_counter_has_a_row_without_increments(data, tmp_path):
     vanilla = ["model.backbone.scheme=none", "model.backbone.init_cfg=None"]
     options = [*SMALL, *vanilla, "train_cfg.max_epochs=2"]
     finish(start(["-m", "tasks.cli", "train", CONFIG, "--work-dir", tmp_path, "--cfg-options", *options], data))
-    words = ["-m", "tasks.cli", "crowd", "evaluate", CONFIG, tmp_path / "epoch_2.pth", "--cfg-options", *options]
+    words = ["-m", "tasks.cli", "crowd", "evaluate", CONFIG, tmp_path, "--cfg-options", *options]
     finish(start(words, data))
+    best = json.loads((tmp_path / "record.json").read_text())["best"]["checkpoint"]
+    assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == best
     row = next(csv.DictReader((tmp_path / "table3.csv").open()))
     assert (row["network"], row["connection"]) == ("ResNet-20", "vanilla")
     assert "increment (%)" not in row

@@ -120,7 +120,8 @@ def test_evaluate_writes_a_row_of_table_5(trained, data, tmp_path):
     config, folder, _ = trained
     script = ROOT / "tasks/segmentation/test.py"
     options = ["--rounds", "6", "--work-dir", tmp_path]
-    output = finish(start([script, config, folder / f"epoch_{EPOCHS}.pth", *options], data))
+    output = finish(start([script, config, folder, *options], data))  # the folder stands for its last checkpoint
+    assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == f"epoch_{EPOCHS}.pth"
     metrics = json.loads((tmp_path / "test.json").read_text())["metrics"]
     assert set(metrics) == {"mIoU", "mAcc", "aAcc"}
     row = next(csv.DictReader((tmp_path / "table5.csv").open()))

@@ -96,7 +96,7 @@ def test_publish(ean, trained, tmp_path):
     assert text.startswith(f"{NAME}: Top 1 Accuracy ")
     assert "it hides the package's model of that name" in text
     assert (tmp_path / "mine" / "README.md").is_file()
-    fields = json.loads(ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options, "--json"))
+    fields = json.loads(ean("publish", trained / "ean", "resnet20_se_digits", *options, "--json"))  # its checkpoint
     assert fields["Name"] == NAME
 
 
