@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ean_core.config import DATASETS
 from ean_core.inference.latency import BlockTimes
 from ean_core.record import read_record, write_text
 from ean_core.report.paper import PAPER
@@ -97,7 +98,7 @@ def write_report(
         if rows:
             parts += [f"## {title}", markdown_table(rows), DIFFERENCES[table]]
             parts += [timing_text([row.of for row in rows if isinstance(row.of, Result)])]
-    trained = [each for each in found if each.dataset == source]
+    trained = [each for each in found if each.data == DATASETS[source][0]]
     parts += [
         "## The paper's claim",
         CLAIM,

@@ -12,12 +12,14 @@ from ean_core.record import significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 
+from .correlation import PROXIES, with_interval
 from .figures import COLOURS
-from .gates import block_names
+from .gates import BETWEEN_CHANNELS, BETWEEN_IMAGES, INK, block_names
 from .search_figures import MANY, statement, strategy_colour
 from .trade import TradePoint, attention_colour, panels
 
-#: Plain values of one chart; its ``kind`` is ``scatter``, ``lines`` or ``histograms``.
+#: Plain values of one chart; its ``kind`` is ``scatter``, ``lines`` or ``histograms``. ``whole`` says that the x axis
+#: counts; ``names`` are written along it in place of numbers, from 1 on.
 Chart = dict[str, Any]
 #: Radius of the largest network's circle, in pixels.
 LARGEST = 11
@@ -90,6 +92,7 @@ def front_chart(
         "kind": "scatter",
         "title": "",
         "x": cost,
+        "whole": cost == "connections",
         "y": "validation accuracy (%)",
         "legend": [{"name": scored, "colour": grey}, {"name": own, "colour": COLOURS[0]}],
         "lines": [{"colour": COLOURS[0], "points": [_place(each) for each in kept]}],
@@ -115,24 +118,57 @@ def _point(evaluation: Evaluation, what: str) -> dict[str, Any]:
     return {"x": x, "y": y, "tip": tip, "scheme": str(evaluation.scheme)}
 
 
+def correlation_charts(record: Mapping[str, Any]) -> list[Chart]:
+    """What schemes reach alone against the accuracies that a supernet gives them, a chart a proxy."""
+    return [
+        {
+            "kind": "scatter",
+            "title": f"{title}: Pearson {with_interval(record['correlations'][name], 'pearson')}",
+            "x": "supernet's validation accuracy (%)",
+            "y": f"accuracy alone, {record['epochs']} epochs (%)",
+            "legend": [{"name": "± one standard error", "colour": colour}],
+            "points": [
+                {
+                    "x": significant(row[name]),
+                    "y": significant(row["alone"]),
+                    "r": 5,
+                    "colour": colour,
+                    "bar": significant(record["standard_error"]),
+                    "tip": [f"alone {row['alone']:.2f} %", f"supernet {row[name]:.2f} %"],
+                    "scheme": row["scheme"],
+                }
+                for row in record["schemes"]
+            ],
+        }
+        for (name, title), colour in zip(PROXIES.items(), COLOURS, strict=False)
+    ]
+
+
 def gates_chart(record: Mapping[str, Any]) -> Chart:
-    """Gates of a network, block after block: means, and bars of the spread between images."""
-    scheme = ConnectionScheme.parse(record["scheme"])
-    places = {name: number for number, name in enumerate(block_names(scheme), 1)}
+    """Gates of a network, block after block: means, and bars of the spreads between images and between channels."""
+    names = block_names(ConnectionScheme.parse(record["scheme"]))
+    places = {name: number for number, name in enumerate(names, 1)}
     return {
         "kind": "scatter",
         "title": "",
-        "x": "block",
+        "x": "block: stage and place",
+        "names": names,
         "y": "gate",
-        "legend": [{"name": "mean, ± between images", "colour": COLOURS[5]}],
+        "legend": [
+            {"name": "mean", "colour": INK},
+            {"name": "± between images", "colour": BETWEEN_IMAGES},
+            {"name": "± between channels", "colour": BETWEEN_CHANNELS},
+        ],
         "points": [
             {
                 "x": places[block["block"]],
                 "y": significant(block["mean"]),
-                "r": 5,
-                "colour": COLOURS[5],
+                "r": 4,
+                "colour": INK,
                 "bar": significant(block["between_images"]),
-                "label": block["block"],
+                "barColour": BETWEEN_IMAGES,
+                "thin": significant(block["between_channels"]),
+                "thinColour": BETWEEN_CHANNELS,
                 "tip": [
                     f"block {block['block']}: mean {block['mean']:.3f}",
                     f"between images {block['between_images']:.3f}",
@@ -187,6 +223,7 @@ def lines_chart(
         "kind": "lines",
         "title": title,
         "x": x,
+        "whole": True,
         "y": y,
         "log": logarithmic,
         "series": [{"name": name, "colour": strategy_colour(name), **_band(seeds)} for name, seeds in curves.items()],

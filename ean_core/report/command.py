@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,30 +11,33 @@ import typer
 from ean_core.record import csv_text, write_text
 
 from .page import page_text
+from .records import LeaveOut, refuse
 from .sections import Records, Section, TableSection, sections
 from .table import columns, markdown_table
 
 TITLE = "Efficient attention networks: results"
 
 
-def write_report(folders: list[Path], out: Path) -> list[Section]:
+def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refuse) -> list[Section]:
     """Write the tables and figures of run records, ours beside the paper's.
 
     It is ``index.html``, which holds all of it and needs no network, ``README.md``, and each table as CSV, each figure
     as PNG and SVG with its data as CSV. Equal records make equal texts.
 
     Args:
-        folders: searched for records, ledgers and timing files.
+        folders: searched for records, with the ledgers beside them.
         out: folder of the report.
+        leave_out: what to do with a record that is damaged, or belongs to another run than its neighbours; by default
+            it is an error, and the old report stays.
 
     Returns:
         What the report holds.
 
     Raises:
         FileNotFoundError: if a folder is missing, or nothing is there to report.
-        ValueError: if a record is damaged, or belongs to another run than its neighbours.
+        ValueError: by default, see ``leave_out``.
     """
-    found = list(sections(Records.read(folders)))
+    found = sections(Records.read(folders, leave_out))
     introduction = (
         f"From the run records in {', '.join(folder.resolve().name for folder in folders)}, each of which names its "
         "command, seed, versions and machine; beside them what the paper (Huang et al., arXiv 2011.14058) prints."
@@ -62,5 +66,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
 ) -> None:
     """Tables and figures of the paper out of run records, ours beside the paper's."""
-    found = write_report(work_dirs, out)
+    found = write_report(
+        work_dirs, out, leave_out=lambda path, reason: typer.echo(f"left out {path}: {reason}", err=True)
+    )
     typer.echo(f"{', '.join(section.name for section in found)}: {out / 'index.html'}, {out / 'README.md'}")

@@ -36,7 +36,7 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
             elinewidth=1.5,
         )
         one.set_title(
-            f"{title}\nPearson {_with_interval(found, 'pearson')}\nSpearman {_with_interval(found, 'spearman')}",
+            f"{title}\nPearson {with_interval(found, 'pearson')}\nSpearman {with_interval(found, 'spearman')}",
             loc="left",
             fontsize=10,
         )
@@ -48,6 +48,7 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def _with_interval(found: Mapping[str, Any], name: str) -> str:
+def with_interval(found: Mapping[str, Any], name: str) -> str:
+    """A coefficient of a record, ``pearson`` or ``spearman``, with its interval."""
     low, high = found[f"{name}_interval"]
     return f"{found[name]:.2f} ({low:.2f} to {high:.2f})"

@@ -15,9 +15,10 @@ function element(name, attributes = {}, parent = null, text = null) {
 
 // ---------------------------------------------------------------- axes
 
-function ticks(low, high, count) {
-  const rough = (high - low) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map(factor => factor * power).find(size => size >= rough * 0.999);
+// Round numbers from low to high, some count of them; of an axis that counts, whole ones.
+function ticks(low, high, count, whole = false) {
+  const rough = Math.max((high - low) / Math.max(1, count), whole ? 1 : 0), power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map(factor => factor * power).find(size => size >= rough * 0.999 && !(whole && size % 1));
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(12)));
   return found;
@@ -36,10 +37,13 @@ function frame(holder, spec, width, height, [x0, x1], [y0, y1], logarithmic) {
   const plain = logarithmic ? scale(Math.log10(x0), Math.log10(x1), left, width - right) : scale(x0, x1, left, width - right);
   const x = logarithmic ? value => plain(Math.log10(value)) : plain;
   const y = scale(y0, y1, height - bottom, top);
-  const across = logarithmic ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter(t => t >= x0 && t <= x1) : ticks(x0, x1, (width - left) / 80);
+  const every = Math.ceil((spec.names || []).length * 30 / (width - left)); // a name takes some 30 pixels
+  const across = spec.names ? spec.names.map((_, k) => k + 1).filter(t => (t - 1) % every === 0)
+    : logarithmic ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter(t => t >= x0 && t <= x1)
+    : ticks(x0, x1, (width - left) / (spec.whole ? 50 : 80), spec.whole);
   for (const t of across) {
     element("line", { x1: x(t), x2: x(t), y1: top, y2: height - bottom, stroke: GRID }, svg);
-    element("text", { x: x(t), y: height - bottom + 16, "text-anchor": "middle", class: "tick" }, svg, t);
+    element("text", { x: x(t), y: height - bottom + 16, "text-anchor": "middle", class: "tick" }, svg, spec.names ? spec.names[t - 1] : t);
   }
   for (const t of ticks(y0, y1, height / 60)) {
     element("line", { x1: left, x2: width - right, y1: y(t), y2: y(t), stroke: GRID }, svg);
@@ -111,8 +115,11 @@ const CHARTS = {
   scatter(holder, spec, width) {
     legend(holder, spec.legend);
     const points = spec.points, height = Math.round(Math.min(420, Math.max(270, width * 0.7)));
-    const spread = points.flatMap(point => [point.y - (point.bar || 0), point.y + (point.bar || 0)]);
-    const place = frame(holder, spec, width, height, padded(points.map(point => point.x), 0.12), padded(spread, 0.14));
+    const spread = points.flatMap(point => [point.bar, point.thin].flatMap(half => [point.y - (half || 0), point.y + (half || 0)]));
+    const reach = spec.names ? [0.4, spec.names.length + 0.6]
+      : spec.whole ? [Math.min(...points.map(point => point.x)) - 0.6, Math.max(...points.map(point => point.x)) + 0.6]
+      : padded(points.map(point => point.x), 0.12);
+    const place = frame(holder, spec, width, height, reach, padded(spread, 0.14));
     for (const line of spec.lines || []) {
       const path = line.points.map(([x, y], k) => (k ? `H${place.x(x)}V${place.y(y)}` : `M${place.x(x)} ${place.y(y)}`)).join("");
       element("path", { d: path, fill: "none", stroke: line.colour, "stroke-width": 1.8 }, place.svg);
@@ -120,10 +127,11 @@ const CHARTS = {
     const taken = [];
     for (const point of points) {
       const cx = place.x(point.x), cy = place.y(point.y);
-      if (point.bar) {
-        const top = place.y(point.y + point.bar), bottom = place.y(point.y - point.bar);
-        element("line", { x1: cx, x2: cx, y1: bottom, y2: top, stroke: point.colour, "stroke-width": 2 }, place.svg);
-        taken.push([cx - 1, top, 2, bottom - top]);
+      for (const [half, colour, thick] of [[point.bar, point.barColour || point.colour, point.thin ? 6 : 2], [point.thin, point.thinColour, 2]]) {
+        if (!half) continue;
+        const top = place.y(point.y + half), bottom = place.y(point.y - half);
+        element("line", { x1: cx, x2: cx, y1: bottom, y2: top, stroke: colour, "stroke-width": thick }, place.svg);
+        taken.push([cx - thick / 2, top, thick, bottom - top]);
       }
       const mark = element("circle", {
         cx, cy, r: point.r, fill: point.hollow ? "#fff" : point.colour, stroke: point.hollow ? point.colour : "#fff",
@@ -239,7 +247,7 @@ for (const table of document.querySelectorAll("table")) {
       body.append(...original.toSorted((one, other) => {
         const a = key(one.cells[column]), b = key(other.cells[column]);
         if (a === null || b === null) return (a === null) - (b === null); // what is empty comes last
-        return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
+        return sign * (typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true }));
       }));
     });
   });

@@ -32,7 +32,7 @@ def page_text(title: str, introduction: str, sections: Sequence[Section]) -> str
     """
     charts: list[Chart] = []
     parts = [_section(section, charts) for section in sections]
-    links = "\n".join(f'<a href="#{each.name}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
+    links = "\n".join(f'<a href="#{escape(each.name)}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
     data = json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -73,7 +73,7 @@ def _section(section: Section, charts: list[Chart]) -> str:
         holders = [f'<div class="chart" data-chart="{k}"></div>\n' for k in range(first, len(charts))]
         inner = f'<div class="charts">\n{"".join(holders)}</div>\n'
     return (
-        f'<section id="{section.name}">\n<h2>{escape(section.title)}</h2>\n{inner}'
+        f'<section id="{escape(section.name)}">\n<h2>{escape(section.title)}</h2>\n{inner}'
         f'<p class="note">{_html(note)}</p>\n</section>\n'
     )
 

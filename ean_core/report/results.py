@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from scipy import stats
 
 from ean_core.config import DATASETS, parse_name
-from ean_core.record import read_record
 from ean_core.scheme import ConnectionScheme
 
 from .paper import PAPER, PaperRow
+from .records import LeaveOut, of_kind, read_records, refuse
 from .search import Spread
 from .table import in_percent, size_text
 
@@ -31,16 +31,27 @@ ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
 
 
-class Key(NamedTuple):
-    """What runs of other seeds have in common."""
+#: Data sets by the type of their class, for configs whose names do not say them.
+_TYPES = {"CIFAR100": "cifar100", "Digits": "digits", "PreparedVOC": "voc2012"}
+#: Settings that make a training another one, beside those of the network's attention.
+_RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "load_from")
 
-    dataset: str
+
+class Key(NamedTuple):
+    """What runs of other seeds have in common.
+
+    ``images`` is how many it was measured on, ``recipe`` the settings of the training as text.
+    """
+
+    data: str
     depth: int
     attention: str
     scheme: ConnectionScheme
     shared: bool
     parameters: int
     epochs: int
+    images: int
+    recipe: str
 
 
 @dataclass(frozen=True)
@@ -59,21 +70,51 @@ class Run:
 
     @cached_property
     def key(self) -> Key:
-        """What it has in common with the runs of other seeds."""
-        parts = parse_name(self.training["config"])
-        assert parts is not None  # as read_runs has seen
-        backbone = self.training["settings"]["model"]["backbone"]
+        """What it has in common with the runs of other seeds.
+
+        Raises:
+            ValueError: if its network is none of this package's.
+        """
+        parts = parse_name(self.training["config"] or "")
+        settings = self.training["settings"]
+        backbone = settings["model"].get("backbone") or {}
+        if not str(backbone.get("type", "EANResNet")).rpartition(".")[2].startswith("EANResNet"):
+            raise ValueError(f"its backbone is {backbone['type']}, reports are of EANResNet and EANResNetCIFAR")
         scheme = ConnectionScheme.parse(self.test["scheme"])
-        attention = backbone["attention"] if scheme.connections else ""
+        attention = backbone.get("attention", "SE") if scheme.connections else ""
         return Key(
-            parts.dataset,
-            parts.depth,
+            DATASETS[parts.dataset][0] if parts else _data_name(settings, self.test),
+            parts.depth if parts else backbone.get("depth", 50),
             attention if isinstance(attention, str) else attention["type"],
             scheme,
             backbone.get("shared", True) or not scheme.connections,
             self.test["parameters"],
             self.training["epochs"],
+            self.test["images"],
+            _recipe(settings),
         )
+
+
+def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
+    """What to call the data that a network was measured on, by its settings."""
+    dataset = test.get("data") or settings["test_dataloader"]["dataset"]
+    dataset = dataset.get("dataset", dataset)
+    kind, root = dataset["type"], Path(dataset.get("root") or dataset.get("data_root") or "").name
+    key = f"shanghaitech_{dataset.get('part', '')}".lower() if root == "shanghaitech" else _TYPES.get(kind)
+    return DATASETS[key][0] if key in DATASETS else root or kind
+
+
+def _recipe(settings: Mapping[str, Any]) -> str:
+    recipe = {name: settings.get(name) for name in _RECIPE}
+    model = {**settings["model"]}
+    if isinstance(model.get("backbone"), Mapping):  # a network without attention is the same whichever it might have
+        model["backbone"] = {
+            name: value for name, value in model["backbone"].items() if name not in ("attention", "scheme", "shared")
+        }
+    loader = {
+        k: v for k, v in (recipe["train_dataloader"] or {}).items() if k not in ("num_workers", "persistent_workers")
+    }
+    return json.dumps({**recipe, "model": model, "train_dataloader": loader}, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -91,12 +132,7 @@ class Result:
     @property
     def data(self) -> str:
         """Name of the data set."""
-        return DATASETS[self.dataset][0]
-
-    @property
-    def dataset(self) -> str:
-        """Its key in :data:`~ean_core.config.DATASETS`."""
-        return self.runs[0].key.dataset
+        return self.runs[0].key.data
 
     @property
     def network(self) -> str:
@@ -136,7 +172,7 @@ class Result:
     @property
     def images(self) -> int:
         """Images that it was measured on."""
-        return int(self.runs[0].test["images"])
+        return self.runs[0].key.images
 
     def values(self, metric: str) -> list[float]:
         """A metric of each seed."""
@@ -148,71 +184,78 @@ class Result:
         return in_percent(row[0]["increment"], row[0]["increment_interval"]) if row else ""
 
 
-def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """All runs below some folders that were measured, sorted by their path.
+def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Run]:
+    """All runs among some records that were measured, sorted by their path.
 
-    Raises:
-        ValueError: if a record is damaged, or is of another checkpoint than its neighbour.
+    Args:
+        records: by path, as :func:`~ean_core.report.records.read_records` gives them.
+        leave_out: what to do with a test that is of another checkpoint than the training beside it ends with, and with
+            networks that are none of this package's.
     """
     found = []
-    for path in sorted(path for folder in folders for path in folder.rglob("test.json")):
-        if not (path.parent / "record.json").is_file():
+    for path, test in of_kind(records, "test").items():
+        training = records.get(path.parent / "record.json")
+        if path.name != "test.json" or training is None or training["kind"] != "training":
             continue
-        training, test = read_record(path.parent / "record.json"), read_record(path)
-        if training.get("kind") != "training" or parse_name(training["config"] or "") is None:
-            continue
-        best = training.get("best", {"checkpoint": f"epoch_{training['epochs']}.pth"})
+        best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
         trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
         if trained != tested:
-            raise ValueError(
-                f"{path.parent}: record.json is of {trained[0]} and ends with {trained[1]}, test.json is of "
-                f"{tested[0]} and {tested[1]}"
-            )
-        found.append(Run(path.parent, training, test))
+            says = f"record.json is of {trained[0]} and ends with {trained[1]}, "
+            leave_out(path.parent, f"{says}test.json is of {tested[0]} and {tested[1]}")
+            continue
+        run = Run(path.parent, training, test)
+        try:
+            assert run.key
+        except (ValueError, KeyError, TypeError) as error:
+            leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"settings lack {error}")
+            continue
+        found.append(run)
     return found
 
 
-def read_results(folders: Sequence[Path]) -> list[Result]:
-    """Networks that were trained and measured below some folders, each with its seeds and times.
+def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Result]:
+    """Networks that were trained and measured, each with its seeds and times.
 
     Sorted as the paper does: by data set, by attention, then vanilla, Org-full, Share-full, EAN.
+
+    Args:
+        records: by path, as :func:`~ean_core.report.records.read_records` gives them.
+        leave_out: what to do with a run whose records disagree, and with one that is there twice.
+    """
+    grouped: dict[Key, dict[int, Run]] = {}
+    for run in find_runs(records, leave_out):
+        seeds = grouped.setdefault(run.key, {})
+        first = seeds.setdefault(run.training["seed"], run)
+        if first is not run:
+            leave_out(run.folder, f"{first.folder} is the same training with the same seed")
+    results = []
+    for key, seeds in grouped.items():
+        mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        for record in of_kind(records, "timing").values():
+            for row in record["networks"].values():
+                same = (row["scheme"], row["parameters"]) == (str(key.scheme), key.parameters)
+                if same and row.get("attention") in (key.attention or row.get("attention"), None):
+                    mine.setdefault(row.get("form", "eager"), (row, record))
+        results.append(Result(tuple(run for _, run in sorted(seeds.items())), mine))
+    return sorted(results, key=_place)
+
+
+def read_results(folders: Sequence[Path]) -> list[Result]:
+    """Networks that were trained and measured below some folders, see :func:`find_results`.
 
     Raises:
         ValueError: if a record is damaged, a test is not of the training beside it, or a seed is there twice.
     """
-    grouped: dict[Key, list[Run]] = {}
-    for run in read_runs(folders):
-        grouped.setdefault(run.key, []).append(run)
-    timings = _timings(folders)
-    results = []
-    for key, runs in grouped.items():
-        runs.sort(key=lambda run: run.training["seed"])
-        for one, other in pairwise(runs):
-            if one.training["seed"] == other.training["seed"]:
-                raise ValueError(f"{one.folder} and {other.folder} are the same training with the same seed")
-        mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-        for row, record in timings:
-            same = (row["scheme"], row["parameters"]) == (str(key.scheme), key.parameters)
-            if same and row["attention"] == (key.attention or row["attention"]):
-                mine.setdefault(row["form"], (row, record))
-        results.append(Result(tuple(runs), mine))
-    return sorted(results, key=_place)
+    return find_results(read_records(folders))
 
 
-def _place(result: Result) -> tuple[int, int, str, int]:
+def _place(result: Result) -> tuple[int, str, int, str, int]:
     """Where the paper would have a network: by data set, attention, connection."""
     key = result.runs[0].key
+    names = [name for name, _ in DATASETS.values()]
     known = ATTENTIONS.index(key.attention) if key.attention in ATTENTIONS else len(ATTENTIONS)
-    return list(DATASETS).index(key.dataset), known, key.attention, ORDER.index(result.connection)
-
-
-def _timings(folders: Sequence[Path]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The rows of all timing records below some folders, each with its record."""
-    rows = []
-    for path in sorted(path for folder in folders for path in folder.rglob("timing.json")):
-        record = read_record(path)
-        rows += [(row, record) for row in record["networks"].values()]
-    return rows
+    data = names.index(key.data) if key.data in names else len(names)
+    return data, key.data, known, key.attention, ORDER.index(result.connection)
 
 
 @dataclass(frozen=True)
@@ -303,25 +346,32 @@ def _plain_data(result: Result) -> str:
     return result.data.removesuffix(" with SBD")
 
 
+def machine_text(record: Mapping[str, Any]) -> str:
+    """The machine that a record was made on: its GPU where that did the work, else its processor."""
+    where = record["environment"]
+    if str(record.get("device", "cpu")) != "cpu" and where["gpus"]:
+        return str(where["gpus"][0])
+    return f"{where['cpu']}, {where['threads']} threads"
+
+
 def timing_text(results: Sequence[Result]) -> str:
     """Under which conditions the increments of some networks were measured; empty where none was."""
     conditions: dict[str, list[str]] = {}
     for each in results:
         for _, record in each.timings.values():
-            machine, size = record["environment"], record["size"]
             where = (
-                f"batch {record['batch']} at {size_text(size)} pixels, {record['dtype']}, {machine['cpu']}, "
-                f"{machine['threads']} threads, {record['rounds']} rounds"
+                f"batch {record['batch']} at {size_text(record['size'])} pixels, {record['dtype']}, "
+                f"{machine_text(record)}, {record['rounds']} rounds"
             )
             names = conditions.setdefault(where, [])
             names += [each.attention] * bool(each.attention and each.attention not in names)
     if not conditions:
         return ""
-    measured = "; ".join(f"{', '.join(names) or 'vanilla'}: {where}" for where, names in conditions.items() if names)
+    measured = "; ".join(f"{', '.join(names)}: {where}" for where, names in conditions.items() if names)
     return (
         "Increments (Eqn 9) are medians over rounds in which all networks of an attention run side by side, each over "
-        f"the vanilla network of its form, with 95 % intervals within that one process. {measured}. The "
-        "paper's: batch 50, a V100."
+        "the vanilla network of its form, with 95 % intervals within that one process. "
+        f"{f'{measured}. ' if measured else ''}The paper's: batch 50, a V100."
     )
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from statistics import fmean
+from typing import Any, ClassVar, TypeVar
 
 from ean_core.config import DATASETS, parse_name
-from ean_core.record import read_record, significant
+from ean_core.record import significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 
-from .chart import Chart, distribution_chart, front_chart, gates_chart, lines_chart, trade_charts
+from .chart import (
+    Chart,
+    correlation_charts,
+    distribution_chart,
+    front_chart,
+    gates_chart,
+    lines_chart,
+    trade_charts,
+)
+from .correlation import PROXIES, correlation_figure
 from .gates import gates_figure
 from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
-from .results import ATTENTIONS, Result, read_results, table_rows, timing_text
+from .records import Labels, LeaveOut, of_kind, read_records, refuse, slug
+from .results import ATTENTIONS, Result, find_results, machine_text, table_rows, timing_text
 from .search import (
     FIGURES,
     Comparison,
@@ -31,6 +42,7 @@ from .search_figures import front_figure
 from .table import Row, in_percent, size_text
 from .trade import TradePoint, panels_figure, trade_points
 
+T = TypeVar("T")
 #: Strategies with a controller, whose schemes Table 2 lists.
 CONTROLLERS = ("ean", "enas")
 #: The network of Tables 2 and 4 in the paper.
@@ -82,66 +94,64 @@ Section = TableSection | FigureSection
 
 @dataclass(frozen=True)
 class Records:
-    """The records below some folders. Their names are their paths, in the folder that was given.
+    """The records below some folders, by their paths.
 
     Args:
         results: networks that were trained and measured.
         searches: single searches, records and ledgers.
         comparisons: of search strategies.
+        correlations: of what a supernet says of schemes with what they reach alone.
         timings: timing records.
         gates: records of gates, block by block.
-        folders: in which all this was found.
+        labels: gives the records names for a reader.
     """
 
     results: Sequence[Result]
-    searches: Mapping[str, tuple[Mapping[str, Any], SearchHistory]]
-    comparisons: Mapping[str, Comparison]
-    timings: Mapping[str, Mapping[str, Any]]
-    gates: Mapping[str, Mapping[str, Any]]
-    folders: Sequence[Path]
+    searches: Mapping[Path, tuple[Mapping[str, Any], SearchHistory]]
+    comparisons: Mapping[Path, Comparison]
+    correlations: Mapping[Path, Mapping[str, Any]]
+    timings: Mapping[Path, Mapping[str, Any]]
+    gates: Mapping[Path, Mapping[str, Any]]
+    labels: Labels
 
     @classmethod
-    def read(cls, folders: Sequence[Path]) -> Records:
+    def read(cls, folders: Sequence[Path], leave_out: LeaveOut = refuse) -> Records:
         """Read them.
+
+        Args:
+            folders: searched, with all that is in them.
+            leave_out: what to do with a record that is damaged, or belongs to another run than its neighbours.
 
         Raises:
             FileNotFoundError: if a folder is missing, or nothing is there to report.
-            ValueError: if a record is damaged, or belongs to another run than its neighbours.
         """
         for folder in folders:
             if not folder.is_dir():
                 raise FileNotFoundError(f"there is no folder {folder}; a report is made of folders with run records")
-        comparisons = {
-            path.parent: read_comparison(path.parent)
-            for path in _found(folders, "compare.json")
-            if read_record(path).get("kind") == "search comparison"
+        records = read_records(folders, leave_out)
+        compared = of_kind(records, "search comparison")
+        inside = {path.parent for path in compared}
+        searches = {
+            path: record for path, record in of_kind(records, "search").items() if inside.isdisjoint(path.parents)
         }
-        searches: dict[Path, tuple[Mapping[str, Any], SearchHistory]] = {}
-        for path in _found(folders, "search.json"):
-            record = read_record(path)
-            inside = any(parent in comparisons for parent in path.parents)
-            if record.get("kind") == "search" and not inside and (path.parent / "ledger.jsonl").is_file():
-                searches[path.parent] = record, read_search(path.parent / "ledger.jsonl")
-        timings = {path.parent: read_record(path) for path in _found(folders, "timing.json")}
+        histories = _read_each(searches, lambda path: read_search(path.parent / "ledger.jsonl"), leave_out)
         found = cls(
-            read_results(folders),
-            {_label(path, folders): each for path, each in sorted(searches.items(), key=_place)},
-            {_label(path, folders): value for path, value in comparisons.items()},
-            {_label(path, folders): value for path, value in timings.items()},
-            {_label(path.parent, folders): read_record(path) for path in _found(folders, "gates.json")},
-            folders,
+            find_results(records, leave_out),
+            {path: (searches[path], histories[path]) for path in sorted(histories, key=lambda p: _place(searches[p]))},
+            _read_each(compared, lambda path: read_comparison(path.parent), leave_out),
+            of_kind(records, "correlation"),
+            of_kind(records, "timing"),
+            of_kind(records, "gates"),
+            Labels(folders),
         )
-        if not (found.results or found.searches or found.comparisons or found.timings or found.gates):
+        everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates)
+        if not (found.results or any(everything)):
             raise FileNotFoundError(
-                f"nothing to report below {', '.join(map(str, folders))}: expected record.json with test.json beside "
-                "it (`ean train`, `ean test`), search.json (`ean search`), compare.json (`ean search compare`) or "
-                "timing.json (`ean time`) or gates.json (`ean gates`)"
+                f"nothing to report below {', '.join(map(str, folders))}: expected records as `ean train` with "
+                "`ean test`, `ean search`, `ean search compare`, `ean search correlate`, `ean time` or `ean gates` "
+                "leave them in their work directories"
             )
         return found
-
-    def label(self, path: Path) -> str:
-        """The name of a record's folder."""
-        return _label(path, self.folders)
 
     def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
         """The classifier of a search's data set, depth and attention that was trained with a scheme by itself."""
@@ -150,23 +160,21 @@ class Records:
             return None
         for each in self.results:
             key = each.runs[0].key
-            same = (key.dataset, key.depth, key.scheme) == (parts.dataset, parts.depth, scheme)
+            same = (key.data, key.depth, key.scheme) == (DATASETS[parts.dataset][0], parts.depth, scheme)
             if same and key.shared and each.attention in ("", parts.attention.upper()):
                 return each
         return None
 
 
-def _found(folders: Iterable[Path], name: str) -> list[Path]:
-    return sorted({path for folder in folders for path in folder.rglob(name)})
-
-
-def _label(path: Path, folders: Sequence[Path]) -> str:
-    """A path in the folder that was given; with that one's name before it where there are several."""
-    for folder in folders:
-        if path == folder or folder in path.parents:
-            inner = path.relative_to(folder).as_posix()
-            return inner if len(folders) == 1 else f"{folder.name}/{inner}".removesuffix("/.")
-    return path.as_posix()
+def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: LeaveOut) -> dict[Path, T]:
+    """What stands beside each record."""
+    found = {}
+    for path in records:
+        try:
+            found[path] = read(path)
+        except (ValueError, OSError) as error:
+            leave_out(path, str(error))
+    return found
 
 
 # ---------------------------------------------------------------- rows
@@ -180,9 +188,9 @@ def _network(config: str | None) -> dict[str, str]:
     return {"data": DATASETS[parts.dataset][0], "network": f"ResNet-{parts.depth} {parts.attention.upper()}"}
 
 
-def _place(item: tuple[Path, tuple[Mapping[str, Any], SearchHistory]]) -> tuple[int, int]:
+def _place(record: Mapping[str, Any]) -> tuple[int, int]:
     """Where the paper would have a search: by data set, then attention."""
-    parts = parse_name(item[1][0]["config"] or "")
+    parts = parse_name(record["config"] or "")
     if parts is None:
         return len(DATASETS), 0
     attention = parts.attention.upper()
@@ -252,7 +260,7 @@ class MethodRow:
     Args:
         of: the searches of a strategy in a comparison, or the paper's line.
         comparison: that comparison; None for the paper's.
-        alone: test accuracies of networks trained with these schemes; empty where one of them was not.
+        alone: a test accuracy a search, the mean over the trainings with its scheme; empty where one was not trained.
     """
 
     titles: ClassVar[tuple[str, ...]] = (
@@ -353,7 +361,7 @@ class TimeRow:
             "precision": self.record["dtype"],
             "median (ms)": f"{1e3 * row['median_s']:.2f}",
             "increment (%)": in_percent(row["increment"], row["increment_interval"]),
-            "machine": _machine(self.record),
+            "machine": machine_text(self.record),
         }
 
 
@@ -380,25 +388,25 @@ class SourceRow:
             "command": f"`{self.record['command']}`",
             "seed": str(self.record.get("seed", "")),
             "finished": self.record["finished"][:10],
-            "machine": _machine(self.record),
+            "machine": machine_text(self.record),
             "PyTorch": self.record["environment"]["packages"]["torch"],
         }
-
-
-def _machine(record: Mapping[str, Any]) -> str:
-    where = record["environment"]
-    if record.get("device", "cpu") != "cpu" and where["gpus"]:
-        return str(where["gpus"][0])
-    return f"{where['cpu']}, {where['threads']} threads"
 
 
 # ---------------------------------------------------------------- sections
 
 
-def sections(records: Records) -> Iterator[Section]:
+def sections(records: Records) -> list[Section]:
     """The tables and figures that records hold anything for, in the paper's order; then times, and the records
-    themselves."""
-    return filter(None, _sections(records))
+    themselves. No two have one name."""
+    found: dict[str, Section] = {}
+    for section in _sections(records):
+        if section is None:
+            continue
+        names = [section.name, *(f"{section.name}_{number}" for number in range(2, len(found) + 2))]
+        name = next(name for name in names if name not in found)
+        found[name] = replace(section, name=name)
+    return list(found.values())
 
 
 def _sections(records: Records) -> Iterator[Section | None]:
@@ -406,22 +414,26 @@ def _sections(records: Records) -> Iterator[Section | None]:
     yield _trade(trade_points(first))
     yield _results(records.results, 1, "Classification: accuracy, parameters and time")
     yield _schemes(records)
-    for label, (record, history) in records.searches.items():
-        yield _front(label, record, history)
+    for path, (record, history) in records.searches.items():
+        yield _front(records.labels.of(path), record, history)
+    for path, record in records.correlations.items():
+        yield _correlation(records.labels.of(path), record)
     yield _results(records.results, 3, "Crowd counting")
     yield _methods(records)
-    for number, comparison in enumerate(records.comparisons.values(), 1):
-        yield _distribution(comparison, number)
-        yield _convergence(comparison, number)
+    for comparison in records.comparisons.values():
+        yield _distribution(comparison)
+        yield _convergence(comparison)
     yield _results(records.results, 5, "Semantic segmentation")
-    for label, record in records.gates.items():
-        yield _gates(label, record)
-    times = [TimeRow(label, name, each) for label, each in records.timings.items() for name in each["networks"]]
+    for path, record in records.gates.items():
+        yield _gates(records.labels.of(path), record)
+    times = [
+        TimeRow(records.labels.of(path), name, each)
+        for path, each in records.timings.items()
+        for name in each["networks"]
+    ]
     if times:
         yield TableSection("times", "Inference times (Eqn 9)", times, TIMES)
-    sources = list(_sources(records))
-    if sources:
-        yield TableSection("records", "The records behind all this", sources, SOURCES)
+    yield TableSection("records", "The records behind all this", list(_sources(records)), SOURCES)
 
 
 TIMES = (
@@ -477,14 +489,20 @@ def _results(results: Sequence[Result], table: int, title: str) -> TableSection 
 
 def _schemes(records: Records) -> TableSection | None:
     rows: list[SchemeRow] = []
+    returned: dict[str, set[ConnectionScheme]] = {}
+    for record, _ in records.searches.values():
+        scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
+        returned.setdefault(record["config"] or "", set()).add(scheme)
     for record, history in records.searches.values():
         scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
         scored = {each.scheme: each.accuracy for each in history.evaluations}
         finalists = {each.scheme: each.accuracy for each in history.finalists}
         rows.append(_scheme_row(records, record["strategy"]["type"], record, scheme, scored, finalists))
+        shown = returned[record["config"] or ""]
         for each in records.results:  # networks of the search's kind that were trained with other schemes
-            own = each.connection == "EAN" and each.scheme != scheme
+            own = each.connection == "EAN" and each.scheme not in shown
             if own and records.trained(record["config"], each.scheme) is each:
+                shown.add(each.scheme)
                 rows.append(_scheme_row(records, "EAN as trained", record, each.scheme, scored, finalists))
     for comparison in records.comparisons.values():
         scored, finalists = _scores(comparison)
@@ -538,7 +556,7 @@ def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Fig
     title = f"{short}: {'all those' if exact else 'those scored'} of a {names['network']} supernet"
     finalists = {each.scheme: each for each in history.finalists}
     return FigureSection(
-        f"schemes_{record['config'] or label.replace('/', '_')}",
+        f"schemes_{slug(record['config'] or label)}",
         title,
         ["scheme", cost, "supernet (%)", "standard error", "with its own norms (%)"],
         [
@@ -554,7 +572,24 @@ def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Fig
         lambda path: front_figure(evaluations, history.finalists, path, exact=exact, cost=cost),
         [front_chart(evaluations, history.finalists, front(history.finalists), cost)],
         "Accuracy against cost: the schemes as scored in the search, and finalists with batch norms re-estimated; the "
-        f"line is their front. By `{record['strategy']['type']}`, {len(history.evaluations)} evaluations.",
+        f"line is their front. By `{record['strategy']['type']}`, {len(history.evaluations)} evaluations. From "
+        f"`{label}`.",
+    )
+
+
+def _correlation(label: str, record: Mapping[str, Any]) -> FigureSection:
+    """What a supernet says of schemes against what they reach alone."""
+    names = _network(record["config"])
+    return FigureSection(
+        f"correlation_{slug(record['config'] or label)}",
+        f"Supernet against training alone: {names['network']}, {names['data']}".rstrip(", "),
+        ["scheme", *PROXIES, "alone"],
+        [_numbers(*(row[name] for name in ("scheme", *PROXIES, "alone"))) for row in record["schemes"]],
+        lambda path: correlation_figure(record, path),
+        correlation_charts(record),
+        f"Validation accuracies of {len(record['schemes'])} random schemes, {record['epochs']} epochs of training for "
+        f"each; one standard error is {record['standard_error']:.2f}. The paper has a Pearson correlation of 0.71 over "
+        f"42. From `{label}`.",
     )
 
 
@@ -563,7 +598,7 @@ def _methods(records: Records) -> TableSection | None:
     for comparison in records.comparisons.values():
         for runs in comparison.by_strategy().values():
             networks = [records.trained(comparison.record["config"], run.returned.scheme) for run in runs]
-            alone = [value for each in networks if each for value in each.values("accuracy/top1")]
+            alone = [fmean(each.values("accuracy/top1")) for each in networks if each]
             rows.append(MethodRow(runs, comparison, alone if all(networks) else []))
     if not rows:
         return None
@@ -578,12 +613,12 @@ def _methods(records: Records) -> TableSection | None:
     )
 
 
-def _distribution(comparison: Comparison, number: int) -> FigureSection | None:
+def _distribution(comparison: Comparison) -> FigureSection | None:
     samples = comparison.samples()
     if "random" not in samples:
         return None
     return FigureSection(
-        _name("figure4", number),
+        "figure4",
         f"Figure 4: accuracies of random and of searched schemes{_of(comparison)}",
         ["strategy", "scheme", "accuracy (%)"],
         [_numbers(name, str(scheme), value) for name, found in samples.items() for scheme, value in found.items()],
@@ -593,12 +628,16 @@ def _distribution(comparison: Comparison, number: int) -> FigureSection | None:
     )
 
 
-def _convergence(comparison: Comparison, number: int) -> FigureSection | None:
+def _convergence(comparison: Comparison) -> FigureSection | None:
     curves = {"mean probability": comparison.probabilities(), "best reward": comparison.rewards()}
     if not curves["best reward"]:
         return None
+    charts = [
+        lines_chart("Controllers", "step", "mean probability of what is sampled", curves["mean probability"]),
+        lines_chart("All strategies", "evaluations", "best reward so far", curves["best reward"], logarithmic=True),
+    ]
     return FigureSection(
-        _name("figure5", number),
+        "figure5",
         f"Figure 5: how searches converge{_of(comparison)}",
         ["what", "strategy", "seed", "step", "value"],
         [
@@ -609,10 +648,7 @@ def _convergence(comparison: Comparison, number: int) -> FigureSection | None:
             for step, value in enumerate(values, 1)
         ],
         lambda path: draw_convergence(comparison, path),
-        [
-            lines_chart("Controllers", "step", "mean probability of what is sampled", curves["mean probability"]),
-            lines_chart("All strategies", "evaluations", "best reward so far", curves["best reward"], logarithmic=True),
-        ],
+        [chart for chart in charts if chart["series"]],
         f"{FIGURES['convergence']} {CONVERGENCE}",
     )
 
@@ -621,7 +657,7 @@ def _gates(label: str, record: Mapping[str, Any]) -> FigureSection:
     """Gates of one network, block by block."""
     names = _network(record["config"])
     return FigureSection(
-        f"gates_{label.removeprefix('gates/').replace('/', '_')}" if label != "." else "gates",
+        f"gates_{slug(label.removeprefix('gates/'))}".rstrip("_."),
         f"{record['attention']} gates ({record['scheme']}): {names['network']}, {names['data']}".rstrip(", "),
         list(record["blocks"][0]),
         [_numbers(*block.values()) for block in record["blocks"]],
@@ -638,19 +674,15 @@ def _of(comparison: Comparison) -> str:
     return f": {names['network']}, {names['data']}".rstrip(", ")
 
 
-def _name(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}_{number}"
-
-
 def _sources(records: Records) -> Iterator[SourceRow]:
+    label = records.labels.of
     for each in records.results:
         for run in each.runs:
-            label = records.label(run.folder)
-            yield SourceRow(label, run.training)
-            yield SourceRow(label, run.test)
-    for label, (record, _) in records.searches.items():
-        yield SourceRow(label, record)
-    for label, comparison in records.comparisons.items():
-        yield SourceRow(label, comparison.record)
-    for label, record in (*records.timings.items(), *records.gates.items()):
-        yield SourceRow(label, record)
+            yield SourceRow(label(run.folder / "record.json"), run.training)
+            yield SourceRow(label(run.folder / "test.json"), run.test)
+    for path, (record, _) in records.searches.items():
+        yield SourceRow(label(path), record)
+    for path, comparison in records.comparisons.items():
+        yield SourceRow(label(path), comparison.record)
+    for path, record in (*records.correlations.items(), *records.timings.items(), *records.gates.items()):
+        yield SourceRow(label(path), record)

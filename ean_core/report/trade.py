@@ -47,7 +47,7 @@ class TradePoint:
         accuracy: in percent, the mean over seeds.
         deviation: its standard deviation over seeds; None where there is one.
         increment: relative inference time increment (Eqn 9), in percent.
-        interval: its 95 % interval; None for networks of the paper.
+        interval: its 95 % interval; None for networks of the paper, and where too few rounds were timed for one.
     """
 
     whose: str
@@ -103,7 +103,7 @@ def _points(row: ResultRow) -> Iterator[TradePoint]:
         if form not in of.timings or (form == "deployed" and not of.attention):  # it is at 0 in each form
             continue
         timing, _ = of.timings[form]
-        low, high = (100 * value for value in timing["increment_interval"])
+        interval = timing["increment_interval"]
         yield TradePoint(
             "here",
             of.data,
@@ -116,7 +116,7 @@ def _points(row: ResultRow) -> Iterator[TradePoint]:
             accuracy.mean,
             accuracy.deviation,
             100 * timing["increment"],
-            (low, high),
+            (100 * interval[0], 100 * interval[1]) if interval else None,
         )
 
 

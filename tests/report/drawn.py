@@ -7,16 +7,22 @@ def save_run(
     folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, config="resnet20_se_cifar100", **more
 ):
     """Records of one training and its test."""
-    epochs = more.get("epochs", 24)
-    backbone = {"attention": "SE", "shared": shared}
-    settings = {"model": {"backbone": backbone}}
+    epochs, data = more.get("epochs", 24), {"type": "CIFAR100", "split": "test"}
+    backbone = {"type": "EANResNetCIFAR", "depth": 20, "attention": "SE", "shared": shared}
+    optimizer = {"type": "SGD", "lr": more.get("lr", 0.1)}
+    settings = {
+        "model": {"type": "ImageClassifier", "backbone": {**backbone, **more.get("backbone", {})}},
+        "test_dataloader": {"dataset": more.get("data", data)},
+        "optim_wrapper": {"optimizer": optimizer},
+    }
     write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
     test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
     write_record(folder / "test.json", kind="test", config=config, checkpoint={"name": f"epoch_{epochs}.pth"}, **test)
 
 
-def save_timing(folder, rows):
-    """A timing record with rows of scheme, attention, form and increment."""
+def save_timing(path, rows, **more):
+    """A timing record with rows of scheme, attention, form and increment; in a folder, ``timing.json``."""
+    rounds = more.get("rounds", 20)
     networks = {
         f"{scheme}, {form}": {
             "scheme": scheme,
@@ -25,9 +31,10 @@ def save_timing(folder, rows):
             "form": form,
             "median_s": 0.01,
             "increment": increment,
-            "increment_interval": [increment - 0.01, increment + 0.01],
+            "increment_interval": [increment - 0.01, increment + 0.01] if rounds >= 6 else None,
         }
         for scheme, attention, form, increment in rows
     }
-    conditions = {"batch": 50, "size": 32, "dtype": "float32", "device": "cpu", "rounds": 20}
-    write_record(folder / "timing.json", kind="timing", networks=networks, **conditions)
+    conditions = {"batch": 50, "size": 32, "dtype": "float32", "device": "cpu", "rounds": rounds}
+    file = path if path.suffix else path / "timing.json"
+    write_record(file, kind="timing", networks=networks, **conditions)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ean_core.record import read_record
+from ean_core.record import read_record, write_record
 from ean_core.report.command import write_report
 from ean_core.report.paper import METHODS, PAPER, SCHEMES
+from ean_core.report.search import Spread
 
 from .drawn import save_run, save_timing
 
@@ -111,13 +112,82 @@ def test_what_cannot_be_reported_is_said_and_leaves_the_old_report(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing to report below .*empty: expected .*`ean test`"):
         write_report([tmp_path / "empty"], tmp_path / "out")
     (tmp_path / "runs/ean/test.json").write_text('{"kind": "te')
-    with pytest.raises(ValueError, match=r"ean.test\.json is not a run record"):
+    with pytest.raises(ValueError, match=r"ean.test\.json: is not a run record"):
         write_report([tmp_path / "runs"], tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_the_command(tmp_path):
+def test_two_searches_of_one_config_stand_side_by_side(tmp_path):
+    source = BENCHMARKS / "results/campaign/search_resnet20_se.cifar100/seed_0"
+    for name in ("one search", "other"):
+        shutil.copytree(source, tmp_path / "runs" / name)
+    found = write_report([tmp_path / "runs"], tmp_path / "out")
+    names = [section.name for section in found]
+    assert names == [
+        "table2",
+        "schemes_search_resnet20_se_cifar100",
+        "schemes_search_resnet20_se_cifar100_2",
+        "records",
+    ]
+    for name, label in zip(names[1:3], ("one search", "other"), strict=True):
+        assert (tmp_path / f"out/{name}.png").stat().st_size > 5000
+        assert f"From `{label}`." in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_trained_scheme_that_no_search_returned_is_listed_once(tmp_path):
+    source = BENCHMARKS / "results/campaign/search_resnet20_se.cifar100/seed_0"
+    for name in ("a", "b"):
+        shutil.copytree(source, tmp_path / "runs" / name)
+    save_run(tmp_path / "runs/ean", scheme="010-100-001")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    rows = lines_of(tmp_path / "out/table2.csv")
+    assert [row["method"] for row in rows if row["whose"] == "here"] == ["exhaustive", "EAN as trained", "exhaustive"]
+
+
+def test_networks_trained_alone_count_once_a_search(tmp_path):
+    comparison = tmp_path / "runs/comparison"
+    shutil.copytree(BENCHMARKS / "results/search_resnet20_se_cifar100/comparison", comparison)
+    returned = [read_record(path)["scheme"]["scheme"] for path in sorted(comparison.glob("random/seed_*/search.json"))]
+    for seed, accuracy in enumerate((60.0, 62.0)):  # of the first search's scheme there are two trainings
+        save_run(tmp_path / f"runs/first{seed}", scheme=returned[0], seed=seed, accuracy=accuracy)
+    for k, scheme in enumerate(sorted(set(returned[1:]) - {returned[0]})):
+        save_run(tmp_path / f"runs/other{k}", scheme=scheme, accuracy=67.0)
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    (row,) = [row for row in lines_of(tmp_path / "out/table4.csv") if row["method"] == "random"]
+    values = [61.0 if scheme == returned[0] else 67.0 for scheme in returned]
+    assert row["trained alone (%)"] == Spread.of(values).text(2)
+
+
+def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path):
     save_run(tmp_path / "runs/ean")
+    save_run(tmp_path / "runs/again")
+    (tmp_path / "runs/timing.json").write_text('{"kind": "ti')
+    write_record(tmp_path / "runs/x/gates.json", kind="gates", config="mine")
     command = [sys.executable, "-m", "tasks.cli", "report", tmp_path / "runs", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"table1, records: {tmp_path / 'out/index.html'}, {tmp_path / 'out/README.md'}\n"
+    runs = tmp_path / "runs"
+    for text in (
+        f"left out {runs}/timing.json: is not a run record: Unterminated string",
+        f"left out {runs}/x/gates.json: a record of kind 'gates' has 'attention', 'scheme', 'images', 'blocks', this",
+        f"left out {runs}/ean: {runs}/again is the same training with the same seed",
+    ):
+        assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    save_run(tmp_path / "here/runs/ean")
+    save_run(tmp_path / "there/runs/ean", seed=1)
+    write_report([tmp_path / "here/runs", tmp_path / "there/runs"], tmp_path / "out")
+    labels = {line["record"] for line in lines_of(tmp_path / "out/records.csv")}
+    assert labels == {"here/runs/ean", "there/runs/ean"}
+
+
+def test_times_of_any_name_and_of_few_rounds_are_reported(tmp_path):
+    save_run(tmp_path / "runs/ean")
+    save_timing(tmp_path / "runs/timing_resnet20.json", [("010-100-000", "SE", "eager", 0.1)], rounds=4)
+    found = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert [section.name for section in found] == ["figure1", "table1", "times", "records"]
+    assert lines_of(tmp_path / "out/times.csv")[0]["record"] == "timing_resnet20"
+    assert lines_of(tmp_path / "out/figure1.csv")[0]["low"] == ""

@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from ean_core.classifier import ImageClassifier
+from ean_core.record import read_record
 from ean_core.report.paper import PAPER
-from ean_core.report.results import comparison_text, difference, read_results, read_runs, table_rows
+from ean_core.report.records import read_records
+from ean_core.report.results import (
+    comparison_text,
+    difference,
+    find_results,
+    machine_text,
+    read_results,
+    table_rows,
+    timing_text,
+)
 from ean_core.report.table import markdown_table
 
 from .drawn import save_run, save_timing
@@ -51,27 +61,89 @@ def test_times_are_those_of_the_same_network(tmp_path):
     assert found.increment("deployed") == ""
 
 
+def test_times_are_found_under_any_name_and_with_few_rounds(tmp_path):
+    save_run(tmp_path / "ean")
+    save_timing(tmp_path / "timing_mine.json", [("010-100-000", "SE", "eager", 0.1)], rounds=4)
+    (found,) = read_results([tmp_path])
+    assert found.increment("eager") == "+10.0"
+
+
+def test_conditions_of_times_name_the_machine_that_did_the_work(tmp_path):
+    save_run(tmp_path / "ean")
+    save_timing(tmp_path / "time", [("010-100-000", "SE", "eager", 0.1)])
+    path = tmp_path / "time/timing.json"
+    record = json.loads(path.read_text())
+    record["environment"] |= {"cpu": "a processor", "threads": 2, "gpus": ["a GPU"]}
+    path.write_text(json.dumps(record))
+    assert "float32, a processor, 2 threads, 20 rounds" in timing_text(read_results([tmp_path]))
+    path.write_text(json.dumps({**record, "device": "cuda:0"}))
+    assert "float32, a GPU, 20 rounds" in timing_text(read_results([tmp_path]))
+    assert machine_text(read_record(path)) == "a GPU"
+
+
 @pytest.mark.parametrize("other", [{"config": "resnet20_dia_cifar100"}, {"checkpoint": {"name": "epoch_23.pth"}}])
-def test_a_folder_whose_records_disagree_is_refused(tmp_path, other):
+def test_a_folder_whose_records_disagree_is_refused_or_left_out(tmp_path, other):
     save_run(tmp_path / "a")
+    save_run(tmp_path / "b", seed=1)
     test = json.loads((tmp_path / "a/test.json").read_text())
     (tmp_path / "a/test.json").write_text(json.dumps({**test, **other}))
     with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100 and ends with epoch_24.pth, test"):
-        read_runs([tmp_path])
-
-
-def test_a_seed_that_is_there_twice_is_refused(tmp_path):
-    save_run(tmp_path / "a")
-    save_run(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"a and .*b are the same training with the same seed"):
         read_results([tmp_path])
+    left = []
+    (found,) = find_results(read_records([tmp_path]), lambda path, reason: left.append(path))
+    assert [run.folder for run in found.runs] == [tmp_path / "b"]
+    assert left == [tmp_path / "a"]
+
+
+def test_a_seed_that_is_there_twice_is_refused_or_counted_once(tmp_path):
+    save_run(tmp_path / "a", scheme="000-000-000")
+    save_run(tmp_path / "b", scheme="000-000-000", config="resnet20_dia_cifar100", backbone={"attention": "DIA"})
+    with pytest.raises(ValueError, match=r"b: .*a is the same training with the same seed"):
+        read_results([tmp_path])
+    left = []
+    (found,) = find_results(read_records([tmp_path]), lambda path, reason: left.append(path))
+    assert len(found.runs) == 1
+    assert left == [tmp_path / "b"]
+
+
+def test_folders_that_overlap_count_once(tmp_path):
+    save_run(tmp_path / "runs/a")
+    (found,) = read_results([tmp_path / "runs", tmp_path / "runs/a", tmp_path / "runs/../runs"])
+    assert len(found.runs) == 1
+
+
+def test_other_recipes_are_not_seeds_of_one(tmp_path):
+    save_run(tmp_path / "a", accuracy=65.0)
+    save_run(tmp_path / "b", accuracy=60.0, seed=1, lr=0.3)
+    assert [each.values("accuracy/top1") for each in read_results([tmp_path])] == [[65.0], [60.0]]
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
     save_run(tmp_path / "a")
     (tmp_path / "a/test.json").unlink()
-    save_run(tmp_path / "b", config="mine")
     assert read_results([tmp_path]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"type": "CIFAR100", "split": "test"}, "CIFAR-100"),
+        ({"type": "ImageTree", "root": "pictures/flowers"}, "flowers"),
+        ({"type": "CrowdDataset", "root": "crowd/shanghaitech", "part": "B"}, "ShanghaiTech B"),
+        ({"type": "CrowdDataset", "root": "crowd/own", "part": "own"}, "own"),
+        ({"type": "KeyedDataset", "dataset": {"type": "Kitti", "data_root": "data/kitti"}}, "kitti"),
+    ],
+)
+def test_runs_of_configs_of_ones_own_are_called_by_their_data(tmp_path, data, name):
+    save_run(tmp_path / "mine", config="mine", data=data, backbone={"depth": 38})
+    (found,) = read_results([tmp_path])
+    assert (found.data, found.network, found.title) == (name, "ResNet-38", "EAN SE")
+
+
+def test_networks_of_others_are_named_and_left_out(tmp_path):
+    save_run(tmp_path / "other", config="mine", backbone={"type": "mmdet.ResNeXt"})
+    with pytest.raises(ValueError, match=r"other: its backbone is mmdet.ResNeXt, reports are of EANResNet and EANResN"):
+        read_results([tmp_path])
 
 
 def test_the_committed_records_stand_beside_the_papers_rows():
