@@ -22,8 +22,8 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
     """mmengine's backend, for runs that go on after a stop: one curve, however often a run was started.
 
     mmengine's own begins a folder with each start, and keeps points back for two minutes, which a kill loses. Here all
-    starts write into one folder; what an earlier one wrote beyond the place where the next goes on is withdrawn, and
-    points are in the file at once.
+    starts write into one folder; what an earlier one wrote beyond the place where the next goes on is withdrawn, what
+    it wrote of a validation that the next one repeats is left as it is, and points are in the file at once.
 
     Args:
         save_dir: folder of the events.
@@ -36,10 +36,13 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
     def __init__(self, save_dir: str, begin: int = 0) -> None:
         super().__init__(save_dir)
         self.begin = begin
+        self._validated: set[int] = set()
 
     def _init_env(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if self.begin:
+            self._validated = _steps(Path(self._save_dir), f"val/{self.SHARED[0]}")
         self._tensorboard = SummaryWriter(self._save_dir, purge_step=self.begin)
 
     @force_init_env
@@ -48,9 +51,20 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
     ) -> None:
         """As in mmengine; times of a validation are called ``val/time`` and ``val/data_time``."""
         of_validation = "iter" not in scalar_dict
+        if of_validation and step in self._validated:  # counted in epochs, which a purge by iterations does not reach
+            return
         named = {f"val/{k}" if of_validation and k in self.SHARED else k: v for k, v in scalar_dict.items()}
         super().add_scalars(named, step, file_path, **kwargs)
         self._tensorboard.flush()
+
+
+def _steps(folder: Path, name: str) -> set[int]:
+    """The steps of a scalar in the events of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    events.Reload()
+    return {event.step for event in events.Scalars(name)} if name in events.Tags()[SCALARS] else set()
 
 
 def use_tensorboard(config: Config) -> None:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import zoo
 from ean_core.checkpoint import read_meta
@@ -35,7 +36,7 @@ from zoo.preprocessing import Preprocessing
 
 from .pictures import read_picture
 from .showing import HEAT
-from .sources import find_sources
+from .sources import EXPLAINED, find_sources
 from .trained import checkpoint_of, load_network
 
 #: What is compared where no model is named: one data set, one recipe, three connections.
@@ -99,7 +100,8 @@ class Explainer(ABC):
 
     @abstractmethod
     def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
-        """The network's input ``(1, C, H, W)`` from RGB ``(h, w, 3)``, and what it shows as RGB ``(H, W, 3)``."""
+        """The network's input ``(1, C, H, W)`` from RGB, and what it shows as RGB ``(h, w, 3)``; the input may reach
+        beyond that, to the right and below."""
 
     @abstractmethod
     def scores(self, inputs: Tensor) -> list[float]:
@@ -155,7 +157,10 @@ class CounterExplainer(Explainer):
     def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
         seen = _within(pixels)
         image = torch.from_numpy(seen).permute(2, 0, 1)[None]
-        return self.network.data_preprocessor({"inputs": image})["inputs"], seen
+        inputs = self.network.data_preprocessor({"inputs": image})["inputs"]
+        height, width = seen.shape[:2]
+        stride = self.network.stride  # padded here as the network would, so that heat has the place of what it sees
+        return F.pad(inputs, (0, -width % stride, 0, -height % stride)), seen
 
     def scores(self, inputs: Tensor) -> list[float]:
         with torch.inference_mode():
@@ -315,7 +320,10 @@ def explain_picture(
     classes = explainers[0].classes
     index = _chosen(classes, scores, target)
     label = classes[index] if classes else explainers[0].unit
-    heats = [each.heat(inputs, index) for each, (inputs, _) in zip(explainers, prepared, strict=True)]
+    heats = [
+        each.heat(inputs, index)[: shown.shape[0], : shown.shape[1]]
+        for each, (inputs, shown) in zip(explainers, prepared, strict=True)
+    ]
     found = [
         Explanation(name, each.name, each.title, str(each.scheme), label, own[index])
         for each, own in zip(explainers, scores, strict=True)
@@ -406,7 +414,7 @@ def explain(
         try:
             if kind != "picture":
                 raise ValueError("there is no such file or folder" if kind == "missing" else "a video is no picture")
-            own = explain_picture(explainers, read_picture(Path(source)), name, target, out / f"{name}.explained.png")
+            own = explain_picture(explainers, read_picture(Path(source)), name, target, out / f"{name}{EXPLAINED}.png")
         except (OSError, ValueError) as error:
             typer.echo(f"{source}: {str(error).removeprefix(f'{source} ')}; skipped", err=True)
             continue

@@ -10,6 +10,9 @@ from .pictures import SUFFIXES
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 #: What stands before the suffix of a picture or video that was drawn on.
 OVERLAY = ".overlay"
+#: The same of pictures that explain.
+EXPLAINED = ".explained"
+MADE = (OVERLAY, EXPLAINED)
 
 
 def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -18,7 +21,8 @@ def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     Names are the files', in folders with the way to them; where several sources have the same one, a number follows.
 
     Args:
-        given: files, folders, which are searched through, and numbers of webcams. Overlays in folders are left out.
+        given: files, folders, which are searched through, and numbers of webcams. In folders, what this package made
+            is left out.
     """
     taken: set[str] = set()
 
@@ -37,7 +41,7 @@ def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         elif path.is_dir():
             for file in sorted(path.rglob("*")):
                 kind = _kind(file)
-                if kind and file.is_file() and f"{OVERLAY}." not in file.name:
+                if kind and file.is_file() and not any(f"{mark}." in file.name for mark in MADE):
                     yield kind, str(file), distinct(file.relative_to(path).as_posix())
         elif path.is_file():
             yield _kind(path) or "picture", str(path), distinct(path.name)

@@ -70,6 +70,22 @@ def test_a_killed_training_goes_on_in_one_curve(tmp_path):
     assert not list(log.glob("*/**/events.out.tfevents.*"))
 
 
+def test_a_validation_that_a_resumed_run_repeats_is_one_point(tmp_path):
+    """Runs that choose the best epoch validate where they go on."""
+    for resume in (False, True):
+        config = load_config(SUPERNET, ["train_cfg.max_epochs=4", "train_cfg.val_interval=1"])
+        config.default_hooks.checkpoint.max_keep_ckpts = -1
+        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "ResumeValidationHook"}]
+        use_tensorboard(config)
+        run_training(config, tmp_path, resume=resume)
+        for epoch in (3, 4):  # as if it had been stopped after the second one
+            (tmp_path / f"epoch_{epoch}.pth").unlink()
+        (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_2.pth"))
+    repeated = sorted(tmp_path.glob("*/vis_data/scalars.json"))[1].read_text()
+    assert [json.loads(line)["step"] for line in repeated.splitlines() if "accuracy" in line] == [2, 3, 4]
+    assert list(read(tmp_path)["accuracy/top1"]) == [1, 2, 3, 4]
+
+
 def test_without_the_option_a_run_leaves_no_events(tmp_path):
     config = load_config(SUPERNET, ["train_cfg.max_epochs=1"])
     run_training(config, tmp_path)

@@ -1,6 +1,7 @@
 """Where decisions come from: Grad-CAM of classifiers, counters and segmentors."""
 
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -61,6 +62,18 @@ def test_the_heat_is_grad_cam_as_published(model, pictures):
     expected = by_hand(explainer.network, inputs, lambda images: explainer.target(images, 0))
     np.testing.assert_allclose(heat, expected, atol=1e-5)
     assert not explainer.network.backbone._forward_hooks
+
+
+@pytest.mark.parametrize("size", [(97, 131), (90, 125)])
+def test_the_heat_of_a_counter_lies_where_its_cells_are(size):
+    explainer = load_explainer(COUNTERS[1])
+    picture = np.array(draw_crowd(20, (96, 128), seed=1)[0].resize(size[::-1]))
+    inputs, shown = explainer.prepare(picture)
+    assert shown.shape[:2] == size
+    stride = explainer.network.stride
+    assert [side % stride for side in inputs.shape[2:]] == [0, 0]  # the last map has the whole of each cell
+    unpadded = inputs[:, :, : size[0], : size[1]]
+    assert explainer.target(inputs, 0).item() == pytest.approx(explainer.target(unpadded, 0).item(), rel=1e-6)
 
 
 def test_another_class_has_another_heat(pictures):
@@ -148,6 +161,14 @@ def test_what_cannot_be_explained_is_said(pictures, tmp_path, words, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_it_made_is_no_picture_to_explain(pictures, tmp_path):
+    shutil.copy(pictures / "thing.png", tmp_path)
+    for _ in range(2):
+        done = ean("explain", "--model", MODELS[0], tmp_path, "--out", tmp_path)
+        assert "1 of 1 pictures explained" in done.stdout, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["thing.png", "thing.png.explained.png"]
 
 
 def test_a_run_of_ones_own_is_explained_by_its_folder(pictures, tmp_path):

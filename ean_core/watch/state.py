@@ -34,6 +34,8 @@ EXPECTED = (
 )
 #: mmengine's name of a start: when that was, in local time.
 _START = re.compile(r"\d{8}_\d{6}")
+#: Metrics that are the better the lower they are.
+_ERROR = re.compile(r"mae|mse|nae|loss|err", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,22 @@ class TrainingRun:
 
     @property
     def best(self) -> int | None:
-        """The epoch of the best validation, by the metric that its checkpoint is chosen by, or its task's."""
-        if not self.validations:
-            return None
+        """The epoch of the best validation, by the metric that its checkpoint is chosen by, or its task's; None where
+        no validation has a metric."""
+        names = [*_several(self.hooks.get("checkpoint", {}).get("save_best"))]
+        names += [headline(metrics)[0] for metrics in self.validations.values()]
+        for name in names:
+            measured = {epoch: metrics[name] for epoch, metrics in self.validations.items() if name in metrics}
+            if measured:
+                return (min if self._less_is_better(name) else max)(measured, key=measured.__getitem__)
+        return None
+
+    def _less_is_better(self, metric: str) -> bool:
+        """By the rule of the checkpoints, or by what the metric is called."""
         chosen = self.hooks.get("checkpoint", {})
-        names = [chosen.get("save_best"), headline(next(iter(self.validations.values())))[0]]
-        name = next(name for name in names if all(name in metrics for metrics in self.validations.values()))
-        choose = min if chosen.get("rule") == "less" else max
-        return choose(self.validations, key=lambda epoch: self.validations[epoch][name])
+        rules = dict(zip(_several(chosen.get("save_best")), _several(chosen.get("rule")), strict=False))
+        rule = rules.get(metric) or next(iter(rules.values()), None)
+        return rule == "less" if rule else bool(_ERROR.search(metric))
 
     @property
     def hooks(self) -> Mapping[str, Any]:
@@ -132,7 +142,7 @@ class TrainingRun:
     @property
     def epoch(self) -> int:
         """The epoch of the last line, from 1; 0 before there is one."""
-        return self.iterations[-1]["epoch"] if self.iterations else 0
+        return self.iterations[-1].get("epoch", 0) if self.iterations else 0
 
     @property
     def step(self) -> int:
@@ -367,11 +377,11 @@ def look(folder: Path, now: float | None = None) -> Run | Runs | None:
     for name in names:
         try:
             parts[str(name)] = read_run(folder / name, now)
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             parts[str(name)] = f"cannot be read: {error}"
     if "supernet" in parts and set(parts) <= set(QUICKSTART):
-        return Runs(folder, "quickstart", {n: parts.get(n) for n in QUICKSTART}, _read(folder / "timing.json"))
-    record = _read(folder / "compare.json")
+        return Runs(folder, "quickstart", {n: parts.get(n) for n in QUICKSTART}, _of(folder / "timing.json", "timing"))
+    record = _of(folder / "compare.json", "search comparison")
     if record is not None or all(_of_comparison(name) for name in names):
         order = list(record["strategies"]) if record else []
         ranked = sorted(
@@ -416,8 +426,7 @@ def is_training(folder: Path) -> bool:
     """Whether a training was started here; a folder that only tests were run in is none."""
     if any(folder.glob("*/vis_data/scalars.json")):
         return True
-    record = _read(folder / "record.json")
-    if record is not None and record.get("kind") == "training":
+    if _of(folder / "record.json", "training"):
         return True
     tested = (folder / "test.json").exists()
     return not tested and any(_START.fullmatch(path.parent.parent.name) for path in folder.glob("*/vis_data/config.py"))
@@ -471,6 +480,20 @@ def _read_training(folder: Path, now: float) -> TrainingRun:
 
 def _read(path: Path) -> Mapping[str, Any] | None:
     return read_record(path) if path.exists() else None
+
+
+def _of(path: Path, kind: str) -> Mapping[str, Any] | None:
+    """A record of a kind; None where there is none, or something else of that name."""
+    try:
+        record = _read(path)
+    except (ValueError, OSError):
+        return None
+    return record if record and record.get("kind") == kind else None
+
+
+def _several(value: Any) -> list[Any]:
+    """What mmengine takes one or several of."""
+    return [] if value is None else [*value] if isinstance(value, (list, tuple)) else [value]
 
 
 def _began(scalars: Path) -> float | None:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -7,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ean_core.watch.state import Runs, SearchRun, TrainingRun, find_runs, look, read_run
+from ean_core.watch.view import show
 
 from . import made
 from .made import BEGAN, iteration, validation
@@ -151,6 +154,27 @@ def test_the_best_validation_is_by_the_rule_of_its_checkpoint(tmp_path, rule, me
     assert read_run(tmp_path, now=at(1)).best == best
 
 
+@pytest.mark.parametrize(
+    ("rule", "metric", "best"),
+    [
+        ("", "count_MAE", 1),  # an error without a rule
+        (", save_best=['count/MAE', 'other'], rule=['less', 'greater']", "count_MAE", 1),
+        (", save_best='auto'", "accuracy_top1", 2),
+        (", save_best='gone', rule='less'", "count_MAE", 1),
+    ],
+)
+def test_the_best_validation_without_a_plain_rule(tmp_path, rule, metric, best):
+    lines = [validation(epoch, **{metric: value}) for epoch, value in ((1, 60.0), (2, 70.0), (3, 65.0))]
+    made.start(tmp_path, [iteration(1, 50), *lines], rule=rule)
+    assert read_run(tmp_path, now=at(1)).best == best
+
+
+def test_metrics_that_differ_between_validations_are_compared_where_they_are(tmp_path):
+    lines = [validation(1, count_MAE=12.0), validation(2, accuracy_top1=3.0), validation(3, count_MAE=11.0)]
+    made.start(tmp_path, [iteration(1, 50), *lines])
+    assert read_run(tmp_path, now=at(1)).best == 3
+
+
 def test_a_record_alone_has_its_validations(tmp_path):
     made.trained(tmp_path / "new", at=0, validations=[{"epoch": 2, "mIoU": 17.0}, {"epoch": 4, "mIoU": 16.0}])
     made.trained(tmp_path / "old", at=0, validation={"accuracy/top1": 57.0})
@@ -274,6 +298,21 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
         look(tmp_path / "bad")
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", '{"kind": "mine"}', '{"environment": {}}', "{", ""])
+def test_files_of_others_do_not_hide_runs(tmp_path, text):
+    made.start(tmp_path / "good", [iteration(1, 50)])
+    (tmp_path / "theirs").mkdir()
+    for name in ("theirs/record.json", "compare.json", "timing.json"):
+        (tmp_path / name).write_text(text)
+    runs = look(tmp_path, now=at(1))
+    assert list(runs.parts) == ["good"]
+    iterations = {"step": 20, "loss": 1.0, "lr": 0.1, "iter": 20}  # of a library that counts no epochs
+    made.start(tmp_path / "theirs/run", [iterations])
+    runs = look(tmp_path, now=at(1))
+    assert [run.epoch for run in runs.parts.values()] == [1, 0]
+    Console(width=100, file=io.StringIO()).print(show(runs, 100))
+
+
 def test_a_quickstart_is_its_steps_in_order_and_finished_with_the_timing(tmp_path):
     for name in ("vanilla", "supernet"):
         made.trained(tmp_path / name, at=0)
@@ -282,7 +321,7 @@ def test_a_quickstart_is_its_steps_in_order_and_finished_with_the_timing(tmp_pat
     assert list(runs.parts) == ["supernet", "search", "vanilla", "share-full", "ean"]
     assert runs.parts["search"] is None
     assert not runs.finished
-    made.record(tmp_path / "timing.json", at=5, networks={"EAN": {"increment": 0.1}})
+    made.record(tmp_path / "timing.json", at=5, kind="timing", networks={"EAN": {"increment": 0.1}})
     assert look(tmp_path).finished
 
 
