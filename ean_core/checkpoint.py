@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .addresses import SCHEME, backbone_of, load_from_ean, read_metadata, resolve
 from .data.root import offline
+from .errors import writing
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
 _ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
@@ -51,7 +52,7 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     elif "://" in source and not source.startswith("file:"):
         if offline():
             raise OSError(f"EAN_OFFLINE forbids to fetch {source}; unset that, or give a file")
-        with _plain_weights(source), _weights_only():
+        with _plain_weights(source), weights_only():
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
         content = _read_file(Path(source.removeprefix("file://")).expanduser())
@@ -151,15 +152,16 @@ class PretrainedOrRaise:
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Write plain tensors and plain metadata as safetensors, whole or not at all; equal content gives equal bytes."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     partial = path.with_name(path.name + ".part")
-    try:
-        # save_file of safetensors 0.8 makes the file unreadable to others
-        partial.write_bytes(_in_order(save(tensors, dict(metadata))))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # save_file of safetensors 0.8 makes the file unreadable to others
+            partial.write_bytes(_in_order(save(tensors, dict(metadata))))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _in_order(content: bytes) -> bytes:
@@ -291,7 +293,7 @@ def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike
 
 
 @contextmanager
-def _weights_only() -> Iterator[None]:
+def weights_only() -> Iterator[None]:
     """Have every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not its default."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)

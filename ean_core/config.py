@@ -88,12 +88,13 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
         options: ``KEY=VALUE`` as OpenMMLab's ``--cfg-options`` takes them, e.g. ``model.backbone.scheme=full``.
 
     Raises:
-        ValueError: if an option has no ``=`` or a bracket without its other half.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or an option has no ``=`` or a bracket without its other half.
     """
     wrong = [option for option in options if "=" not in option]
     if wrong:
         raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
-    config = Config.fromfile(find_config(name))
+    config = _read_config(find_config(name))
     if options:
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
@@ -103,6 +104,21 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     _fit_schedules(config)
     return config
+
+
+def _read_config(path: Path) -> Config:
+    """A config file, which is Python, with one error for all that can be wrong in it."""
+    if path.suffix not in (".py", ".json", ".yml", ".yaml"):
+        raise ValueError(f"{path} is no config: expected a .py file, or .yml or .json")
+    try:
+        return Config.fromfile(path)
+    except (ImportError, FileNotFoundError):  # of what it imports, and of its bases: they say what is missing
+        raise
+    except Exception as error:
+        line = getattr(error, "lineno", None)
+        where = f", line {line}" if line else ""
+        reason = getattr(error, "msg", None) or error
+        raise ValueError(f"{path}{where} cannot be read as a config: {type(error).__name__}: {reason}") from error
 
 
 def read_settings(text: str) -> Config:

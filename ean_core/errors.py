@@ -3,12 +3,60 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+#: What the system says of a place that takes no more, and how a reader would say it.
+_PLACES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "it is on a read-only file system",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EFBIG: "it may not become so large",
+}
 
 
 class InUseError(OSError):
     """Another process works on the same files."""
+
+
+class CannotWriteError(OSError):
+    """A file could not be written; the message names it, why, and the room that is left."""
+
+
+class DivergedError(ValueError):
+    """A training left the numbers that can be computed with."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have what the system says of a file that cannot be written name the file and the room that is left.
+
+    Args:
+        path: of the file, or the folder where several are written.
+
+    Raises:
+        CannotWriteError: in place of errors of the disk; others pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CannotWriteError) or not (error.errno in _PLACES or _is_full(error)):
+            raise
+        code = errno.ENOSPC if _is_full(error) else error.errno
+        place = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
+        room = f"; {shutil.disk_usage(place).free / 1e6:.1f} MB are free in {place}"
+        raise CannotWriteError(f"{path} cannot be written: {_PLACES[code or 0]}{room}") from error
+
+
+def _is_full(error: OSError) -> bool:
+    """Libraries in C, such as HDF5, say it in words."""
+    return error.errno == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueError:

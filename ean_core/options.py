@@ -12,6 +12,7 @@ import typer
 from mmengine.config import Config
 
 from .config import load_config
+from .errors import writing
 
 CfgOptions = Annotated[
     list[str] | None,
@@ -54,9 +55,14 @@ def use_bf16(config: Config) -> None:
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """End an interruption by Ctrl-C with the way to go on, and exit status 130."""
+    """End an interruption by Ctrl-C with the way to go on, and exit status 130.
+
+    Raises:
+        CannotWriteError: for errors of the disk, whatever file they are of.
+    """
     try:
-        yield
+        with writing(folder):
+            yield
     except KeyboardInterrupt:
         typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
         raise typer.Exit(130) from None

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from .errors import writing
+
 
 def command() -> str:
     """The command line of this process, as one would type it."""
@@ -135,11 +137,19 @@ def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it, so that no reader sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file through a temporary one beside it, so that no reader sees half of it.
+
+    Raises:
+        CannotWriteError: if it cannot be written; an older file of that name stays as it was.
+    """
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .addresses import SCHEME
-from .checkpoint import load_weights
+from .checkpoint import load_weights, weights_only
+from .errors import DivergedError, writing
 from .progress import Progress
 from .record import write_record
 from .seeding import Stream, seed_of
@@ -35,14 +36,20 @@ class EANRunner(Runner):
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As in mmengine, through a temporary file: a file with the final name is complete, whatever happens."""
-        partial = f"{filename}.part"
-        super().save_checkpoint(out_dir, partial, *args, **kwargs)
-        self._rename(Path(out_dir) / partial, Path(out_dir) / filename)
+        partial, final = Path(out_dir) / f"{filename}.part", Path(out_dir) / filename
+        with writing(final):
+            try:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+                self._rename(partial, final)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors by :func:`load_weights`, which refuses what does not fit."""
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
-            return super().load_checkpoint(filename, *args, **kwargs)
+            with weights_only():
+                return super().load_checkpoint(filename, *args, **kwargs)
         load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
@@ -183,6 +190,49 @@ class RunRecordHook(Hook):
             return {"validation": last, "validations": validations}
         epoch = int(Path(best).stem.rpartition("_")[2])
         return {"validation": last, "validations": validations, "best": {"checkpoint": Path(best).name, "epoch": epoch}}
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Ends a training whose loss or weights are no numbers any more, before they get into a checkpoint.
+
+    Args:
+        interval: iterations after which losses on a GPU are looked at, which waits for it; on a CPU each one is, and at
+            the end of an epoch the weights, too.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+        self._good: torch.Tensor | None = None
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        loss = (outputs or {}).get("loss")
+        if not isinstance(loss, torch.Tensor):
+            return
+        good = loss.detach().isfinite().all()
+        self._good = good if self._good is None else self._good & good
+        if loss.device.type == "cpu" or (runner.iter + 1) % self.interval == 0:
+            self._check(runner, "the loss")
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check(runner, "the loss")
+        floats = [value for value in runner.model.state_dict().values() if value.is_floating_point()]
+        self._good = torch.stack([value.isfinite().all() for value in floats]).all() if floats else None
+        self._check(runner, "a weight")
+
+    def _check(self, runner: Runner, what: str) -> None:
+        good, self._good = self._good, None
+        if good is None or good.item():
+            return
+        last = latest_checkpoint(runner.work_dir)
+        kept = f"{last} is from before; go on from it with load_from={last}" if last else "start again"
+        raise DivergedError(
+            f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {runner.iter + 1}: training "
+            f"ends here. {kept}, in another --work-dir, with a lower optim_wrapper.optimizer.lr or with "
+            "optim_wrapper.clip_grad.max_norm=5"
+        )
 
 
 @HOOKS.register_module()

@@ -7,13 +7,15 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
 import torch
 import typer
+from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.model import is_model_wrapper
@@ -26,7 +28,7 @@ from .checkpoint import load_weights, read_meta, save_weights
 from .classifier import ImageClassifier
 from .config import read_settings
 from .curves import place_curves, use_tensorboard
-from .errors import differences, unknown_name
+from .errors import InUseError, differences, unknown_name, writing
 from .inference.export import Format, write_onnx, write_pt2
 from .memory import keep_freed_memory
 from .options import (
@@ -82,9 +84,16 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
 
     Raises:
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
+        InUseError: if another process trains in it.
         ValueError: if the run in ``work_dir`` is of another network, data, optimisation or seed.
+        DivergedError: if losses or weights are no finite numbers any more.
     """
     initialize_processes(config, launcher)
+    with _alone(work_dir):
+        return _train(config, work_dir, resume, launcher)
+
+
+def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
     latest = _agreed(latest_checkpoint(work_dir))
     if latest and not resume:
         raise FileExistsError(
@@ -107,6 +116,27 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
     if final is None:
         raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
     return final
+
+
+@contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """Keep processes of other runs from training in a folder."""
+    lock = FileLock(work_dir / "train.lock", timeout=0)
+    held = [True]
+    if is_main_process():
+        with writing(work_dir):
+            work_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                held = [False]
+    broadcast_object_list(held)
+    if not held[0]:
+        raise InUseError(f"another process trains in {work_dir}; wait for it, or choose another --work-dir")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: Sequence[str], what: str) -> None:

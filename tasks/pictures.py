@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ean_core.errors import writing
+
 #: Anything that is a picture: a file, an image of Pillow's, or an array of ``read_picture``'s kind.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 #: The most pixels that a picture may have; while it is read, about a dozen bytes are needed for each.
@@ -116,15 +118,18 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    try:
-        picture.save(partial, format=Image.registered_extensions()[path.suffix], **options)
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            picture.save(partial, format=Image.registered_extensions()[path.suffix], **options)
+            partial.replace(path)
+        except OSError as error:
+            if error.errno is None:  # of Pillow's encoders
+                raise OSError(f"{path} cannot be written: {error}") from error
+            raise
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _rgb(picture: Picture) -> NDArray[np.uint8]:

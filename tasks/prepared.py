@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError
+from ean_core.errors import InUseError, writing
 from ean_core.progress import Progress
 from ean_core.record import command, write_text
 
@@ -113,12 +113,13 @@ def prepare_folder(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Make a folder, and keep other processes from preparing it."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "prepare.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InUseError(f"another process prepares {folder}; wait for it, or give another --out") from None
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InUseError(f"another process prepares {folder}; wait for it, or give another --out") from None
     try:
         yield
     finally:

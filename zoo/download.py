@@ -80,6 +80,8 @@ def fetch(
         DownloadError: if the file is not there, is not allowed, is another one, does not come whole, or finds no room.
     """
     part = path.with_name(path.name + ".part")
+    if part.is_symlink():  # what is written would go where it leads
+        part.unlink()
     begun = _length(part)
     _gather(address, part, size, patience, progress)
     found = file_hash(part)
@@ -100,6 +102,15 @@ def file_hash(path: Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows servers to other addresses of the web only; urllib would also go on by FTP."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith(("http://", "https://")):
+            raise DownloadError(f"{req.full_url} leads to {newurl[:80]}; only http(s):// is followed, nothing was kept")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _gather(address: str, part: Path, size: int, patience: Patience, progress: Callable[[int], None]) -> None:
@@ -136,7 +147,9 @@ def _transfer(address: str, part: Path, size: int, timeout: float, progress: Cal
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
+        answer = urllib.request.build_opener(_Redirects).open(request, timeout=timeout)
+    except DownloadError:
+        raise
     except urllib.error.HTTPError as error:
         _refuse(error, address, part)
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:

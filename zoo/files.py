@@ -105,8 +105,11 @@ def _address(entry: Entry) -> str:
         raise DownloadError(f"{missing}, and no address is known to fetch it from; set EAN_ZOO_URL to one")
     if offline() and not base.startswith("file:"):
         raise DownloadError(f"{missing}, and EAN_OFFLINE forbids to fetch it; unset that, or copy the file there")
-    if not base.startswith(("http://", "https://", "file:", HUB)):
-        raise DownloadError(f"cannot fetch from {base!r}: expected an address with http(s)://, file:// or {HUB}")
+    own = os.environ.get("EAN_ZOO_URL") == base  # a folder is for whoever set the variable to name, not for an index
+    if not base.startswith(("http://", "https://", HUB)) and not (own and base.startswith("file:")):
+        raise DownloadError(
+            f"cannot fetch from {base!r}: expected an address with http(s):// or {HUB}; in EAN_ZOO_URL also file://"
+        )
     return base
 
 

@@ -57,6 +57,12 @@ class Entry:
     root: Path
 
     def __post_init__(self) -> None:
+        for key, kind in (("Metadata", Mapping), ("Network", Mapping), ("Results", list), ("Config", str)):
+            if not isinstance(self.fields.get(key, {"Results": [], "Config": ""}.get(key, {})), kind):
+                given = type(self.fields[key]).__name__
+                raise ValueError(
+                    f"the entry of {self.name} in {self.root}: {key} is no {kind.__name__.lower()}, but {given}"
+                )
         needed = {"Config", "Metadata", "Results", "Weights", "Size", "SHA256", "Network", "Training Log"}
         lacking = sorted(needed - self.fields.keys()) + sorted(
             f"Metadata: {key}" for key in {"Parameters", "FLOPs", "Scheme"} - self.metadata.keys()
@@ -75,7 +81,7 @@ class Entry:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Its ``Metadata``: parameters, operations, scheme, training, timing."""
-        return self.fields["Metadata"]
+        return self.fields.get("Metadata", {})
 
     @property
     def config(self) -> str:

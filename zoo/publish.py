@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ean_core import ConnectionScheme, EANResNet
 from ean_core.checkpoint import load_weights, read_meta, save_weights
 from ean_core.config import DATASETS, config_root, packaged_configs
 from ean_core.data.folder import shorter_side
-from ean_core.errors import unknown_name
+from ean_core.errors import unknown_name, writing
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.record import read_record, significant, training_log, write_text
@@ -95,8 +95,7 @@ def publish(
         )
     selected = _selected_epoch(training, checkpoint)
     metadata = _metadata(network, config, name, training, timing, selected)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "publish.lock"):
+    with _changing(root):
         index = Index(root)
         before = index.entries.get(name)
         path = _write_file(network, config, name, root / "weights")
@@ -150,8 +149,7 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
         ValueError: if the index has no such model, or the record does not time its network.
     """
     record = read_record(timing)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "publish.lock"):
+    with _changing(root):
         index = Index(root)
         before = index.entries.get(name)
         if before is None:
@@ -161,6 +159,15 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
         _write_metafile(index, entry)
         write_pages(Index(root))
     return entry
+
+
+@contextmanager
+def _changing(root: Path) -> Iterator[None]:
+    """Make the folder of an index, and have other processes that would change it wait."""
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / "publish.lock"):
+            yield
 
 
 def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> ModelName:
@@ -249,19 +256,16 @@ def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
 
 def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path) -> Path:
     """The file of a network, named by its hash; the same tensors give the same file."""
-    folder.mkdir(parents=True, exist_ok=True)
     backbone = find_backbone(network)
     description = {
         **describe(backbone),
         "name": str(name),
         "network": json.dumps(_built(config, backbone.scheme), sort_keys=True),
     }
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        path = Path(scratch) / "whole.safetensors"
-        save_weights(network.state_dict(), path, description)
-        final = folder / file_name(name, file_hash(path))
-        path.replace(final)
-    return final
+    unnamed = folder / "unnamed.safetensors"  # one that a killed process left is overwritten, under the index's lock
+    save_weights(network.state_dict(), unnamed, description)
+    final = folder / file_name(name, file_hash(unnamed))
+    return unnamed.replace(final)
 
 
 def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], run: Path) -> None:

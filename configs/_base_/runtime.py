@@ -8,6 +8,7 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
     record=dict(type='RunRecordHook'),
+    finite=dict(type='FiniteHook'),
     progress=dict(type='ProgressHook'),
 )
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))

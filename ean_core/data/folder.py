@@ -43,7 +43,8 @@ class ImageTree(Dataset):
 
     Raises:
         FileNotFoundError: if a folder is missing or holds no images.
-        ValueError: if the two folders do not have the same classes, or a class has too few images to hold some out.
+        ValueError: if the two folders do not have the same classes, there is one class only, or a class
+            has too few images to hold some out.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class ImageTree(Dataset):
                 f"no images for split {split!r} in {folder} ({error}); expected one folder a class under "
                 f"{folder.parent / 'train'} and {folder.parent / 'val'}"
             ) from error
+        if split != "test" and len(files.classes) < 2:
+            raise ValueError(f"{folder} has one class, {files.classes[0]!r}; telling classes apart takes two")
         if split == "test" and (folder.parent / "train").is_dir():
             trained, _ = files.find_classes(folder.parent / "train")
             different = sorted({*trained} ^ {*files.classes})
@@ -72,6 +75,7 @@ class ImageTree(Dataset):
         if split != "test":
             chosen = split_indices([label for _, label in files.samples], split, val_per_class)
             self.samples = [files.samples[index] for index in chosen]
+        self.labels = [label for _, label in self.samples]
         self.metainfo = {"classes": files.classes}
         self.size = size
         crop: list[Any]

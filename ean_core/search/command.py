@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ean_core.checkpoint import load_weights
@@ -113,7 +113,9 @@ class Bench:
         model = MODELS.build(self.config.model)
         if self.supernet is not None:
             load_weights(model, self.supernet, strict=True)
+            _refuse_other_than_numbers(model, self.supernet)
         images = OwnPart(Runner.build_dataloader(self.config.val_dataloader, seed=self.seed))
+        _refuse_one_class(images.dataset)
         return SupernetEvaluator(
             model.to(get_device()),
             images,
@@ -242,6 +244,23 @@ class Bench:
             ledger,
             key,
             typer.echo,
+        )
+
+
+def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
+    """A supernet whose training went wrong scores all schemes alike."""
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite; train the supernet again")
+
+
+def _refuse_one_class(images: Any) -> None:
+    """By images of one class schemes cannot be told apart."""
+    found = set(map(int, images.labels))
+    if len(found) < 2:
+        raise ValueError(
+            f"all {len(images)} validation images are of class {found.pop()}: they say nothing of schemes; choose "
+            "others in val_dataloader.dataset"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError, differences
+from ean_core.errors import InUseError, differences, writing
 
 
 class Ledger:
@@ -40,9 +40,10 @@ class Ledger:
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
 
     def __enter__(self) -> Ledger:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire()
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
         except Timeout:
             raise InUseError(
                 f"another search is writing {self.path}; wait for it, or choose another --work-dir"
@@ -59,9 +60,10 @@ class Ledger:
 
     def append(self, *lines: Mapping[str, Any]) -> None:
         """Write lines through to the disk, all of a step at once."""
-        self._file.write("".join(json.dumps(line) + "\n" for line in lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.write("".join(json.dumps(line) + "\n" for line in lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

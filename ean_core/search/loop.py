@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -81,7 +82,8 @@ def search(
         draw: takes the scalars of each step, also of one that is replayed, and the number of evaluations until then.
 
     Raises:
-        ValueError: if the ledger belongs to another search, or the rule does not go with the strategy.
+        ValueError: if the ledger belongs to another search, the rule does not go with the strategy, or an accuracy,
+            cost or reward is no finite number; what was scored until then is in the ledger.
         InUseError: if another process is writing it.
     """
     rule = rule or strategy.rule
@@ -208,7 +210,7 @@ def _run(
             for scheme, accuracy in zip(unknown, accuracies, strict=True):
                 known[scheme] = accuracy, evaluator.standard_error(accuracy)
             share = (time.perf_counter() - start) / max(1, len(unknown))
-            evaluations = [reward.evaluation(scheme, *known[scheme]) for scheme in asked]
+            evaluations = [_finite(reward.evaluation(scheme, *known[scheme])) for scheme in asked]
             strategy.tell(evaluations)
             info = strategy.info()
             more = {"info": dict(info)} if info else {}
@@ -226,6 +228,21 @@ def _run(
             progress.advance(f"best {best:.2f}", replayed=len(replayed) == len(asked), steps=len(asked))
             step += 1
     return history
+
+
+def _finite(evaluation: Evaluation) -> Evaluation:
+    """An evaluation that a strategy may learn from.
+
+    Raises:
+        ValueError: if a number of it is none.
+    """
+    numbers = (evaluation.accuracy, evaluation.standard_error, evaluation.cost, evaluation.reward)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(
+            f"{evaluation.scheme} has accuracy {evaluation.accuracy}, cost {evaluation.cost} and reward "
+            f"{evaluation.reward}, which must be finite; look at the supernet's training, and at search.reward"
+        )
+    return evaluation
 
 
 def _scalars(
@@ -265,7 +282,9 @@ def _score_finalists(
             else:
                 plain = known[scheme] if scheme in known else evaluator.evaluate([scheme])[0]
                 accuracy = plain if finalists is None else finalists.evaluate([scheme])[0]
-                evaluation = reward.evaluation(scheme, accuracy, (finalists or evaluator).standard_error(accuracy))
+                evaluation = _finite(
+                    reward.evaluation(scheme, accuracy, (finalists or evaluator).standard_error(accuracy))
+                )
                 more = {} if finalists is None else {"supernet_accuracy": plain}
                 ledger.append(_line(step, evaluation, time.perf_counter() - start, **more))
             evaluations.append(evaluation)

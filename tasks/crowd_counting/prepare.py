@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import typer
 from numpy.typing import NDArray
 
 from ean_core.data.root import data_root
+from ean_core.errors import writing
 from tasks.pictures import read_picture
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
@@ -128,10 +130,21 @@ def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[
         raise FileNotFoundError(f"no prepared file at {path}; run `ean crowd prepare` again")
     try:
         with h5py.File(path, "r") as file:
+            _refuse_elsewhere(file)
             points = file["points"][()].astype(np.float64)
             return points, None if part is None else file["density"][part]
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and run `ean crowd prepare` again") from error
+
+
+def _refuse_elsewhere(file: h5py.File) -> None:
+    """HDF5 follows links into other files, and to bytes of any file."""
+    for name in ("points", "density"):
+        link = file.get(name, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} leads to another place")
+        if link is not None and (file[name].external or file[name].is_virtual):
+            raise ValueError(f"{name} lies in another file")
 
 
 # ---------------------------------------------------------------- one picture
@@ -193,22 +206,30 @@ def _write(
         "number": len(points) if number is None else number,
         "annotated": len(points),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(partial, "w") as file:
-            file["points"] = kept
-            blocks = (min(BLOCK, shape[0]), min(BLOCK, shape[1]))
-            options = {"chunks": blocks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
-            file.create_dataset("density", data=density.astype(np.float32), **options)
-            file.attrs["source"] = json.dumps(source, sort_keys=True)
-            file.attrs["entry"] = json.dumps(entry, sort_keys=True)
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(_packed(kept, density.astype(np.float32), source, entry))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     return entry
+
+
+def _packed(
+    points: NDArray[np.float64], density: NDArray[np.float32], source: Mapping[str, Any], entry: Mapping[str, Any]
+) -> bytes:
+    """An HDF5 file. It is made in memory, as HDF5 itself prints errors of full disks, and tries again at its end."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["points"] = points
+        blocks = (min(BLOCK, density.shape[0]), min(BLOCK, density.shape[1]))
+        options = {"chunks": blocks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
+        file.create_dataset("density", data=density, **options)
+        file.attrs["source"] = json.dumps(source, sort_keys=True)
+        file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+    return content.getvalue()
 
 
 def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -91,7 +91,7 @@ def test_the_index_may_name_the_address(elsewhere, root, server, monkeypatch):
 @pytest.mark.parametrize("address", ["ftp://somewhere", "somewhere", "/some/folder"])
 def test_an_address_of_another_kind_is_refused(elsewhere, monkeypatch, address):
     monkeypatch.setenv("EAN_ZOO_URL", address)
-    with pytest.raises(DownloadError, match=r"cannot fetch from '.*': expected an address with http\(s\)://, file://"):
+    with pytest.raises(DownloadError, match=r"cannot fetch from '.*': expected an address with http\(s\):// or hf://"):
         locate(elsewhere)
 
 
