@@ -214,22 +214,22 @@ class FiniteHook(Hook):
         good = loss.detach().isfinite().all()
         self._good = good if self._good is None else self._good & good
         if loss.device.type == "cpu" or (runner.iter + 1) % self.interval == 0:
-            self._check(runner, "the loss")
+            self._check(runner, "the loss", runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self._check(runner, "the loss")
+        self._check(runner, "the loss", runner.iter)
         floats = [value for value in runner.model.state_dict().values() if value.is_floating_point()]
         self._good = torch.stack([value.isfinite().all() for value in floats]).all() if floats else None
-        self._check(runner, "a weight")
+        self._check(runner, "a weight", runner.iter)
 
-    def _check(self, runner: Runner, what: str) -> None:
+    def _check(self, runner: Runner, what: str, iteration: int) -> None:
         good, self._good = self._good, None
         if good is None or good.item():
             return
         last = latest_checkpoint(runner.work_dir)
         kept = f"{last} is from before; go on from it with load_from={last}" if last else "start again"
         raise DivergedError(
-            f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {runner.iter + 1}: training "
+            f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {iteration}: training "
             f"ends here. {kept}, in another --work-dir, with a lower optim_wrapper.optimizer.lr or with "
             "optim_wrapper.clip_grad.max_norm=5"
         )
@@ -237,8 +237,9 @@ class FiniteHook(Hook):
 
 @HOOKS.register_module()
 class ResumeValidationHook(Hook):
-    """Validates where a resumed run begins: a stop may have come between an epoch's checkpoint and its validation, and
-    the best checkpoint would then be chosen among others than in a run that was not stopped."""
+    """Validates where a resumed run begins: a validation comes after its epoch's checkpoint, and what it found is in
+    the next one only. Without it a stop in between would leave a hole in the record, and the best checkpoint would be
+    chosen among others than in a run that was not stopped."""
 
     priority = "LOWEST"
 

@@ -71,11 +71,9 @@ def test_a_killed_training_goes_on_in_one_curve(tmp_path):
 
 
 def test_a_validation_that_a_resumed_run_repeats_is_one_point(tmp_path):
-    """Runs that choose the best epoch validate where they go on."""
     for resume in (False, True):
         config = load_config(SUPERNET, ["train_cfg.max_epochs=4", "train_cfg.val_interval=1"])
         config.default_hooks.checkpoint.max_keep_ckpts = -1
-        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "ResumeValidationHook"}]
         use_tensorboard(config)
         run_training(config, tmp_path, resume=resume)
         for epoch in (3, 4):  # as if it had been stopped after the second one

@@ -3,5 +3,4 @@ _base_ = './runtime.py'
 custom_imports = dict(imports=['ean_core', 'tasks.crowd_counting.register'], allow_failed_imports=False)
 default_hooks = dict(
     checkpoint=dict(save_best='count/MAE', rule='less'),
-    resume_validation=dict(type='ResumeValidationHook'),
     tables=dict(type='MetricTableHook'))

@@ -9,6 +9,7 @@ default_hooks = dict(
     plain_checkpoint=dict(type='PlainCheckpointHook'),
     record=dict(type='RunRecordHook'),
     finite=dict(type='FiniteHook'),
+    resume_validation=dict(type='ResumeValidationHook'),
     progress=dict(type='ProgressHook'),
 )
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
