@@ -11,8 +11,9 @@ import sys
 import tempfile
 import threading
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,6 +78,7 @@ def serve_command(
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            app_kwargs={"exception_handlers": _answers()},
         )
         try:
             if not local:
@@ -96,6 +98,18 @@ def serve_command(
             typer.echo("stopped")
         finally:
             page.close(verbose=False)
+
+
+def _answers() -> dict[type[Exception], Callable[..., Any]]:
+    """What the server answers to faults of its visitors that Gradio would take for its own."""
+    from python_multipart.exceptions import FormParserError
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import PlainTextResponse
+
+    def bad_request(request: Any, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse("this is no upload of a file\n", status_code=400)
+
+    return {FormParserError: bad_request, ClientDisconnect: bad_request}  # the latter nobody receives
 
 
 def free_port(address: str, port: int) -> int:
