@@ -70,7 +70,7 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a run record: {error}") from error
     if not isinstance(record, dict) or "environment" not in record:
         raise ValueError(f"{path} is not a run record: it has no 'environment'")

@@ -316,9 +316,13 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 @lru_cache
 def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
     """The content of a file as it was then; every look at the index comes here."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+            raise ValueError(f"{path} has aliases, by which a few lines may stand for any number of them")
+        content = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds no mapping, but {type(content).__name__}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from ean_core.errors import unknown_name
+from tasks.matlab import read_matlab
 from tasks.pictures import SUFFIXES
 
 from .density import as_points
@@ -161,7 +161,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
         ValueError: if the file is not of that kind; the message begins with its name.
     """
     try:
-        content = loadmat(path)
+        content = read_matlab(path)
     except Exception as error:  # SciPy raises many kinds for damaged files
         raise ValueError(f"{path} cannot be read as a .mat file: {str(error) or type(error).__name__}") from error
     try:

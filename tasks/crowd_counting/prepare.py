@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ean_core.data.root import data_root
 from ean_core.errors import writing
-from tasks.pictures import read_picture
+from tasks.pictures import MAX_PIXELS, read_picture
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
 
@@ -145,6 +145,8 @@ def _refuse_elsewhere(file: h5py.File) -> None:
             raise ValueError(f"{name} leads to another place")
         if link is not None and (file[name].external or file[name].is_virtual):
             raise ValueError(f"{name} lies in another file")
+        if link is not None and file[name].size > MAX_PIXELS:  # compressed, that is a file of a few kilobytes
+            raise ValueError(f"{name} has {file[name].size:,} values, more than a picture has pixels")
 
 
 # ---------------------------------------------------------------- one picture

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat
+
+from tasks.matlab import read_matlab
 
 #: Names of the labels 0 to 20.
 CLASSES = (
@@ -237,7 +238,7 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
 
 def _read_boundaries(path: Path) -> NDArray[np.uint8]:
     try:
-        labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
+        labels = np.asarray(read_matlab(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Segmentation is {labels.dtype} {labels.shape}")
     except Exception as error:  # SciPy raises whatever a damaged file leads it to
