@@ -31,6 +31,7 @@ from .download import file_hash
 from .index import Entry, Index, build_network, file_name
 from .names import ModelName, variant_of
 from .page import validated, write_pages
+from .scrub import scrub
 
 #: OpenMMLab's names of our metrics.
 METRICS = {
@@ -82,7 +83,7 @@ def publish(
         raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
     dataset = _dataset(config)
     check_same_network(checkpoint, config)
-    training, test = _records(checkpoint, config)
+    training, test = map(scrub, _records(checkpoint, config))
     network = MODELS.build(config.model).eval()
     load_weights(network, checkpoint, strict=True)
     backbone = find_backbone(network)
@@ -251,7 +252,7 @@ def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
         settings.pop(entry, None)
     settings["backbone"].pop("init_cfg", None)
     settings["backbone"]["scheme"] = str(scheme)  # whatever ean may stand for one day
-    return settings
+    return dict(scrub(settings))
 
 
 def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path) -> Path:
@@ -340,7 +341,7 @@ def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[d
             "Image Size": record["size"],
             "Precision": record["dtype"],
             "Device": device,
-            "Command": record["command"],
+            "Command": scrub(record["command"]),
         }
         for row in rows
     ]

@@ -1,0 +1,41 @@
+"""What a record says of the machine and its owner, and nobody else needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+#: Absolute paths, also of Windows; not what follows a host in an address.
+_PATH = re.compile(
+    r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/])(?:[^\s'\"=,;()\[\]{}|<>/\\]+[/\\])*[^\s'\"=,;()\[\]{}|<>/\\]+"
+)
+_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
+
+
+def scrub(value: Any) -> Any:
+    """Plain values without absolute paths (their last name stays), logins in addresses, and secrets, by their keys.
+
+    Examples:
+        >>> scrub('ean train mine.py --work-dir /home/me/runs/first load_from=https://me:word@host/a/b.pth')
+        'ean train mine.py --work-dir …/first load_from=https://host/a/b.pth'
+        >>> scrub({'api_key': 'abc', 'sizes': [1, 2]})
+        {'api_key': '…', 'sizes': [1, 2]}
+    """
+    if isinstance(value, str):
+        return _PATH.sub(_last_name, _LOGIN.sub("", value))
+    if isinstance(value, Mapping):
+        return {key: "…" if _is_secret(key, item) else scrub(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrub(item) for item in value]
+    return value
+
+
+def _is_secret(key: object, item: object) -> bool:
+    return isinstance(key, str) and isinstance(item, str) and bool(_SECRET.search(key))
+
+
+def _last_name(match: re.Match[str]) -> str:
+    return f"…/{PurePosixPath(match[0].replace(chr(92), '/')).name}"
