@@ -333,9 +333,9 @@ def _plain_weights(source: object) -> Iterator[None]:
     """Turn what ``torch.load`` raises for a file that is not plain weights into one error."""
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:  # a damaged pickle fails in a dozen ways
+        if isinstance(error, OSError) and (error.filename or "://" in str(source)):
+            raise
         wanted = _unsafe_globals(source)
         if wanted:
             raise ValueError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -94,7 +95,9 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
     wrong = [option for option in options if "=" not in option]
     if wrong:
         raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
-    config = _read_config(find_config(name))
+    path = find_config(name)
+    with _reading(path):
+        config = Config.fromfile(path)
     if options:
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
@@ -102,17 +105,21 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             config.merge_from_dict(parser.parse_args([*options]).options)
         except AssertionError as error:  # DictAction's
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
-    _fit_schedules(config)
+    with _reading(path):
+        _fit_schedules(config)
     return config
 
 
-def _read_config(path: Path) -> Config:
-    """A config file, which is Python, with one error for all that can be wrong in it."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Have all that can be wrong in a config, which is Python, end in one error."""
     if path.suffix not in (".py", ".json", ".yml", ".yaml"):
         raise ValueError(f"{path} is no config: expected a .py file, or .yml or .json")
     try:
-        return Config.fromfile(path)
-    except (ImportError, FileNotFoundError):  # of what it imports, and of its bases: they say what is missing
+        yield
+    except ImportError as error:  # it may lack a package
+        raise ImportError(f"{path}: {error}") from error
+    except FileNotFoundError:  # of its bases
         raise
     except Exception as error:
         line = getattr(error, "lineno", None)
@@ -137,7 +144,7 @@ def read_settings(text: str) -> Config:
     """
     try:
         statements = ast.parse(text).body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of deep nesting
         raise ValueError(f"settings are literals and dict(...), this is no Python: {error}") from error
     settings = {}
     for statement in statements:

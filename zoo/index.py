@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property, lru_cache
@@ -160,17 +160,29 @@ class Index:
     def entries(self) -> Mapping[ModelName, Entry]:
         """Models by name, in order."""
         found: dict[ModelName, Entry] = {}
-        for metafile in self._head.get("Import", ()):
+        imports = self._head.get("Import") or []
+        if not (isinstance(imports, list) and all(isinstance(each, str) for each in imports)):
+            raise ValueError(f"{self.root / 'model-index.yml'}: Import is a list of metafiles, got {imports!r}")
+        for metafile in imports:
             if not (self.root / metafile).resolve().is_relative_to(self.root.resolve()):
                 raise ValueError(f"{self.root / 'model-index.yml'} imports {metafile}, which is outside of its folder")
-            content = _read_yaml(self.root / metafile)
-            collections = {collection["Name"]: collection for collection in content.get("Collections", ())}
-            for fields in content.get("Models", ()):
-                name = ModelName.parse(fields["Name"])
-                if name in found:
-                    raise ValueError(f"{self.root} lists {name} twice")
-                found[name] = Entry(name, fields, collections.get(fields.get("In Collection"), {}), self.root)
+            try:
+                for entry in self._read(self.root / metafile):
+                    if entry.name in found:
+                        raise ValueError(f"{entry.name} is listed twice")
+                    found[entry.name] = entry
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                reason = str(error) if isinstance(error, ValueError) else f"is no metafile of models ({error!r})"
+                where = "" if reason.startswith(str(self.root)) else f"{self.root / metafile}: "
+                raise ValueError(f"{where}{reason}") from error
         return dict(sorted(found.items()))
+
+    def _read(self, path: Path) -> Iterator[Entry]:
+        content = _read_yaml(path)
+        collections = {collection["Name"]: collection for collection in content.get("Collections") or ()}
+        for fields in content.get("Models") or ():
+            collection = collections.get(fields.get("In Collection"), {})
+            yield Entry(ModelName.parse(fields["Name"]), fields, collection, self.root)
 
 
 def indexes() -> list[Index]:

@@ -99,14 +99,19 @@ class BlockTimes:
             raise ValueError(
                 f"{path} holds no block times (kind {record.get('kind')!r}); `ean time --per-block` makes them"
             )
-        return cls(
-            stages=tuple(record["stages"]),
-            stem=record["stem"],
-            bodies=tuple(record["bodies"]),
-            connections=tuple(record["connections"]),
-            joins=tuple(record["joins"]),
-            head=record["head"],
-        )
+        try:
+            return cls(
+                stages=tuple(record["stages"]),
+                stem=record["stem"],
+                bodies=tuple(record["bodies"]),
+                connections=tuple(record["connections"]),
+                joins=tuple(record["joins"]),
+                head=record["head"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} holds no whole block times ({error!r}); `ean time --per-block` makes them"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
 """Damaged files of every kind that is read: a typed error with the file's name, in bounded time and memory."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -205,3 +210,22 @@ def test_points_that_are_nested_or_of_no_end(tally, tmp_path, suffix):
         path.write_text(text)
         with tally.case(), pytest.raises(ValueError, match=rf"points.{suffix}"):
             read_points(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["scheme", "settings", "csv", "json", "ledger", "matlab", "model name", "scrub"])
+def test_inputs_that_reach_new_lines_of_a_reader(good, tally, tmp_path, reader):
+    pytest.importorskip("atheris", reason="fuzzing that is guided by coverage needs atheris, of the extra `fuzz`")
+    (tmp_path / "corpus").mkdir()
+    kinds = {"csv": "points", "json": "points", "matlab": "mat"}
+    for (kind, _), paths in good.items():
+        if kind == kinds.get(reader, reader):
+            for path in paths:
+                (tmp_path / "corpus" / path.name).write_bytes(path.read_bytes()[128 if reader == "matlab" else 0 :])
+    code = Path(__file__).with_name("fuzz_guided.py")
+    environment = {**os.environ, "PYTHONPATH": str(code.parents[2])}
+    command = [sys.executable, str(code), reader, "20"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran = re.search(r"Done (\d+) runs", done.stderr)
+    with tally.case(int(ran[1]) if ran else 1):
+        assert done.returncode == 0, done.stderr[-3000:]

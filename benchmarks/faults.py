@@ -1,0 +1,106 @@
+"""Everything that tests/faults does to this package, the slow tests too, and a table of what was tried and survived.
+
+    python benchmarks/faults.py [--processes 2]
+
+writes ``results/faults.md`` and ``results/faults.json``. It takes a quarter of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ean_core.record import read_record, write_record, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks/results/faults.json"
+#: What must hold, by the fault's name.
+HOLDS = {
+    "kill -9 at a random moment": "supernet training, search, preparing crowds and masks, download, publishing: the "
+    "next start continues, and ends in the weights, ledger or files of an undisturbed run; no half file under a final "
+    "name",
+    "disk full or read-only": "training, search, preparing, publishing, downloading, exporting, counting: an error that "
+    "names file, reason and free space; what was there is as it was; with room again, it goes on",
+    "damaged files": "schemes, settings, configs, .mat, HDF5, pictures, CSV and JSON, the model index, ledgers, "
+    "records, safetensors and .pth: read, or a typed error that names the file, within 10 s and 1 GiB; small files "
+    "that become large are refused",
+    "hostile checkpoints, indexes and servers": "pickles and settings that call something, paths that lead out of an "
+    "index or manifest, links in the cache and in HDF5, redirects to other schemes: refused, nothing executed or "
+    "written outside",
+    "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one works, the "
+    "other waits or is refused by name",
+    "a dead rank of torchrun": "the job ends with an error within a minute, leaves no process, and resumes",
+    "NaN, exploding rewards, one class, no connection": "said; training ends at the last good checkpoint, a search "
+    "keeps what it has scored; the plain network is a network",
+    "the page under load": "200 uploads at once, 50 slow clients, files of 100 MB, wrong requests: memory stays "
+    "bounded, limits are answered by 4xx, the page lives",
+    "the same seed twice": "equal tensors, and an equal ledger but for its times",
+}
+
+
+def table(tried: Iterable[Mapping[str, Any]]) -> str:
+    """The counts of each fault as Markdown.
+
+    Args:
+        tried: ``fault``, ``tried``, ``survived``, one a test.
+    """
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for line in tried:
+        for k, number in enumerate((1, line["tried"], line["survived"])):
+            counts[line["fault"]][k] += number
+    lines = ["| fault | what must hold | tests | tried | survived |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {fault} | {holds} | {counts[fault][0]} | {counts[fault][1]:,} | {counts[fault][2]:,} |"
+        for fault, holds in HOLDS.items()
+    ]
+    total = [sum(each) for each in zip(*counts.values(), strict=True)] or [0, 0, 0]
+    return "\n".join([*lines, f"| all | | {total[0]} | {total[1]:,} | {total[2]:,} |"])
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """The page of a record."""
+    where = record["environment"]
+    machine = f"{where['cpu']}, {where['cores']} cores, PyTorch {where['packages']['torch']}"
+    skipped = "".join(f"\n- {reason}" for reason in record["skipped"])
+    return (
+        "# What was tried, and what survived\n\n"
+        "Real faults against real processes, files, disks and servers: [tests/faults](../../tests/faults), of which "
+        f"every test run tries a part. All of it: `{record['command']}`, {record['finished'][:10]}, {machine}.\n\n"
+        f"{table(record['tests'])}\n\n"
+        f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n"
+    )
+
+
+def main() -> int:
+    """Run them all, and write what came of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        tally = Path(scratch, "tally.jsonl")
+        tally.touch()
+        environment = {**os.environ, "EAN_FAULTS_TALLY": str(tally), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "pytest", "-n", str(arguments.processes), "--dist", "load", "-q", "-rsfE"]
+        command += ["-m", "slow or not slow", "tests/faults"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        tests = [json.loads(line) for line in tally.read_text().splitlines()]
+    print(done.stdout[-6000:])
+    skipped = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    failed = sum(line.startswith(("FAILED", "ERROR")) for line in done.stdout.splitlines())
+    write_record(
+        RESULT, kind="faults", tests=sorted(tests, key=lambda test: test["test"]), skipped=skipped, failed=failed
+    )
+    write_text(RESULT.with_suffix(".md"), page(read_record(RESULT)))
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
