@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow test-docs test-fork lint install headless browser clean
+.PHONY: demo test test-slow test-docs test-fork audit lint install headless browser clean
 
 demo: install
 	$(BIN)/ean quickstart --resume
@@ -26,6 +26,12 @@ test-docs: install
 # The maintained fork of OpenMMLab's libraries, which have the same import names, in an environment of its own.
 test-fork:
 	PYTHON=$(PYTHON) bash tests/fork.sh .venv-fork
+
+# Known vulnerabilities of what is installed, by PyPI's and OSV's data; from an environment of its own.
+audit: install
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 lint: install
 	$(BIN)/ruff check .
@@ -55,4 +61,4 @@ browser:
 	  > /dev/null; } || echo "there is no chromium: tests of the web page are skipped"
 
 clean:
-	rm -rf $(VENV) .venv-fork quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-fork .venv-audit quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

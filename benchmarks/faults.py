@@ -25,10 +25,10 @@ RESULT = ROOT / "benchmarks/results/faults.json"
 #: What must hold, by the fault's name.
 HOLDS = {
     "kill -9 at a random moment": "supernet training, search, preparing crowds and masks, download, publishing: the "
-    "next start continues, and ends in the weights, ledger or files of an undisturbed run; no half file under a final "
+    "next start continues, and ends in the weights, ledger or files of an undisturbed run; no half file has a final "
     "name",
-    "disk full or read-only": "training, search, preparing, publishing, downloading, exporting, counting: an error that "
-    "names file, reason and free space; what was there is as it was; with room again, it goes on",
+    "disk full or read-only": "training, search, preparing, publishing, downloading, exporting, counting: an error "
+    "that names file, reason and free space; what was there is as it was; with room again, it goes on",
     "damaged files": "schemes, settings, configs, .mat, HDF5, pictures, CSV and JSON, the model index, ledgers, "
     "records, safetensors and .pth: read, or a typed error that names the file, within 10 s and 1 GiB; small files "
     "that become large are refused",
@@ -73,7 +73,8 @@ def page(record: Mapping[str, Any]) -> str:
     return (
         "# What was tried, and what survived\n\n"
         "Real faults against real processes, files, disks and servers: [tests/faults](../../tests/faults), of which "
-        f"every test run tries a part. All of it: `{record['command']}`, {record['finished'][:10]}, {machine}.\n\n"
+        "every test run tries a part. All of it: "
+        f"`{record['command']}`, {record['finished'][:10]}, {machine}.\n\n"
         f"{table(record['tests'])}\n\n"
         f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n"
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from fuzz_jobs import READERS, fuzz
+from fuzz_jobs import READERS, fuzz, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -124,6 +125,53 @@ def test_damaged_files(good, forks, tally, tmp_path, reader, suffix, number):
     with tally.case(number):
         assert found["faults"] == [], "\n".join(sorted({each["fault"] for each in found["faults"]}))
         assert found["raised"] > 0
+
+
+def array(of, dimensions, *content):
+    """An array of a MATLAB file of version 5, its sizes as given."""
+
+    def element(kind, values):
+        return struct.pack("<II", kind, len(values)) + values + bytes(-len(values) % 8)
+
+    parts = [element(6, struct.pack("<II", of, 0)), element(5, struct.pack(f"<{len(dimensions)}i", *dimensions))]
+    return element(14, b"".join([*parts, element(1, b"a"), *content]))
+
+
+HEAD = b"MATLAB 5.0 MAT-file".ljust(124, b" ") + b"\x00\x01IM"
+#: What fuzzers found, in the smallest form: the reader, the suffix, and the content.
+FOUND = [
+    ("config", ".json", b'{"train_cfg": {"max_epochs": 3}, "param_scheduler": {"type": "OneCycleLR"}}'),
+    ("config", ".json", b'{"train_cfg": {"max_epochs": 3}, "param_scheduler": [{}], "optim_wrapper": {}}'),
+    ("config", ".py", b'custom_imports = dict(imports=["\x7fan_core"], allow_failed_imports=False)'),
+    ("config", ".pth", b"PK"),
+    ("settings", ".txt", b"a = " + b"[" * 3000),
+    ("mat", ".mat", HEAD + array(6, (0x65757274, 1))),  # SciPy crashes
+    ("mat", ".mat", HEAD + array(6, (2, -2), struct.pack("<II", 9, 0))),
+    ("mat", ".mat", HEAD + array(1, (2**31 - 1, 2**31 - 1))),
+    ("mat", ".mat", HEAD + array(2, (1, 1), struct.pack("<III", 5, 4, 0))),
+    ("mat", ".mat", HEAD + struct.pack("<II", 14, 2**31)),
+    ("index", ".yml", b"Models: [{}]"),
+    ("index", ".yml", b"Models: 3"),
+    ("index", ".yml", b"Models:\nCollections: [1]"),
+    ("index", ".yml", b"Import: [{a: b}]"),
+    ("index", ".yml", b"Import: [3]"),
+    ("block times", ".json", b'{"kind": "block times", "environment": {}}'),
+    ("block times", ".json", b'{"kind": "block times", "environment": {}, "stages": 3}'),
+    ("record", ".json", b'{"kind": "\x80"}'),
+    ("record", ".json", b"[" * 200_000),
+    ("weights", ".pth", b"PK\x03\x04" + bytes(60)),
+    ("weights", ".safetensors", struct.pack("<Q", 2**62) + b"{}"),
+]
+
+
+@pytest.mark.parametrize(("reader", "suffix", "content"), FOUND, ids=[f"{k}: {one[0]}" for k, one in enumerate(FOUND)])
+def test_what_fuzzers_found(tally, tmp_path, reader, suffix, content):
+    read, named = READERS[reader]
+    (tmp_path / f"damaged{suffix}").write_bytes(content)
+    with tally.case():
+        refused, fault = judge(read, tmp_path / f"damaged{suffix}", named)
+        assert fault is None
+        assert refused or reader == "index"  # an empty one is one, too
 
 
 @settings(max_examples=300, deadline=None)

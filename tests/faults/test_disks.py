@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from ean_core.config import load_config
 from ean_core.runner import latest_checkpoint
 from ean_core.search.ledger import read_lines
+from zoo.publish import publish
 
 from ..crowd_counting.drawn import write_part
 
@@ -115,6 +117,20 @@ def test_a_read_only_folder(disk, tally, tmp_path, digits_run, digits_supernet, 
         says(done, file, READ_ONLY)
         assert (kept / "file").read_text() == "kept\n"
         assert list((kept / "run").iterdir()) == []
+
+
+def test_a_read_only_cache(disk, tally, tmp_path, digits_run):
+    with tally.case():
+        options = ["model.backbone.scheme=100-010-001"]
+        publish(digits_run / "epoch_1.pth", load_config("resnet20_se_digits", options), tmp_path / "zoo")
+        (tmp_path / "zoo/weights").rename(tmp_path / "served")
+        settings = f"EAN_ZOO_INDEX={tmp_path}/zoo EAN_ZOO_URL=file://{tmp_path}/served EAN_HOME=$PWD/home"
+        words = "zoo download ean_resnet20_se.digits"
+        done, kept = disk(10, f"mkdir home; mount -o remount,ro .; env {settings} {EAN} {words}")
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert re.search(r"the cache /.*/home/zoo cannot be written .*ead-only file system.*; set EAN_HOME", last), last
+        assert list((kept / "home").iterdir()) == []
 
 
 def test_preparing_on_a_disk_that_fills_up(disk, tally, tmp_path):
