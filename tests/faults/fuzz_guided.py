@@ -6,54 +6,58 @@ The input is a file of bytes; what a reader may raise is a ValueError.
 import sys
 from pathlib import Path
 
-import atheris
+SCRATCH = Path("fuzzed.jsonl")
 
-with atheris.instrument_imports(include=["ean_core.scheme", "ean_core.config", "ean_core.search.ledger"]):
+
+def readers():
+    """By name, what takes bytes."""
     from ean_core.config import read_settings
     from ean_core.scheme import ConnectionScheme
     from ean_core.search.ledger import read_lines
-with atheris.instrument_imports(include=["tasks.crowd_counting.annotations", "tasks.matlab", "zoo.names", "zoo.scrub"]):
     from tasks.crowd_counting.annotations import _read_csv, _read_json
     from tasks.matlab import _check, _elements
     from zoo.names import ModelName
     from zoo.scrub import scrub
 
-SCRATCH = Path("fuzzed.jsonl")
+    def text(content):
+        return content.decode("utf-8", "replace")
+
+    def scheme(content):
+        found = ConnectionScheme.parse(text(content))
+        assert ConnectionScheme.parse(str(found)) == found
+
+    def ledger(content):
+        SCRATCH.write_bytes(content)
+        read_lines(SCRATCH)
+
+    def matlab(content):
+        for kind, part in _elements(memoryview(content), "<"):
+            _check(kind, part, "<")
+
+    return {
+        "scheme": scheme,
+        "settings": lambda content: read_settings(text(content)),
+        "csv": lambda content: _read_csv(Path("a.csv"), text(content)),
+        "json": lambda content: _read_json(Path("a.json"), text(content)),
+        "ledger": ledger,
+        "matlab": matlab,
+        "model name": lambda content: ModelName.parse(text(content)),
+        "scrub": lambda content: scrub(text(content)),
+    }
 
 
-def text(content):
-    return content.decode("utf-8", "replace")
-
-
-def scheme(content):
-    found = ConnectionScheme.parse(text(content))
-    assert ConnectionScheme.parse(str(found)) == found
-
-
-def ledger(content):
-    SCRATCH.write_bytes(content)
-    read_lines(SCRATCH)
-
-
-def matlab(content):
-    for kind, part in _elements(memoryview(content), "<"):
-        _check(kind, part, "<")
-
-
-READERS = {
-    "scheme": scheme,
-    "settings": lambda content: read_settings(text(content)),
-    "csv": lambda content: _read_csv(Path("a.csv"), text(content)),
-    "json": lambda content: _read_json(Path("a.json"), text(content)),
-    "ledger": ledger,
-    "matlab": matlab,
-    "model name": lambda content: ModelName.parse(text(content)),
-    "scrub": lambda content: scrub(text(content)),
-}
+#: Modules whose lines are followed.
+FOLLOWED = (
+    *("ean_core.config", "ean_core.scheme", "ean_core.search.ledger", "tasks.crowd_counting.annotations"),
+    *("tasks.matlab", "zoo.names", "zoo.scrub"),
+)
 
 
 def main():
-    reader, seconds = READERS[sys.argv[1]], sys.argv[2]
+    import atheris
+
+    with atheris.instrument_imports(include=list(FOLLOWED)):
+        reader = readers()[sys.argv[1]]
 
     def one(content):
         try:
@@ -61,8 +65,10 @@ def main():
         except ValueError:
             return
 
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=2000", "-rss_limit_mb=4000", "corpus"], one)
+    options = [f"-max_total_time={sys.argv[2]}", "-max_len=2000", "-rss_limit_mb=4000", "corpus"]
+    atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
 
 
-main()
+if __name__ == "__main__":
+    main()

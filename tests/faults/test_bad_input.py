@@ -261,6 +261,7 @@ def test_points_that_are_nested_or_of_no_end(tally, tmp_path, suffix):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("inputs that a coverage-guided fuzzer makes")
 @pytest.mark.parametrize("reader", ["scheme", "settings", "csv", "json", "ledger", "matlab", "model name", "scrub"])
 def test_inputs_that_reach_new_lines_of_a_reader(good, tally, tmp_path, reader):
     pytest.importorskip("atheris", reason="fuzzing that is guided by coverage needs atheris, of the extra `fuzz`")

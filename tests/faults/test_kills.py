@@ -198,7 +198,7 @@ def test_publishing(forks, kill_often, tmp_path, digits_run, moments):
 
     def intact(folder):
         for path in folder.rglob("*.safetensors"):
-            if path.parent.name == "weights":
+            if path.parent.name == "weights" and path.stem != "unnamed":
                 assert file_hash(path)[:8] == path.stem.rpartition("-")[2]
         for entry in Index(folder).entries.values():  # what is listed is there
             assert file_hash(entry.packaged_file) == entry.sha256
@@ -221,7 +221,8 @@ def test_publishing(forks, kill_often, tmp_path, digits_run, moments):
     kill_often(start, moments, seconds, intact, equal, random.Random(moments))
 
 
-def test_the_comparison_can_fail(forks, kill_often, tmp_path, tally):
+@pytest.mark.fault("none, it shows that the others can fail")
+def test_the_comparison_can_fail(forks, kill_often):
     """A job that writes in place, as ours do not, is found out."""
 
     def start(folder):
@@ -230,5 +231,5 @@ def test_the_comparison_can_fail(forks, kill_often, tmp_path, tally):
     def equal(folder):
         assert (folder / "file").read_text() == "0123456789"
 
-    with tally.case(), pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):
         kill_often(start, 30, 0.6, equal, equal, random.Random(0))
