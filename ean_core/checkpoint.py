@@ -316,16 +316,20 @@ def _read_file(path: Path) -> object:
         except Exception as error:  # the safetensors error class is not a public name in all versions
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     with _plain_weights(path):
-        _refuse_compressed(path)
+        refuse_compressed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _refuse_compressed(path: Path) -> None:
-    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory."""
+def refuse_compressed(path: Path) -> None:
+    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory.
+
+    Raises:
+        ValueError: if a file is a compressed archive.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError("its parts are compressed, those of PyTorch's files are not")
+                raise ValueError(f"{path}: its parts are compressed, those of PyTorch's files are not")
 
 
 @contextmanager

@@ -105,13 +105,13 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             config.merge_from_dict(parser.parse_args([*options]).options)
         except AssertionError as error:  # DictAction's
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
-    with _reading(path):
+    with _reading(path, options):
         _fit_schedules(config)
     return config
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
     """Have all that can be wrong in a config, which is Python, end in one error."""
     if path.suffix not in (".py", ".json", ".yml", ".yaml"):
         raise ValueError(f"{path} is no config: expected a .py file, or .yml or .json")
@@ -123,7 +123,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         line = getattr(error, "lineno", None)
-        where = f", line {line}" if line else ""
+        where = f", line {line}," if line else f" with {' '.join(options)}" if options else ""
         reason = getattr(error, "msg", None) or error
         raise ValueError(f"{path}{where} cannot be read as a config: {type(error).__name__}: {reason}") from error
 

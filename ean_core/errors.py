@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,10 @@ _PLACES = {
 }
 
 
+#: Free megabytes with which a folder is not what is full.
+_SOME_ROOM = 100.0
+
+
 class InUseError(OSError):
     """Another process works on the same files."""
 
@@ -34,11 +40,13 @@ class DivergedError(ValueError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
     """Have what the system says of a file that cannot be written name the file and the room that is left.
 
     Args:
         path: of the file, or the folder where several are written.
+        alone: nothing else is done inside than to write it. Otherwise errors of permission, which may be of something
+            read, pass, and so does a lack of room where the folder has some.
 
     Raises:
         CannotWriteError: in place of errors of the disk; others pass.
@@ -49,9 +57,18 @@ def writing(path: Path) -> Iterator[None]:
         if isinstance(error, CannotWriteError) or not (error.errno in _PLACES or _is_full(error)):
             raise
         code = errno.ENOSPC if _is_full(error) else error.errno
-        place = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
-        room = f"; {shutil.disk_usage(place).free / 1e6:.1f} MB are free in {place}"
-        raise CannotWriteError(f"{path} cannot be written: {_PLACES[code or 0]}{room}") from error
+        places = (path.absolute(), *path.absolute().parents)
+        place = next(each for each in places if os.path.isdir(each))  # noqa: PTH112  Path's raises where it may not look
+        try:
+            free = shutil.disk_usage(place).free / 1e6
+        except OSError:
+            free = math.nan
+        if not alone and (code in (errno.EACCES, errno.EPERM) or (code == errno.ENOSPC and free > _SOME_ROOM)):
+            raise
+        name = path if alone or not error.filename else error.filename
+        raise CannotWriteError(
+            f"{name} cannot be written: {_PLACES[code or 0]}; {free:.1f} MB are free in {place}"
+        ) from error
 
 
 def _is_full(error: OSError) -> bool:

@@ -61,7 +61,7 @@ def resumable(folder: Path) -> Iterator[None]:
         CannotWriteError: for errors of the disk, whatever file they are of.
     """
     try:
-        with writing(folder):
+        with writing(folder, alone=False):
             yield
     except KeyboardInterrupt:
         typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)

@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .addresses import SCHEME
-from .checkpoint import load_weights, weights_only
+from .checkpoint import load_weights, refuse_compressed, weights_only
 from .errors import DivergedError, writing
 from .progress import Progress
 from .record import write_record
@@ -48,6 +48,7 @@ class EANRunner(Runner):
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors by :func:`load_weights`, which refuses what does not fit."""
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
+            refuse_compressed(Path(filename))
             with weights_only():
                 return super().load_checkpoint(filename, *args, **kwargs)
         load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
@@ -197,8 +198,8 @@ class FiniteHook(Hook):
     """Ends a training whose loss or weights are no numbers any more, before they get into a checkpoint.
 
     Args:
-        interval: iterations after which losses on a GPU are looked at, which waits for it; on a CPU each one is, and at
-            the end of an epoch the weights, too.
+        interval: iterations after which losses on a GPU are looked at, which waits for it; on a CPU each one is.
+            Weights are looked at before each checkpoint.
     """
 
     def __init__(self, interval: int = 50) -> None:
@@ -209,8 +210,8 @@ class FiniteHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         loss = (outputs or {}).get("loss")
-        if not isinstance(loss, torch.Tensor):
-            return
+        if not isinstance(loss, torch.Tensor) or hasattr(runner.optim_wrapper, "loss_scaler"):
+            return  # a scaler for fp16 skips steps that overflow
         good = loss.detach().isfinite().all()
         self._good = good if self._good is None else self._good & good
         if loss.device.type == "cpu" or (runner.iter + 1) % self.interval == 0:
@@ -218,6 +219,12 @@ class FiniteHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         self._check(runner, "the loss", runner.iter)
+        self._check_weights(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        self._check_weights(runner)
+
+    def _check_weights(self, runner: Runner) -> None:
         floats = [value for value in runner.model.state_dict().values() if value.is_floating_point()]
         self._good = torch.stack([value.isfinite().all() for value in floats]).all() if floats else None
         self._check(runner, "a weight", runner.iter)

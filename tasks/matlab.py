@@ -1,4 +1,7 @@
-"""MATLAB's files of strangers: looked through before SciPy reads them, whose C code trusts what they say of sizes."""
+"""MATLAB's files of strangers, in Python alone: SciPy's reader believes what a file says, and crashes on damaged ones.
+
+The format is that of MATLAB's "MAT-File Level 5": elements of a kind and a size, arrays made of elements.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,54 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scipy.io import loadmat
+import numpy as np
 
-#: The most bytes that a part of a file may have when it is decompressed. Those of labels are far fewer.
-MOST = 2**28
+#: The most bytes of a file when it is decompressed, and the most arrays in it. Annotations are a hundred times smaller.
+MOST, ARRAYS = 2**26, 100_000
 #: How deep arrays may lie in each other.
 DEPTH = 16
 _HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
-_CELL, _STRUCT, _SPARSE = 1, 2, 5
-#: Bytes of a number, by the kind of an element and by the class of an array of numbers or characters.
-_BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
-_NUMBERS = range(6, 16)
-_TEXT = 4
+_CELL, _STRUCT, _TEXT, _SPARSE = 1, 2, 4, 5
+#: Numbers by the kind of an element, and by the class of an array.
+_KINDS = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+    16: "u1",
+    17: "u2",
+}
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 
 
-def read_matlab(path: Path, **options: Any) -> dict[str, Any]:
-    """The variables of a ``.mat`` file of version 5, which MATLAB has written since 1996 by default.
+def read_matlab(path: Path) -> dict[str, Any]:
+    """The variables of a ``.mat`` file of version 5 to 7.
 
-    Args:
-        path: of the file.
-        options: of SciPy's ``loadmat``.
+    Arrays of real numbers are NumPy's; cells are lists, structures lists of dicts, both in MATLAB's order, down the
+    columns first. Text, complex and sparse arrays, which no annotation needs, are None.
 
     Raises:
-        ValueError: if the file is of another version, cut off, of sizes that are not those of its content, or holds
-            other things than numbers, text, cells and structures; or if a part would become larger than :data:`MOST`.
-        Exception: whatever SciPy raises for what is damaged otherwise.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of another version, cut off, of sizes that are not those of its content, of objects or
+            functions, or larger than :data:`MOST`.
     """
     content = memoryview(path.read_bytes())
-    orders = {b"IM": "<", b"MI": ">"}
-    order = orders.get(bytes(content[126:128]))
-    if order is None:
-        raise ValueError("it is no MATLAB file of version 5 to 7")
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
+    if order is None or content[125 if order == "<" else 124] != 1:
+        raise ValueError("it is no MATLAB file of version 5 to 7; `save -v7` of MATLAB writes one")
+    reader = _Reader(order)
+    found: dict[str, Any] = {}
     for kind, part in _elements(content[_HEADER:], order):
-        if kind == _COMPRESSED:
-            for inner, unpacked in _elements(_unpacked(part), order):
-                _check(inner, unpacked, order)
-        else:
-            _check(kind, part, order)
-    found: dict[str, Any] = loadmat(path, **options)
+        inner = _elements(reader.unpacked(part), order) if kind == _COMPRESSED else iter([(kind, part)])
+        for each, array in inner:
+            name, value = reader.array(each, array)
+            found[name] = value
     return found
 
 
@@ -67,52 +80,74 @@ def _elements(part: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
             place += -place % 8
 
 
-def _unpacked(part: memoryview) -> memoryview:
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(part, MOST)
-    except zlib.error as error:
-        raise ValueError(f"a part is damaged: {error}") from error
-    if stream.unconsumed_tail:
-        raise ValueError(f"a part of {len(part):,} bytes becomes more than {MOST:,} when it is decompressed")
-    return memoryview(content)
+class _Reader:
+    """What is read of one file, within its limits."""
 
+    def __init__(self, order: str) -> None:
+        self.order, self.bytes, self.arrays = order, MOST, ARRAYS
 
-def _check(kind: int, part: memoryview, order: str, depth: int = 0) -> None:
-    """Refuse an array whose sizes are not those of its content."""
-    if kind != _MATRIX or depth > DEPTH:
-        raise ValueError(
-            f"an element is of kind {kind}, expected an array" if depth <= DEPTH else "arrays lie too deep"
-        )
-    if not part:  # an empty one
-        return
-    try:
-        (_, flags), (_, sizes), _, *content = _elements(part, order)
-        (word,) = struct.unpack_from(f"{order}I", flags)
-        dimensions = struct.unpack(f"{order}{len(sizes) // 4}i", sizes)
-    except (struct.error, ValueError) as error:
-        raise ValueError(f"an array is not whole: {error}") from error
-    number, of = math.prod(dimensions), word & 0xFF
-    if min(dimensions, default=0) < 0 or not 2 <= len(dimensions) <= 32:
-        raise ValueError(f"an array is of size {dimensions}")
-    if of in (*_NUMBERS, _TEXT):
-        there = [len(values) // _BYTES.get(each, 8) for each, values in content]
-        if any(count != number for count in there) and of != _TEXT:
-            raise ValueError(f"an array of size {dimensions} holds {there} numbers")
-        if of == _TEXT and number > 4 * max(there, default=0):
-            raise ValueError(f"a text of size {dimensions} has {there} characters")
-        return
-    if of == _SPARSE:
-        return
-    if of not in (_CELL, _STRUCT):
-        raise ValueError(f"an array is of class {of}, expected numbers, text, cells or structures")
-    if of == _STRUCT:
-        if len(content) < 2 or len(content[0][1]) < 4:
-            raise ValueError("a structure has no names of fields")
-        (length,) = struct.unpack_from(f"{order}i", content[0][1])
-        number *= len(content[1][1]) // length if length > 0 else 0
-        content = content[2:]
-    if len(content) != number:
-        raise ValueError(f"an array of size {dimensions} has {len(content)} parts, expected {number}")
-    for inner, values in content:
-        _check(inner, values, order, depth + 1)
+    def unpacked(self, part: memoryview) -> memoryview:
+        """What a part is when it is decompressed."""
+        stream = zlib.decompressobj()
+        try:
+            content = stream.decompress(part, self.bytes)
+        except zlib.error as error:
+            raise ValueError(f"a part is damaged: {error}") from error
+        if stream.unconsumed_tail:
+            raise ValueError(f"a part of {len(part):,} bytes makes more than {MOST:,} when it is decompressed")
+        self.bytes = max(1, self.bytes - len(content))
+        return memoryview(content)
+
+    def array(self, kind: int, part: memoryview, depth: int = 0) -> tuple[str, Any]:
+        """Name and value of an array."""
+        self.arrays -= 1
+        if kind != _MATRIX or depth > DEPTH or self.arrays < 0:
+            raise ValueError(f"expected an array, found an element of kind {kind}, or too many arrays in each other")
+        if not part:
+            return "", np.zeros((0, 0))
+        parts = _elements(part, self.order)
+        try:
+            flags, sizes, name = (next(parts)[1] for _ in range(3))
+            (word,) = struct.unpack_from(f"{self.order}I", flags)
+            shape = struct.unpack(f"{self.order}{len(sizes) // 4}i", sizes)
+        except (RuntimeError, StopIteration, struct.error) as error:
+            raise ValueError("an array is not whole") from error
+        if min(shape, default=-1) < 0 or not 2 <= len(shape) <= 32:
+            raise ValueError(f"an array is of size {shape}")
+        return bytes(name).decode("latin-1"), self._value(word, shape, parts, depth)
+
+    def _value(self, word: int, shape: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:
+        of, is_complex, number = word & 0xFF, bool(word & 0x800), math.prod(shape)
+        if of in (_TEXT, _SPARSE) or (of in _CLASSES and is_complex):
+            return None
+        if of in _CLASSES:
+            kind, values = next(parts, (0, memoryview(b"")))
+            if kind not in _KINDS:
+                raise ValueError(f"numbers are of kind {kind}")
+            stored = np.dtype(self.order + _KINDS[kind])
+            if len(values) != number * stored.itemsize:
+                raise ValueError(f"an array of size {shape} holds {len(values)} bytes of numbers")
+            return np.frombuffer(values, stored).astype(_CLASSES[of]).reshape(shape, order="F")
+        if of == _CELL:
+            return [self._next(parts, depth) for _ in range(self._bounded(number))]
+        if of != _STRUCT:
+            raise ValueError(f"an array is of class {of}, expected numbers, text, cells or structures")
+        (_, length), (_, names) = next(parts, (0, b"")), next(parts, (0, b""))
+        if len(length) != 4:
+            raise ValueError("a structure does not say how long the names of its fields are")
+        (width,) = struct.unpack(f"{self.order}i", length)
+        if not 1 <= width <= 64 or len(names) > 64 * 1000:
+            raise ValueError(f"a structure has names of fields of {width} bytes, {len(names):,} in all")
+        fields = [
+            bytes(names[k : k + width]).partition(b"\0")[0].decode("latin-1") for k in range(0, len(names), width)
+        ]
+        return [{field: self._next(parts, depth) for field in fields} for _ in range(self._bounded(number))]
+
+    def _bounded(self, number: int) -> int:
+        if number > self.arrays:
+            raise ValueError(f"an array says it has {number:,} parts; more than {ARRAYS:,} are not read")
+        return number
+
+    def _next(self, parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:
+        kind, part = next(parts, (0, memoryview(b"")))
+        return self.array(kind, part, depth + 1)[1]

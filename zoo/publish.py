@@ -165,7 +165,7 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
 @contextmanager
 def _changing(root: Path) -> Iterator[None]:
     """Make the folder of an index, and have other processes that would change it wait."""
-    with writing(root):
+    with writing(root, alone=False):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / "publish.lock"):
             yield

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-#: Absolute paths, also of Windows; not what follows a host in an address.
+#: Absolute paths, also of Windows and of other users; not what follows a host in an address.
 _PATH = re.compile(
-    r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/])(?:[^\s'\"=,;()\[\]{}|<>/\\]+[/\\])*[^\s'\"=,;()\[\]{}|<>/\\]+"
+    r"(?<![\w./\\~…-])(?:~\w*/|/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'\"=,;()\[\]{}|<>/\\]+[/\\])*[^\s'\"=,;()\[\]{}|<>/\\]+"
 )
-_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")
+#: The same in quotes, where it may hold anything, and as an address.
+_QUOTED = re.compile(r"(?<=['\"])(?:~\w*/|/|[A-Za-z]:[\\/]|\\\\)[^'\"]*(?=['\"])")
+_FILE = re.compile(r"file://[^\s'\"]+")
+_LOGIN = re.compile(r"(?<=://)[^\s/'\"]+@")
+_GIVEN = re.compile(r"([\w.-]*(?:token|secret|passw|api_?key|credential)[\w.-]*[=:\s]\s*)[^\s'\"&,}]+", re.IGNORECASE)
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 
 
@@ -25,7 +29,9 @@ def scrub(value: Any) -> Any:
         {'api_key': '…', 'sizes': [1, 2]}
     """
     if isinstance(value, str):
-        return _PATH.sub(_last_name, _LOGIN.sub("", value))
+        for pattern in (_FILE, _QUOTED, _PATH):
+            value = pattern.sub(_last_name, value)
+        return _GIVEN.sub(r"\1…", _LOGIN.sub("", value))
     if isinstance(value, Mapping):
         return {key: "…" if _is_secret(key, item) else scrub(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -34,7 +40,7 @@ def scrub(value: Any) -> Any:
 
 
 def _is_secret(key: object, item: object) -> bool:
-    return isinstance(key, str) and isinstance(item, str) and bool(_SECRET.search(key))
+    return isinstance(key, str) and item not in (None, True, False) and bool(_SECRET.search(key))
 
 
 def _last_name(match: re.Match[str]) -> str:

@@ -21,6 +21,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "timing": ("batch", "size", "dtype", "rounds", "networks"),
     "gates": ("config", "attention", "scheme", "images", "blocks"),
 }
+#: What all records have, and what they say of their machine.
+OF_ALL, MACHINE = ("command", "finished", "environment"), {"cpu", "threads", "gpus", "packages"}
 #: Files that are records by their names: of these it is said if they are damaged.
 _NAMED = re.compile(r"(record|test|search|compare|correlation|gates|timing\w*)\.json")
 _NO_SLUG = re.compile(r"[^A-Za-z0-9.-]+")
@@ -56,12 +58,14 @@ def read_records(folders: Sequence[Path], leave_out: LeaveOut = refuse) -> dict[
             if _NAMED.fullmatch(path.name):
                 leave_out(path, str(error).removeprefix(f"{path} "))
             continue
-        missing = [name for name in KINDS.get(record.get("kind", ""), ()) if name not in record]
-        if missing:
-            leave_out(
-                path, f"a record of kind {record['kind']!r} has {', '.join(map(repr, missing))}, this one has not"
-            )
-        elif record.get("kind") in KINDS:
+        kind = record.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            continue
+        missing = [name for name in (*KINDS[kind], *OF_ALL) if name not in record or record[name] in ({}, [])]
+        if missing or not record["environment"].keys() >= MACHINE:
+            wanted = ", ".join(map(repr, missing)) or "a machine in 'environment'"
+            leave_out(path, f"a record of kind {kind!r} has {wanted}, this one has not")
+        else:
             found[path] = record
     return found
 

@@ -34,7 +34,7 @@ ATTENTIONS = ("", "SE", "SGE", "DIA")
 #: Data sets by the type of their class, for configs whose names do not say them.
 _TYPES = {"CIFAR100": "cifar100", "Digits": "digits", "PreparedVOC": "voc2012"}
 #: Settings that make a training another one, beside those of the network's attention.
-_RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "load_from")
+_RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "custom_hooks", "load_from")
 
 
 class Key(NamedTuple):
@@ -50,6 +50,7 @@ class Key(NamedTuple):
     shared: bool
     parameters: int
     epochs: int
+    processes: int
     images: int
     recipe: str
 
@@ -90,6 +91,7 @@ class Run:
             backbone.get("shared", True) or not scheme.connections,
             self.test["parameters"],
             self.training["epochs"],
+            self.training.get("world_size", 1),
             self.test["images"],
             _recipe(settings),
         )
@@ -106,6 +108,7 @@ def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
 
 def _recipe(settings: Mapping[str, Any]) -> str:
     recipe = {name: settings.get(name) for name in _RECIPE}
+    recipe["load_from"] = Path(recipe["load_from"] or "").name  # wherever it lay
     model = {**settings["model"]}
     if isinstance(model.get("backbone"), Mapping):  # a network without attention is the same whichever it might have
         model["backbone"] = {
@@ -197,17 +200,16 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
         training = records.get(path.parent / "record.json")
         if path.name != "test.json" or training is None or training["kind"] != "training":
             continue
-        best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
-        trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
-        if trained != tested:
-            says = f"record.json is of {trained[0]} and ends with {trained[1]}, "
-            leave_out(path.parent, f"{says}test.json is of {tested[0]} and {tested[1]}")
-            continue
         run = Run(path.parent, training, test)
         try:
-            assert run.key
-        except (ValueError, KeyError, TypeError) as error:
-            leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"settings lack {error}")
+            best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
+            trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
+            if trained != tested:
+                says = f"record.json is of {trained[0]} and ends with {trained[1]}, "
+                raise ValueError(f"{says}test.json is of {tested[0]} and {tested[1]}")
+            hash(run.key)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error!r}")
             continue
         found.append(run)
     return found
@@ -233,7 +235,7 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
         mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         for record in of_kind(records, "timing").values():
             for row in record["networks"].values():
-                same = (row["scheme"], row["parameters"]) == (str(key.scheme), key.parameters)
+                same = (row.get("scheme"), row.get("parameters")) == (str(key.scheme), key.parameters)
                 if same and row.get("attention") in (key.attention or row.get("attention"), None):
                     mine.setdefault(row.get("form", "eager"), (row, record))
         results.append(Result(tuple(run for _, run in sorted(seeds.items())), mine))

@@ -154,16 +154,18 @@ class Records:
         return found
 
     def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
-        """The classifier of a search's data set, depth and attention that was trained with a scheme by itself."""
+        """The classifier of a search's data set, depth and attention that was trained with a scheme by itself; the one
+        of most epochs where there are several."""
         parts = parse_name(config or "")
         if parts is None:
             return None
+        found = []
         for each in self.results:
             key = each.runs[0].key
             same = (key.data, key.depth, key.scheme) == (DATASETS[parts.dataset][0], parts.depth, scheme)
             if same and key.shared and each.attention in ("", parts.attention.upper()):
-                return each
-        return None
+                found.append(each)
+        return max(found, key=lambda each: each.runs[0].key.epochs, default=None)
 
 
 def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: LeaveOut) -> dict[Path, T]:
@@ -172,8 +174,8 @@ def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: Le
     for path in records:
         try:
             found[path] = read(path)
-        except (ValueError, OSError) as error:
-            leave_out(path, str(error))
+        except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+            leave_out(path, str(error) if isinstance(error, (ValueError, OSError)) else f"it is not whole: {error!r}")
     return found
 
 

@@ -256,8 +256,9 @@ def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
 
 def _refuse_one_class(images: Any) -> None:
     """By images of one class schemes cannot be told apart."""
-    found = set(map(int, images.labels))
-    if len(found) < 2:
+    labels = getattr(images, "labels", None)  # data sets of one's own may not tell
+    found = set(map(int, labels)) if labels is not None else set()
+    if len(found) == 1:
         raise ValueError(
             f"all {len(images)} validation images are of class {found.pop()}: they say nothing of schemes; choose "
             "others in val_dataloader.dataset"

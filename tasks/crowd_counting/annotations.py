@@ -162,14 +162,14 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
     """
     try:
         content = read_matlab(path)
-    except Exception as error:  # SciPy raises many kinds for damaged files
-        raise ValueError(f"{path} cannot be read as a .mat file: {str(error) or type(error).__name__}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a .mat file: {error}") from error
     try:
-        info = content["image_info"][0, 0][0, 0]
+        info = list(content["image_info"][0][0].values())
         points = as_points(info[0])
         numbers = np.asarray(info[1]).ravel() if len(info) > 1 else np.zeros(0)
         number = int(numbers[0]) if numbers.size else None
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{path} is no annotation of ShanghaiTech: it has no N x 2 points in image_info[0,0][0,0][0] ({error})"
         ) from error

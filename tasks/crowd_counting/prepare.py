@@ -143,10 +143,14 @@ def _refuse_elsewhere(file: h5py.File) -> None:
         link = file.get(name, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise ValueError(f"{name} leads to another place")
+        if link is not None and not isinstance(file[name], h5py.Dataset):
+            raise ValueError(f"{name} holds no numbers")
         if link is not None and (file[name].external or file[name].is_virtual):
             raise ValueError(f"{name} lies in another file")
-        if link is not None and file[name].size > MAX_PIXELS:  # compressed, that is a file of a few kilobytes
-            raise ValueError(f"{name} has {file[name].size:,} values, more than a picture has pixels")
+        if (
+            link is not None and (file[name].size or 0) * file[name].dtype.itemsize > 16 * MAX_PIXELS
+        ):  # compressed, that is a file of a few kilobytes
+            raise ValueError(f"{name} has {file[name].size:,} values, more than are known of a picture")
 
 
 # ---------------------------------------------------------------- one picture

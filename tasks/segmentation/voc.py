@@ -238,10 +238,10 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
 
 def _read_boundaries(path: Path) -> NDArray[np.uint8]:
     try:
-        labels = np.asarray(read_matlab(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
+        labels = np.asarray(read_matlab(path)["GTcls"][0]["Segmentation"])
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Segmentation is {labels.dtype} {labels.shape}")
-    except Exception as error:  # SciPy raises whatever a damaged file leads it to
+    except (ValueError, OSError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"cannot be read as a mask of SBD (GTcls.Segmentation): {error!r}") from error
     if labels.size and (labels.min() < 0 or labels.max() > IGNORED):
         raise ValueError(f"has labels from {labels.min()} to {labels.max()}, expected 0 to {len(CLASSES) - 1}")

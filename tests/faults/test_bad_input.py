@@ -127,12 +127,13 @@ def test_damaged_files(good, forks, tally, tmp_path, reader, suffix, number):
         assert found["raised"] > 0
 
 
+def element(kind, values):
+    """An element of a MATLAB file of version 5."""
+    return struct.pack("<II", kind, len(values)) + values + bytes(-len(values) % 8)
+
+
 def array(of, dimensions, *content):
-    """An array of a MATLAB file of version 5, its sizes as given."""
-
-    def element(kind, values):
-        return struct.pack("<II", kind, len(values)) + values + bytes(-len(values) % 8)
-
+    """An array of such a file, its sizes as given."""
     parts = [element(6, struct.pack("<II", of, 0)), element(5, struct.pack(f"<{len(dimensions)}i", *dimensions))]
     return element(14, b"".join([*parts, element(1, b"a"), *content]))
 
@@ -150,6 +151,9 @@ FOUND = [
     ("mat", ".mat", HEAD + array(1, (2**31 - 1, 2**31 - 1))),
     ("mat", ".mat", HEAD + array(2, (1, 1), struct.pack("<III", 5, 4, 0))),
     ("mat", ".mat", HEAD + struct.pack("<II", 14, 2**31)),
+    ("mat", ".mat", HEAD + array(6, (1, 1), element(10, bytes(8)))),  # a kind that there is not
+    ("mat", ".mat", HEAD + array(2, (0, 0), element(5, struct.pack("<i", 1)), element(1, b"a" * 10**6))),
+    ("mat", ".mat", HEAD + array(1, (500_000, 1), struct.pack("<II", 14, 0) * 500_000)),
     ("index", ".yml", b"Models: [{}]"),
     ("index", ".yml", b"Models: 3"),
     ("index", ".yml", b"Models:\nCollections: [1]"),
@@ -226,9 +230,9 @@ def test_prepared_files_of_a_size_that_is_only_said(tally, tmp_path):
     for name in ("points", "density"):
         with h5py.File(tmp_path / "bomb.h5", "w") as file:
             for each in ("points", "density"):
-                shape = (10**9, 2) if each == name else (2, 2)
+                shape = (10**10, 2) if each == name else (2, 2)
                 file.create_dataset(each, shape, np.float32, chunks=(2, 2), compression="gzip")
-        with tally.case(), pytest.raises(ValueError, match=rf"bomb.h5 is damaged: {name} has 2,000,000,000 values"):
+        with tally.case(), pytest.raises(ValueError, match=rf"bomb.h5 is damaged: {name} has 20,000,000,000 values"):
             read_prepared(tmp_path / "bomb.h5", (slice(0, 2), slice(0, 2)))
 
 
@@ -238,7 +242,7 @@ def test_annotations_that_become_large(tally, tmp_path):
     (tmp_path / "bomb.mat").write_bytes(head + (15).to_bytes(4, "little") + len(part).to_bytes(4, "little") + part)
     with (
         tally.case(),
-        pytest.raises(ValueError, match=r"bomb.mat cannot be read as a .mat file: a part of .* bytes becom"),
+        pytest.raises(ValueError, match=r"bomb.mat cannot be read as a .mat file: a part of .* bytes makes"),
     ):
         read_mat(tmp_path / "bomb.mat")
 

@@ -203,3 +203,26 @@ def test_a_difference_is_as_wide_as_chance_makes_it():
     assert 930 <= sum(held) <= 970
     single = [low <= 0 <= high for pair in draws[:, :, :1] for _, low, high in [difference(*pair, 1)]]
     assert 930 <= sum(single) <= 970
+
+
+def test_other_numbers_of_processes_are_not_seeds_of_one(tmp_path):
+    for name in ("one", "eight"):
+        save_run(tmp_path / name)
+    path = tmp_path / "eight/record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "world_size": 8}))
+    assert [len(each.runs) for each in read_results([tmp_path])] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": []}, {"settings": {"model": []}}, {"environment": {}}, {"best": 3}, {"kind": ["a"]}]
+)
+def test_records_of_another_form_are_left_out(tmp_path, change):
+    save_run(tmp_path / "good", seed=1)
+    save_run(tmp_path / "odd")
+    path = tmp_path / "odd/record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    left = []
+    records = read_records([tmp_path], lambda where, reason: left.append(reason))
+    (found,) = find_results(records, lambda where, reason: left.append(reason))
+    assert [run.folder.name for run in found.runs] == ["good"]
+    assert len(left) == (0 if "kind" in change else 1)
