@@ -163,14 +163,19 @@ def _literal(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]):  # keys that are no names
             return _literal(entries)
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True) if key is not None}
+            named = [_literal(key) for key in keys if key is not None]
+            contents = [_literal(value) for value in values]
+            try:
+                return dict(zip(named, contents, strict=True))
+            except TypeError:
+                raise ValueError(f"settings have names or numbers as keys, found {ast.unparse(node)}") from None
         case ast.List(elts=parts):
             return [_literal(part) for part in parts]
         case ast.Tuple(elts=parts):
             return tuple(_literal(part) for part in parts)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter of keys that cannot be any
         raise ValueError(f"settings are literals and dict(...), found {ast.unparse(node)}") from None
 
 

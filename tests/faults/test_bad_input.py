@@ -146,6 +146,8 @@ FOUND = [
     ("config", ".py", b'custom_imports = dict(imports=["\x7fan_core"], allow_failed_imports=False)'),
     ("config", ".pth", b"PK"),
     ("settings", ".txt", b"a = " + b"[" * 3000),
+    ("settings", ".txt", b"a = {([],): 1}"),
+    ("settings", ".txt", b"a = {[1, {}]: {(): {}}, ...: set()}"),
     ("mat", ".mat", HEAD + array(6, (0x65757274, 1))),  # SciPy crashes
     ("mat", ".mat", HEAD + array(6, (2, -2), struct.pack("<II", 9, 0))),
     ("mat", ".mat", HEAD + array(1, (2**31 - 1, 2**31 - 1))),
