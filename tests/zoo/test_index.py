@@ -1,4 +1,5 @@
 import sys
+from copy import deepcopy
 
 import pytest
 import yaml
@@ -82,7 +83,7 @@ def test_an_index_imports_its_own_files_only(root):
 
 
 def test_a_model_may_be_listed_once(root):
-    read = change(root, lambda content: content["Models"].append(content["Models"][0]))
+    read = change(root, lambda content: content["Models"].append(deepcopy(content["Models"][0])))
     with pytest.raises(ValueError, match=r"resnet20.digits is listed twice"):
         read()
 
