@@ -108,7 +108,8 @@ def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
 
 def _recipe(settings: Mapping[str, Any]) -> str:
     recipe = {name: settings.get(name) for name in _RECIPE}
-    recipe["load_from"] = Path(recipe["load_from"] or "").name  # wherever it lay
+    # A resumed run has the checkpoint that it went on from there; of others the place says nothing.
+    recipe["load_from"] = "" if settings.get("resume") else Path(recipe["load_from"] or "").name
     model = {**settings["model"]}
     if isinstance(model.get("backbone"), Mapping):  # a network without attention is the same whichever it might have
         model["backbone"] = {

@@ -226,3 +226,14 @@ def test_records_of_another_form_are_left_out(tmp_path, change):
     (found,) = find_results(records, lambda where, reason: left.append(reason))
     assert [run.folder.name for run in found.runs] == ["good"]
     assert len(left) == (0 if "kind" in change else 1)
+
+
+def test_a_run_that_was_resumed_is_a_seed_like_others(tmp_path):
+    for seed in (0, 1):
+        save_run(tmp_path / f"run{seed}", seed=seed)
+    path = tmp_path / "run1/record.json"
+    record = json.loads(path.read_text())
+    record["settings"] |= {"resume": True, "load_from": "work_dirs/run1/epoch_11.pth"}
+    path.write_text(json.dumps(record))
+    (found,) = read_results([tmp_path])
+    assert len(found.runs) == 2
