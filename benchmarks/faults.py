@@ -1,6 +1,6 @@
 """Everything that tests/faults does to this package, the slow tests too, and a table of what was tried and survived.
 
-    python benchmarks/faults.py [--processes 2]
+    python benchmarks/faults.py [--processes 2] [--only EXPRESSION]
 
 writes ``results/faults.md`` and ``results/faults.json``. It takes a quarter of an hour on two cores.
 """
@@ -55,7 +55,7 @@ def table(tried: Iterable[Mapping[str, Any]]) -> str:
         tried: ``fault``, ``tried``, ``survived``, one a test.
     """
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for line in (each for each in tried if each["fault"] in HOLDS):
+    for line in tried:
         for k, number in enumerate((1, line["tried"], line["survived"])):
             counts[line["fault"]][k] += number
     lines = ["| fault | what must hold | tests | tried | survived |", "|---|---|---|---|---|"]
@@ -86,21 +86,26 @@ def main() -> int:
     """Run them all, and write what came of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", help="pytest's -k: run these again, and keep what the record has of the others")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         tally = Path(scratch, "tally.jsonl")
         tally.touch()
         environment = {**os.environ, "EAN_FAULTS_TALLY": str(tally), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pytest", "-n", str(arguments.processes), "--dist", "load", "-q", "-rsfE"]
-        command += ["-m", "slow or not slow", "tests/faults"]
+        command += ["-m", "slow or not slow", "tests/faults", *(["-k", arguments.only] if arguments.only else [])]
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
         tests = [json.loads(line) for line in tally.read_text().splitlines()]
     print(done.stdout[-6000:])
     skipped = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
     failed = sum(line.startswith(("FAILED", "ERROR")) for line in done.stdout.splitlines())
-    write_record(
-        RESULT, kind="faults", tests=sorted(tests, key=lambda test: test["test"]), skipped=skipped, failed=failed
-    )
+    if arguments.only:
+        before, again = read_record(RESULT), {test["test"] for test in tests}
+        kept = [test for test in before["tests"] if test["test"] not in again]
+        failed += sum(test["survived"] < test["tried"] for test in kept if test["fault"] in HOLDS)
+        tests, skipped = tests + kept, sorted({*skipped, *before["skipped"]})
+    tests = sorted((test for test in tests if test["fault"] in HOLDS), key=lambda test: test["test"])
+    write_record(RESULT, kind="faults", tests=tests, skipped=skipped, failed=failed)
     write_text(RESULT.with_suffix(".md"), page(read_record(RESULT)))
     return done.returncode
 

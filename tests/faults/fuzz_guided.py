@@ -15,7 +15,7 @@ def readers():
     from ean_core.scheme import ConnectionScheme
     from ean_core.search.ledger import read_lines
     from tasks.crowd_counting.annotations import _read_csv, _read_json
-    from tasks.matlab import _check, _elements
+    from tasks.matlab import _elements, _Reader
     from zoo.names import ModelName
     from zoo.scrub import scrub
 
@@ -31,8 +31,9 @@ def readers():
         read_lines(SCRATCH)
 
     def matlab(content):
+        reader = _Reader("<")
         for kind, part in _elements(memoryview(content), "<"):
-            _check(kind, part, "<")
+            reader.array(kind, part)
 
     return {
         "scheme": scheme,
