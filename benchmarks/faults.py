@@ -71,12 +71,13 @@ def page(record: Mapping[str, Any]) -> str:
     """The page of a record."""
     where = record["environment"]
     machine = f"{where['cpu']}, {where['cores']} cores, PyTorch {where['packages']['torch']}"
+    again = f"; the last part of it again by `{record['command']}`" if "--only" in record["command"] else ""
     skipped = "".join(f"\n- {reason}" for reason in record["skipped"])
     return (
         "# What was tried, and what survived\n\n"
         "Real faults against real processes, files, disks and servers: [tests/faults](../../tests/faults), of which "
         "every test run tries a part. All of it: "
-        f"`python benchmarks/faults.py`, {record['finished'][:10]}, {machine}.\n\n"
+        f"`python benchmarks/faults.py`, {record['finished'][:10]}, {machine}{again}.\n\n"
         f"{table(record['tests'])}\n\n"
         f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n"
     )

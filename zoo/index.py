@@ -58,7 +58,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         for key, kind in (("Metadata", Mapping), ("Network", Mapping), ("Results", list), ("Config", str)):
-            if not isinstance(self.fields.get(key, {"Results": [], "Config": ""}.get(key, {})), kind):
+            if key in self.fields and not isinstance(self.fields[key], kind):
                 given = type(self.fields[key]).__name__
                 raise ValueError(
                     f"the entry of {self.name} in {self.root}: {key} is no {kind.__name__.lower()}, but {given}"
