@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import hashlib
 import json
 import os
@@ -375,7 +376,12 @@ def initialize_processes(config: Config, launcher: str) -> None:
 
 
 def _leave_processes() -> None:
-    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done."""
+    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done.
+
+    They end with the last reference to the group. A runner and its hooks refer to each other and to the network that
+    holds the group, so only the collector frees them.
+    """
+    gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
