@@ -44,7 +44,8 @@ class LayerFactory:
         """A convolution whose output has ``1 / stride`` of the input's size (odd kernels)."""
         options = dict(self.conv_cfg or {"type": "Conv2d"})
         kind = options.pop("type")
-        layer = nn.Conv2d if kind == "Conv2d" else _registered(kind, "conv_cfg type", ["Conv2d"])
+        plain = StridedPointwise if kernel == 1 and stride > 1 and in_channels < 16 else nn.Conv2d
+        layer = plain if kind == "Conv2d" else _registered(kind, "conv_cfg type", ["Conv2d"])
         padding = dilation * (kernel - 1) // 2
         options.setdefault("bias", self.bias)
         return layer(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation, **options)
@@ -59,6 +60,22 @@ class LayerFactory:
         for parameter in norm.parameters():
             parameter.requires_grad_(requires_grad)
         return norm
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride that takes its positions out first.
+
+    oneDNN's gradient of such a convolution of few channels in channels-last order writes past the end of its memory
+    (oneDNN issue 6035, seen in PyTorch 2.15 on CPUs with AVX2); without the stride it does not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.stride  # type: ignore[misc]
+        return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
+
+
+#: Convolutions that inference may fold and reorder.
+PLAIN_CONVOLUTIONS = (nn.Conv2d, StridedPointwise)
 
 
 def _registered(kind: str, what: str, builtin: Any) -> type[nn.Module]:

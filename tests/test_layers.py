@@ -114,3 +114,22 @@ def test_without_a_projection_the_shortcut_is_the_input_unchanged():
 def test_the_style_says_which_convolution_of_a_bottleneck_strides(style, strides):
     made = Bottleneck(8, 4, LayerFactory(), stride=2, style=style)
     assert (made.conv1.stride[0], made.conv2.stride[0]) == strides
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_narrow_strided_1x1_convolution_is_the_usual_one(channels, bias):
+    """Its gradients in channels-last order are where oneDNN writes past its memory."""
+    conv = LayerFactory(bias=bias).conv(channels, 8, 1, stride=2).to(memory_format=torch.channels_last)
+    assert (type(conv) is nn.Conv2d) == (channels == 16)
+    usual = nn.Conv2d(channels, 8, 1, stride=2, bias=bias)
+    usual.load_state_dict(conv.state_dict())
+    x = torch.randn(2, channels, 7, 8)
+    for _ in range(20):
+        conv.zero_grad()
+        out = conv(x.to(memory_format=torch.channels_last))
+        out.square().sum().backward()
+    expected = usual(x)
+    expected.square().sum().backward()
+    assert torch.allclose(out, expected, atol=1e-5)
+    assert torch.allclose(conv.weight.grad, usual.weight.grad, atol=1e-3)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
-from ean_core.backbone import EANResNet, compile_in_place, join
-from ean_core.layers import ResidualBlock
+from ean_core.backbone import EANResNet, compile_options, join
+from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock
 from ean_core.supernet import find_backbone
 
 from .gates import GATES, Gate
@@ -69,7 +69,7 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
     copied = _inference_copy(model, commute=True, dtype=dtype)
     backbone = next(module for module in copied.modules() if isinstance(module, DeployedBackbone))
     if compile:
-        compile_in_place(backbone, variants=64)
+        backbone.compile(**compile_options(64))
     if cuda_graphs:
         backbone.graphs = CUDAGraphs()
     return copied
@@ -359,7 +359,7 @@ def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
     # By the exact type: subclasses, such as convolutions with standardised weights, may compute something else.
     norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
-    return type(conv) is nn.Conv2d and type(norm) in norms and getattr(norm, "running_mean", None) is not None
+    return type(conv) in PLAIN_CONVOLUTIONS and type(norm) in norms and getattr(norm, "running_mean", None) is not None
 
 
 def _stem(backbone: EANResNet) -> nn.Sequential:
@@ -394,5 +394,5 @@ def _groups_last(backbone: EANResNet, k: int) -> int | None:
     following: Any = backbone.stage(k + 1)[0]
     starts = [block.layers[0][0] for block in (*blocks[1:], following)]
     starts += [None if following.downsample is None else following.downsample[-2]]
-    plain = all(type(conv) is nn.Conv2d and conv.groups == 1 for conv in starts)
+    plain = all(type(conv) in PLAIN_CONVOLUTIONS and conv.groups == 1 for conv in starts)
     return found if plain and all(_foldable(conv, norm) for conv, norm in ends) else None
