@@ -15,7 +15,7 @@ from ean_core.search.strategy import Evaluation
 from .correlation import PROXIES, with_interval
 from .figures import COLOURS
 from .gates import BETWEEN_CHANNELS, BETWEEN_IMAGES, INK, block_names
-from .search_figures import MANY, statement, strategy_colour
+from .search_figures import MANY, SCORES, Sampling, in_order, statement, strategy_colour
 from .trade import TradePoint, attention_colour, panels
 
 #: Plain values of one chart; its ``kind`` is ``scatter``, ``lines`` or ``histograms``. ``whole`` says that the x axis
@@ -181,9 +181,9 @@ def gates_chart(record: Mapping[str, Any]) -> Chart:
     }
 
 
-def distribution_chart(samples: Mapping[str, Sequence[float]]) -> Chart:
-    """Figure 4: accuracies of each strategy's schemes, beside those of ``random``, which is among them."""
-    base = samples["random"]
+def distribution_chart(samples: Mapping[str, Sequence[float]], of: Sampling = SCORES) -> Chart:
+    """Figure 4: accuracies of each strategy's schemes, beside those of ``random``, where it is among them."""
+    base = samples.get("random", ())
     edges = np.histogram_bin_edges([value for values in samples.values() for value in values], bins=BINS)
 
     def shares(values: Sequence[float]) -> list[float]:
@@ -192,18 +192,18 @@ def distribution_chart(samples: Mapping[str, Sequence[float]]) -> Chart:
     return {
         "kind": "histograms",
         "title": "",
-        "x": "validation accuracy (%)",
+        "x": of.axis,
         "edges": [significant(float(edge)) for edge in edges],
-        "base": shares(base),
+        "base": shares(base) if base else [],
         "rows": [
             {
                 "name": name,
                 "colour": strategy_colour(name),
                 "shares": shares(samples[name]) if len(samples[name]) >= MANY else [],
                 "values": [] if len(samples[name]) >= MANY else [significant(value) for value in samples[name]],
-                "note": statement(name, samples[name], base).replace(":\n", ": ").replace("\n", "; "),
+                "note": statement(name, samples[name], base, of).replace(":\n", ": ").replace("\n", "; "),
             }
-            for name in ["random", *(name for name in samples if name != "random")]
+            for name in in_order(samples)
         ],
     }
 

@@ -12,7 +12,7 @@ from ean_core.record import csv_text, write_text
 
 from .page import page_text
 from .records import LeaveOut, refuse
-from .sections import Records, Section, TableSection, sections
+from .sections import Records, Section, TableSection, TextSection, sections
 from .table import columns, markdown_table
 
 TITLE = "Efficient attention networks: results"
@@ -52,6 +52,8 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
 
 def _write(section: Section, out: Path) -> list[str]:
     """Write the files of a section, and give it as Markdown."""
+    if isinstance(section, TextSection):
+        return [section.note]
     if isinstance(section, TableSection):
         write_text(out / f"{section.name}.csv", csv_text(*columns(section.rows)))
         return [markdown_table(section.rows), section.note]

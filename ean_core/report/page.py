@@ -11,7 +11,7 @@ from pathlib import Path
 from ean_core.scheme import ConnectionScheme
 
 from .chart import Chart
-from .sections import Section, TableSection
+from .sections import Section, TableSection, TextSection
 from .strip import scheme_strip
 from .table import Row, columns
 
@@ -67,6 +67,8 @@ def _section(section: Section, charts: list[Chart]) -> str:
     """A section; its charts are added to those of the page, and drawn by their number."""
     if isinstance(section, TableSection):
         inner, note = _table(section.title, section.rows), section.note
+    elif isinstance(section, TextSection):
+        inner, note = "", section.note
     else:
         first, note = len(charts), section.caption
         charts += section.charts

@@ -20,11 +20,12 @@ KINDS: dict[str, tuple[str, ...]] = {
     "correlation": ("config", "epochs", "standard_error", "correlations", "schemes"),
     "timing": ("batch", "size", "dtype", "rounds", "networks"),
     "gates": ("config", "attention", "scheme", "images", "blocks"),
+    "schemes trained alone": ("config", "groups"),
 }
 #: What all records have, and what they say of their machine.
 OF_ALL, MACHINE = ("command", "finished", "environment"), {"cpu", "threads", "gpus", "packages"}
 #: Files that are records by their names: of these it is said if they are damaged.
-_NAMED = re.compile(r"(record|test|search|compare|correlation|gates|timing\w*)\.json")
+_NAMED = re.compile(r"(record|test|search|compare|correlation|gates|schemes|timing\w*)\.json")
 _NO_SLUG = re.compile(r"[^A-Za-z0-9.-]+")
 
 
@@ -94,7 +95,7 @@ class Labels:
 
     def of(self, path: Path) -> str:
         """The name of a record: its folder's, and its own where that is not the usual one of its kind."""
-        usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "timing")
+        usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "schemes", "timing")
         place = path.parent if usual else path.with_suffix("")
         for folder, name in self._folders.items():
             if folder in (place, *place.parents):

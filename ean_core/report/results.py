@@ -312,11 +312,12 @@ class ResultRow:
             "connections": f"{row.scheme.connections} `{row.scheme}`",
             "increment (%)": row.increment("eager"),
             "deployed (%)": row.increment("deployed"),
-            "whose": f"here, {_schedule(row.runs[0].training)}, {row.images:,} {_split(split)} images",
+            "whose": f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {_split(split)} images",
         }
 
 
-def _schedule(training: Mapping[str, Any]) -> str:
+def schedule_text(training: Mapping[str, Any]) -> str:
+    """How long a network was trained, e.g. ``24 epochs on 50,000 images``."""
     images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
     return f"{training['epochs']} epochs{images}"
 

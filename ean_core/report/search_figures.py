@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,10 +35,27 @@ STRATEGY_COLOURS = {
     "exhaustive": INK,
 }
 OTHER = "#8C6D31"
-#: Schemes needed for a standard deviation and a test worth stating.
-FEWEST = 3
 #: Schemes needed for a histogram; fewer are drawn one by one.
 MANY = 20
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the accuracies of a distribution are.
+
+    Args:
+        axis: title of their axis.
+        fewest: schemes needed for a standard deviation and a test worth stating.
+        listed: by group, how many schemes there are to measure, where that is known.
+    """
+
+    axis: str = "validation accuracy (%)"
+    fewest: int = 3
+    listed: Mapping[str, int] = field(default_factory=dict)
+
+
+#: Scores of a supernet, of which there are plenty.
+SCORES = Sampling()
 
 
 def front_figure(
@@ -245,18 +263,18 @@ def _draw_curve(
     return line
 
 
-def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> None:
+def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: Sampling = SCORES) -> None:
     """Write how the accuracies of strategies' schemes are distributed, against those of random ones (Figure 4).
 
     Means, standard deviations and the p-value of Welch's t-test against random stand beside each; not beside
     ``exhaustive``, whose schemes are all there are and no sample.
 
     Args:
-        samples: by strategy, accuracies of different schemes in percent; ``random`` among them.
+        samples: by strategy, accuracies of different schemes in percent; the outline is of ``random`` among them.
         path: of the picture; the format is that of the suffix.
+        of: what the accuracies are.
     """
-    base = samples["random"]
-    order = ["random", *(name for name in samples if name != "random")]
+    base, order = samples.get("random", ()), in_order(samples)
     bins = np.histogram_bin_edges([value for values in samples.values() for value in values], bins=32)
     figure = Figure(figsize=(9, 0.8 + 0.75 * len(order)), layout="constrained", dpi=150)
     panels = figure.subplots(len(order), 1, sharex=True, squeeze=False)[:, 0]
@@ -266,32 +284,43 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path) -> N
             axes.hist(values, bins, weights=[1 / len(values)] * len(values), color=colour, alpha=0.7)
         else:
             axes.vlines(values, 0, 0.5, colour, linewidth=2, transform=axes.get_xaxis_transform())
-        axes.hist(base, bins, weights=[1 / len(base)] * len(base), color="#555555", histtype="step", linewidth=0.9)
-        if len(values) >= FEWEST:
+        if base:
+            axes.hist(base, bins, weights=[1 / len(base)] * len(base), color="#555555", histtype="step", linewidth=0.9)
+        if len(values) >= of.fewest:
             axes.plot(np.mean(values), 0, "^", color=colour, markeredgecolor="white", markersize=10, clip_on=False)
         axes.text(-0.015, 0.1, name, transform=axes.transAxes, ha="right", color=INK, weight="bold")
-        axes.text(1.015, 0.1, statement(name, values, base), transform=axes.transAxes, fontsize=9, linespacing=1.4)
+        axes.text(1.015, 0.1, statement(name, values, base, of), transform=axes.transAxes, fontsize=9, linespacing=1.4)
         axes.spines[["top", "left", "right"]].set_visible(False)
         axes.set_yticks([])
         axes.tick_params(bottom=axes is panels[-1])
-    panels[-1].set_xlabel("validation accuracy (%) of different schemes; outline: random ones; triangle: mean")
+    outline = "outline: random ones; " if base else ""
+    panels[-1].set_xlabel(f"{of.axis} of different schemes; {outline}triangle: mean")
     save(figure, path)
 
 
-def statement(name: str, values: Sequence[float], base: Sequence[float]) -> str:
+def in_order(samples: Iterable[str]) -> list[str]:
+    """Strategies as they are drawn: ``random``, where it is there, before those that are compared with it."""
+    return sorted(samples, key=lambda name: name != "random")
+
+
+def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sampling = SCORES) -> str:
     """Mean and standard deviation of a strategy's accuracies, and how they compare with random ones, in two lines."""
-    if len(values) < FEWEST:
-        return f"{len(values)} scheme{'s' * (len(values) != 1)}:\ntoo few to compare"
-    text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{len(values):,} schemes"
-    if name in ("random", "exhaustive") or len(base) < FEWEST:
+    listed = of.listed.get(name)
+    count = f"{len(values):,}{f' of {listed:,}' if listed else ''} scheme{'s' * ((listed or len(values)) != 1)}"
+    if len(values) < of.fewest:
+        return f"{count}:\ntoo few to compare"
+    text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{count}"
+    if name in ("random", "exhaustive") or len(base) < of.fewest:
+        return text
+    if len({*values}) == 1 or len({*base}) == 1:  # there is no spread to test by
         return text
     p = ttest_ind(values, base, equal_var=False).pvalue
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
 
 
 def strategy_colour(strategy: str) -> str:
-    """The colour of a strategy; of those without one of their own, all the same."""
-    return STRATEGY_COLOURS.get(strategy, OTHER)
+    """The colour of a strategy, in whatever case; of those without one of their own, all the same."""
+    return STRATEGY_COLOURS.get(strategy.lower(), OTHER)
 
 
 def _style(axes: Axes) -> None:

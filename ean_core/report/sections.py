@@ -13,6 +13,7 @@ from ean_core.record import significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 
+from .alone import SchemeGroups, TrainedAlone, read_groups
 from .chart import (
     Chart,
     correlation_charts,
@@ -26,7 +27,7 @@ from .correlation import PROXIES, correlation_figure
 from .gates import gates_figure
 from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
 from .records import Labels, LeaveOut, of_kind, read_records, refuse, slug
-from .results import ATTENTIONS, Result, find_results, machine_text, table_rows, timing_text
+from .results import ATTENTIONS, Result, find_results, machine_text, schedule_text, table_rows, timing_text
 from .search import (
     FIGURES,
     Comparison,
@@ -38,7 +39,7 @@ from .search import (
     read_comparison,
     read_search,
 )
-from .search_figures import front_figure
+from .search_figures import distribution_figure, front_figure
 from .table import Row, in_percent, size_text
 from .trade import TradePoint, panels_figure, trade_points
 
@@ -89,7 +90,22 @@ class FigureSection:
     caption: str
 
 
-Section = TableSection | FigureSection
+@dataclass(frozen=True)
+class TextSection:
+    """Words in the place of a table or figure that there is too little for.
+
+    Args:
+        name: of the section.
+        title: above them.
+        note: the words.
+    """
+
+    name: str
+    title: str
+    note: str
+
+
+Section = TableSection | FigureSection | TextSection
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ class Records:
         correlations: of what a supernet says of schemes with what they reach alone.
         timings: timing records.
         gates: records of gates, block by block.
+        groups: records of schemes to be trained alone, and the groups that they list.
         labels: gives the records names for a reader.
     """
 
@@ -112,6 +129,7 @@ class Records:
     correlations: Mapping[Path, Mapping[str, Any]]
     timings: Mapping[Path, Mapping[str, Any]]
     gates: Mapping[Path, Mapping[str, Any]]
+    groups: Mapping[Path, tuple[Mapping[str, Any], SchemeGroups]]
     labels: Labels
 
     @classmethod
@@ -134,6 +152,7 @@ class Records:
         searches = {
             path: record for path, record in of_kind(records, "search").items() if inside.isdisjoint(path.parents)
         }
+        listed = of_kind(records, "schemes trained alone")
         histories = _read_each(searches, lambda path: read_search(path.parent / "ledger.jsonl"), leave_out)
         found = cls(
             find_results(records, leave_out),
@@ -142,9 +161,10 @@ class Records:
             of_kind(records, "correlation"),
             of_kind(records, "timing"),
             of_kind(records, "gates"),
+            _read_each(listed, lambda path: (listed[path], read_groups(listed[path])), leave_out),
             Labels(folders),
         )
-        everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates)
+        everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates, found.groups)
         if not (found.results or any(everything)):
             raise FileNotFoundError(
                 f"nothing to report below {', '.join(map(str, folders))}: expected records as `ean train` with "
@@ -156,16 +176,30 @@ class Records:
     def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
         """The classifier of a search's data set, depth and attention that was trained with a scheme by itself; the one
         of most epochs where there are several."""
+        found = [each for each in self._networks(config) if each.scheme == scheme]
+        return max(found, key=lambda each: each.runs[0].key.epochs, default=None)
+
+    def trained_alone(self, groups: SchemeGroups) -> TrainedAlone:
+        """The networks of groups of schemes that were trained and measured."""
+        return TrainedAlone.find(groups, self._networks(groups.config))
+
+    def _networks(self, config: str | None) -> list[Result]:
+        """Those of a config's data set, depth and attention, whose modules are shared."""
         parts = parse_name(config or "")
         if parts is None:
-            return None
-        found = []
-        for each in self.results:
-            key = each.runs[0].key
-            same = (key.data, key.depth, key.scheme) == (DATASETS[parts.dataset][0], parts.depth, scheme)
-            if same and key.shared and each.attention in ("", parts.attention.upper()):
-                found.append(each)
-        return max(found, key=lambda each: each.runs[0].key.epochs, default=None)
+            return []
+        place, names = (DATASETS[parts.dataset][0], parts.depth), ("", parts.attention.upper())
+        keys = ((each, each.runs[0].key) for each in self.results)
+        return [each for each, key in keys if (key.data, key.depth) == place and key.shared and each.attention in names]
+
+    @property
+    def own(self) -> list[Result]:
+        """Networks that stand for themselves: not those that were trained for a group of schemes only."""
+
+        def apart(folder: Path) -> bool:
+            return any(groups.holds(folder, path.parent) for path, (_, groups) in self.groups.items())
+
+        return [each for each in self.results if not all(apart(run.folder) for run in each.runs)]
 
 
 def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: LeaveOut) -> dict[Path, T]:
@@ -412,20 +446,23 @@ def sections(records: Records) -> list[Section]:
 
 
 def _sections(records: Records) -> Iterator[Section | None]:
-    first = table_rows(records.results, 1, everything=True)
+    own = records.own
+    first = table_rows(own, 1, everything=True)
     yield _trade(trade_points(first))
-    yield _results(records.results, 1, "Classification: accuracy, parameters and time")
+    yield _results(own, 1, "Classification: accuracy, parameters and time")
     yield _schemes(records)
     for path, (record, history) in records.searches.items():
         yield _front(records.labels.of(path), record, history)
     for path, record in records.correlations.items():
         yield _correlation(records.labels.of(path), record)
-    yield _results(records.results, 3, "Crowd counting")
+    yield _results(own, 3, "Crowd counting")
     yield _methods(records)
+    for path, (_, groups) in records.groups.items():
+        yield _alone(records.labels.of(path), records.trained_alone(groups))
     for comparison in records.comparisons.values():
         yield _distribution(comparison)
         yield _convergence(comparison)
-    yield _results(records.results, 5, "Semantic segmentation")
+    yield _results(own, 5, "Semantic segmentation")
     for path, record in records.gates.items():
         yield _gates(records.labels.of(path), record)
     times = [
@@ -501,7 +538,7 @@ def _schemes(records: Records) -> TableSection | None:
         finalists = {each.scheme: each.accuracy for each in history.finalists}
         rows.append(_scheme_row(records, record["strategy"]["type"], record, scheme, scored, finalists))
         shown = returned[record["config"] or ""]
-        for each in records.results:  # networks of the search's kind that were trained with other schemes
+        for each in records.own:  # networks of the search's kind that were trained with other schemes
             own = each.connection == "EAN" and each.scheme not in shown
             if own and records.trained(record["config"], each.scheme) is each:
                 shown.add(each.scheme)
@@ -615,6 +652,40 @@ def _methods(records: Records) -> TableSection | None:
     )
 
 
+def _alone(label: str, trained: TrainedAlone) -> FigureSection | TextSection:
+    """Accuracies of networks trained alone, by the groups of their schemes."""
+    samples, networks, config = trained.samples(), trained.networks, trained.of.config
+    names = _network(config)
+    title = f"Figure 4, trained alone: random and searched schemes: {names['network']}, {names['data']}"
+    if not trained.enough:
+        return TextSection(
+            "figure4_alone",
+            title,
+            f"{len(networks)} of {len(trained.of.schemes)} schemes are trained alone so far ({trained.counts()}), too "
+            f"few to compare groups by test accuracies of networks trained by `{config}`; the list is in `{label}`.",
+        )
+    values = {name: list(found.values()) for name, found in samples.items()}
+    several = sum(len(each.runs) > 1 for each in networks.values())
+    means = f" ({several} with several seeds: their means)" if several else ""
+    first = next(iter(networks.values()))
+    return FigureSection(
+        "figure4_alone",
+        title,
+        ["group", "scheme", "accuracy (%)", "seeds"],
+        [
+            _numbers(name, str(scheme), value, len(networks[scheme].runs))
+            for name, found in samples.items()
+            for scheme, value in found.items()
+        ],
+        lambda path: distribution_figure(values, path, trained.sampling),
+        [distribution_chart(values, trained.sampling)],
+        f"Test accuracies of networks trained alone, one training a scheme{means}, by `{config}` with one recipe for "
+        f"all: {schedule_text(first.runs[0].training)}, measured on {first.images:,} test images. Trained of the "
+        f"schemes listed in `{label}`: {trained.counts()}; a scheme of several groups counts in each. p is of Welch's "
+        f"t-test against random schemes, which takes schemes as independent of each other. {DISTRIBUTION}",
+    )
+
+
 def _distribution(comparison: Comparison) -> FigureSection | None:
     samples = comparison.samples()
     if "random" not in samples:
@@ -682,7 +753,7 @@ def _sources(records: Records) -> Iterator[SourceRow]:
         for run in each.runs:
             yield SourceRow(label(run.folder / "record.json"), run.training)
             yield SourceRow(label(run.folder / "test.json"), run.test)
-    for path, (record, _) in records.searches.items():
+    for path, (record, _) in (*records.searches.items(), *records.groups.items()):
         yield SourceRow(label(path), record)
     for path, comparison in records.comparisons.items():
         yield SourceRow(label(path), comparison.record)

@@ -38,3 +38,17 @@ def save_timing(path, rows, **more):
     conditions = {"batch": 50, "size": 32, "dtype": "float32", "device": "cpu", "rounds": rounds}
     file = path if path.suffix else path / "timing.json"
     write_record(file, kind="timing", networks=networks, **conditions)
+
+
+def save_groups(folder, accuracies, *, config="resnet20_se_cifar100", **groups):
+    """A record of schemes to be trained alone, by group, and the runs of some.
+
+    Args:
+        folder: of the record.
+        accuracies: by scheme that was trained, one a seed.
+        groups: schemes of each.
+    """
+    write_record(folder / "schemes.json", kind="schemes trained alone", config=config, groups=groups, seed=0)
+    for scheme, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            save_run(folder / scheme / f"seed_{seed}", scheme=scheme, seed=seed, accuracy=accuracy, config=config)

@@ -4,12 +4,13 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ean_core.record import read_record, write_record
 from ean_core.report.command import write_report
 
-from .drawn import save_run, save_timing
+from .drawn import save_groups, save_run, save_timing
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZES = {"phone": (390, 844), "desk": (1280, 900)}
@@ -43,6 +44,14 @@ def drawn(tmp_path_factory):
         for scheme, increment in (("000-000-000", 0.0), ("010-100-000", 0.05 * share), ("111-111-111", 0.2 * share))
     ]
     save_timing(runs / "time", rows)
+    draws = np.random.default_rng(0)
+    random, searched = (
+        [f"{first}{k % 2}{k // 2 % 2}-{k // 4 % 2}{k // 8 % 2}0-010" for k in range(n)]
+        for first, n in ((1, 16), (0, 5))
+    )
+    accuracies = {scheme: [round(draws.normal(64, 0.5), 2)] for scheme in (*random[:12], *searched)}
+    save_groups(runs / "alone", accuracies, random=random, EAN=searched, HSP=searched[:2], GA=random[-1:])
+    save_groups(runs / "hardly", {}, config="resnet20_dia_cifar100", random=random, EAN=searched)
     shutil.copytree(BENCHMARKS / "results/search_resnet20_se_cifar100", runs / "comparison")
     shutil.copytree(BENCHMARKS / "results/gates/full_resnet20_se.cifar100", runs / "gates")
     for path in ("search_resnet20_se.cifar100", "correlate_resnet20_se.cifar100"):
@@ -102,6 +111,14 @@ def test_nothing_overlaps_or_is_cut_and_all_is_readable(page):
     assert page.evaluate(OVERLAPS) == []
     assert page.evaluate(CUT) == []
     assert page.evaluate(SMALLEST) >= 12
+
+
+def test_groups_trained_alone_are_drawn_or_told_apart_from_too_few(page):
+    texts = page.locator("#figure4_alone svg text").all_text_contents()
+    assert "test accuracy (%)" in texts
+    assert sum(text.startswith(("random", "EAN", "HSP", "GA")) for text in texts) == 4
+    assert page.locator("#figure4_alone_2 .chart").count() == 0
+    assert "0 of 21 schemes" in page.locator("#figure4_alone_2").inner_text()
 
 
 def test_axes_that_count_have_whole_numbers(page):
