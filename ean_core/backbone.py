@@ -169,6 +169,8 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             self.add_module(f"layer{k + 1}", stage)
 
         self.scheme: ConnectionScheme
+        self._bits: Tensor | None = None  # the scheme on the device, where it is data
+        self._run = _run_block
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
         self.attention = nn.ModuleDict(
@@ -187,11 +189,11 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         for k in range(max(self.out_indices) + 1):
             state: State = None
             for i, block in enumerate(self.stage(k)):
-                attention = self.attention_at(k, i)
+                attention, connection = self._attention_and_bit(k, i)
                 if self.with_cp and x.requires_grad:
-                    x, state = checkpoint(_run_block, block, attention, x, state, use_reentrant=False)
+                    x, state = checkpoint(self._run, block, attention, x, state, connection, use_reentrant=False)
                 else:
-                    x, state = _run_block(block, attention, x, state)
+                    x, state = self._run(block, attention, x, state, connection)
             if k in self.out_indices:
                 features.append(x)
         return tuple(features)
@@ -220,6 +222,30 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             if bit
         }
         self._connected = keys
+        if self._bits is not None:
+            self._bits.copy_(torch.tensor(scheme.bits))
+
+    def scheme_as_data(self, enabled: bool = True) -> None:
+        """Have training read the scheme from memory of the network's device, so that one CUDA graph serves all schemes.
+
+        Every block then runs its attention, and one that is not connected takes the gate 1 (Eqn 4 as it is written);
+        gradients of modules that no block is connected to are 0 instead of None. For a network that is on its device
+        and holds a module for every block.
+
+        Raises:
+            ValueError: if a block has no module; the message names it.
+        """
+        self._bits = None
+        if enabled:
+            every = ConnectionScheme.full(self.stage_blocks)
+            lacking = [key for _, key in self._attention_keys(every) if key not in self.attention]
+            if lacking:
+                raise ValueError(
+                    f"a scheme that is data may connect any block, and there is no module for {', '.join(lacking)}; "
+                    "build the network with scheme='full'"
+                )
+            device = next(self.parameters()).device
+            self._bits = torch.tensor(self.scheme.bits, dtype=torch.float32, device=device)
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """The input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
@@ -235,6 +261,12 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         """The attention module that the current scheme connects to block ``i`` of stage ``k``, if it does."""
         key = self._connected.get((k, i))
         return None if key is None else self.attention[key]  # type: ignore[return-value]
+
+    def _attention_and_bit(self, k: int, i: int) -> tuple[nn.Module | None, Tensor | None]:
+        """What block ``i`` of stage ``k`` runs, and where the scheme is data whether it is connected."""
+        if self._bits is None:
+            return self.attention_at(k, i), None
+        return self.attention[self._attention_key(k, i)], self._bits[sum(self.stage_blocks[:k]) + i]
 
     def blocks(self) -> Iterator[tuple[int, int, ResidualBlock]]:
         """All residual blocks with their stage and place in it, in the order of the scheme's bits."""
@@ -253,16 +285,15 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         return tuple(self.stem_stride * math.prod(self.strides[: k + 1]) for k in self.out_indices)
 
     def compile_blocks(self, **options: Any) -> None:
-        """Compile each block body and attention module by itself, in place.
+        """Compile the passes through blocks, each with its attention and the sum of its branches, one by one.
 
-        The scheme is read outside of what is compiled, so a supernet does not recompile at a new scheme.
+        Blocks of one form share what is compiled, and the scheme is read outside of it: a supernet does not recompile
+        at a new scheme.
 
         Args:
             options: for ``torch.compile``.
         """
-        modules = [block for _, _, block in self.blocks()] + list(self.attention.values())
-        for module in modules:
-            compile_in_place(module, variants=4 * len(modules), **options)
+        self._run = torch.compile(_run_block, **compile_options(64, options))
 
     def train(self, mode: bool = True) -> EANResNet:
         """Set training mode; frozen stages and, with ``norm_eval``, batch norms stay in evaluation mode."""
@@ -481,30 +512,30 @@ class EANResNetCIFAR(EANResNet):
         return {**fitting, **options}
 
 
-def compile_in_place(module: nn.Module, *, variants: int, **options: Any) -> None:
-    """Compile a module for the shapes that it sees.
+def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Options of ``torch.compile`` for code that meets so many forms of blocks and shapes of maps, each compiled by
+    itself: dynamo compiles no more than a few of one function unless told otherwise.
 
     Args:
-        module: to compile.
-        variants: that modules of its class may have in all: they share a code object, of which dynamo compiles no more
-            than a few unless told otherwise.
-        options: for ``torch.compile``.
+        variants: how many.
+        options: others, which go first.
     """
-    options.setdefault("dynamic", False)
+    options = {"dynamic": False, **(options or {})}
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        options.setdefault("recompile_limit", variants)
-    else:
-        from torch._dynamo import config
+        return {"recompile_limit": variants, **options}
+    from torch._dynamo import config
 
-        config.cache_size_limit = max(config.cache_size_limit, variants)
-    module.compile(**options)
+    config.cache_size_limit = max(config.cache_size_limit, variants)
+    return options
 
 
-def _run_block(block: nn.Module, attention: nn.Module | None, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al."""
+def _run_block(
+    block: nn.Module, attention: nn.Module | None, x: Tensor, state: State, connection: Tensor | None
+) -> tuple[Tensor, State]:
+    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
     residual, shortcut = block(x)
     if attention is not None:
-        residual, state = attention(residual, state)
+        residual, state = attention(residual, state, connection)
     return join(residual, shortcut), state
 
 

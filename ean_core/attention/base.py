@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from ean_core.errors import unknown_name
 #: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all a new module needs.
 ATTENTION = Registry("attention", scope="ean_core", locations=["ean_core.attention"])
 
-#: What one connected block of a stage hands to the next: ``None`` at a stage's start and for stateless modules.
+#: What one connected block of a stage hands to the next: ``None`` for stateless modules, and at a stage's start, where
+#: it means what zeros mean.
 State = tuple[Tensor, ...] | None
 
 
@@ -51,18 +53,27 @@ class Attention(nn.Module, ABC):
     def recalibrate(self, residual: Tensor, gate: Tensor) -> Tensor:
         """The residual branch ``(N, C, H, W)`` scaled by the gate; same shape and dtype."""
 
-    def forward(self, residual: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Recalibrate a residual branch.
+    def forward(self, residual: Tensor, state: State = None, connection: Tensor | None = None) -> tuple[Tensor, State]:
+        """Recalibrate a residual branch, ``(a M(f) + (1 - a)) f`` (Eqn 4).
 
         Args:
-            residual: ``(N, C, H, W)``, the branch after its last normalisation.
+            residual: ``(N, C, H, W)``, the branch ``f`` after its last normalisation.
             state: what the previous connected block of the stage returned, ``None`` at the stage's start.
+            connection: ``a``, a number in ``[0, 1]`` on the device; None for 1. At 0 the branch and the state are left
+                as they are, exactly.
 
         Returns:
             The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
         """
-        gate, state = self.process(self.extract(residual), state)
-        return self.recalibrate(residual, gate), state
+        gate, advanced = self.process(self.extract(residual), state)
+        if connection is not None:
+            gate = connection * gate + (1 - connection)
+            if advanced is not None:
+                before = tuple(map(torch.zeros_like, advanced)) if state is None else state
+                advanced = tuple(
+                    connection * new + (1 - connection) * old for old, new in zip(before, advanced, strict=True)
+                )
+        return self.recalibrate(residual, gate), advanced
 
 
 def attention_class(name: str) -> type[Attention]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ean_core.attention import Attention, State
+from ean_core.attention import State
 from ean_core.backbone import join
 from ean_core.checkpoint import load_weights, read_state_dict
 from ean_core.classifier import ImageClassifier
@@ -230,7 +230,7 @@ class RelaxedClassifier(ImageClassifier):
             residual, shortcut = block(x)
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the backbone is fully connected
-            residual, state = _relaxed(attention, residual, state if i else None, gate)
+            residual, state = attention(residual, state if i else None, gate)
             x = join(residual, shortcut)
         logits = self.head(x)
         if mode == "tensor":
@@ -336,16 +336,6 @@ class GateHook(Hook):
         for number in count(first):
             self._loader.sampler.set_epoch(number)
             yield from self._loader
-
-
-def _relaxed(attention: Attention, residual: Tensor, state: State, gate: Tensor) -> tuple[Tensor, State]:
-    """``f + g (M(f) - f)``, and the state likewise; exact where the gate is 0 or 1."""
-    attended, advanced = attention(residual, state)
-    gate = gate.to(residual.dtype)
-    if advanced is not None:
-        before = tuple(map(torch.zeros_like, advanced)) if state is None else state
-        advanced = tuple(torch.lerp(old, new, gate) for old, new in zip(before, advanced, strict=True))
-    return torch.lerp(residual, attended, gate), advanced
 
 
 @contextmanager
