@@ -1,6 +1,6 @@
 """Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
-from . import addresses, data, mmcv_ops, runner, supernet
+from . import addresses, capture, data, mmcv_ops, runner, supernet
 from .attention import ATTENTION, Attention
 from .backbone import EANResNet, EANResNetCIFAR
 from .classifier import ImageClassifier
@@ -17,6 +17,7 @@ __all__ = [
     "ImageClassifier",
     "RecordedScheme",
     "addresses",
+    "capture",
     "data",
     "runner",
     "supernet",

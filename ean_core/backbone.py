@@ -229,8 +229,8 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         """Have training read the scheme from memory of the network's device, so that one CUDA graph serves all schemes.
 
         Every block then runs its attention, and one that is not connected takes the gate 1 (Eqn 4 as it is written);
-        gradients of modules that no block is connected to are 0 instead of None. For a network that is on its device
-        and holds a module for every block.
+        gradients of :meth:`idle_parameters` are 0 instead of None. For a network that is on its device and holds a
+        module for every block.
 
         Raises:
             ValueError: if a block has no module; the message names it.
@@ -267,6 +267,11 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         if self._bits is None:
             return self.attention_at(k, i), None
         return self.attention[self._attention_key(k, i)], self._bits[sum(self.stage_blocks[:k]) + i]
+
+    def idle_parameters(self) -> set[nn.Parameter]:
+        """The parameters of attention modules that the current scheme connects to no block."""
+        used = set(self._connected.values())
+        return {p for key, module in self.attention.items() if key not in used for p in module.parameters()}
 
     def blocks(self) -> Iterator[tuple[int, int, ResidualBlock]]:
         """All residual blocks with their stage and place in it, in the order of the scheme's bits."""

@@ -70,7 +70,7 @@ class StridedPointwise(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        down, right = self.stride  # type: ignore[misc]
+        down, right = self.stride
         return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
 
 

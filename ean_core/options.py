@@ -23,7 +23,10 @@ WorkDir = Annotated[Path | None, typer.Option(help="Folder of everything that is
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or the folder of its run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Amp = Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast, on CPUs and GPUs.")]
-
+Capture = Annotated[
+    bool,
+    typer.Option("--capture", help="Record iterations as CUDA graphs: for classifiers, on one NVIDIA GPU."),
+]
 Tensorboard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write curves, which `tensorboard --logdir work_dirs` shows."),

@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 
 from .addresses import BACKBONE
 from .backbone import EANResNet
+from .capture import use_capture
 from .checkpoint import load_weights, read_meta, save_weights
 from .classifier import ImageClassifier
 from .config import read_settings
@@ -34,6 +35,7 @@ from .inference.export import Format, write_onnx, write_pt2
 from .memory import keep_freed_memory
 from .options import (
     Amp,
+    Capture,
     CfgOptions,
     Checkpoint,
     ConfigName,
@@ -277,6 +279,7 @@ def train(
     work_dir: WorkDir = None,
     resume: Resume = False,
     amp: Amp = False,
+    capture: Capture = False,
     tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
@@ -285,6 +288,8 @@ def train(
     cfg, folder = prepare(config, work_dir, cfg_options)
     if amp:
         use_bf16(cfg)
+    if capture:
+        use_capture(cfg)
     if tensorboard:
         use_tensorboard(cfg)
     with resumable(folder):
