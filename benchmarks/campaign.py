@@ -2,12 +2,15 @@
 
     python benchmarks/campaign.py                     # the state, as a table
     python benchmarks/campaign.py run [--until STEP]  # step by step; stopped at any moment, it goes on where it was
+    python benchmarks/campaign.py run --jobs 6 --minutes 8  # six steps at once on a GPU, in a piece of eight minutes
+    python benchmarks/campaign.py run --gpu           # the steps that take a GPU: ResNet-164, schemes trained alone
     python benchmarks/campaign.py keep                # copies what resumes steps under way, to go on elsewhere
     python benchmarks/campaign.py report              # tables and figures out of the records
 
 A step is a few plain `ean` commands, which `show STEP` prints, and is done when each has left its record in
 benchmarks/results/campaign/STEP. The table is made from these records alone, so that whoever has the repository knows
-where the campaign stands. `run --small` tries all of it on scikit-learn's digits in minutes.
+where the campaign stands. `run --small` tries all of it on scikit-learn's digits in minutes, `run --gpu --small` the
+steps that take a GPU. On a GPU, classifiers train with their iterations captured (`ean train --capture`).
 """
 
 from __future__ import annotations
@@ -20,25 +23,42 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 import typer
+from campaign_groups import scheme_groups
 from campaign_report import write_report
-from campaign_steps import Command, Network, Search, Step, Supernet, SupernetUser, Timing, kind, plan
+from campaign_steps import (
+    Alone,
+    Command,
+    Network,
+    Search,
+    Step,
+    Supernet,
+    SupernetUser,
+    Timing,
+    gpu_plan,
+    kind,
+    plan,
+)
 from filelock import FileLock, Timeout
 
-from ean_core.config import load_config
+from ean_core.config import DATASETS, load_config, parse_name
 from ean_core.data import data_root
-from ean_core.record import read_record, training_log, write_text
+from ean_core.record import read_record, training_log, write_record, write_text
 from ean_core.report.command import write_report as write_whole_report
 from ean_core.report.search import read_search
 from ean_core.report.table import headline, print_table
 from ean_core.runner import latest_checkpoint
+from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 from tasks.crowd_counting.prepare import read_manifest
 from zoo.index import PACKAGED, Index
@@ -48,6 +68,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results/campaign")
 RUNS = Path("work_dirs/campaign")
 REPORT = Path("benchmarks/report")
+#: The same of the steps that take a GPU, and where schemes to train alone come from.
+GPU_RESULTS, GPU_RUNS = Path("benchmarks/results/gpu"), Path("work_dirs/gpu")
+COMPARISON = Path("benchmarks/results/search_resnet20_se_cifar100/comparison")
 #: What a command leaves in its run's folder that is worth keeping.
 KEPT = (
     "record.json",
@@ -66,7 +89,17 @@ KEPT = (
     "classes.csv",
     "learning_curve.png",
     "correlation.*",
+    "compare.json",
+    "comparison.*",
+    "convergence.png",
+    "distribution.png",
+    "finalists.jsonl",
+    "scoring_times.json",
+    "*/seed_*/ledger.jsonl",
+    "*/seed_*/search.json",
 )
+#: Sizes of steps in a small campaign.
+SMALL = {"--schemes": "4", "--epochs": "1", "--evaluations": "12", "--seeds": "2"}
 #: What publishing writes in the folder of an index.
 PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "records", "strips", "weights")
 #: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
@@ -84,6 +117,9 @@ class Campaign:
         source: the data set of searches, whose networks start all others.
         epochs: length of each training; the config's by default.
         report: folder of the report on all results, of which this campaign's are a part; none by default.
+        page: whether to write a page on this campaign alone, too.
+        needs_gpu: whether all steps wait for an NVIDIA GPU.
+        groups: schemes to train alone, by where they come from.
     """
 
     def __init__(
@@ -95,9 +131,16 @@ class Campaign:
         source: str = "cifar100",
         epochs: int | None = None,
         report: Path | None = None,
+        page: bool = True,
+        needs_gpu: bool = False,
+        groups: Mapping[str, Sequence[ConnectionScheme]] | None = None,
     ) -> None:
         self.steps, self.results, self.runs, self.index = list(steps), results, runs, index
-        self.source, self.epochs, self.report = source, epochs, report
+        self.source, self.epochs, self.report, self.page = source, epochs, report, page
+        self.needs_gpu, self.groups = needs_gpu, groups or {}
+        self.processes: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+        self._writing = threading.RLock()
 
     # ------------------------------------------------------------ what steps ask for
 
@@ -105,8 +148,22 @@ class Campaign:
         """The command that trains a config in the folder of a step."""
         options = (*options, *([f"train_cfg.max_epochs={self.epochs}"] if self.epochs else []))
         overrides = ("--cfg-options", *options) if options else ()
-        arguments = ("train", config, "--amp", "--resume", "--work-dir", str(self.runs / name), *overrides)
+        parts = parse_name(config)
+        classifies = parts is not None and DATASETS[parts.dataset][1] == "Image Classification"
+        ways = ("--amp", *(self.capture if classifies else ()), "--resume")
+        arguments = ("train", config, *ways, "--work-dir", str(self.runs / name), *overrides)
         return Command(arguments, "record.json")
+
+    @property
+    def capture(self) -> tuple[str, ...]:
+        """How classifiers train faster on this machine."""
+        return ("--capture",) if has_gpu() else ()
+
+    def shorter(self, size: tuple[str, ...]) -> tuple[str, ...]:
+        """Options of a step's size, or those of a small campaign."""
+        if not self.epochs:
+            return size
+        return tuple(SMALL.get(before, word) for before, word in zip(("", *size), size, strict=False))
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint that the training of a step ends with or selects."""
@@ -123,7 +180,9 @@ class Campaign:
         """
         if model.variant not in ("ean", "best"):
             return "full" if model.variant else "none"
-        ledger = self.results / Search(model.attention, self.source).name / "ledger.jsonl"
+        if model.depth == 50:
+            return "ean"
+        ledger = self.results / Search(model.attention, self.source, model.depth).name / "ledger.jsonl"
         if not ledger.is_file():
             return "?"
         connected = [each for each in read_search(ledger).finalists if each.scheme.connections]
@@ -133,7 +192,7 @@ class Campaign:
 
     def timing(self, network: Network) -> Path | None:
         """The timing record in which a network occurs, if there is one."""
-        name = Timing(network.model.attention or "se", network.model.dataset).name
+        name = Timing(network.model.attention or "se", network.model.dataset, network.model.depth).name
         found = (folder / name / "timing.json" for folder in (self.runs, self.results))
         path = next((path for path in found if path.is_file()), None)
         connection = f"{VARIANTS[network.model.variant]}, "
@@ -143,14 +202,19 @@ class Campaign:
 
     def waits_for(self, step: Step) -> str | None:
         """The step that must be done first, or the data that must be there, if one is not."""
+        if self.needs_gpu and not has_gpu():
+            return "a GPU"
         if isinstance(step, Network) and step.model.dataset == "shanghaitech_a" and not has_part_a():
             return "all of ShanghaiTech A's training images"
+        if isinstance(step, Network) and step.model.depth == 50:
+            return None if has_imagenet_weights() else "torchvision's weights of ResNet-50 in the cache of torch.hub"
         needed: list[Step] = []
         if isinstance(step, SupernetUser):
             needed.append(step.supernet)
         if isinstance(step, Timing) or (isinstance(step, Network) and step.model.variant in ("ean", "best")):
             attention = step.attention if isinstance(step, Timing) else step.model.attention
-            needed.append(Search(attention, self.source))
+            depth = step.depth if isinstance(step, Timing) else step.model.depth
+            needed.append(Search(attention, self.source, depth))
         if isinstance(step, Network) and step.model.task != "Image Classification":
             needed.append(Network(replace(step.model, dataset=self.source)))
         return next((each.name for each in needed if not self.done(each)), None)
@@ -171,9 +235,10 @@ class Campaign:
         card = self.index / "cards" / f"{step.model}.md"  # the last thing that publishing writes
         return entry is not None and entry.metadata["Finished"] == finished and card.is_file()
 
-    def next(self) -> Step | None:
-        """The first step that is not done and waits for none; None where all are done."""
-        return next((step for step in self.planned if not self.done(step) and self.waits_for(step) is None), None)
+    def next(self, running: Collection[Step] = ()) -> Step | None:
+        """The first step that is not done, is not running and waits for none; None where there is none."""
+        ready = (step for step in self.planned if step not in running and not self.done(step))
+        return next((step for step in ready if self.waits_for(step) is None), None)
 
     @property
     def planned(self) -> list[Step]:
@@ -219,7 +284,7 @@ class Campaign:
         """How much of a step is done, in ``[0, 1]``."""
         if self.done(step):
             return 1.0
-        if isinstance(step, (Supernet, Network)):
+        if isinstance(step, (Supernet, Network, Alone)):
             for folder in (self.runs / step.name, self.results / step.name / "state"):
                 if epochs_of(folder):
                     total = self.epochs or load_config(step.config).train_cfg.max_epochs
@@ -251,7 +316,7 @@ class Campaign:
             whole = not self.progress(step)
             start = time.monotonic()
             output = self.runs / step.name / "output.txt"
-            code = run_command(command, output, {"EAN_ZOO_INDEX": str(self.index)})
+            code = self.execute(command, output)
             entry = {"step": step.name, "record": command.record, "whole": whole}
             self.write_down({**entry, "seconds": round(time.monotonic() - start, 1), "code": code})
             if code:
@@ -260,8 +325,36 @@ class Campaign:
                 raise RuntimeError(f"{command}\n{how}; run again to go on from here")
             self.collect(step)
 
+    def execute(self, command: Command, output: Path) -> int:
+        """Run a command to its end, its output appended to a file."""
+        program = str(Path(sys.executable).with_name("ean"))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("a") as file:
+            with self._writing:
+                if self._stopped:
+                    return -signal.SIGTERM
+                process = subprocess.Popen(
+                    [program, *command.arguments],
+                    env={**os.environ, "EAN_ZOO_INDEX": str(self.index)},
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=die_with_parent if sys.platform == "linux" else None,
+                )
+                self.processes.add(process)
+            code = process.wait()
+            self.processes.discard(process)
+            return code
+
+    def stop(self) -> None:
+        """End the commands that run; no more are begun."""
+        with self._writing:
+            self._stopped = True
+            for process in self.processes:
+                process.terminate()
+
     def settle(self) -> None:
         """Have kept states follow from what is done: a step may have been stopped before they did."""
+        self._list_groups()
         for step in self.planned:
             state = self.results / step.name / "state"
             if isinstance(step, Supernet) and self.done(step):
@@ -269,17 +362,29 @@ class Campaign:
             elif self.done(step):
                 shutil.rmtree(state, ignore_errors=True)
 
+    def _list_groups(self) -> None:
+        """Write down which schemes are trained alone, and where they come from."""
+        alone = next((step for step in self.steps if isinstance(step, Alone)), None)
+        if alone is None:
+            return
+        path = self.results / alone.folder / "schemes.json"
+        groups = {name: [str(scheme) for scheme in schemes] for name, schemes in self.groups.items()}
+        if not path.is_file() or read_record(path)["groups"] != groups:
+            write_record(path, kind="schemes trained alone", config=alone.config, seed=alone.seed, groups=groups)
+
     def collect(self, step: Step) -> None:
         """Copy what a step's commands left to the results."""
         source, target = self.runs / step.name, self.results / step.name
-        target.mkdir(parents=True, exist_ok=True)
-        for pattern in KEPT:
-            for path in source.glob(pattern):
-                copy_file(path, target / path.name)
-        log = training_log(source)
-        if log:
-            write_text(target / "log.jsonl", log)
-        write_page(self)
+        with self._writing:
+            target.mkdir(parents=True, exist_ok=True)
+            for pattern in KEPT:
+                for path in source.glob(pattern):
+                    copy_file(path, target / path.relative_to(source))
+            log = training_log(source)
+            if log:
+                write_text(target / "log.jsonl", log)
+            if self.page:
+                write_page(self)
 
     def keep(self, step: Step) -> list[Path]:
         """Copy what resumes a step into its results, so that it can go on in another checkout.
@@ -323,9 +428,9 @@ class Campaign:
     def write_down(self, entry: dict[str, Any]) -> None:
         """Append a line to the log."""
         self.results.mkdir(parents=True, exist_ok=True)
-        with (self.results / "log.jsonl").open("a") as file:
+        with self._writing, (self.results / "log.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        self.__dict__.pop("log", None)
+            self.__dict__.pop("log", None)
 
     @staticmethod
     def say(text: str) -> None:
@@ -337,6 +442,11 @@ def chosen(finalists: Sequence[Evaluation]) -> Evaluation:
     return max((each for each in finalists if 0 < each.scheme.sparsity < 1), key=lambda each: each.reward)
 
 
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU."""
+    return torch.cuda.is_available()
+
+
 def has_part_a() -> bool:
     """Whether the 300 training images of ShanghaiTech A are prepared, and not a sample of them."""
     try:
@@ -344,6 +454,11 @@ def has_part_a() -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return sum(image["part"] == "A" and image["split"] != "test" for image in images) >= 300
+
+
+def has_imagenet_weights() -> bool:
+    """Whether the weights that ResNet-50's counters start from are on this machine."""
+    return any(Path(torch.hub.get_dir(), "checkpoints").glob("resnet50-*.pth"))
 
 
 def last_line(path: Path) -> str:
@@ -356,25 +471,6 @@ def epochs_of(folder: Path) -> int:
     """Epochs of the last checkpoint in a folder; 0 where there is none."""
     latest = latest_checkpoint(folder)
     return int(latest.stem.split("_")[1]) if latest else 0
-
-
-def run_command(command: Command, output: Path, environment: dict[str, str]) -> int:
-    """Run a command to its end, its output appended to a file; where this process is stopped, it is stopped as well."""
-    program = str(Path(sys.executable).with_name("ean"))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a") as file:
-        process = subprocess.Popen(
-            [program, *command.arguments],
-            env={**os.environ, **environment},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        )
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            return process.wait()
 
 
 def die_with_parent() -> None:
@@ -418,16 +514,27 @@ class StepRow:
 
 
 def rows(campaign: Campaign) -> list[StepRow]:
-    """The state of each step, and their sum."""
+    """The state of each step, those of schemes trained alone together, and their sum."""
     found = []
-    for step in campaign.planned:
+    steps = campaign.planned
+    alone = [step for step in steps if isinstance(step, Alone)]
+    if alone:
+        done = sum(map(campaign.done, alone))
+        waits = campaign.waits_for(alone[0])
+        state = "done" if done == len(alone) else f"after {waits}" if waits else f"{done} of {len(alone)}"
+        left = sum(campaign.expected(step) * (1 - campaign.progress(step)) for step in alone)
+        spent = sum(map(campaign.spent, alone))
+        found.append(StepRow(f"{alone[0].folder}/*", state, f"{len(alone)} schemes", spent, left))
+    for step in steps:
+        if step in alone:
+            continue
         progress = campaign.progress(step)
         left = campaign.expected(step) * (1 - progress)
         found.append(
             StepRow(step.name, _state(campaign, step, progress), _result(campaign, step), campaign.spent(step), left)
         )
-    done = sum(row.state == "done" for row in found)
-    total = StepRow("all", f"{done} of {len(found)}", "", sum(r.spent for r in found), sum(r.left for r in found))
+    done = sum(map(campaign.done, steps))
+    total = StepRow("all", f"{done} of {len(steps)}", "", sum(r.spent for r in found), sum(r.left for r in found))
     return [*found, total]
 
 
@@ -447,7 +554,7 @@ def _result(campaign: Campaign, step: Step) -> str:
         key, value = headline(test["metrics"])
         return f"{key} {value:.2f} ({test['scheme']})"
     if (folder / "search.json").is_file():
-        return f"EAN {campaign.scheme(ModelName(20, campaign.source, 'ean', step.attention))}"  # type: ignore[union-attr]
+        return f"EAN {campaign.scheme(ModelName(step.depth, campaign.source, 'ean', step.attention))}"  # type: ignore[union-attr]
     if (folder / "record.json").is_file():
         validation = read_record(folder / "record.json")["validation"]
         return "validation {} {:.2f}".format(*headline(validation)) if validation else ""
@@ -458,32 +565,53 @@ def _result(campaign: Campaign, step: Step) -> str:
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Small = Annotated[bool, typer.Option("--small", help="The same on scikit-learn's digits, an epoch each.")]
+OnGPU = Annotated[bool, typer.Option("--gpu", help="The steps that take a GPU.")]
 
 
-def open_campaign(small: bool) -> Campaign:
+def open_campaign(small: bool, gpu: bool = False) -> Campaign:
     """The campaign of this repository, or a small one that leaves it alone."""
     os.chdir(ROOT)
-    if not small:
-        return Campaign(plan(), RESULTS, RUNS, report=REPORT)
+    zoo = Campaign(plan(), RESULTS, RUNS, report=REPORT)
     folder = Path(os.environ.get("EAN_CAMPAIGN", "work_dirs/campaign_small"))
-    return Campaign(plan("digits"), folder / "results", folder / "runs", folder / "zoo", "digits", epochs=1)
+    if not gpu:
+        digits = (folder / "results", folder / "runs", folder / "zoo", "digits")
+        return Campaign(plan("digits"), *digits, epochs=1) if small else zoo
+    if small:
+        groups = scheme_groups((3, 3, 3), random=3)
+        digits = (folder / "gpu", folder / "gpu_runs", folder / "zoo", "digits")
+        return Campaign(gpu_plan(groups, dataset="digits", depth=20), *digits, epochs=1, page=False, groups=groups)
+    groups = scheme_groups((3, 3, 3), COMPARISON)
+    trained = {"full", "none", *(zoo.scheme(ModelName(20, "cifar100", name, "se")) for name in ("ean", "best"))}
+    known = {ConnectionScheme.parse(scheme, (3, 3, 3)) for scheme in trained}
+    return Campaign(
+        gpu_plan(groups, known),
+        GPU_RESULTS,
+        GPU_RUNS,
+        report=REPORT,
+        page=False,
+        needs_gpu=True,
+        groups=groups,
+    )
 
 
 @app.callback(invoke_without_command=True)
-def state(context: typer.Context, small: Small = False) -> None:
+def state(context: typer.Context, small: Small = False, gpu: OnGPU = False) -> None:
     """Print the state of each step."""
     if context.invoked_subcommand is None:
-        print_table(rows(open_campaign(small)), title="Campaign")
+        print_table(rows(open_campaign(small, gpu)), title="Campaign")
 
 
 @app.command()
 def run(
     until: Annotated[str | None, typer.Option(help="The last step to run.")] = None,
     commit: Annotated[bool, typer.Option("--commit", help="Commit the records of each step.")] = False,
+    jobs: Annotated[int, typer.Option(help="Steps at once; one network leaves a GPU idle.", min=1)] = 1,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many, to go on another time.", min=0)] = None,
     small: Small = False,
+    gpu: OnGPU = False,
 ) -> None:
     """Run the steps that are left, first one first."""
-    campaign = open_campaign(small)
+    campaign = open_campaign(small, gpu)
     names = [step.name for step in campaign.planned]
     if until is not None and until not in names:
         raise typer.BadParameter(f"there is no step {until!r}; the steps are {', '.join(names)}")
@@ -491,7 +619,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop is a stop
     try:
         with FileLock(campaign.runs / "campaign.lock", timeout=0):
-            _run_all(campaign, until, commit)
+            _run_all(campaign, until, commit, jobs, minutes)
     except Timeout:
         typer.echo(f"another process runs the campaign in {campaign.runs}", err=True)
         raise typer.Exit(1) from None
@@ -500,22 +628,46 @@ def run(
         raise typer.Exit(1) from None
 
 
-def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
+def _run_all(campaign: Campaign, until: str | None, commit: bool, jobs: int, minutes: float | None) -> None:
     wanted = next((step for step in campaign.planned if step.name == until), None)
+    end = time.monotonic() + 60 * minutes if minutes else None
     campaign.settle()
     write_pages(campaign)
-    while (step := campaign.next()) is not None and not (wanted and campaign.done(wanted)):
+    running: dict[Future[None], Step] = {}
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            campaign.run(step)
-        except RuntimeError:
-            campaign.keep(step)
-            if commit:
-                _commit(campaign, f"State of {step.name}")
+            while True:
+                while len(running) < jobs and not (wanted and campaign.done(wanted)):
+                    step = campaign.next(running.values())
+                    if step is None:
+                        break
+                    running[pool.submit(campaign.run, step)] = step
+                if not running:
+                    break
+                left = None if end is None else max(0.0, end - time.monotonic())
+                finished, _ = wait(running, left, FIRST_COMPLETED)
+                if not finished:
+                    raise TimeoutError
+                for future in finished:
+                    future.result()  # raises what the step raised
+                    step = running.pop(future)
+                    campaign.settle()
+                    write_pages(campaign)
+                    if commit:
+                        _commit(campaign, f"Records of {step.name}")
+        except (RuntimeError, KeyboardInterrupt, TimeoutError) as error:
+            campaign.stop()
+            wait(running)
+            for step in running.values():
+                campaign.keep(step)
+                if commit:
+                    _commit(campaign, f"State of {step.name}")
+            if isinstance(error, TimeoutError):
+                campaign.say(f"{minutes:g} minutes are over; the same command goes on from here")
+                return
+            if isinstance(error, KeyboardInterrupt):
+                raise next((found for future in running if (found := future.exception())), error) from None
             raise
-        campaign.settle()
-        write_pages(campaign)
-        if commit:
-            _commit(campaign, f"Records of {step.name}")
     if wanted is None:
         campaign.say("all steps are done" if all(map(campaign.done, campaign.planned)) else "the other steps wait")
 
@@ -523,6 +675,7 @@ def _run_all(campaign: Campaign, until: str | None, commit: bool) -> None:
 def _commit(campaign: Campaign, message: str) -> None:
     """Commit records, kept states, and published files."""
     paths = [str(campaign.results), *(str(campaign.index / part) for part in PUBLISHED)]
+    paths = [path for path in paths if Path(path).exists()]
     paths += [str(campaign.report)] if campaign.report else []
     subprocess.run(["git", "add", "--", *paths], check=False)
     done = subprocess.run(["git", "commit", "--quiet", "-m", message, "--", *paths], check=False)
@@ -531,9 +684,9 @@ def _commit(campaign: Campaign, message: str) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Of a step.")], small: Small = False) -> None:
+def show(name: Annotated[str, typer.Argument(help="Of a step.")], small: Small = False, gpu: OnGPU = False) -> None:
     """Print the commands of a step: those that were run, then those that are left."""
-    campaign = open_campaign(small)
+    campaign = open_campaign(small, gpu)
     step = next((step for step in campaign.steps if step.name == name), None)
     if step is None:
         raise typer.BadParameter(f"there is no step {name!r}; `python benchmarks/campaign.py` lists them")
@@ -548,9 +701,9 @@ def show(name: Annotated[str, typer.Argument(help="Of a step.")], small: Small =
 
 
 @app.command()
-def keep(small: Small = False) -> None:
+def keep(small: Small = False, gpu: OnGPU = False) -> None:
     """Copy what resumes the steps under way into their results, to be committed."""
-    campaign = open_campaign(small)
+    campaign = open_campaign(small, gpu)
     for step in campaign.planned:
         if not campaign.done(step):
             kept = campaign.keep(step)
@@ -559,15 +712,15 @@ def keep(small: Small = False) -> None:
 
 
 @app.command()
-def report(small: Small = False) -> None:
+def report(small: Small = False, gpu: OnGPU = False) -> None:
     """Write tables and figures out of the records, beside the paper's."""
-    typer.echo(f"written: {', '.join(map(str, write_pages(open_campaign(small))))}")
+    typer.echo(f"written: {', '.join(map(str, write_pages(open_campaign(small, gpu))))}")
 
 
 def write_pages(campaign: Campaign) -> list[Path]:
     """The page of a campaign, and the report on all results where there is one."""
-    pages = [write_page(campaign)]
-    if campaign.report:
+    pages = [write_page(campaign)] if campaign.page else []
+    if campaign.report and campaign.results.is_dir():
         write_whole_report([campaign.results.parent], campaign.report)
         pages.append(campaign.report / "README.md")
     return pages

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ean_core.scheme import ConnectionScheme
 from zoo.names import ModelName
 
 if TYPE_CHECKING:
@@ -34,18 +35,22 @@ class Supernet:
 
     attention: str
     dataset: str
-    minutes: ClassVar[float] = 15
+    depth: int = 20
+
+    @property
+    def minutes(self) -> float:
+        return 15 if self.depth == 20 else 7
 
     @property
     def name(self) -> str:
-        return f"supernet_resnet20_{self.attention}.{self.dataset}/seed_0"
+        return f"supernet_resnet{self.depth}_{self.attention}.{self.dataset}/seed_0"
 
     @property
     def config(self) -> str:
-        return f"supernet_resnet20_{self.attention}_{self.dataset}"
+        return f"supernet_resnet{self.depth}_{self.attention}_{self.dataset}"
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        yield campaign.train(self.config, self.name)
+        yield campaign.train(self.config, self.name, *compiled(self.depth))
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,21 @@ class SupernetUser:
 
     attention: str
     dataset: str
+    depth: int = 20
     prefix: ClassVar[str]
 
     @property
     def name(self) -> str:
-        return f"{self.prefix}_resnet20_{self.attention}.{self.dataset}/seed_0"
+        return f"{self.prefix}_resnet{self.depth}_{self.attention}.{self.dataset}/seed_0"
 
     @property
     def supernet(self) -> Supernet:
         """What it takes."""
-        return Supernet(self.attention, self.dataset)
+        return Supernet(self.attention, self.dataset, self.depth)
 
     def command(self, campaign: Campaign, *words: str, record: str) -> Command:
         """``ean search`` on the supernet, resumed where it was stopped; ``{}`` among the words is its config."""
-        config = f"search_resnet20_{self.attention}_{self.dataset}"
+        config = f"search_resnet{self.depth}_{self.attention}_{self.dataset}"
         where = (
             "--supernet",
             str(campaign.checkpoint(self.supernet.name)),
@@ -76,15 +82,24 @@ class SupernetUser:
         )
         return Command(("search", *(word.format(config) for word in words), "--resume", *where), record)
 
+    @property
+    def batches(self) -> tuple[str, ...]:
+        """Batches that fill a GPU, for networks of which a smaller one would wait for its kernels to be launched."""
+        return ("--cfg-options", "val_dataloader.batch_size=2500") if self.depth == 164 else ()
+
 
 class Search(SupernetUser):
-    """The exhaustive search of a supernet."""
+    """The search of a supernet: exhaustive where all schemes can be scored, by local search of 54 blocks."""
 
     prefix = "search"
     minutes: ClassVar[float] = 6
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        yield self.command(campaign, "{}", "--strategy", "exhaustive", record="search.json")
+        if self.depth == 20:
+            words = ("--strategy", "exhaustive")
+        else:
+            words = ("--strategy", "local", *self.batches, "search.strategy.evaluations=3000")
+        yield self.command(campaign, "{}", *words, record="search.json")
 
 
 class Correlation(SupernetUser):
@@ -94,8 +109,29 @@ class Correlation(SupernetUser):
     minutes: ClassVar[float] = 40
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        size = ("--schemes", "12", "--epochs", "5")
-        yield self.command(campaign, "correlate", "{}", *size, "--amp", record="correlation.json")
+        size = ("--schemes", "12", "--epochs", "5" if self.depth == 20 else "20")
+        yield self.command(
+            campaign,
+            "correlate",
+            "{}",
+            *campaign.shorter(size),
+            "--amp",
+            *campaign.capture,
+            *self.batches,
+            record="correlation.json",
+        )
+
+
+class Comparison(SupernetUser):
+    """Search strategies on one supernet, with equal budgets."""
+
+    prefix = "compare"
+    minutes: ClassVar[float] = 30
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        strategies = ("--strategies", "local,ean,enas,ga,tpe,random,hsp")
+        size = campaign.shorter(("--evaluations", "900", "--seeds", "3"))
+        yield self.command(campaign, "compare", "{}", *strategies, *size, *self.batches, record="compare.json")
 
 
 @dataclass(frozen=True)
@@ -104,15 +140,19 @@ class Timing:
 
     attention: str
     dataset: str
+    depth: int = 20
     minutes: ClassVar[float] = 4
 
     @property
     def name(self) -> str:
-        return f"time_resnet20_{self.attention}.{self.dataset}"
+        return f"time_resnet{self.depth}_{self.attention}.{self.dataset}"
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
-        model = ModelName(20, self.dataset, "ean", self.attention)
-        config, out = f"resnet20_{self.attention}_{self.dataset}", str(campaign.runs / self.name / "timing.json")
+        model = ModelName(self.depth, self.dataset, "ean", self.attention)
+        config, out = (
+            f"resnet{self.depth}_{self.attention}_{self.dataset}",
+            str(campaign.runs / self.name / "timing.json"),
+        )
         overrides = ("--cfg-options", f"model.backbone.scheme={campaign.scheme(model)}")
         if model.task != "Image Classification":
             yield Command(("time", config, "--batch", "1", "--rounds", "50", "--out", out, *overrides), "timing.json")
@@ -135,10 +175,12 @@ class Network:
 
     @property
     def config(self) -> str:
-        return f"resnet20_{self.model.attention or 'se'}_{self.model.dataset}"
+        return f"resnet{self.model.depth}_{self.model.attention or 'se'}_{self.model.dataset}"
 
     @property
     def minutes(self) -> float:
+        if self.model.depth == 164:
+            return 6
         return {"Crowd Counting": 30, "Semantic Segmentation": 12}.get(self.model.task, 18)
 
     def options(self, campaign: Campaign) -> list[str]:
@@ -147,7 +189,7 @@ class Network:
         options = [f"model.backbone.scheme={scheme}"]
         if self.model.variant == "org":
             options.append("model.backbone.shared=False")
-        if self.model.task != "Image Classification":
+        if self.model.task != "Image Classification" and self.model.depth == 20:
             first = replace(self.model, dataset=campaign.source)
             options.append(f"model.backbone.init_cfg.checkpoint=ean://{first}")
         if self.seed:
@@ -156,7 +198,7 @@ class Network:
 
     def commands(self, campaign: Campaign) -> Iterator[Command]:
         overrides = self.options(campaign)
-        yield campaign.train(self.config, self.name, *overrides)
+        yield campaign.train(self.config, self.name, *overrides, *compiled(self.model.depth))
         if self.model.task == "Crowd Counting":  # the official test images are kept apart
             overrides.append("test_dataloader.dataset.split=val")
         options = ("--cfg-options", *overrides)
@@ -173,7 +215,43 @@ class Network:
             yield Command(("zoo", "publish", trained, self.config, *best, *timed, *options), "published.json")
 
 
-Step = Supernet | Search | Correlation | Timing | Network
+@dataclass(frozen=True)
+class Alone:
+    """A scheme that is trained alone and measured on test images, for Figure 4 and Table 4."""
+
+    attention: str
+    dataset: str
+    scheme: str
+    depth: int = 20
+    seed: ClassVar[int] = 0
+    minutes: ClassVar[float] = 1
+
+    @property
+    def folder(self) -> str:
+        """Of all that are trained for one comparison."""
+        return f"alone_resnet{self.depth}_{self.attention}.{self.dataset}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder}/{self.scheme}/seed_{self.seed}"
+
+    @property
+    def config(self) -> str:
+        return f"resnet{self.depth}_{self.attention}_{self.dataset}"
+
+    def commands(self, campaign: Campaign) -> Iterator[Command]:
+        overrides = (f"model.backbone.scheme={self.scheme}",)
+        yield campaign.train(self.config, self.name, *overrides)
+        trained = str(campaign.checkpoint(self.name))
+        yield Command(("test", self.config, trained, "--cfg-options", *overrides), "test.json")
+
+
+Step = Supernet | Search | Correlation | Comparison | Timing | Network | Alone
+
+
+def compiled(depth: int) -> tuple[str, ...]:
+    """How networks are compiled whose training is long enough to make up for the minute that this takes."""
+    return ("model.compile_blocks=True",) if depth == 164 else ()
 
 
 def plan(dataset: str = "cifar100") -> list[Step]:
@@ -209,5 +287,44 @@ def plan(dataset: str = "cifar100") -> list[Step]:
 def kind(step: Step) -> str:
     """Steps of one kind take about as long as each other."""
     if isinstance(step, Network):
-        return f"{step.model.attention or 'vanilla'} {step.model.dataset}"
-    return f"{type(step).__name__.lower()} {step.attention} {step.dataset}"
+        return f"{step.model.attention or 'vanilla'} {step.model.depth} {step.model.dataset}"
+    return f"{type(step).__name__.lower()} {step.attention} {step.depth} {step.dataset}"
+
+
+def gpu_plan(
+    groups: Mapping[str, Sequence[ConnectionScheme]],
+    trained: Collection[ConnectionScheme] = (),
+    dataset: str = "cifar100",
+    depth: int = 164,
+) -> list[Step]:
+    """What takes a GPU, most needed first; cut from the end where time ends.
+
+    Args:
+        groups: schemes of ResNet-20 with SE to train alone.
+        trained: those of them that the zoo's networks are trained with.
+        dataset: of all networks but the counters.
+        depth: of the networks that are searched.
+    """
+    whole = dataset == "cifar100"
+
+    def family(attention: str, *variants: str) -> list[Step]:
+        search = Search(attention, dataset, depth)
+        networks = [Network(ModelName(depth, dataset, variant, attention)) for variant in variants]
+        return [search.supernet, search, *networks, Timing(attention, dataset, depth)]
+
+    schemes = dict.fromkeys(scheme for group in groups.values() for scheme in group)
+    steps: list[Step] = [Alone("se", dataset, str(scheme)) for scheme in schemes if scheme not in trained]
+    vanilla = Network(ModelName(depth, dataset))
+    steps += [*family("se", "ean", "full"), vanilla]
+    if whole:
+        steps += [*family("dia", "full", "ean"), *family("sge", "full", "ean")]
+        steps += [Network(ModelName(depth, dataset, "org", attention)) for attention in ("se", "sge")]
+    steps += [Comparison("se", dataset, depth), Correlation("se", dataset, depth)]
+    if whole:
+        found = [ModelName(depth, dataset, variant, "se") for variant in ("ean", "full")]
+        steps += [Network(model, seed) for seed in (1, 2) for model in (*found, vanilla.model)]
+        for part in ("b", "a"):
+            target = f"shanghaitech_{part}"
+            counters = [ModelName(50, target), *(ModelName(50, target, name, "se") for name in ("ean", "full"))]
+            steps += map(Network, counters)
+    return steps

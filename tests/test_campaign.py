@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from ean_core.record import read_record, training_log, write_record
@@ -283,6 +284,114 @@ def test_the_committed_report_is_what_the_committed_records_say(tmp_path, campai
     page = campaign_module.write_page(campaign)
     assert page.read_text() == (committed / "README.md").read_text()
     assert {path.name for path in (tmp_path / "results").glob("*.png")} == {p.name for p in committed.glob("*.png")}
+
+
+# ---------------------------------------------------------------- what takes a GPU
+
+
+@pytest.fixture(scope="module")
+def groups(campaign_module):
+    return campaign_module.scheme_groups((3, 3, 3), ROOT / campaign_module.COMPARISON)
+
+
+def test_schemes_to_train_alone_are_random_heuristic_and_found(groups):
+    assert {name: len(schemes) for name, schemes in groups.items()} == {
+        "random": 30,
+        "HSP": 4,
+        "exhaustive": 1,
+        "local": 1,
+        "ean": 10,
+        "enas": 2,
+        "ga": 3,
+        "tpe": 3,
+        "darts": 1,
+    }
+    assert [str(scheme) for scheme in groups["HSP"]] == ["100-010-001", "010-001-000", "001-000-100", "000-100-010"]
+    assert len(set(groups["random"])) == 30
+
+
+def test_other_seeds_are_searched_as_the_comparison_searched(campaign_module, groups):
+    """The first three seeds of the paper's strategy took part in the comparison; from its scores come the same."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import campaign_groups
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    comparison = campaign_groups.read_comparison(ROOT / campaign_module.COMPARISON)
+    ran = [str(run.returned.scheme) for run in comparison.by_strategy()["ean"]]
+    assert [str(campaign_groups._searched(comparison, seed)) for seed in range(3)] == ran
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_without_a_gpu_its_steps_wait(campaign_module, capsys):
+    campaign = campaign_module.open_campaign(small=False, gpu=True)
+    assert campaign.next() is None
+    assert {campaign.waits_for(step) for step in campaign.planned} == {"a GPU"}
+    names = [step.name for step in campaign.planned]
+    assert names.index("alone_resnet20_se.cifar100/100-011-000/seed_0") < names.index(
+        "ean_resnet164_se.cifar100/seed_0"
+    )
+    # trained by the campaign of the zoo: full, none, and what its search chose
+    zoo = campaign_module.open_campaign(small=False)
+    for scheme in ("111-111-111", "000-000-000", zoo.scheme(ModelName(20, "cifar100", "ean", "se"))):
+        assert f"alone_resnet20_se.cifar100/{scheme}/seed_0" not in names
+    campaign_module._run_all(campaign, None, commit=False, jobs=3, minutes=None)
+    assert "the other steps wait" in capsys.readouterr().out
+
+
+def test_on_a_gpu_classifiers_are_captured_and_deep_ones_compiled(tmp_path, monkeypatch, campaign_module):
+    monkeypatch.setattr(campaign_module, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    campaign = campaign_module.open_campaign(small=False, gpu=True)
+    steps = {step.name: step for step in campaign.planned}
+    supernet, *_ = steps["supernet_resnet164_se.cifar100/seed_0"].commands(campaign)
+    assert "--capture" in supernet.arguments
+    assert "model.compile_blocks=True" in supernet.arguments
+    (search,) = steps["search_resnet164_se.cifar100/seed_0"].commands(campaign)
+    assert {"local", "search.strategy.evaluations=3000"} <= set(search.arguments)
+    ean = steps["ean_resnet164_se.cifar100/seed_0"]
+    assert campaign.waits_for(ean) == "search_resnet164_se.cifar100/seed_0"
+    counter = steps["ean_resnet50_se.shanghaitech_b/seed_0"]
+    train, *_ = counter.commands(campaign)
+    assert "--capture" not in train.arguments
+    assert "model.backbone.scheme=ean" in train.arguments
+    assert campaign.waits_for(counter) == "torchvision's weights of ResNet-50 in the cache of torch.hub"
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    (tmp_path / "hub/checkpoints/resnet50-0676ba61.pth").touch()
+    assert campaign.waits_for(counter) is None
+    small = campaign_module.open_campaign(small=True)
+    assert "--capture" in next(small.steps[0].commands(small)).arguments
+
+
+def test_a_piece_of_a_campaign_ends_in_time_and_the_next_goes_on(tmp_path):
+    said = finish(start(tmp_path, "run", "--gpu", "--small", "--jobs", "2", "--minutes", "0.05"))
+    assert said.rstrip().endswith("0.05 minutes are over; the same command goes on from here")
+    assert not processes_on(tmp_path / "gpu_runs")
+    schemes = read_record(tmp_path / "gpu/alone_resnet20_se.digits/schemes.json")
+    assert schemes["kind"] == "schemes trained alone"
+    assert {name: len(each) for name, each in schemes["groups"].items()} == {"random": 3, "HSP": 4}
+    first, second = (f"alone_resnet20_se.digits/{scheme}/seed_0" for scheme in schemes["groups"]["random"][:2])
+    said = finish(start(tmp_path, "run", "--gpu", "--small", "--jobs", "2", "--until", first))
+    assert (tmp_path / "gpu" / first / "test.json").is_file()
+    assert (tmp_path / "gpu" / second / "record.json").is_file()  # beside it
+    assert read_record(tmp_path / "gpu/alone_resnet20_se.digits/schemes.json") == schemes
+
+
+@pytest.mark.slow
+def test_all_that_takes_a_gpu_runs_in_small(tmp_path):
+    said = finish(start(tmp_path, "run", "--gpu", "--small", "--jobs", "2"))
+    assert said.rstrip().endswith("all steps are done")
+    report = subprocess.run(
+        [Path(sys.executable).with_name("ean"), "report", tmp_path / "gpu", "--out", tmp_path / "report"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "left out" not in report.stdout + report.stderr
+    page = (tmp_path / "report/README.md").read_text()
+    assert "## Figure 4, trained alone" in page
+    assert (tmp_path / "gpu/compare_resnet20_se.digits/seed_0/ean/seed_1/ledger.jsonl").is_file()
+    assert (tmp_path / "gpu/correlate_resnet20_se.digits/seed_0/correlation.json").is_file()
 
 
 def test_records_say_nothing_of_the_machines_folders(campaign_module):

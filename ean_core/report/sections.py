@@ -352,7 +352,10 @@ class MethodRow:
 
 def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict[ConnectionScheme, float]]:
     """By scheme, what the supernet of a comparison says of it, and with batch norms of its own."""
+    # What a controller holds most probable, its search may never have asked for: it is scored for the result alone.
+    modes = {run.returned.scheme: run.returned.accuracy for run in comparison.runs if run.rule == "mode"}
     scored = {each.scheme: each.accuracy for run in comparison.runs for each in run.history.evaluations}
+    scored = modes | scored
     return scored, {each.scheme: each.accuracy for each in comparison.finalists}
 
 
