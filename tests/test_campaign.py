@@ -323,7 +323,10 @@ def test_other_seeds_are_searched_as_the_comparison_searched(campaign_module, gr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
-def test_without_a_gpu_its_steps_wait(campaign_module, capsys):
+def test_without_a_gpu_its_steps_wait(campaign_module, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(campaign_module, "GPU_RESULTS", tmp_path / "results/gpu")
+    monkeypatch.setattr(campaign_module, "GPU_RUNS", tmp_path / "runs")
+    monkeypatch.setattr(campaign_module, "REPORT", tmp_path / "report")
     campaign = campaign_module.open_campaign(small=False, gpu=True)
     assert campaign.next() is None
     assert {campaign.waits_for(step) for step in campaign.planned} == {"a GPU"}
