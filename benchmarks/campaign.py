@@ -327,14 +327,13 @@ class Campaign:
 
     def execute(self, command: Command, output: Path) -> int:
         """Run a command to its end, its output appended to a file."""
-        program = str(Path(sys.executable).with_name("ean"))
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("a") as file:
             with self._writing:
                 if self._stopped:
                     return -signal.SIGTERM
                 process = subprocess.Popen(
-                    [program, *command.arguments],
+                    [sys.executable, "-m", "tasks.cli", *command.arguments],
                     env={**os.environ, "EAN_ZOO_INDEX": str(self.index)},
                     stdout=file,
                     stderr=subprocess.STDOUT,

@@ -50,3 +50,26 @@ def test_the_cpu_table_runs_in_small(tmp_path):
     results = json.loads(out.read_text())["results"]
     assert results["connections"]["SE EAN"]["deployed"]["passes"] == 3
     assert results["networks"]["timm seresnet50"]["baseline"] == "timm resnet50"
+
+
+def test_gpu_training_runs_in_small_and_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "training.json"
+    done = run("gpu_training.py", "--small", "--out", out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads(out.read_text())
+    assert list(record["results"]) == ["resnet20 Share-full SE", "resnet20 SE supernet"]
+    assert record["results"]["resnet20 SE supernet"]["plain"]["over_plain"] == 1
+    del record["results"]["resnet20 SE supernet"]
+    record["results"]["resnet20 Share-full SE"]["plain"]["seconds"] = 7.0  # not measured again
+    out.write_text(json.dumps(record))
+    assert run("gpu_training.py", "--small", "--out", out).returncode == 0
+    again = json.loads(out.read_text())["results"]
+    assert again["resnet20 Share-full SE"]["plain"]["seconds"] == 7.0
+    assert "resnet20 SE supernet" in again
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_gpu_training_needs_a_gpu(tmp_path):
+    done = run("gpu_training.py", "--out", tmp_path / "training.json")
+    assert done.returncode == 2
+    assert "there is no GPU here; --small tries the script on a CPU" in done.stderr
