@@ -92,7 +92,7 @@ ASSUMPTIONS = f"""\
 | dense bf16 and fp16 | {HALF_RATE / 1e12:g} TFLOP/s, both cards | NVIDIA's datasheets |
 | dense TF32, which fp32 inference uses | {TF32_RATE / 1e12:g} TFLOP/s, both cards | NVIDIA's datasheets |
 | share of both that kernels reach | {TENSOR_SHARE:g} | assumed |
-| fp32 (no TF32), ResNet-20 searches | {FP32_RATE / 1e12:g} TFLOP/s, of which {FP32_SHARE:g} | datasheet; share assumed |
+| fp32, searches of ResNet-20 | {FP32_RATE / 1e12:g} TFLOP/s, of which {FP32_SHARE:g} | datasheet; share assumed |
 | shortest kernel in a CUDA graph | {1e6 * SHORTEST:g} µs | assumed |
 | host, an iteration of captured training | {1e3 * HOST:g} ms, beside the GPU's work | assumed |
 | host, launching a kernel outside of a graph | {1e6 * LAUNCH:g} µs | assumed |
