@@ -103,7 +103,9 @@ SMALL = {"--schemes": "4", "--epochs": "1", "--evaluations": "12", "--seeds": "2
 #: What publishing writes in the folder of an index.
 PUBLISHED = ("README.md", "model-index.yml", "cards", "figures", "metafiles", "records", "strips", "weights")
 #: What resumes a step: the last checkpoint, the one selected so far, remembered scores; in megabytes, together.
-STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json"), 8
+STATE, STATE_LIMIT = ("best_*.pth", "*.jsonl", "record.json", "*/seed_*/*.json*"), 8
+#: Of the steps that take a GPU, whose states are copied along and not committed.
+GPU_STATE_LIMIT = 16
 
 
 class Campaign:
@@ -217,7 +219,15 @@ class Campaign:
             needed.append(Search(attention, self.source, depth))
         if isinstance(step, Network) and step.model.task != "Image Classification":
             needed.append(Network(replace(step.model, dataset=self.source)))
-        return next((each.name for each in needed if not self.done(each)), None)
+        waits = next((each.name for each in needed if not self.done(each)), None)
+        if waits is None and isinstance(step, SupernetUser) and not self.has_checkpoint(step.supernet):
+            return f"the checkpoint of {step.supernet.name}, or that one's training without its record.json"
+        return waits
+
+    def has_checkpoint(self, supernet: Supernet) -> bool:
+        """Whether a supernet's weights are here."""
+        places = (self.runs / supernet.name, self.results / supernet.name / "state")
+        return any(latest_checkpoint(place) for place in places)
 
     def done(self, step: Step) -> bool:
         """Whether each command of a step has left its record."""
@@ -235,10 +245,14 @@ class Campaign:
         card = self.index / "cards" / f"{step.model}.md"  # the last thing that publishing writes
         return entry is not None and entry.metadata["Finished"] == finished and card.is_file()
 
-    def next(self, running: Collection[Step] = ()) -> Step | None:
-        """The first step that is not done, is not running and waits for none; None where there is none."""
-        ready = (step for step in self.planned if step not in running and not self.done(step))
-        return next((step for step in ready if self.waits_for(step) is None), None)
+    def next(self, running: Collection[Step] = (), failed: Collection[Step] = ()) -> Step | None:
+        """The first step that is not done, is not running, did not fail and waits for none; None where there is none,
+        and where one that measures times runs or comes next, which takes the machine for itself."""
+        if any(isinstance(step, Timing) for step in running):
+            return None
+        ready = (s for s in self.planned if s not in running and s not in failed and not self.done(s))
+        first = next((step for step in ready if self.waits_for(step) is None), None)
+        return None if running and isinstance(first, Timing) else first
 
     @property
     def planned(self) -> list[Step]:
@@ -302,11 +316,6 @@ class Campaign:
         self.restore(step.name)
         if isinstance(step, SupernetUser):
             self.restore(step.supernet.name)
-            if not self.checkpoint(step.supernet.name).is_file():
-                raise RuntimeError(
-                    f"{step.name} needs the checkpoint of {step.supernet.name}, which is not in {self.runs}; remove "
-                    f"{self.results / step.supernet.name / 'record.json'} to train it again"
-                )
         count = len(list(step.commands(self)))
         for number in range(count):
             command = list(step.commands(self))[number]  # anew: later ones depend on what earlier ones leave
@@ -348,7 +357,7 @@ class Campaign:
         """End the commands that run; no more are begun."""
         with self._writing:
             self._stopped = True
-            for process in self.processes:
+            for process in list(self.processes):
                 process.terminate()
 
     def settle(self) -> None:
@@ -397,15 +406,16 @@ class Campaign:
         if not files:
             return []
         size = sum(path.stat().st_size for path in files) / 1e6
-        if size > STATE_LIMIT:
-            self.say(f"the state of {step.name} has {size:.1f} MB and is not kept; the limit is {STATE_LIMIT}")
+        limit = STATE_LIMIT if self.page else GPU_STATE_LIMIT
+        if size > limit:
+            self.say(f"the state of {step.name} has {size:.1f} MB and is not kept; the limit is {limit}")
             return []
         shutil.rmtree(target, ignore_errors=True)
         for path in files:
-            copy_file(path, target / path.name)
+            copy_file(path, target / path.relative_to(source))
         if latest:
             write_text(target / "log.jsonl", training_log(source))
-        return [target / path.name for path in files]
+        return [target / path.relative_to(source) for path in files]
 
     def keep_supernet(self, supernet: Supernet) -> None:
         """Keep a trained supernet as long as a step needs its checkpoint."""
@@ -421,8 +431,10 @@ class Campaign:
         state, run = self.results / name / "state", self.runs / name
         if not state.is_dir() or epochs_of(run) >= epochs_of(state) > 0 or (run / "ledger.jsonl").is_file():
             return
-        for path in sorted(state.iterdir(), key=lambda path: path.name.startswith("epoch_")):  # what resumes it last
-            copy_file(path, run / path.name)
+        kept = (path for path in state.rglob("*") if path.is_file())
+        with self._writing:
+            for path in sorted(kept, key=lambda path: path.name.startswith("epoch_")):  # what resumes it last
+                copy_file(path, run / path.relative_to(state))
 
     def write_down(self, entry: dict[str, Any]) -> None:
         """Append a line to the log."""
@@ -472,9 +484,13 @@ def epochs_of(folder: Path) -> int:
     return int(latest.stem.split("_")[1]) if latest else 0
 
 
+#: Loaded before any process is forked from one of several threads.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 def die_with_parent() -> None:
     """Have the kernel stop this process when the one that started it is gone: two on one run would clash."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -625,49 +641,69 @@ def run(
     except (RuntimeError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; run again to go on from here", err=True)
+        raise typer.Exit(1) from None
 
 
 def _run_all(campaign: Campaign, until: str | None, commit: bool, jobs: int, minutes: float | None) -> None:
+    """Run what is left; a step that fails is left out, and said in the end.
+
+    Raises:
+        RuntimeError: if a step failed, or was stopped.
+    """
     wanted = next((step for step in campaign.planned if step.name == until), None)
-    end = time.monotonic() + 60 * minutes if minutes else None
-    campaign.settle()
-    write_pages(campaign)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
     running: dict[Future[None], Step] = {}
+    failed: dict[Step, BaseException] = {}
+
+    def settle(steps: Sequence[Step], what: str) -> None:
+        with campaign._writing:
+            campaign.settle()
+            write_pages(campaign)
+            if commit:
+                for step in steps:
+                    _commit(campaign, f"{what} of {step.name}")
+
+    campaign.settle()
+    time_is_up = False
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            while True:
+            finished: list[Step] = []
+            while not time_is_up:
                 while len(running) < jobs and not (wanted and campaign.done(wanted)):
-                    step = campaign.next(running.values())
+                    step = campaign.next(running.values(), failed)
                     if step is None:
                         break
                     running[pool.submit(campaign.run, step)] = step
+                settle(finished, "Records")
                 if not running:
                     break
                 left = None if end is None else max(0.0, end - time.monotonic())
-                finished, _ = wait(running, left, FIRST_COMPLETED)
-                if not finished:
-                    raise TimeoutError
-                for future in finished:
-                    future.result()  # raises what the step raised
-                    step = running.pop(future)
-                    campaign.settle()
-                    write_pages(campaign)
-                    if commit:
-                        _commit(campaign, f"Records of {step.name}")
-        except (RuntimeError, KeyboardInterrupt, TimeoutError) as error:
-            campaign.stop()
-            wait(running)
-            for step in running.values():
+                ended, _ = wait(running, left, FIRST_COMPLETED)
+                time_is_up = not ended
+                finished = []
+                for future in ended:
+                    step, error = running.pop(future), future.exception()
+                    if error is None:
+                        finished.append(step)
+                    else:
+                        failed[step] = error
+                        campaign.say(f"{step.name} failed: {error}")
+        finally:
+            stopped = list(running.values())
+            if running:
+                campaign.stop()
+                wait(running)
+            for step in (*stopped, *failed):
                 campaign.keep(step)
-                if commit:
-                    _commit(campaign, f"State of {step.name}")
-            if isinstance(error, TimeoutError):
-                campaign.say(f"{minutes:g} minutes are over; the same command goes on from here")
-                return
-            if isinstance(error, KeyboardInterrupt):
-                raise next((found for future in running if (found := future.exception())), error) from None
-            raise
-    if wanted is None:
+            if stopped or failed:
+                settle([*stopped, *failed], "State")
+    if failed:
+        raise RuntimeError("\n".join(f"{step.name}: {error}" for step, error in failed.items()))
+    if time_is_up:
+        campaign.say(f"{minutes:g} minutes are over; the same command goes on from here")
+    elif wanted is None:
         campaign.say("all steps are done" if all(map(campaign.done, campaign.planned)) else "the other steps wait")
 
 

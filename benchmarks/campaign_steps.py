@@ -311,7 +311,7 @@ def gpu_plan(
     def family(attention: str, *variants: str) -> list[Step]:
         search = Search(attention, dataset, depth)
         networks = [Network(ModelName(depth, dataset, variant, attention)) for variant in variants]
-        return [search.supernet, search, *networks, Timing(attention, dataset, depth)]
+        return [search.supernet, search, Timing(attention, dataset, depth), *networks]
 
     schemes = dict.fromkeys(scheme for group in groups.values() for scheme in group)
     steps: list[Step] = [Alone("se", dataset, str(scheme)) for scheme in schemes if scheme not in trained]

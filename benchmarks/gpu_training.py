@@ -116,6 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.small and not torch.cuda.is_available():
         parser.error("there is no GPU here; --small tries the script on a CPU")
+    torch.backends.cudnn.benchmark = True  # as `ean train` has it
     rounds, steps = (2, 2) if arguments.small else (arguments.rounds, arguments.steps)
     results: dict[str, Any] = {}
     settings = {"small": arguments.small, "rounds": rounds, "steps": steps, "batch": BATCH}

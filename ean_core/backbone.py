@@ -25,6 +25,7 @@ from .attention import Attention, State, attention_class
 from .checkpoint import PretrainedOrRaise
 from .errors import unknown_name
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
+from .memory import copy_over
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -223,7 +224,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         }
         self._connected = keys
         if self._bits is not None:
-            self._bits.copy_(torch.tensor(scheme.bits))
+            copy_over(torch.tensor(scheme.bits, dtype=self._bits.dtype), self._bits)
 
     def scheme_as_data(self, enabled: bool = True) -> None:
         """Have training read the scheme from memory of the network's device, so that one CUDA graph serves all schemes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +66,11 @@ class CapturedStep:
         """One training iteration.
 
         Args:
-            data: a batch, by name, on the model's device.
+            data: a batch, by name.
             optim_wrapper: of the model.
 
         Returns:
-            The losses, by name, in each ``interval``-th iteration; nothing in the others.
+            The losses, by name, in the first and in each ``interval``-th iteration; nothing in the others.
         """
         key = tuple((name, value.shape, value.dtype) for name, value in data.items())
         if key not in self._recordings:
@@ -84,13 +85,14 @@ class CapturedStep:
         optim_wrapper.step()
         optim_wrapper.zero_grad()
         self._count += 1
-        if (self._count - 1) % self.interval:
+        if self._count > 1 and self._count % self.interval:
             return {}
         return {name: value.clone() for name, value in recording.losses.items()}
 
     def _record(self, data: Mapping[str, Tensor], optim_wrapper: OptimWrapper) -> Recording:
         """Record the passes; what they leave in the model's buffers is undone."""
-        inputs = {name: value.clone() for name, value in data.items()}
+        device = next(self.model.parameters()).device
+        inputs = {name: value.to(device, copy=True) for name, value in data.items()}
 
         def passes() -> dict[str, Tensor]:
             optim_wrapper.zero_grad()
@@ -124,8 +126,14 @@ class CUDARecorder:
                 passes()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            losses = passes()
+        gc.collect()  # an older graph in a cycle, freed while this one is recorded, would end it
+        gc.disable()
+        try:
+            # thread_local: the threads of a data loader may call CUDA meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                losses = passes()
+        finally:
+            gc.enable()
         self._pool = graph.pool()
         return losses, graph.replay
 
@@ -135,8 +143,8 @@ class CaptureHook(Hook):
     """Trains by a :class:`CapturedStep`; a supernet with its scheme as data, so that one graph serves all schemes.
 
     Raises:
-        ValueError: where there is no GPU, or several take part, or the model, the loss scaling or the accumulation of
-            gradients is one that graphs do not go with.
+        ValueError: where there is no GPU, or several take part, or the model, its recomputed blocks, the loss scaling
+            or the accumulation of gradients is one that graphs do not go with.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -150,6 +158,8 @@ class CaptureHook(Hook):
                 "--capture goes with the optim_wrapper types OptimWrapper and Bf16OptimWrapper without "
                 f"accumulative_counts, this is a {type(wrapper).__name__} with {wrapper._accumulative_counts}"
             )
+        if find_backbone(model).with_cp:
+            raise ValueError("--capture does not go with model.backbone.with_cp=True, whose passes read random states")
         if any(isinstance(hook, RandomSchemeHook) for hook in runner.hooks):
             find_backbone(model).scheme_as_data()
         model.train_step = self.step(model)

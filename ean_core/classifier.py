@@ -54,7 +54,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         data_preprocessor: config of what normalises the images.
         label_smoothing: in ``[0, 1)``, of the cross-entropy loss.
         channels_last: keep weights and images in channels-last order, the faster one on most machines.
-        compile_blocks: compile block bodies and attention modules one by one (see ``EANResNet.compile_blocks``).
+        compile_blocks: compile blocks with their attention, one by one (see ``EANResNet.compile_blocks``).
         init_cfg: as in OpenMMLab.
     """
 

@@ -71,7 +71,7 @@ class StridedPointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         down, right = self.stride
-        return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
+        return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias, groups=self.groups)
 
 
 #: Convolutions that inference may fold and reorder.

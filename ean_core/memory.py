@@ -1,9 +1,11 @@
-"""What becomes of freed memory: glibc's malloc gives large blocks back to the system, at a price."""
+"""Memory: what becomes of it when it is freed, which glibc's malloc gives back at a price, and copies to a GPU's."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -24,3 +26,10 @@ def keep_freed_memory() -> bool:
         return False
     malloc = ctypes.CDLL(None)
     return bool(malloc.mallopt(_M_MMAP_MAX, 0)) and bool(malloc.mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def copy_over(source: Tensor, target: Tensor) -> None:
+    """Copy from a CPU to wherever the target is; to a GPU, from page-locked memory, which the CPU does not wait for."""
+    if target.device.type == "cuda":
+        source = source.pin_memory()
+    target.copy_(source, non_blocking=True)

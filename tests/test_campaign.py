@@ -234,6 +234,12 @@ def test_steps_wait_for_what_they_need(tmp_path, campaign_module):
     }
     assert {name: campaign.waits_for(steps[name]) for name in waits} == waits
     write_record(tmp_path / "results/supernet_resnet20_se.cifar100/seed_0/record.json", seconds=60, validation=None)
+    search = campaign.next()
+    assert search.name == "supernet_resnet20_dia.cifar100/seed_0" or search.name == "resnet20.cifar100/seed_0"
+    assert campaign.waits_for(steps["search_resnet20_se.cifar100/seed_0"]).startswith("the checkpoint of supernet_")
+    state = tmp_path / "results/supernet_resnet20_se.cifar100/seed_0/state"
+    state.mkdir()
+    (state / "epoch_15.pth").touch()
     assert campaign.next().name == "search_resnet20_se.cifar100/seed_0"
 
 
@@ -364,6 +370,63 @@ def test_on_a_gpu_classifiers_are_captured_and_deep_ones_compiled(tmp_path, monk
     assert campaign.waits_for(counter) is None
     small = campaign_module.open_campaign(small=True)
     assert "--capture" in next(small.steps[0].commands(small)).arguments
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_its_commands_have_their_options(monkeypatch, campaign_module, gpu):
+    """Also those that only a machine with a GPU gives."""
+    monkeypatch.setattr(campaign_module, "has_gpu", lambda: True)
+    campaign = campaign_module.open_campaign(small=False, gpu=gpu)
+    kinds = {campaign_module.kind(step): step for step in campaign.steps}
+    commands = [command for step in kinds.values() for command in step.commands(campaign)]
+    assert any("--capture" in command.arguments for command in commands)
+    help_texts = {}
+    for command in commands:
+        words = command.arguments
+        flags = {word for word in words if word.startswith("--")}
+        names = words[: next(i for i, word in enumerate(words) if "resnet" in word)]
+        if names not in help_texts:
+            said = finish(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tasks.cli", *names, "--help"],
+                    env={**os.environ, "COLUMNS": "200"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            help_texts[names] = set(re.findall(r"--[a-z-]+", said))
+        assert flags <= help_texts[names], command
+
+
+def test_times_are_measured_alone(tmp_path, campaign_module):
+    model = ModelName(20, "digits")
+    timing, network = campaign_module.Timing("se", "digits"), campaign_module.Network(model)
+    campaign = campaign_module.Campaign([timing, network], tmp_path / "results", tmp_path / "runs", source="digits")
+    write_search(tmp_path / "results/search_resnet20_se.digits/seed_0", [("100-000-000", 60)])
+    (tmp_path / "results/search_resnet20_se.digits/seed_0/search.json").write_text("{}")
+    assert campaign.next() == timing
+    assert campaign.next(running=[timing]) is None
+    assert campaign.next(running=[network]) is None
+    assert campaign.next(failed=[timing]) == network
+
+
+def test_a_failed_step_is_said_and_the_others_go_on(tmp_path, campaign_module, monkeypatch):
+    models = [ModelName(20, "digits"), ModelName(20, "digits", "full", "se")]
+    steps = [campaign_module.Network(model) for model in models]
+    campaign = campaign_module.Campaign(steps, tmp_path / "results", tmp_path / "runs", tmp_path, "digits", page=False)
+    ran = []
+
+    def run(step):
+        ran.append(step)
+        if step == steps[0]:
+            raise OSError("no space left")
+        monkeypatch.setattr(campaign, "done", lambda other: other == steps[1])
+
+    monkeypatch.setattr(campaign, "run", run)
+    with pytest.raises(RuntimeError, match=r"^resnet20\.digits/seed_0: no space left$"):
+        campaign_module._run_all(campaign, None, commit=False, jobs=1, minutes=None)
+    assert ran == steps
 
 
 def test_a_piece_of_a_campaign_ends_in_time_and_the_next_goes_on(tmp_path):

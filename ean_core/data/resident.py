@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ean_core.memory import copy_over
+
 from .root import data_root, offline
 from .sampler import SampleKey
 from .split import Split, check_split, split_indices
@@ -84,7 +86,8 @@ class ResidentDataset(Dataset):
                 "sampler=dict(type='EpochSampler')"
             )
         device = self._padded.device
-        index = torch.tensor([key.item for key in keys], device=device)
+        index = torch.empty(len(keys), dtype=torch.int64, device=device)
+        copy_over(torch.tensor([key.item for key in keys]), index)
         n = len(keys)
         draw = keys[0].generator(device)
 

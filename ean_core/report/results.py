@@ -110,7 +110,10 @@ def _recipe(settings: Mapping[str, Any]) -> str:
     recipe = {name: settings.get(name) for name in _RECIPE}
     # A resumed run has the checkpoint that it went on from there; of others the place says nothing.
     recipe["load_from"] = "" if settings.get("resume") else Path(recipe["load_from"] or "").name
-    model = {**settings["model"]}
+    # How iterations are launched makes no other training of it.
+    hooks = [hook for hook in recipe["custom_hooks"] or () if hook.get("type") != "CaptureHook"]
+    recipe["custom_hooks"] = hooks or None
+    model = {name: value for name, value in settings["model"].items() if name != "compile_blocks"}
     if isinstance(model.get("backbone"), Mapping):  # a network without attention is the same whichever it might have
         model["backbone"] = {
             name: value for name, value in model["backbone"].items() if name not in ("attention", "scheme", "shared")

@@ -13,7 +13,8 @@ import typer
 from mmengine.config import Config
 from scipy import stats
 
-from ean_core.options import Amp, CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable, use_bf16
+from ean_core.capture import use_capture
+from ean_core.options import Amp, Capture, CfgOptions, ConfigName, Resume, WorkDir, prepare, resumable, use_bf16
 from ean_core.record import csv_text, read_record, write_record, write_text
 from ean_core.report.correlation import correlation_figure
 from ean_core.runner import latest_checkpoint
@@ -180,6 +181,7 @@ def correlate(
     work_dir: WorkDir = None,
     resume: Resume = False,
     amp: Amp = False,
+    capture: Capture = False,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Train a handful of random schemes alone, and correlate their accuracies with the supernet's."""
@@ -187,6 +189,8 @@ def correlate(
     folder = work_dir or folder.with_name(f"correlate_{folder.name}")
     if amp:
         use_bf16(cfg)
+    if capture:
+        use_capture(cfg)
     with resumable(folder):
         found = run_correlation(cfg, find_supernet(cfg, supernet), folder, schemes=schemes, resume=resume)
     for name, each in found.items():

@@ -118,6 +118,22 @@ def test_other_recipes_are_not_seeds_of_one(tmp_path):
     assert [each.values("accuracy/top1") for each in read_results([tmp_path])] == [[65.0], [60.0]]
 
 
+def test_how_iterations_are_launched_makes_no_other_recipe(tmp_path):
+    """A GPU's training with captured iterations and compiled blocks is a seed of what a CPU trained."""
+    for seed in (0, 1):
+        save_run(tmp_path / f"seed_{seed}", seed=seed, accuracy=65.0 + seed)
+    path = tmp_path / "seed_1/record.json"
+    record = json.loads(path.read_text())
+    record["settings"]["custom_hooks"] = [{"type": "CaptureHook"}]
+    record["settings"]["model"]["compile_blocks"] = True
+    path.write_text(json.dumps(record))
+    (found,) = read_results([tmp_path])
+    assert found.values("accuracy/top1") == [65.0, 66.0]
+    record["settings"]["custom_hooks"].append({"type": "EMAHook"})
+    path.write_text(json.dumps(record))
+    assert len(read_results([tmp_path])) == 2
+
+
 def test_what_was_not_measured_is_left_out(tmp_path):
     save_run(tmp_path / "a")
     (tmp_path / "a/test.json").unlink()
