@@ -541,7 +541,9 @@ def _run_block(
     """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
     residual, shortcut = block(x)
     if attention is not None:
-        residual, state = attention(residual, state, connection)
+        # A module of one's own may know no connections between 0 and 1.
+        arguments = (residual, state) if connection is None else (residual, state, connection)
+        residual, state = attention(*arguments)
     return join(residual, shortcut), state
 
 

@@ -674,7 +674,8 @@ def test_a_compiled_supernet_does_not_recompile_at_new_schemes(attention, memory
     plain = copy.deepcopy(network)
     network.compile_blocks(backend=graphs, fullgraph=True)
     x = torch.randn(2, 3, 8, 8).to(memory_format=memory_format)
-    for scheme in ("none", "full"):
+    # every form of block, each without attention, with it as the first of its stage, and behind another one
+    for scheme in ("none", "full", "010-010-010", "011-011-011", "100-100-100"):
         network.set_scheme(scheme)
         train_step(network, x)
     compiled = graphs.frame_count
