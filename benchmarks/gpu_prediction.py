@@ -24,6 +24,9 @@ from typing import Any, ClassVar
 import torch
 from campaign_steps import Alone, Comparison, Correlation, Network, Search, Step, Supernet, gpu_plan, plan
 from gpu_inference import ATTENTIONS, GOALS, PARTS, networks
+from gpu_training import NETWORKS as TRAINED
+from gpu_training import ROUNDS as TRAINING_ROUNDS
+from gpu_training import STEPS as TRAINING_STEPS
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -573,6 +576,29 @@ def resnet164_piece(step: Step, training: Sequence[Mapping[str, Any]], forward: 
     return Piece(step.name, command, None, "the same command")
 
 
+def timed_training(training: Sequence[Mapping[str, Any]]) -> Piece:
+    """gpu_training.py: rounds, one of them to warm up, of plain, captured and compiled iterations."""
+    rows = {(row["depth"], row["network"], row["form"]): row for row in training}
+    iterations = (TRAINING_ROUNDS + 1) * TRAINING_STEPS
+
+    def of(name: str, card: str) -> float:
+        depth, network = name.removeprefix("resnet").split(" ", 1)
+        network = network.replace("Share-full SE", "SE Share-full")
+        captured, compiled = (rows[int(depth), network, f"captured{more}"] for more in ("", ", compiled blocks"))
+        plain = max(captured["gpu_s"][card], LAUNCH * captured["kernels"])
+        each = plain + captured["iteration_s"][card] + compiled["iteration_s"][card]
+        return COMPILING + iterations * each
+
+    return Piece(
+        "training iterations",
+        "python benchmarks/gpu_training.py",
+        in_minutes(lambda card: START + sum(of(name, card) for name in TRAINED)),
+        "networks that are measured are kept",
+        START + COMPILING,
+        f"{len(TRAINED)} networks in three ways; launching plain operators is taken as the host's whole work",
+    )
+
+
 def pieces(
     training: Sequence[Mapping[str, Any]], inference: Mapping[str, Any], forward: Mapping[int, Mapping[str, float]]
 ) -> list[Piece]:
@@ -581,6 +607,7 @@ def pieces(
     seconds_alone = {card: ALONE * (shared_gpu(training, alone, card) + START / JOBS) for card in CARDS}
     return [
         *inference_pieces(inference),
+        timed_training(training),
         resnet20_queue(training, forward[20]),
         Piece(
             "schemes trained alone",

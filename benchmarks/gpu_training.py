@@ -43,6 +43,8 @@ NETWORKS = {
 #: Training images of a final network and of a supernet.
 IMAGES = {False: 50_000, True: 40_000}
 BATCH = 128
+#: Rounds, and iterations a round and way.
+ROUNDS, STEPS = 8, 40
 
 
 def step_of(config: Config, captured: bool, data: dict[str, torch.Tensor]) -> Callable[[int], None]:
@@ -109,8 +111,8 @@ def _now(device: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=40, help="iterations a round and way")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="iterations a round and way")
     parser.add_argument("--small", action="store_true", help="on a CPU, to see that it works")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
