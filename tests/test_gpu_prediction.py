@@ -134,11 +134,12 @@ def test_the_script_gives_the_committed_record(tmp_path):
 
 
 def test_the_pieces_are_those_of_the_campaign():
-    steps = campaign.open_campaign(small=False, gpu=True).steps
+    opened = campaign.open_campaign(small=False, gpu=True)
+    steps = opened.steps
     assert sum(isinstance(step, campaign.Alone) for step in steps) == prediction.ALONE
     named = {piece["name"] for piece in json.loads(COMMITTED.read_text())["results"]["pieces"]}
     assert {step.name for step in steps if not isinstance(step, campaign.Alone)} <= named
-    commands = {step.name: " ".join(map(str, step.commands(campaign.open_campaign(False, True)))) for step in steps}
+    commands = {step.name: " ".join(map(str, step.commands(opened))) for step in steps}
     assert f"evaluations={prediction.EVALUATIONS}" in commands["search_resnet164_se.cifar100/seed_0"]
     _, seeds, evaluations = prediction.COMPARED
     assert f"--evaluations {evaluations} --seeds {seeds}" in commands["compare_resnet164_se.cifar100/seed_0"]
