@@ -50,7 +50,8 @@ def models(configs):
 
 
 def test_there_is_a_config_for_each_task_network_attention_and_data_set():
-    networks = ["resnet20_{}_digits", "resnet20_{}_cifar100", "resnet164_{}_cifar100", "resnet50_{}_imagenet"]
+    networks = [f"resnet{depth}_{{}}_cifar100" for depth in (20, 56, 164)]
+    networks += ["resnet20_{}_digits", "resnet50_{}_imagenet"]
     expected = {
         task + network.format(attention)
         for task in ("", "supernet_", "search_")
@@ -160,7 +161,7 @@ def test_a_final_network_trains_on_all_training_images_and_never_looks_at_the_te
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("search_")])
 def test_a_search_has_a_strategy_a_reward_and_the_supernet_of_its_name(configs, name):
     settings = configs[name].search
-    strategy = build_strategy(settings.strategy, (3, 3), configs[name].randomness.seed)
+    strategy = build_strategy(settings.strategy, (9, 9, 9), configs[name].randomness.seed)
     assert strategy.evaluations == settings.strategy.evaluations
     assert Reward(**settings.reward).sparsity == 2.0
     assert settings.precision in ("fp32", "bf16")
