@@ -23,9 +23,9 @@ from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
 from ean_core import EANResNetCIFAR
-from ean_core.config import load_config
-from ean_core.memory import keep_freed_memory
-from ean_core.record import write_record
+from ean_core.common.config import load_config
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import write_record
 
 CONFIG = "resnet20_se_cifar100"
 RESULT = Path(__file__).parent / "results" / "allocator.json"

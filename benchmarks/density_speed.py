@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ean_core.record import write_record
+from ean_core.common.record import write_record
 from tasks.crowd_counting.density import density_map
 
 RESULT = Path(__file__).parent / "results" / "density_speed.json"

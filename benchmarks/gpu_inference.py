@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from ean_core.config import load_config
+from ean_core.common.config import load_config
+from ean_core.common.record import environment, write_record
 from ean_core.inference.comparison import Form, Variant, candidates, record_timing, variants
-from ean_core.record import environment, write_record
-from ean_core.report.table import in_percent
+from ean_core.show.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_gpu.json"
 ATTENTIONS = ("se", "sge", "dia")

@@ -25,9 +25,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 
-from ean_core.capture import CapturedStep
-from ean_core.config import load_config
-from ean_core.record import environment, write_record
+from ean_core.common.config import load_config
+from ean_core.common.record import environment, write_record
+from ean_core.runs.capture import CapturedStep
 from ean_core.scheme import ConnectionScheme
 
 RESULT = Path(__file__).parent / "results" / "gpu_training.json"

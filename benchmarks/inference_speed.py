@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from ean_core import EANResNet
+from ean_core.common.record import command, environment, write_record
 from ean_core.inference import deploy, fold, profile_blocks, time_networks
 from ean_core.inference.cost import clock_notes
-from ean_core.record import command, environment, write_record
-from ean_core.report.table import in_percent
+from ean_core.show.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_cpu.json"
 #: Networks, and how much their connections may add to the folded vanilla network at most.

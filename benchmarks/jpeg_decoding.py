@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from ean_core.common.record import write_record
 from ean_core.data import ImageTree
 from ean_core.data.sampler import SampleKey
-from ean_core.record import write_record
 
 RESULT = Path(__file__).parent / "results" / "jpeg_decoding.json"
 

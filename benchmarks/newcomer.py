@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ean_core.record import write_record
+from ean_core.common.record import write_record
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.pictures import save_picture
 

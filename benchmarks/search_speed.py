@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR, ImageClassifier
 from ean_core.classifier import label_ranks
+from ean_core.common.progress import Progress
+from ean_core.common.record import environment, write_record
 from ean_core.inference import BlockTimes
-from ean_core.progress import Progress
-from ean_core.record import environment, write_record
 from ean_core.search import SupernetEvaluator, build_strategy
 from ean_core.search.prefixes import count_bodies, walk_seconds
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from ean_core.record import write_record
+from ean_core.common.record import write_record
 from ean_core.scheme import ConnectionScheme
 from ean_core.search import STRATEGIES, Reward, SyntheticEvaluator, build_strategy
 from ean_core.search.prefixes import count_bodies

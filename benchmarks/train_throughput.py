@@ -20,8 +20,8 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
-from ean_core.config import load_config
-from ean_core.record import write_record
+from ean_core.common.config import load_config
+from ean_core.common.record import write_record
 
 CONFIG = "resnet20_se_cifar100"
 RESULT = Path(__file__).parent / "results" / "train_throughput.json"

@@ -1,11 +1,14 @@
 """Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
-from . import addresses, capture, data, mmcv_ops, runner, supernet
+from . import data
 from .attention import ATTENTION, Attention
 from .backbone import EANResNet, EANResNetCIFAR
 from .classifier import ImageClassifier
+from .common import mmcv_ops
 from .recorded import RECORDED, RecordedScheme
+from .runs import capture, hooks, runner, supernet
 from .scheme import ConnectionScheme
+from .weights import addresses
 
 __all__ = [
     "ATTENTION",
@@ -19,6 +22,7 @@ __all__ = [
     "addresses",
     "capture",
     "data",
+    "hooks",
     "runner",
     "supernet",
 ]

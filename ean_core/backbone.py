@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ean_core.common.errors import unknown_name
+from ean_core.common.memory import copy_over
+from ean_core.weights.loading import PretrainedOrRaise
+
 from .attention import Attention, State, attention_class
-from .checkpoint import PretrainedOrRaise
-from .errors import unknown_name
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
-from .memory import copy_over
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -601,3 +602,15 @@ def _block_dilations(
         return tuple(multi_grid)
     first = dilation // 2 if contract_dilation and dilation > 1 else dilation
     return (first,) + (dilation,) * (n - 1)
+
+
+def find_backbone(model: nn.Module) -> EANResNet:
+    """The EAN backbone inside a model.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, EANResNet):
+            return module
+    raise ValueError(f"{type(model).__name__} has no EANResNet or EANResNetCIFAR inside")

@@ -12,9 +12,10 @@ from mmengine.registry import METRICS, MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ean_core.common.errors import unknown_name
+from ean_core.weights.loading import PretrainedOrRaise
+
 from .backbone import EANResNet
-from .checkpoint import PretrainedOrRaise
-from .errors import unknown_name
 
 
 @MODELS.register_module()

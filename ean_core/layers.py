@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import unknown_name
+from ean_core.common.errors import unknown_name
 
 Style = Literal["pytorch", "caffe"]
 

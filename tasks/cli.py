@@ -9,18 +9,22 @@ from importlib import import_module
 
 #: Name of one or two words, what it does in one line, and where its function is.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("quickstart", "supernet, search, training and timing on a small data set", "ean_core.quickstart:quickstart"),
-    ("train", "train a network or a supernet from a config", "ean_core.training:train"),
-    ("search", "search where to connect the attention of a supernet", "ean_core.search.command:search"),
-    ("search compare", "compare search strategies on one supernet", "ean_core.search.compare:compare"),
-    ("search correlate", "how well a supernet ranks its schemes", "ean_core.search.correlate:correlate"),
-    ("watch", "how a training or a search stands, from its files", "ean_core.watch.command:watch"),
-    ("test", "measure a checkpoint on test images", "ean_core.training:test"),
-    ("time", "time vanilla, Share-full and EAN side by side", "ean_core.inference.command:time"),
+    (
+        "quickstart",
+        "supernet, search, training and timing on a small data set",
+        "ean_core.commands.quickstart:quickstart",
+    ),
+    ("train", "train a network or a supernet from a config", "ean_core.commands.train:train"),
+    ("search", "search where to connect the attention of a supernet", "ean_core.commands.search:search"),
+    ("search compare", "compare search strategies on one supernet", "ean_core.commands.compare:compare"),
+    ("search correlate", "how well a supernet ranks its schemes", "ean_core.commands.correlate:correlate"),
+    ("watch", "how a training or a search stands, from its files", "ean_core.commands.watch:watch"),
+    ("test", "measure a checkpoint on test images", "ean_core.commands.train:test"),
+    ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.time:time"),
     ("explain", "where decisions come from, side by side (Grad-CAM)", "tasks.explain:explain"),
-    ("gates", "how much attention differs between images, by block", "ean_core.gates:gates"),
-    ("report", "tables and figures of the paper out of run records", "ean_core.report.command:report"),
-    ("export", "write a trained backbone as plain tensors", "ean_core.training:export"),
+    ("gates", "how much attention differs between images, by block", "ean_core.commands.gates:gates"),
+    ("report", "tables and figures of the paper out of run records", "ean_core.commands.report:report"),
+    ("export", "write a trained backbone as plain tensors", "ean_core.commands.train:export"),
     ("crowd prepare", "check annotated pictures, write densities", "tasks.crowd_counting.prepare:prepare_command"),
     ("crowd evaluate", "a counter's errors and time, as Table 3", "tasks.crowd_counting.evaluate:evaluate_command"),
     ("crowd predict", "count people in pictures, videos, a webcam", "tasks.crowd_counting.predict:predict_command"),
@@ -35,7 +39,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
     ("zoo retime", "renew the times on a model's card", "zoo.command:retime"),
     ("zoo import", "weights of torchvision or of the paper's authors", "zoo.command:import_"),
-    ("configs", "list the packaged configs, or print one", "ean_core.config:show_configs"),
+    ("configs", "list the packaged configs, or print one", "ean_core.commands.configs:show_configs"),
 )
 
 

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
-from ean_core.checkpoint import read_meta
+from ean_core.backbone import find_backbone
 from ean_core.classifier import ImageClassifier
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
+from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.comparison import connection
-from ean_core.record import csv_text, write_record, write_text
-from ean_core.report.figures import COLOURS, draw_schemes, save
-from ean_core.report.table import print_table
+from ean_core.runs.folder import trained_config
 from ean_core.scheme import ConnectionScheme
-from ean_core.supernet import find_backbone
-from ean_core.training import trained_config
+from ean_core.show.figures import COLOURS, draw_schemes, save
+from ean_core.show.table import print_table
+from ean_core.weights.files import read_meta
 from zoo.preprocessing import Preprocessing
 
 from .pictures import read_picture
@@ -180,8 +180,8 @@ class SegmentorExplainer(Explainer):
     unit = "share of the picture"
 
     def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
-        from .segmentation.library import SegDataSample
-        from .segmentation.network import tested_size
+        from tasks.segmentation.library import SegDataSample
+        from tasks.segmentation.network import tested_size
 
         seen = _within(pixels)
         height, width = tested_size(seen.shape[:2], self.network.test_cfg.get("shorter_side"))
@@ -238,7 +238,7 @@ def load_explainer(model: str) -> Explainer:
     if kind == "CrowdCounter":
         return CounterExplainer(model, network, [])
     if kind == "Segmentor":
-        from .segmentation.voc import CLASSES
+        from tasks.segmentation.voc import CLASSES
 
         known = [classes, list(CLASSES), [str(label) for label in range(network.num_classes)]]
         return SegmentorExplainer(model, network, next(names for names in known if len(names) == network.num_classes))

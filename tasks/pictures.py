@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ean_core.errors import writing
+from ean_core.common.errors import writing
 
 #: Anything that is a picture: a file, an image of Pillow's, or an array of ``read_picture``'s kind.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]

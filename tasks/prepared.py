@@ -18,9 +18,9 @@ from typing import Any
 import typer
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError, writing
-from ean_core.progress import Progress
-from ean_core.record import command, write_text
+from ean_core.common.errors import InUseError, writing
+from ean_core.common.progress import Progress
+from ean_core.common.record import command, write_text
 
 MANIFEST = "manifest.json"
 #: One of so many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.

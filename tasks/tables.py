@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ean_core.backbone import find_backbone
+from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.comparison import Variant, connection
-from ean_core.record import csv_text, write_record, write_text
-from ean_core.report.table import in_percent, markdown_table
-from ean_core.supernet import find_backbone
+from ean_core.show.table import in_percent, markdown_table
 
 
 def columns(*metrics: str) -> tuple[str, ...]:

@@ -13,11 +13,10 @@ from mmengine.device import get_device
 from torch import nn
 
 import zoo
-from ean_core.addresses import read_metadata
-from ean_core.checkpoint import load_weights
 from ean_core.inference import deploy
-from ean_core.runner import chosen_checkpoint
-from ean_core.training import trained_config
+from ean_core.runs.folder import chosen_checkpoint, trained_config
+from ean_core.weights.addresses import read_metadata
+from ean_core.weights.loading import load_weights
 from zoo.index import build_network, check_settings
 
 Network = TypeVar("Network", bound=nn.Module)

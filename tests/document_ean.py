@@ -9,7 +9,7 @@ sys.path.pop(0)  # this folder, whose own folders have the names of packages
 
 from torchvision.datasets import cifar
 
-from ean_core import config
+from ean_core.common import config
 
 
 def main():

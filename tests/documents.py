@@ -196,7 +196,7 @@ def _found(module):
 
 def _check_ean(command, words):
     import zoo
-    from ean_core.config import load_config, packaged_configs
+    from ean_core.common.config import load_config, packaged_configs
 
     if command.inline and _is_name(words):
         return

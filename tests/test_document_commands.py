@@ -265,7 +265,7 @@ def shorten(config, document):
     """The last lines of a packaged config that has two epochs, if the document names no checkpoint of its last one."""
     from mmengine.config import Config
 
-    from ean_core.config import packaged_configs
+    from ean_core.common.config import packaged_configs
 
     length = (Config.fromfile(packaged_configs()[config]).get("train_cfg") or {}).get("max_epochs")
     named = map(int, re.findall(r"\bepoch_(\d+)\.pth", text_of(document)))

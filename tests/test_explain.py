@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import zoo
-from ean_core.record import read_record
+from ean_core.common.record import read_record
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.explain import MODELS, explain_picture, grad_cam, load_explainer

@@ -9,10 +9,11 @@ import torch
 from mmengine.registry import MODELS
 from PIL import Image
 
-from ean_core.config import load_config
+from ean_core.commands.search import run_search
+from ean_core.common.config import load_config
 from ean_core.data import CIFAR100, Digits, ImageTree, data_root
-from ean_core.search.command import run_search
-from ean_core.training import export_backbone, run_test, run_training
+from ean_core.inference.export import export_backbone
+from ean_core.runs.training import run_test, run_training
 
 CLASSES, TRAIN, TEST, PIXELS = 10, 24, 6, 64
 

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from ean_core import EANResNet
-from ean_core.mmcv_ops import StandIn
+from ean_core.common.mmcv_ops import StandIn
 
 PSPNET = "pspnet/pspnet_r50-d8_4xb4-20k_voc12aug-512x512.py"
 SEGMENTATION = [

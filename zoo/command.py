@@ -19,13 +19,13 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ean_core.addresses import BACKBONE, read_metadata
-from ean_core.checkpoint import read_state_dict, save_weights
-from ean_core.options import CfgOptions, ConfigName, prepare
-from ean_core.report.table import headline, print_table
-from ean_core.runner import chosen_checkpoint
-from ean_core.supernet import find_backbone
-from ean_core.training import describe
+from ean_core.backbone import find_backbone
+from ean_core.commands.options import CfgOptions, ConfigName, prepare
+from ean_core.inference.export import describe
+from ean_core.runs.folder import chosen_checkpoint
+from ean_core.show.table import headline, print_table
+from ean_core.weights.addresses import BACKBONE, read_metadata
+from ean_core.weights.files import read_state_dict, save_weights
 
 from .files import locate, places
 from .foreign import import_weights

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.logging import print_log
 
-from ean_core.data.root import home, offline
+from ean_core.common.places import home, offline
 
 from .download import USUAL, DownloadError, Patience, fetch, file_hash
 from .index import Entry, base_of, find_entry

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ean_core import ConnectionScheme, EANResNet
-from ean_core.addresses import BACKBONE
-from ean_core.checkpoint import read_state_dict
 from ean_core.layers import Bottleneck
+from ean_core.weights.addresses import BACKBONE
+from ean_core.weights.files import read_state_dict
 
 #: Of images in the range 0 to 255, for networks trained on ImageNet in PyTorch's usual way, as both kinds are.
 IMAGENET = {"type": "ImagePreprocessor", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}

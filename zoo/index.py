@@ -17,12 +17,12 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core import ATTENTION, ConnectionScheme
-from ean_core.addresses import SCHEME
 from ean_core.attention import attention_class
-from ean_core.config import packaged_configs
-from ean_core.errors import unknown_name
+from ean_core.common.config import packaged_configs
+from ean_core.common.errors import unknown_name
+from ean_core.common.record import read_record
 from ean_core.layers import NORMS
-from ean_core.record import read_record
+from ean_core.weights.addresses import SCHEME
 
 from .names import ModelName, config_of, trained_by
 

@@ -17,10 +17,10 @@ from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ean_core.addresses import BACKBONE
-from ean_core.checkpoint import load_weights
-from ean_core.config import load_config
-from ean_core.errors import unknown_name
+from ean_core.common.config import load_config
+from ean_core.common.errors import unknown_name
+from ean_core.weights.addresses import BACKBONE
+from ean_core.weights.loading import load_weights
 
 from .files import locate
 from .index import Entry, build_network, find_entry, how_to_train, known_name, published

@@ -9,8 +9,8 @@ from functools import cache
 
 from ean_core import ATTENTION, RECORDED, ConnectionScheme, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
-from ean_core.config import DATASETS, packaged_configs, parse_name
-from ean_core.errors import unknown_name
+from ean_core.common.config import DATASETS, packaged_configs, parse_name
+from ean_core.common.errors import unknown_name
 
 #: What stands in front of a name, and what it says of the connections.
 VARIANTS: dict[str, str] = {
@@ -31,7 +31,7 @@ class ModelName:
 
     Args:
         depth: layers of the ResNet.
-        dataset: a key of :data:`ean_core.config.DATASETS`.
+        dataset: a key of :data:`ean_core.common.config.DATASETS`.
         variant: a key of :data:`VARIANTS`.
         attention: name of the attention module in lower case; empty for ``variant=''``, the plain ResNet.
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ean_core.config import DATASETS
-from ean_core.record import write_text
-from ean_core.report.figures import trade_figure
-from ean_core.report.strip import scheme_strip
-from ean_core.report.table import NetworkRow, in_percent, size_text
+from ean_core.common.config import DATASETS
+from ean_core.common.record import write_text
+from ean_core.show.figures import trade_figure
+from ean_core.show.strip import scheme_strip
+from ean_core.show.table import NetworkRow, in_percent, size_text
 
 from .index import PACKAGED, Entry, Index, by_collection
 from .names import VARIANTS

@@ -17,15 +17,18 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core import ConnectionScheme, EANResNet
-from ean_core.checkpoint import load_weights, read_meta, save_weights
-from ean_core.config import DATASETS, config_root, packaged_configs
+from ean_core.backbone import find_backbone
+from ean_core.common.config import DATASETS, config_root, packaged_configs
+from ean_core.common.errors import unknown_name, writing
+from ean_core.common.record import read_record, significant, write_text
 from ean_core.data.folder import shorter_side
-from ean_core.errors import unknown_name, writing
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
-from ean_core.record import read_record, significant, training_log, write_text
-from ean_core.supernet import find_backbone
-from ean_core.training import NETWORK, check_same_network, check_same_settings, describe
+from ean_core.inference.export import describe
+from ean_core.runs.folder import NETWORK, check_same_network, check_same_settings
+from ean_core.runs.logs import training_log
+from ean_core.weights.files import read_meta, save_weights
+from ean_core.weights.loading import load_weights
 
 from .download import file_hash
 from .index import Entry, Index, build_network, file_name

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ean_core.addresses import read_metadata
-from ean_core.config import load_config
-from ean_core.supernet import find_backbone
-from ean_core.training import run_test
+from ean_core.backbone import find_backbone
+from ean_core.common.config import load_config
+from ean_core.runs.training import run_test
+from ean_core.weights.addresses import read_metadata
 
 from .download import file_hash
 from .files import places

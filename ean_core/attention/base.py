@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
 
 #: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all a new module needs.
 ATTENTION = Registry("attention", scope="ean_core", locations=["ean_core.attention"])

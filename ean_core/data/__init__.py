@@ -1,8 +1,9 @@
 """Data sets, their splits, and the loader's order."""
 
+from ean_core.common.places import data_root
+
 from .folder import ImageTree
 from .resident import CIFAR100, Digits, ResidentDataset
-from .root import data_root
 from .sampler import EpochSampler, SampleKey, as_batch
 from .split import SPLITS, Split, split_indices
 

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from .root import data_root
+from ean_core.common.places import data_root
+
 from .sampler import SampleKey
 from .split import Split, check_split, split_indices
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ean_core.memory import copy_over
+from ean_core.common.memory import copy_over
+from ean_core.common.places import data_root, offline
 
-from .root import data_root, offline
 from .sampler import SampleKey
 from .split import Split, check_split, split_indices
 

@@ -10,7 +10,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import Sampler
 
-from ean_core.seeding import Stream, generator
+from ean_core.common.seeding import Stream, generator
 
 
 class SampleKey(NamedTuple):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
 
 #: ``trainval``: all training images; ``val``: those held out for the search; ``train``: the rest; ``test``: the
 #: official test images.

@@ -19,11 +19,10 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from ean_core.attention import attention_class
-from ean_core.memory import keep_freed_memory
-from ean_core.record import read_record, write_record
-from ean_core.runner import latest_checkpoint
-from ean_core.supernet import find_backbone
-from ean_core.training import trained_config
+from ean_core.backbone import find_backbone
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import read_record, write_record
+from ean_core.runs.folder import latest_checkpoint, trained_config
 
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold

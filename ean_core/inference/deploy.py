@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
-from ean_core.backbone import EANResNet, compile_options, join
+from ean_core.backbone import EANResNet, compile_options, find_backbone, join
 from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock
-from ean_core.supernet import find_backbone
 
 from .gates import GATES, Gate
 from .graphs import CUDAGraphs

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ean_core.attention import State
 from ean_core.backbone import EANResNet, join
-from ean_core.memory import keep_freed_memory
-from ean_core.progress import Progress
-from ean_core.record import read_record, write_record
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.progress import Progress
+from ean_core.common.record import read_record, write_record
 from ean_core.scheme import ConnectionScheme
 
 from .deploy import DeployedBlock, deploy

@@ -14,8 +14,8 @@ import torch
 from scipy.stats import quantile_test
 from torch import Tensor
 
-from ean_core.memory import keep_freed_memory
-from ean_core.progress import Progress
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.progress import Progress
 
 #: Coverage of the intervals.
 CONFIDENCE = 0.95
@@ -81,7 +81,7 @@ def time_networks(
     Each round runs every network once on the same input, in an order of its own (drawn from a fixed seed), so that
     drifts of the machine and what another network left in caches fall on all alike; increments compare times of the
     same round. Devices are synchronised around each pass. From the first time on, the process keeps the memory that it
-    frees (:func:`~ean_core.memory.keep_freed_memory`), so that times are of computing, not of fetching pages.
+    frees (:func:`~ean_core.common.memory.keep_freed_memory`), so that times are of computing, not of fetching pages.
 
     Args:
         networks: by name, in evaluation mode, on the device of ``inputs``.

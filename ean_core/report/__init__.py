@@ -1,5 +1,5 @@
 """Tables and figures."""
 
-from .table import NetworkRow, markdown_table, print_table
+from ean_core.show.table import NetworkRow, markdown_table, print_table
 
 __all__ = ["NetworkRow", "markdown_table", "print_table"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ean_core.config import parse_name
+from ean_core.common.config import parse_name
 from ean_core.scheme import ConnectionScheme
 
 from .results import Key, Result

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ean_core.record import significant
+from ean_core.common.record import significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
+from ean_core.show.figures import COLOURS
 
 from .correlation import PROXIES, with_interval
-from .figures import COLOURS
 from .gates import BETWEEN_CHANNELS, BETWEEN_IMAGES, INK, block_names
 from .search_figures import MANY, SCORES, Sampling, in_order, statement, strategy_colour
 from .trade import TradePoint, attention_colour, panels

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, save
 
 #: Fields of a record's schemes, and how they are called.
 PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms estimated anew"}

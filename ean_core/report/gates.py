@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ean_core.scheme import ConnectionScheme
-
-from .figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, save
 
 INK = "#222222"
 BETWEEN_CHANNELS, BETWEEN_IMAGES = COLOURS[4], COLOURS[5]

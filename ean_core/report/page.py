@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 
 from ean_core.scheme import ConnectionScheme
+from ean_core.show.strip import scheme_strip
+from ean_core.show.table import Row, columns
 
 from .chart import Chart
 from .sections import Section, TableSection, TextSection
-from .strip import scheme_strip
-from .table import Row, columns
 
 HERE = Path(__file__).resolve().parent
 #: Texts of cells that are longer may be broken.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ean_core.record import read_record
+from ean_core.common.record import read_record
 
 #: What happens to a record that a report cannot use: its path, and why.
 LeaveOut = Callable[[Path, str], None]

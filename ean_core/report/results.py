@@ -13,13 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from scipy import stats
 
-from ean_core.config import DATASETS, parse_name
+from ean_core.common.config import DATASETS, parse_name
 from ean_core.scheme import ConnectionScheme
+from ean_core.show.table import in_percent, size_text
 
 from .paper import PAPER, PaperRow
 from .records import LeaveOut, of_kind, read_records, refuse
 from .search import Spread
-from .table import in_percent, size_text
 
 #: Metrics of each table of the paper: their names in records, and titles.
 METRICS: dict[int, dict[str, str]] = {

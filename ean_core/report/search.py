@@ -10,15 +10,15 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from ean_core.common.record import csv_text, read_record, write_text
 from ean_core.inference.latency import BlockTimes
-from ean_core.record import csv_text, read_record, write_text
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
 from ean_core.search.prefixes import count_bodies, walk_seconds
 from ean_core.search.strategy import Evaluation
+from ean_core.show.table import markdown_table
 
 from .search_figures import convergence_figure, distribution_figure, front_figure
-from .table import markdown_table
 
 #: Strategies that draw nothing: one seed stands for all, and the order of their evaluations means nothing.
 SEEDLESS = ("exhaustive", "hsp")

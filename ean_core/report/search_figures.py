@@ -18,8 +18,7 @@ from scipy.stats import ttest_ind
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 from ean_core.search.strategy import Evaluation
-
-from .figures import COLOURS, EMPTY, draw_schemes, save
+from ean_core.show.figures import COLOURS, EMPTY, draw_schemes, save
 
 INK = "#222222"
 #: Colours of strategies in every figure; what learns nothing is grey.

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, TypeVar
 
-from ean_core.config import DATASETS, parse_name
-from ean_core.record import significant
+from ean_core.common.config import DATASETS, parse_name
+from ean_core.common.record import significant
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
+from ean_core.show.table import Row, in_percent, size_text
 
 from .alone import SchemeGroups, TrainedAlone, read_groups
 from .chart import (
@@ -27,7 +28,15 @@ from .correlation import PROXIES, correlation_figure
 from .gates import gates_figure
 from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
 from .records import Labels, LeaveOut, of_kind, read_records, refuse, slug
-from .results import ATTENTIONS, Result, find_results, machine_text, schedule_text, table_rows, timing_text
+from .results import (
+    ATTENTIONS,
+    Result,
+    find_results,
+    machine_text,
+    schedule_text,
+    table_rows,
+    timing_text,
+)
 from .search import (
     FIGURES,
     Comparison,
@@ -40,7 +49,6 @@ from .search import (
     read_search,
 )
 from .search_figures import distribution_figure, front_figure
-from .table import Row, in_percent, size_text
 from .trade import TradePoint, panels_figure, trade_points
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from .figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, save
+
 from .paper import PaperRow
 from .results import ResultRow
 from .search import Spread

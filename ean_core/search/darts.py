@@ -28,15 +28,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
 from ean_core.backbone import join
-from ean_core.checkpoint import load_weights, read_state_dict
 from ean_core.classifier import ImageClassifier
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
+from ean_core.common.record import read_record, write_record
 from ean_core.inference.latency import BlockTimes
-from ean_core.record import read_record, write_record
+from ean_core.runs.folder import check_same_network
+from ean_core.runs.training import run_training
 from ean_core.scheme import ConnectionScheme
-from ean_core.training import check_same_network, run_training
+from ean_core.weights.files import read_state_dict
+from ean_core.weights.loading import load_weights
 
 from .evaluator import weights_hash
+from .strategy import Evaluation, Strategy
 
 #: A block whose gate is above this is connected in the end.
 THRESHOLD = 0.5
@@ -349,3 +352,23 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+class GivenScheme(Strategy):
+    """Asks for one scheme, and returns it: how the scheme that a trainer ended in is scored and written down."""
+
+    rule = "mode"
+
+    def __init__(self, scheme: ConnectionScheme) -> None:
+        super().__init__(scheme.stages, evaluations=1)
+        self.scheme = scheme
+        self.asked = False
+
+    def ask(self) -> list[ConnectionScheme]:
+        return [] if self.asked else [self.scheme]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self.asked = True
+
+    def mode(self) -> ConnectionScheme:
+        return self.scheme

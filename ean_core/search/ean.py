@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
+from ean_core.common.seeding import Stream, generator
 from ean_core.scheme import ConnectionScheme
-from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 

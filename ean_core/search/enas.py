@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ean_core.common.seeding import Stream, generator
 from ean_core.scheme import ConnectionScheme
-from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 

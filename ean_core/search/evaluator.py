@@ -17,9 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ean_core.attention import State
 from ean_core.backbone import join
 from ean_core.classifier import ImageClassifier, label_ranks
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
+from ean_core.common.progress import Progress
 from ean_core.inference.latency import BlockTimes, time_blocks
-from ean_core.progress import Progress
 from ean_core.scheme import ConnectionScheme
 
 Precision = Literal["fp32", "bf16"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ean_core.common.seeding import Stream, generator
 from ean_core.scheme import ConnectionScheme
-from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError, differences, writing
+from ean_core.common.errors import InUseError, differences, writing
 
 
 class Ledger:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ean_core.common.seeding import Stream, generator
 from ean_core.scheme import ConnectionScheme
-from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ean_core.errors import unknown_name
-from ean_core.progress import Progress
+from ean_core.common.errors import unknown_name
+from ean_core.common.progress import Progress
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator

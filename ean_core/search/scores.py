@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from mmengine.registry import Registry
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
 from ean_core.scheme import ConnectionScheme
 
 #: Search strategies by name.

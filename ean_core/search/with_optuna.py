@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
+from ean_core.common.seeding import Stream, generator
 from ean_core.scheme import ConnectionScheme
-from ean_core.seeding import Stream, generator
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 

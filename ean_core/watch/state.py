@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ean_core.config import read_settings
-from ean_core.record import read_record, read_starts
+from ean_core.common.record import read_record
 from ean_core.report.search import SearchHistory, read_search
-from ean_core.report.table import headline
+from ean_core.runs.logs import read_starts
+from ean_core.runs.settings import read_settings
 from ean_core.search.ledger import read_lines
 from ean_core.search.strategy import STRATEGIES, build_strategy
+from ean_core.show.table import headline
 
 #: Without news for so long beyond twice the usual interval, a run is no longer called running.
 PATIENCE_S = 60.0

@@ -15,10 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ean_core.report.table import headline
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
-from ean_core.training import metric_texts
+from ean_core.show.table import headline, metric_texts
 
 from .state import Run, Runs, SearchRun, State, TrainingRun
 

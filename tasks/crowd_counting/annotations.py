@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
 from tasks.matlab import read_matlab
 from tasks.pictures import SUFFIXES
 

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ean_core.data.root import data_root
+from ean_core.common.errors import unknown_name
+from ean_core.common.places import data_root
 from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
-from ean_core.errors import unknown_name
 from tasks.pictures import read_picture
 
 from .density import is_inside, last_below, resample

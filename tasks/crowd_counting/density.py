@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
-from ean_core.errors import unknown_name
+from ean_core.common.errors import unknown_name
 
 #: What becomes of a head outside of its image. ``clamp``: it is moved to the nearest pixel of the image and counts.
 #: ``drop``: it is left out and does not count. ``keep``: it stays where it is and brings what its kernel reaches of

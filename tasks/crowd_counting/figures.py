@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ean_core.report.figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, save
 from tasks.showing import HEAT
 
 from .counter import Counter

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from ean_core.record import csv_text, write_text
+from ean_core.common.record import csv_text, write_text
 
 
 def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, float]:

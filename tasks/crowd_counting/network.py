@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.backbone import EANResNet
-from ean_core.checkpoint import PretrainedOrRaise
 from ean_core.classifier import last_map_of
-from ean_core.errors import unknown_name
-from ean_core.report.table import size_text
+from ean_core.common.errors import unknown_name
+from ean_core.show.table import size_text
+from ean_core.weights.loading import PretrainedOrRaise
 
 from .losses import CountingLoss
 

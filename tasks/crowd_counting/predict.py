@@ -18,8 +18,8 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from ean_core.memory import keep_freed_memory
-from ean_core.record import write_text
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 

@@ -18,8 +18,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ean_core.data.root import data_root
-from ean_core.errors import writing
+from ean_core.common.errors import writing
+from ean_core.common.places import data_root
 from tasks.pictures import MAX_PIXELS, read_picture
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest

@@ -12,10 +12,10 @@ import numpy as np
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
-from ean_core.data.root import data_root
+from ean_core.common.errors import unknown_name
+from ean_core.common.places import data_root
+from ean_core.common.seeding import Stream, seeded
 from ean_core.data.sampler import SampleKey
-from ean_core.errors import unknown_name
-from ean_core.seeding import Stream, seeded
 
 from .library import DATASETS as LIBRARY
 from .library import SCOPE, PascalVOCDataset

@@ -10,13 +10,14 @@ import typer
 from mmengine.dist import is_main_process
 from mmengine.registry import DATASETS
 
-from ean_core.checkpoint import load_weights
+from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
+from ean_core.common.record import read_record
 from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
-from ean_core.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
-from ean_core.record import read_record
-from ean_core.report.table import print_table, size_text
-from ean_core.runner import chosen_checkpoint
-from ean_core.training import initialize_processes, run_test
+from ean_core.runs.folder import chosen_checkpoint
+from ean_core.runs.processes import initialize_processes
+from ean_core.runs.training import run_test
+from ean_core.show.table import print_table, size_text
+from ean_core.weights.loading import load_weights
 from tasks.tables import TaskRow, columns
 
 from .dataset import PreparedVOC

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ean_core.report.figures import save
+from ean_core.show.figures import save
 from tasks.pictures import read_picture
 
 from .dataset import PreparedVOC

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.registry import METRICS
 from torch import Tensor
 
-from ean_core.record import csv_text, write_text
+from ean_core.common.record import csv_text, write_text
 
 from .library import IoUMetric
 

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ean_core.checkpoint import PretrainedOrRaise
+from ean_core.weights.loading import PretrainedOrRaise
 
 from .library import MODELS as PARTS
 from .library import SCOPE, EncoderDecoder

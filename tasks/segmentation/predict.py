@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ean_core.memory import keep_freed_memory
-from ean_core.record import csv_text, write_text
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import csv_text, write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
 from tasks.sources import OVERLAY, find_sources, printable
 

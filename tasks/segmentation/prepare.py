@@ -13,8 +13,8 @@ import numpy as np
 import typer
 from PIL import Image, PngImagePlugin
 
-from ean_core.data.root import data_root
-from ean_core.record import write_text
+from ean_core.common.places import data_root
+from ean_core.common.record import write_text
 from tasks.pictures import read_picture, save_picture
 from tasks.prepared import MANIFEST, Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest

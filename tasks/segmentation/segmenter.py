@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import zoo
-from ean_core.checkpoint import read_meta
+from ean_core.weights.files import read_meta
 from tasks.pictures import Picture, pixels_of
 from tasks.trained import Trained
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from ean_core.checkpoint import save_weights
+from ean_core.weights.files import save_weights
 from tasks.crowd_counting.counter import Counter
 
 SETTINGS = {

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 
-from ean_core.checkpoint import save_weights
 from ean_core.classifier import ImageClassifier
+from ean_core.weights.files import save_weights
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.network import MARGIN, TILE

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.dataset import CrowdDataset

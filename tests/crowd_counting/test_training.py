@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ean_core.config import load_config
-from ean_core.training import run_training
+from ean_core.common.config import load_config
+from ean_core.runs.training import run_training
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.prepare import Kernel, prepare

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 from torch import nn
 
-from ean_core.config import load_config, packaged_configs
+from ean_core.common.config import load_config, packaged_configs
 from ean_core.data import SampleKey
 from tasks.crowd_counting.annotations import find_own
 from tasks.crowd_counting.dataset import CrowdDataset, mirror

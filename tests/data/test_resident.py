@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from ean_core.common.seeding import Stream, generator
 from ean_core.data import CIFAR100, Digits, EpochSampler, ResidentDataset, SampleKey, as_batch
-from ean_core.seeding import Stream, generator
 
 SIZES = {"train": 997, "val": 400, "trainval": 1397, "test": 400}
 

@@ -18,8 +18,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # other processes import the module by this way
 from fault_jobs import run
 
-from ean_core.config import load_config
-from ean_core.training import run_test, run_training
+from ean_core.common.config import load_config
+from ean_core.runs.training import run_test, run_training
 
 FAULTS = pytest.StashKey()
 #: Settings of a run on the embedded digits, over which and again in seconds.
@@ -68,7 +68,9 @@ class Forks:
     def __init__(self, log):
         self.log = log
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["ean_core.search.compare", "tasks.crowd_counting.prepare", "zoo.publish"])
+        self.context.set_forkserver_preload(
+            ["ean_core.commands.compare", "tasks.crowd_counting.prepare", "zoo.publish"]
+        )
         self.started = []
 
     def start(self, function, *arguments):

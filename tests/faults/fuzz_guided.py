@@ -11,7 +11,7 @@ SCRATCH = Path("fuzzed.jsonl")
 
 def readers():
     """By name, what takes bytes."""
-    from ean_core.config import read_settings
+    from ean_core.runs.settings import read_settings
     from ean_core.scheme import ConnectionScheme
     from ean_core.search.ledger import read_lines
     from tasks.crowd_counting.annotations import _read_csv, _read_json
@@ -49,7 +49,7 @@ def readers():
 
 #: Modules whose lines are followed.
 FOLLOWED = (
-    *("ean_core.config", "ean_core.scheme", "ean_core.search.ledger", "tasks.crowd_counting.annotations"),
+    *("ean_core.common.config", "ean_core.scheme", "ean_core.search.ledger", "tasks.crowd_counting.annotations"),
     *("tasks.matlab", "zoo.names", "zoo.scrub"),
 )
 

@@ -70,13 +70,13 @@ def _scheme(path):
 
 
 def _settings(path):
-    from ean_core.config import read_settings
+    from ean_core.runs.settings import read_settings
 
     read_settings(whole(path.read_bytes()))
 
 
 def _config(path):
-    from ean_core.config import load_config
+    from ean_core.common.config import load_config
 
     load_config(str(path))
 
@@ -137,7 +137,7 @@ def _ledger(path):
 
 
 def _weights(path):
-    from ean_core.checkpoint import read_state_dict
+    from ean_core.weights.files import read_state_dict
     from tasks.trained import load_network
 
     read_state_dict(path)
@@ -145,7 +145,7 @@ def _weights(path):
 
 
 def _record(path):
-    from ean_core.record import read_record
+    from ean_core.common.record import read_record
     from ean_core.report.records import read_records
 
     read_records([path.parent], lambda where, reason: None)

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from ean_core.checkpoint import read_state_dict, save_weights
-from ean_core.config import load_config
-from ean_core.record import write_record
+from ean_core.common.config import load_config
+from ean_core.common.record import write_record
 from ean_core.scheme import ConnectionScheme
+from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.annotations import read_mat, read_points
 from tasks.crowd_counting.prepare import prepare_command, read_prepared
 from tasks.pictures import read_picture

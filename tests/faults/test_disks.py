@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from ean_core.config import load_config
-from ean_core.runner import latest_checkpoint
+from ean_core.common.config import load_config
+from ean_core.runs.folder import latest_checkpoint
 from ean_core.search.ledger import read_lines
 from zoo.publish import publish
 

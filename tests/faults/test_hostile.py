@@ -15,9 +15,10 @@ import pytest
 import torch
 import yaml
 
-from ean_core.checkpoint import read_state_dict, save_weights
-from ean_core.config import load_config
-from ean_core.training import run_test, run_training, trained_config
+from ean_core.common.config import load_config
+from ean_core.runs.folder import trained_config
+from ean_core.runs.training import run_test, run_training
+from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
 from tasks.crowd_counting.prepare import read_prepared

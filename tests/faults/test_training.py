@@ -15,14 +15,14 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
 
-from ean_core.config import load_config
-from ean_core.errors import DivergedError
-from ean_core.runner import latest_checkpoint
+from ean_core.common.config import load_config
+from ean_core.common.errors import DivergedError
+from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.training import run_test, run_training
 from ean_core.search.heuristics import RandomSearch
 from ean_core.search.ledger import read_lines
 from ean_core.search.loop import search
 from ean_core.search.reward import Reward
-from ean_core.training import run_test, run_training
 
 from .conftest import DIGITS
 
@@ -153,7 +153,7 @@ def test_training_on_one_class(tally, tmp_path, tree):
 @diverging
 def test_a_search_by_images_of_one_class(tally, tmp_path, digits_supernet, monkeypatch):
     from ean_core.data.resident import Digits
-    from ean_core.search.command import Bench
+    from ean_core.search.bench import Bench
 
     bench = Bench(load_config("search_resnet20_se_digits"), digits_supernet)
     whole = Digits.__init__

@@ -9,8 +9,8 @@ import pytest
 import torch
 from fault_jobs import locate_one
 
-from ean_core.config import load_config
-from ean_core.runner import latest_checkpoint
+from ean_core.common.config import load_config
+from ean_core.runs.folder import latest_checkpoint
 from ean_core.search.ledger import read_lines
 from zoo.index import Index
 from zoo.publish import publish

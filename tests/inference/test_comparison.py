@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from ean_core.config import load_config
+from ean_core.backbone import find_backbone
+from ean_core.common.config import load_config
 from ean_core.inference.comparison import Form, Variant, candidates, connection, image_shape, in_form, variants
-from ean_core.supernet import find_backbone
 
 CONFIG = "resnet20_se_digits"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR
+from ean_core.common.record import write_record
 from ean_core.inference import BlockProfile, BlockTimes, latency, profile_blocks, time_blocks
-from ean_core.record import write_record
 
 STAGES = (2, 1)
 TIMES = BlockTimes(STAGES, 1.0, (2.0, 4.0, 8.0), (0.5, 0.25, 0.125), (16.0, 32.0, 64.0), 128.0)

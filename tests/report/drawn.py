@@ -1,6 +1,6 @@
 """Records as trainings, tests and timings leave them, of networks that nobody trained."""
 
-from ean_core.record import write_record
+from ean_core.common.record import write_record
 
 
 def save_run(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_ind
 
-from ean_core.record import read_record, write_record
-from ean_core.report.command import write_report
+from ean_core.commands.report import write_report
+from ean_core.common.record import read_record, write_record
 from ean_core.report.search import Spread
 from ean_core.report.search_figures import Sampling, statement
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ean_core.record import read_record, write_record
-from ean_core.report.command import write_report
+from ean_core.commands.report import write_report
+from ean_core.common.record import read_record, write_record
 
 from .drawn import save_groups, save_run, save_timing
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ean_core.classifier import ImageClassifier
-from ean_core.record import read_record
+from ean_core.common.record import read_record
 from ean_core.report.paper import PAPER
 from ean_core.report.records import read_records
 from ean_core.report.results import (
@@ -19,7 +19,7 @@ from ean_core.report.results import (
     table_rows,
     timing_text,
 )
-from ean_core.report.table import markdown_table
+from ean_core.show.table import markdown_table
 
 from .drawn import save_run, save_timing
 

@@ -8,12 +8,12 @@ from mmengine.optim import OptimWrapperDict
 from torch import nn
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
-from ean_core.checkpoint import read_state_dict
-from ean_core.config import load_config
+from ean_core.common.config import load_config
 from ean_core.inference.latency import BlockTimes
+from ean_core.runs.training import run_training
 from ean_core.search.darts import AlternatingOptimizers, DartsSettings, GateHook, RelaxedClassifier, run_darts
 from ean_core.search.evaluator import weights_hash
-from ean_core.training import run_training
+from ean_core.weights.files import read_state_dict
 
 STAGES = (3, 3, 3)
 CLASSES = 5

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from ean_core.search import Ledger
 from ean_core.search.ledger import read_lines
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from ean_core.inference.latency import BlockTimes
 from ean_core.search import EANStrategy, Evaluation, Ledger, Reward, Strategy, search
 from ean_core.search.front import front

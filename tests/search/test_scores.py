@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from ean_core.search import Ledger, SupernetEvaluator, scores
 from ean_core.search.evaluator import dismiss, serve
 from ean_core.search.ledger import read_lines

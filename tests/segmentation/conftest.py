@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from ean_core.checkpoint import save_weights
+from ean_core.weights.files import save_weights
 from tasks.segmentation.prepare import prepare
 from tasks.segmentation.voc import find_voc
 

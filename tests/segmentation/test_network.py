@@ -8,7 +8,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from ean_core.config import load_config
+from ean_core.common.config import load_config
 from ean_core.inference import deploy
 from tasks.segmentation.network import tested_size as size_of
 from zoo.index import build_network, check_settings

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from ean_core.errors import InUseError
+from ean_core.common.errors import InUseError
 from tasks.cli import main
 from tasks.segmentation.prepare import prepare, read_manifest
 from tasks.segmentation.voc import as_image, find_voc

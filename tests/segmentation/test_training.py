@@ -16,8 +16,9 @@ import torch
 from mmengine.registry import HOOKS
 from PIL import Image
 
-from ean_core.config import load_config
-from ean_core.training import export_backbone, run_training
+from ean_core.common.config import load_config
+from ean_core.inference.export import export_backbone
+from ean_core.runs.training import run_training
 from tasks.segmentation.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]

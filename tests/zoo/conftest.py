@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from ean_core.config import load_config
-from ean_core.training import run_test, run_training
+from ean_core.common.config import load_config
+from ean_core.runs.training import run_test, run_training
 from zoo.index import Index
 from zoo.publish import publish
 

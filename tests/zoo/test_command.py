@@ -8,7 +8,8 @@ import torchvision
 from safetensors.torch import load_file
 
 from ean_core import EANResNet, EANResNetCIFAR
-from ean_core.checkpoint import load_weights, read_state_dict
+from ean_core.weights.files import read_state_dict
+from ean_core.weights.loading import load_weights
 from tasks.cli import main
 
 NAME = "ean_resnet20_se.digits"

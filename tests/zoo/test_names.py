@@ -1,7 +1,7 @@
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.config import DATASETS, packaged_configs
+from ean_core.common.config import DATASETS, packaged_configs
 from zoo.names import ModelName, config_of, trained_by, variant_of
 
 

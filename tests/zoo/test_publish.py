@@ -7,8 +7,8 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from ean_core.config import load_config
-from ean_core.record import read_record
+from ean_core.common.config import load_config
+from ean_core.common.record import read_record
 from zoo.download import file_hash
 from zoo.index import Index
 from zoo.names import ModelName

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from ean_core.config import load_config
-from ean_core.training import run_test, run_training
+from ean_core.common.config import load_config
+from ean_core.runs.training import run_test, run_training
 from zoo.index import PACKAGED
 from zoo.publish import publish
 from zoo.scrub import scrub

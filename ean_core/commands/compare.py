@@ -1,0 +1,167 @@
+"""The command ``ean search compare``: strategies on one supernet, with equal budgets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from mmengine.config import Config, ConfigDict
+
+from ean_core.common.record import write_record
+from ean_core.inference.latency import BlockTimes
+from ean_core.report.search import SEEDLESS, ComparisonRow, write_comparison
+from ean_core.runs.curves import use_tensorboard
+from ean_core.search.bench import Bench
+from ean_core.search.darts import GivenScheme, run_darts
+from ean_core.search.reward import Reward
+from ean_core.search.strategy import Evaluation, Strategy, build_strategy, strategy_class
+from ean_core.show.table import print_table
+
+from .options import (
+    Amp,
+    CfgOptions,
+    ConfigName,
+    Resume,
+    Tensorboard,
+    WorkDir,
+    prepare,
+    resumable,
+    use_bf16,
+)
+from .search import Supernet, find_supernet, record_search
+
+#: Forward passes that a training step takes: its own, and a backward pass of twice the operations.
+PASSES_PER_STEP = 3
+
+
+def run_comparison(
+    config: Config, supernet: Path, work_dir: Path, *, strategies: Sequence[str], evaluations: int, seeds: int
+) -> list[ComparisonRow]:
+    """Run strategies on one supernet, each with every seed, and write the report that
+    :func:`ean_core.report.search.write_comparison` describes.
+
+    Every search has a ledger of its own in ``work_dir/STRATEGY/seed_K`` and goes on from where that stands. Scores are
+    remembered across searches. ``exhaustive`` and ``hsp`` run once, on as many schemes as they define (``hsp`` up to
+    ``evaluations``); ``darts`` trains for as many epochs as cost about as many forward passes as the evaluations do.
+    The best schemes of all searches are scored again in the end.
+
+    Args:
+        config: of a search.
+        supernet: its checkpoint.
+        work_dir: of everything that is made.
+        strategies: names, in the order of the table.
+        evaluations: budget of each search.
+        seeds: how many, from 0 on.
+
+    Returns:
+        The table's rows.
+
+    Raises:
+        ValueError: for an unknown strategy, or a ledger of another search.
+    """
+    if not strategies or len(set(strategies)) < len(strategies):
+        raise ValueError(
+            f"a comparison takes different strategies, at least one, got {', '.join(strategies) or 'none'}"
+        )
+    for name in strategies:  # refuses what there is not, before anything runs
+        if name != "darts":
+            strategy_class(name)
+    config.search.rule = None  # each strategy by its own
+    bench = Bench(config, supernet)
+    reward = bench.reward(work_dir)
+    history: list[Evaluation] = []
+    for name in sorted(strategies, key=lambda name: name != "exhaustive"):  # its scores are all that the others need
+        for seed in range(1 if name in SEEDLESS else seeds):
+            typer.echo(f"{name}, seed {seed}")
+            folder = work_dir / name / f"seed_{seed}"
+            settings: dict[str, Any] = {"type": name}
+            if name == "darts":
+                settings["epochs"] = _equal_epochs(bench, evaluations)
+                strategy = _trained(bench, settings, reward, folder / "training", seed)
+            else:
+                if strategy_class(name).budgeted:
+                    settings["evaluations"] = evaluations
+                strategy = build_strategy(settings, bench.plain.stages, seed)
+            result = bench.search(strategy, settings, reward, folder, seed=seed, finalists=False)
+            record_search(folder, bench, settings, result, seed=seed)
+            history += result.history
+    finalists = work_dir / "finalists.jsonl"
+    finalists.unlink(missing_ok=True)  # of fewer searches, perhaps; what was scored is remembered
+    bench.rescore(history, reward, finalists, {"comparison": list(strategies)})
+    write_record(
+        work_dir / "compare.json",
+        kind="search comparison",
+        config=Path(config.filename).stem if config.filename else None,
+        supernet=str(supernet),
+        strategies=list(strategies),
+        evaluations=evaluations,
+        seeds=list(range(seeds)),
+        images=bench.plain.images,
+        batches=len(bench.plain.batches),
+        block_times=asdict(_block_times(bench, work_dir / "scoring_times.json")),
+        reward=dict(config.search.reward),
+        **bench.plain.key,
+    )
+    return write_comparison(work_dir)
+
+
+def _equal_epochs(bench: Bench, evaluations: int) -> int:
+    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
+    images: in each iteration it trains on two batches."""
+    passes = evaluations * bench.plain.images
+    return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
+
+
+def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
+    """What DARTS ends in, as a strategy that proposes just that."""
+    config = copy.deepcopy(bench.config)
+    config.randomness.seed = seed
+    config.log_level = "ERROR"  # progress is what one wants to see here
+    config.default_hooks.progress.always = True
+    config.search.strategy = ConfigDict(settings)
+    assert bench.supernet is not None
+    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
+
+
+def _block_times(bench: Bench, path: Path) -> BlockTimes:
+    """On batches as those that are scored; measured once a comparison."""
+    if not path.exists():
+        images = len(bench.plain.batches[0][0])
+        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
+    return BlockTimes.load(path)
+
+
+def compare(
+    config: ConfigName,
+    strategies: Annotated[str, typer.Option(help="Their names, joined by commas.")] = (
+        "ean,ga,enas,darts,hsp,random,local,exhaustive"
+    ),
+    evaluations: Annotated[int, typer.Option(help="Schemes that each search may ask for.", min=1)] = 90,
+    seeds: Annotated[int, typer.Option(help="Searches of each strategy that draws anything.", min=1)] = 5,
+    supernet: Supernet = None,
+    work_dir: WorkDir = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    tensorboard: Tensorboard = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Compare search strategies on one supernet: table, front, convergence and distributions."""
+    cfg, folder = prepare(config, work_dir, cfg_options)
+    folder = work_dir or folder.with_name(f"compare_{folder.name}")
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
+    if amp:
+        use_bf16(cfg)
+    if tensorboard:
+        use_tensorboard(cfg)
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    with resumable(folder):
+        rows = run_comparison(
+            cfg, find_supernet(cfg, supernet), folder, strategies=names, evaluations=evaluations, seeds=seeds
+        )
+    print_table(rows, title=f"{evaluations} evaluations a search, mean and standard deviation over {seeds} seeds")
+    typer.echo(f"report and figures: {folder / 'comparison.md'}")

@@ -1,0 +1,137 @@
+"""The command ``ean search correlate``: how well a supernet ranks schemes that are trained alone."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from mmengine.config import Config
+
+from ean_core.common.record import csv_text, read_record, write_record, write_text
+from ean_core.report.correlation import correlation_figure
+from ean_core.runs.capture import use_capture
+from ean_core.runs.folder import RUN, check_same_settings, latest_checkpoint
+from ean_core.runs.training import run_training
+from ean_core.scheme import ConnectionScheme
+from ean_core.search.bench import Bench
+from ean_core.search.correlate import Correlation, correlation, sample_schemes
+from ean_core.search.scores import RememberedScores
+
+from .options import (
+    Amp,
+    Capture,
+    CfgOptions,
+    ConfigName,
+    Resume,
+    WorkDir,
+    prepare,
+    resumable,
+    use_bf16,
+)
+from .search import Supernet, find_supernet
+
+
+def run_correlation(
+    config: Config, supernet: Path, work_dir: Path, *, schemes: int, resume: bool = False
+) -> dict[str, Correlation]:
+    """Train random schemes alone, each for a few epochs on the training split, and compare their validation
+    accuracies with those that the supernet gives them; writes ``correlation.json``, ``.csv`` and ``.png``.
+
+    Every scheme has a run of its own in ``work_dir``; one that is finished is not trained again.
+
+    Args:
+        config: of the search, which is the supernet's with a ``search`` section; ``train_cfg.max_epochs`` is the
+            length of each training.
+        supernet: its checkpoint.
+        work_dir: of everything that is made.
+        schemes: how many, at least 3.
+        resume: go on with what is there.
+
+    Returns:
+        The correlations of stand-alone accuracy with the supernet's accuracy (``'supernet'``), and with that after
+        batch norms were estimated anew (``'recalibrated'``).
+
+    Raises:
+        FileExistsError: if there are runs in ``work_dir`` and ``resume`` is not set.
+    """
+    bench = Bench(config, supernet)
+    chosen = sample_schemes(bench.plain.stages, schemes, bench.seed)
+    rows: list[dict[str, Any]] = []
+    for number, scheme in enumerate(chosen, 1):
+        typer.echo(f"{number}/{schemes}: training {scheme} alone")
+        accuracy = _train_alone(config, scheme, work_dir / str(scheme), resume)
+        rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": accuracy})
+    for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.recalibrated)):
+        accuracies = RememberedScores(evaluator, bench.scores).evaluate(chosen)
+        for row, accuracy in zip(rows, accuracies, strict=True):
+            row[name] = accuracy
+    alone = [row["alone"] for row in rows]
+    write_text(work_dir / "correlation.csv", csv_text(rows[0], (row.values() for row in rows)))
+    found = {name: correlation([row[name] for row in rows], alone, bench.seed) for name in ("supernet", "recalibrated")}
+    write_record(
+        work_dir / "correlation.json",
+        kind="correlation",
+        config=Path(config.filename).stem if config.filename else None,
+        supernet=str(supernet),
+        seed=bench.seed,
+        epochs=config.train_cfg.max_epochs,
+        standard_error=bench.plain.standard_error(float(np.mean(alone))),
+        **bench.plain.key,
+        correlations={name: asdict(each) for name, each in found.items()},
+        schemes=rows,
+    )
+    correlation_figure(read_record(work_dir / "correlation.json"), work_dir / "correlation.png")
+    return found
+
+
+def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
+    """Validation accuracy after the last epoch."""
+    settings = copy.deepcopy(config)
+    settings.pop("search")
+    settings.default_hooks.pop("scheme")
+    settings.model.backbone.scheme = str(scheme)
+    settings.log_level = "ERROR"  # progress is what one wants to see here
+    settings.default_hooks.progress.always = True
+    record = folder / "record.json"
+    if resume and record.exists() and latest_checkpoint(folder):
+        what = (*RUN, "train_cfg.max_epochs")
+        check_same_settings(read_record(record)["settings"], settings, what, f"{folder} holds a run with")
+    else:
+        run_training(settings, folder, resume=resume)
+    return float(read_record(record)["validation"]["accuracy/top1"])
+
+
+def correlate(
+    config: ConfigName,
+    schemes: Annotated[int, typer.Option(help="How many schemes to train alone.", min=3)] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 5,
+    supernet: Supernet = None,
+    work_dir: WorkDir = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    capture: Capture = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Train a handful of random schemes alone, and correlate their accuracies with the supernet's."""
+    cfg, folder = prepare(config, work_dir, [*(cfg_options or ()), f"train_cfg.max_epochs={epochs}"])
+    folder = work_dir or folder.with_name(f"correlate_{folder.name}")
+    if amp:
+        use_bf16(cfg)
+    if capture:
+        use_capture(cfg)
+    with resumable(folder):
+        found = run_correlation(cfg, find_supernet(cfg, supernet), folder, schemes=schemes, resume=resume)
+    for name, each in found.items():
+        typer.echo(
+            f"{name:>12}: Pearson {each.pearson:+.2f} ({_span(each.pearson_interval)}), "
+            f"Spearman {each.spearman:+.2f} ({_span(each.spearman_interval)}) over {each.count} schemes"
+        )
+    typer.echo(f"in brackets, 95 % intervals; record and figure: {folder}")
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return "{:+.2f} to {:+.2f}".format(*interval)

@@ -1,0 +1,103 @@
+"""The command ``ean gates``: statistics of the gates of each connected block."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+from ean_core.backbone import find_backbone
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import csv_text, write_record, write_text
+from ean_core.inference.statistics import NEARLY_CONSTANT, GateStatistics, gate_statistics
+from ean_core.report.gates import block_names, gates_figure
+from ean_core.runs.folder import check_same_network, chosen_checkpoint
+from ean_core.show.table import print_table
+from ean_core.weights.loading import load_weights
+
+from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
+
+
+def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
+    """Measure the gates of a checkpoint on the config's validation images, or where it has none, its test images.
+
+    Writes ``gates.json``, ``gates.csv``, ``gates.png`` and ``gates.svg``.
+
+    Returns:
+        Statistics by the name of each connected block, its stage and place, such as ``2.1``.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network, or no block is connected.
+    """
+    check_same_network(checkpoint, config)
+    keep_freed_memory()
+    settings = config.get("val_dataloader") or config.test_dataloader
+    model = MODELS.build(config.model).to(get_device()).eval()
+    load_weights(model, checkpoint, strict=True)
+    batches = Runner.build_dataloader(settings, seed=config.randomness.get("seed") or 0)
+    statistics = gate_statistics(model, batches)
+    backbone = find_backbone(model)
+    names = block_names(backbone.scheme)
+    fields: dict[str, Any] = {
+        "config": Path(config.filename).stem if config.filename else None,
+        "checkpoint": checkpoint.name,
+        "attention": backbone.attention_cfg["type"],
+        "scheme": str(backbone.scheme),
+        "data": settings.dataset.to_dict(),
+        "images": len(batches.dataset),
+        "blocks": [{"block": names[number], **asdict(found)} for number, found in statistics.items()],
+    }
+    write_record(work_dir / "gates.json", kind="gates", **fields)
+    rows = fields["blocks"]
+    write_text(work_dir / "gates.csv", csv_text(rows[0], (row.values() for row in rows)))
+    for suffix in (".png", ".svg"):
+        gates_figure(fields, work_dir / f"gates{suffix}")
+    return {names[number]: found for number, found in statistics.items()}
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """A connected block."""
+
+    titles: ClassVar[tuple[str, ...]] = ("block", "mean", "between channels", "between images", "of the mean (%)")
+    words: ClassVar[tuple[str, ...]] = ("block",)
+
+    block: str
+    statistics: GateStatistics
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        own = self.statistics
+        return {
+            "block": self.block,
+            "mean": f"{own.mean:.3f}",
+            "between channels": f"{own.between_channels:.3f}",
+            "between images": f"{own.between_images:.3f}",
+            "of the mean (%)": f"{100 * own.between_images / own.mean:.1f}",
+        }
+
+
+def gates(
+    config: ConfigName,
+    checkpoint: Checkpoint,
+    work_dir: WorkDir = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Measure how much the attention of each block differs between channels, and between images."""
+    checkpoint = chosen_checkpoint(checkpoint)
+    cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
+    statistics = run_gates(cfg, checkpoint, folder)
+    print_table([GateRow(name, found) for name, found in statistics.items()], title="Gates of connected blocks")
+    constant = [name for name, found in statistics.items() if found.nearly_constant]
+    share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
+    if constant:
+        typer.echo(f"differs between images by {share}, which a constant would nearly do: {', '.join(constant)}")
+    else:
+        typer.echo(f"no gate differs between images by {share}")
+    typer.echo(f"record: {folder / 'gates.json'}, figure: {folder / 'gates.png'}")

@@ -1,0 +1,135 @@
+"""The whole of it on one small data set: supernet, search, training, timing, one table. ``ean quickstart``."""
+
+from __future__ import annotations
+
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+from torch import nn
+
+from ean_core.common.config import load_config
+from ean_core.common.record import read_record, write_text
+from ean_core.inference.comparison import Variant, candidates, image_shape, record_timing
+from ean_core.runs.folder import RUN, check_same_settings, latest_checkpoint
+from ean_core.runs.training import run_test, run_training
+from ean_core.show.figures import trade_figure
+from ean_core.show.table import NetworkRow, markdown_table, print_table
+from ean_core.weights.loading import load_weights
+
+from .options import Amp, CfgOptions, Resume, resumable, use_bf16
+from .search import run_search
+
+
+class Dataset(str, Enum):
+    """What the quickstart runs on."""
+
+    digits = "digits"
+    cifar100 = "cifar100"
+
+
+def quickstart(
+    dataset: Annotated[Dataset, typer.Option(help="digits: minutes; cifar100: real files, an hour or more.")] = (
+        Dataset.digits
+    ),
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of everything, quickstart/DATASET by default.")] = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Supernet, search, vanilla / Share-full / EAN and timing on a small data set, ending in one table."""
+    folder = work_dir or Path("quickstart") / dataset.value
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
+    with resumable(folder):
+        rows = run_quickstart(dataset.value, folder, amp=amp, options=cfg_options or [])
+    print_table(rows, title=_title(dataset.value, folder))
+    typer.echo(f"figure, ledger and records: {folder}")
+
+
+def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str]) -> list[NetworkRow]:
+    """Run what is not done yet and return the table's rows: vanilla, Share-full, EAN.
+
+    Args:
+        dataset: ``digits`` or ``cifar100``.
+        folder: of everything that is made.
+        amp: train under bf16 autocast.
+        options: overrides, for all configs alike.
+    """
+
+    if dataset == "digits":
+        torch.set_num_threads(1)  # 8x8 images do not fill a second core, and waiting threads stall on a busy machine
+
+    def config(name: str, *more: str) -> Config:
+        cfg = load_config(name, [*options, *more])
+        cfg.log_level = "ERROR"  # progress is what one wants to see here
+        cfg.default_hooks.progress.always = True
+        if amp:
+            use_bf16(cfg)
+        return cfg
+
+    _say("1/4", "supernet: a random connection scheme in every iteration")
+    supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
+
+    _say("2/4", "search: the controller proposes, validation accuracy and sparsity reward")
+    result = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True)
+    assert result is not None  # this is the only process
+    found = result.scheme.scheme
+    typer.echo(f"found {found}")
+
+    schemes = {"vanilla": "none", "Share-full": "full", "EAN": str(found)}
+    networks, tests = {}, {}
+    for name, scheme in schemes.items():
+        _say("3/4", f"training {name} from scratch")
+        cfg = config(f"resnet20_se_{dataset}", f"model.backbone.scheme={scheme}")
+        place = folder / name.lower()
+        checkpoint = _trained(cfg, place)
+        if not (place / "test.json").exists():
+            run_test(cfg, checkpoint, place)
+        tests[name] = read_record(place / "test.json")
+        networks[name] = _loaded(cfg, checkpoint)
+
+    _say("4/4", "timing, batch 50")
+    size = config(f"resnet20_se_{dataset}").image_size
+    variants = [Variant("", name, network, size=size) for name, network in networks.items()]
+    timing = record_timing(
+        folder / "timing.json", candidates(variants), batch=50, shape=image_shape(variants), rounds=100
+    )
+    rows = [
+        NetworkRow.of_record(name, measured, tests[name]["metrics"]["accuracy/top1"])
+        for name, measured in timing["networks"].items()
+    ]
+    write_text(folder / "table.md", markdown_table(rows) + "\n")
+    trade_figure(rows, _title(dataset, folder), folder / "figure.png")
+    return rows
+
+
+def _trained(config: Config, folder: Path) -> Path:
+    """The last checkpoint of a run that is finished, after finishing it where it is not."""
+    final = latest_checkpoint(folder)
+    if final is None or not (folder / "record.json").exists():
+        return run_training(config, folder, resume=True)
+    check_same_settings(read_record(folder / "record.json")["settings"], config, RUN, f"{folder} holds a run with")
+    return final
+
+
+def _loaded(config: Config, checkpoint: Path) -> nn.Module:
+    network = MODELS.build(config.model)
+    load_weights(network, checkpoint, strict=True)
+    return network.eval().to(get_device())
+
+
+def _title(dataset: str, folder: Path) -> str:
+    images = read_record(folder / "vanilla" / "test.json")["images"]
+    return f"ResNet20-SE on {dataset}, {images:,} test images"
+
+
+def _say(step: str, text: str) -> None:
+    width = shutil.get_terminal_size().columns
+    typer.echo(f"[{step}] {text}"[:width])

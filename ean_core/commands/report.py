@@ -1,0 +1,73 @@
+"""The command ``ean report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ean_core.common.record import csv_text, write_text
+from ean_core.report.page import page_text
+from ean_core.report.records import LeaveOut, refuse
+from ean_core.report.sections import Records, Section, TableSection, TextSection, sections
+from ean_core.show.table import columns, markdown_table
+
+TITLE = "Efficient attention networks: results"
+
+
+def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refuse) -> list[Section]:
+    """Write the tables and figures of run records, ours beside the paper's.
+
+    It is ``index.html``, which holds all of it and needs no network, ``README.md``, and each table as CSV, each figure
+    as PNG and SVG with its data as CSV. Equal records make equal texts.
+
+    Args:
+        folders: searched for records, with the ledgers beside them.
+        out: folder of the report.
+        leave_out: what to do with a record that is damaged, or belongs to another run than its neighbours; by default
+            it is an error, and the old report stays.
+
+    Returns:
+        What the report holds.
+
+    Raises:
+        FileNotFoundError: if a folder is missing, or nothing is there to report.
+        ValueError: by default, see ``leave_out``.
+    """
+    found = sections(Records.read(folders, leave_out))
+    introduction = (
+        f"From the run records in {', '.join(folder.resolve().name for folder in folders)}, each of which names its "
+        "command, seed, versions and machine; beside them what the paper (Huang et al., arXiv 2011.14058) prints."
+    )
+    parts = [f"# {TITLE}", f"{introduction} `index.html` holds the same for a browser, with tables that can be sorted."]
+    for section in found:
+        parts += [f"## {section.title}", *_write(section, out)]
+    write_text(out / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+    write_text(out / "index.html", page_text(TITLE, introduction, found))
+    return found
+
+
+def _write(section: Section, out: Path) -> list[str]:
+    """Write the files of a section, and give it as Markdown."""
+    if isinstance(section, TextSection):
+        return [section.note]
+    if isinstance(section, TableSection):
+        write_text(out / f"{section.name}.csv", csv_text(*columns(section.rows)))
+        return [markdown_table(section.rows), section.note]
+    write_text(out / f"{section.name}.csv", csv_text(section.header, section.lines))
+    for suffix in (".png", ".svg"):
+        section.draw(out / f"{section.name}{suffix}")
+    return [f"![{section.title}]({section.name}.png)", section.caption]
+
+
+def report(
+    work_dirs: Annotated[list[Path], typer.Argument(help="Folders with run records, ledgers and timing files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+) -> None:
+    """Tables and figures of the paper out of run records, ours beside the paper's."""
+    found = write_report(
+        work_dirs, out, leave_out=lambda path, reason: typer.echo(f"left out {path}: {reason}", err=True)
+    )
+    typer.echo(f"{', '.join(section.name for section in found)}: {out / 'index.html'}, {out / 'README.md'}")

@@ -1,0 +1,314 @@
+"""The command ``ean time``."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+import typer
+from mmengine.device import get_device
+from torch import nn
+
+from ean_core.backbone import find_backbone
+from ean_core.common.config import load_config
+from ean_core.common.record import csv_text, write_record, write_text
+from ean_core.inference.comparison import (
+    Form,
+    Size,
+    Variant,
+    candidates,
+    image_shape,
+    random_images,
+    record_timing,
+    timing_settings,
+    trained_variant,
+    variant,
+    variants,
+)
+from ean_core.inference.cost import clock_notes
+from ean_core.inference.latency import BlockProfile, profile_blocks
+from ean_core.scheme import ConnectionScheme
+from ean_core.show.figures import increment_figure, trade_figure
+from ean_core.show.table import NetworkRow, in_percent, print_table, size_text
+
+from .options import CfgOptions
+
+
+class Precision(str, Enum):
+    """Type of weights, images and feature maps."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
+
+
+class Protocol(str, Enum):
+    """How often a network runs."""
+
+    robust = "robust"
+    paper = "paper"
+
+    @property
+    def rounds(self) -> int:
+        return 1000 if self is Protocol.paper else 50
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """What one connection costs, in each form that was timed.
+
+    Args:
+        block: stage and place in it, from 1.
+        without: milliseconds of the block without attention, by form.
+        attention: milliseconds that its connection adds, by form.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "block",
+        "eager (ms)",
+        "+ attention, eager (ms)",
+        "deployed (ms)",
+        "+ attention, deployed (ms)",
+    )
+    words: ClassVar[tuple[str, ...]] = ("block",)
+
+    block: str
+    without: Mapping[str, float]
+    attention: Mapping[str, float]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {"block": self.block}
+        for form, milliseconds in self.without.items():
+            cells[f"{form} (ms)"] = f"{milliseconds:.3f}"
+            cells[f"+ attention, {form} (ms)"] = f"{self.attention[form]:+.4f}"
+        return cells
+
+
+def time_per_block(
+    network: nn.Module,
+    forms: Sequence[Form],
+    path: Path,
+    *,
+    batch: int,
+    shape: tuple[int, Size],
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+) -> dict[str, tuple[BlockProfile, Path]]:
+    """Time what each connection of a network costs, and write one table of block times for each form.
+
+    Args:
+        network: with the connections to time.
+        forms: eager, deployed or both.
+        path: of the records; ``_blocks_FORM`` is added to the name.
+        batch: images a forward pass.
+        shape: channels and size of the images.
+        rounds: forward passes that are counted.
+        dtype: of weights and feature maps.
+        device: where to; a GPU if there is one by default.
+
+    Returns:
+        Profile and file, by form.
+
+    Raises:
+        ValueError: for another form.
+    """
+    wrong = [form.value for form in forms if form not in (Form.eager, Form.deployed)]
+    if wrong:
+        raise ValueError(f"blocks are timed eager or deployed, got --form {wrong[0]}")
+    device = device or get_device()
+    network = copy.deepcopy(network).to(device, dtype)
+    inputs = random_images(batch, shape, dtype, device)
+    head = getattr(network, "head", None)
+    profiles = {}
+    for form in forms:
+        deployed = form is Form.deployed
+        profile = profile_blocks(find_backbone(network), inputs, head, deployed=deployed, rounds=rounds)
+        file = path.with_name(f"{path.stem}_blocks_{form.value}.json")
+        settings = timing_settings(inputs, rounds=rounds, clock=clock_notes(inputs.device))
+        backbone = find_backbone(network)
+        whose = {"network": f"{type(backbone).__name__}-{backbone.depth}", "attention": backbone.attention_cfg["type"]}
+        write_record(file, kind="block times", **profile.to_dict(), **whose, **settings)
+        profiles[form.value] = (profile, file)
+    return profiles
+
+
+# ---------------------------------------------------------------- command
+
+
+def time(
+    networks: Annotated[
+        list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
+    ],
+    batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
+    size: Annotated[
+        str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH such as 768x1024; the config's by default.")
+    ] = None,
+    form: Annotated[
+        list[Form] | None,
+        typer.Option(help="Several, one a flag; eager and deployed by default. captured: deployed, CUDA graphs."),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="What increments compare with, in the same form.")] = "vanilla",
+    dtype: Annotated[Precision, typer.Option(help="Of weights and feature maps.")] = Precision.fp32,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice if not given.", min=1)] = None,
+    protocol: Annotated[Protocol, typer.Option(help="robust: 50 rounds; paper: 1000.")] = Protocol.robust,
+    rounds: Annotated[
+        int | None, typer.Option(help="Forward passes of each network; the protocol's by default.", min=2)
+    ] = None,
+    per_block: Annotated[bool, typer.Option("--per-block", help="What each connection costs, instead.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record to write, *.json, with a CSV file and a figure beside it, or with --per-block one table "
+            "*_blocks_FORM.json for each form. By default in a run's folder, or work_dirs/timing_CONFIG.json."
+        ),
+    ] = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Time vanilla, Org-full, Share-full and EAN networks side by side (Eqn 9), eager and deployed."""
+    if threads:
+        torch.set_num_threads(threads)
+    out = out or _default_out(networks)
+    if out.suffix != ".json":
+        raise ValueError(f"the record is written as JSON, got --out {out.name}; for example {out.stem}.json")
+    forms = list(dict.fromkeys(form or (Form.eager, Form.deployed)))
+    rounds = rounds or protocol.rounds
+    place = _device(device)
+    found = _read(networks, cfg_options or ())
+    shape = image_shape(found, _size(size))
+    if per_block:
+        if baseline != "vanilla":
+            raise ValueError("--per-block compares each connection with none; leave out --baseline")
+        _say_per_block(
+            networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype, device=place
+        )
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)  # before, not after minutes of timing
+    compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
+    record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
+    rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
+    where = f"CPU threads: {torch.get_num_threads()}" if record["device"] == "cpu" else record["environment"]["gpus"][0]
+    what = " ".join([*(Path(name).stem for name in networks), *(f.value for f in forms[:1] if len(forms) == 1)])
+    title = f"{what}: batch {batch} at {size_text(record['size'])} pixels, {dtype.value}, {where}"
+    write_text(out.with_suffix(".csv"), _csv(record["networks"]))
+    draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
+    draw(rows, title, out.with_suffix(".png"))
+    print_table(rows, title=title)
+    typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
+    for name in networks:
+        if Path(name).is_dir() and not (Path(name) / "test.json").is_file():
+            typer.echo(f"{name} has no test.json: `ean test` adds the accuracy")
+
+
+def _default_out(networks: Sequence[str]) -> Path:
+    if len(networks) > 1:
+        return Path("work_dirs") / "timing.json"
+    only = Path(networks[0])
+    return only / "timing.json" if only.is_dir() else Path("work_dirs") / f"timing_{only.stem}.json"
+
+
+def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
+    """The networks to time: all variants of a config; of a run the trained one, beside a vanilla one."""
+    found: list[Variant] = []
+    vanilla: list[Variant] = []
+    for name in names:
+        if Path(name).is_dir():
+            if options:
+                raise ValueError(f"--cfg-options are for configs, not for a finished run like {name}")
+            config, trained = trained_variant(Path(name))
+            found.append(trained)
+            vanilla.append(variant(config, "vanilla"))
+        else:
+            found += variants(load_config(name, options))
+    for plain in vanilla:
+        if not any(v.connection == "vanilla" and v.alike == plain.alike for v in found):
+            found.insert(0, plain)
+    return found
+
+
+def _say_per_block(
+    names: Sequence[str],
+    found: Sequence[Variant],
+    forms: Sequence[Form],
+    out: Path,
+    *,
+    batch: int,
+    shape: tuple[int, Size],
+    rounds: int,
+    dtype: torch.dtype,
+    device: str,
+) -> None:
+    whole = [each for each in found if each.connection == "Share-full"]
+    if len(names) > 1 or not whole:
+        raise ValueError(f"--per-block takes one config, got {' '.join(names)}")
+    profiles = time_per_block(
+        whole[0].network, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype, device=device
+    )
+    stages = find_backbone(whole[0].network).stage_blocks
+    places = [f"{k + 1}.{i + 1}" for k, n in enumerate(stages) for i in range(n)]
+    times = {form: profile.times for form, (profile, _) in profiles.items()}
+    rows = [
+        BlockRow(
+            place,
+            {form: 1e3 * (t.bodies[index] + t.joins[index]) for form, t in times.items()},
+            {form: 1e3 * t.connections[index] for form, t in times.items()},
+        )
+        for index, place in enumerate(places)
+    ]
+    print_table(rows, title=f"{whole[0].attention}, batch {batch}, median of {rounds} passes")
+    for form, (profile, file) in profiles.items():
+        line = f"{form}: all connections add {in_percent(profile.increment, profile.increment_interval, 2)} %"
+        for each in found:
+            if each.connection == "EAN":
+                scheme = find_backbone(each.network).scheme
+                share = times[form].connected(scheme) / times[form].whole(ConnectionScheme.none(scheme.stages))
+                line += f", those of {scheme} {100 * share:+.2f} %"
+        typer.echo(
+            f"{line}\nrecord: {file}; a search weighs it with --cfg-options search.reward.sparsity=0 "
+            f"search.reward.latency=2 search.reward.table={file}"
+        )
+
+
+def _size(text: str | None) -> Size | None:
+    """The size that ``--size`` names."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if match is None:
+        raise ValueError(f"--size is a number of pixels or HEIGHTxWIDTH, such as 224 or 768x1024, got {text!r}")
+    return (int(match[1]), int(match[2])) if match[2] else int(match[1])
+
+
+def _device(name: str | None) -> str:
+    """The device to time on, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    here = ["cuda", "cpu"] if get_device() == "cuda" else ["cpu"]  # times of others would be those of queueing
+    if name is not None and name not in here:
+        raise ValueError(f"--device {name}: there is {' and '.join(here)} here")
+    return name or here[0]
+
+
+def _csv(networks: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a network, plain numbers."""
+    lines = []
+    for name, measured in networks.items():
+        plain = dict(measured)
+        for key in ("quartiles_s", "increment_interval"):
+            plain[f"{key}_low"], plain[f"{key}_high"] = plain.pop(key) or (None, None)
+        lines.append({"network": name, **plain})
+    return csv_text(lines[0], (line.values() for line in lines))

@@ -1,0 +1,113 @@
+"""The commands ``ean train``, ``ean test`` and ``ean export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from mmengine.dist import is_main_process
+
+from ean_core.common.errors import unknown_name
+from ean_core.common.record import read_record
+from ean_core.inference.export import Format, export_backbone, export_network
+from ean_core.runs.capture import use_capture
+from ean_core.runs.curves import use_tensorboard
+from ean_core.runs.folder import chosen_checkpoint
+from ean_core.runs.training import run_test, run_training
+from ean_core.show.table import metric_texts
+
+from .options import (
+    Amp,
+    Capture,
+    CfgOptions,
+    Checkpoint,
+    ConfigName,
+    Launcher,
+    LauncherName,
+    Resume,
+    Tensorboard,
+    WorkDir,
+    prepare,
+    resumable,
+    use_bf16,
+)
+
+
+def train(
+    config: ConfigName,
+    work_dir: WorkDir = None,
+    resume: Resume = False,
+    amp: Amp = False,
+    capture: Capture = False,
+    tensorboard: Tensorboard = False,
+    cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
+) -> None:
+    """Train a network or a supernet from a config."""
+    cfg, folder = prepare(config, work_dir, cfg_options)
+    if amp:
+        use_bf16(cfg)
+    if capture:
+        use_capture(cfg)
+    if tensorboard:
+        use_tensorboard(cfg)
+    with resumable(folder):
+        final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
+    if is_main_process():
+        record = read_record(folder / "record.json")
+        parts = [f"trained: {final}", f"{record['images_per_second']:.0f} images/s"]
+        typer.echo(", ".join([*parts, *metric_texts(record["validation"] or {})]))
+        if "best" in record:
+            found = next(one for one in record["validations"] if one["epoch"] == record["best"]["epoch"])
+            typer.echo(", ".join([f"best: {folder / record['best']['checkpoint']}", *metric_texts(found)]))
+
+
+def test(
+    config: ConfigName,
+    checkpoint: Checkpoint,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of test.json; the checkpoint's by default.")] = None,
+    cfg_options: CfgOptions = None,
+    launcher: LauncherName = Launcher.none,
+) -> None:
+    """Measure a checkpoint on a config's test images."""
+    checkpoint = chosen_checkpoint(checkpoint)
+    cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
+    metrics = run_test(cfg, checkpoint, folder, launcher.value)
+    if is_main_process():
+        typer.echo(f"{', '.join(metric_texts(metrics))}; record: {folder / 'test.json'}")
+
+
+def export(
+    config: ConfigName,
+    checkpoint: Checkpoint,
+    out: Annotated[
+        Path | None, typer.Argument(help="File to write; with --format, beside the checkpoint by default.")
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="safetensors: the backbone's weights. onnx, pt2: the deployed network. By OUT's suffix."),
+    ] = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Write a trained network's backbone as plain tensors, or the deployed network as ONNX or a PyTorch program."""
+    if out is None and format is None:
+        raise ValueError("give a file to write or --format, one of " + ", ".join(kind.value for kind in Format))
+    kind = format.value if format else out.suffix.removeprefix(".") if out else ""
+    if kind not in [known.value for known in Format]:
+        raise unknown_name("format", kind, [known.value for known in Format])
+    cfg, _ = prepare(config, None, cfg_options)
+    checkpoint = chosen_checkpoint(checkpoint)
+    out = out or checkpoint.with_name(f"{Path(cfg.filename).stem}.{kind}")
+    if out.suffix != f".{kind}":
+        raise ValueError(f"--format {kind} writes a file like {out.stem}.{kind}, got {out.name}")
+    if kind == "safetensors":
+        export_backbone(cfg, checkpoint, out)
+        typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
+        return
+    export_network(cfg, checkpoint, out)
+    channels = cfg.model.backbone.get("in_channels", 3)
+    typer.echo(
+        f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; from float32 images (N, {channels}, H, W), "
+        f"{'RGB' if channels == 3 else 'channels as in training'}, 0 to 255, to logits (N, {cfg.model.num_classes})"
+    )

@@ -1,0 +1,45 @@
+"""The command ``ean watch``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from ean_core.watch.state import Run, Runs, look
+from ean_core.watch.view import show
+
+
+def watch(
+    work_dir: Annotated[Path, typer.Argument(help="Folder of a run, of several, or one above them.")] = Path(
+        "work_dirs"
+    ),
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the state once, as is done where there is no terminal.")
+    ] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
+) -> None:
+    """Show how a training, a search or a folder of them stands, from its files, until it is finished."""
+    console = Console(highlight=False)
+    seen = look(work_dir)
+    if once or not console.is_terminal:
+        console.print(show(seen, console.width))
+        return
+    try:
+        with Live(show(seen, console.width), console=console, auto_refresh=False) as live:
+            while not _finished(seen):
+                time.sleep(every)
+                seen = look(work_dir)
+                live.update(show(seen, console.width), refresh=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _finished(seen: Run | Runs | None) -> bool:
+    if seen is None:
+        return False
+    return seen.finished if isinstance(seen, Runs) else seen.state.finished

@@ -1,0 +1,1 @@
+"""Errors, configs, records, progress, seeding: what every other room may import."""

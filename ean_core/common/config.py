@@ -1,0 +1,139 @@
+"""Configs: finding those that come with the package, reading them, overriding entries."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config, DictAction
+
+from .errors import unknown_name
+
+#: Data sets by what stands at the end of a config's name: their usual name, and their task as OpenMMLab calls it.
+DATASETS: dict[str, tuple[str, str]] = {
+    "cifar100": ("CIFAR-100", "Image Classification"),
+    "imagenet": ("ImageNet-1k", "Image Classification"),
+    "digits": ("scikit-learn digits", "Image Classification"),
+    "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
+    "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
+    "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),
+    "voc2012aug": ("Pascal VOC 2012 with SBD", "Semantic Segmentation"),
+    "ade20k": ("ADE20K", "Semantic Segmentation"),
+    "cityscapes": ("Cityscapes", "Semantic Segmentation"),
+}
+_NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>" + "|".join(DATASETS) + ")")
+
+
+class NameParts(NamedTuple):
+    """What a config's name says: ``[STAGE_]resnetDEPTH_ATTENTION_DATASET``."""
+
+    depth: int
+    attention: str
+    dataset: str
+
+
+def parse_name(config: str) -> NameParts | None:
+    """The parts of a config's name; None for names of another form.
+
+    Examples:
+        >>> parse_name('supernet_resnet20_se_cifar100')
+        NameParts(depth=20, attention='se', dataset='cifar100')
+        >>> parse_name('mine')
+    """
+    match = _NAME.fullmatch(config)
+    return NameParts(int(match["depth"]), match["attention"], match["dataset"]) if match else None
+
+
+def config_root() -> Path:
+    """The folder of packaged configs, in an installed wheel or in a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    packaged = here / "_configs"
+    return packaged if packaged.is_dir() else here.parent / "configs"
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Packaged configs by name, e.g. ``supernet_resnet20_se_cifar100``."""
+    root = config_root()
+    return {path.stem: path for path in sorted(root.rglob("*.py")) if "_base_" not in path.relative_to(root).parts}
+
+
+def find_config(name: str) -> Path:
+    """The file of a config given by path, or by the name of a packaged one.
+
+    Raises:
+        FileNotFoundError: if ``name`` is a path without a file.
+        ValueError: if it is a name that no packaged config has; the nearest are named.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    packaged = packaged_configs()
+    if path.stem in packaged and (path.parent == Path() or packaged[path.stem].parent.match(str(path.parent))):
+        return packaged[path.stem]
+    if path.suffix == ".py" and path.parent != Path():
+        raise FileNotFoundError(f"no config at {path}")
+    raise unknown_name("config", name, packaged)
+
+
+def load_config(name: str, options: Sequence[str] = ()) -> Config:
+    """Read a config and override entries of it.
+
+    Args:
+        name: a path or the name of a packaged config.
+        options: ``KEY=VALUE`` as OpenMMLab's ``--cfg-options`` takes them, e.g. ``model.backbone.scheme=full``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or an option has no ``=`` or a bracket without its other half.
+    """
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
+    path = find_config(name)
+    with _reading(path):
+        config = Config.fromfile(path)
+    if options:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("options", nargs="+", action=DictAction)
+        try:
+            config.merge_from_dict(parser.parse_args([*options]).options)
+        except AssertionError as error:  # DictAction's
+            raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
+    with _reading(path, options):
+        _fit_schedules(config)
+    return config
+
+
+@contextmanager
+def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
+    """Have all that can be wrong in a config, which is Python, end in one error."""
+    if path.suffix not in (".py", ".json", ".yml", ".yaml"):
+        raise ValueError(f"{path} is no config: expected a .py file, or .yml or .json")
+    try:
+        yield
+    except ImportError as error:  # it may lack a package
+        raise ImportError(f"{path}: {error}") from error
+    except FileNotFoundError:  # of its bases
+        raise
+    except Exception as error:
+        line = getattr(error, "lineno", None)
+        where = f", line {line}," if line else f" with {' '.join(options)}" if options else ""
+        reason = getattr(error, "msg", None) or error
+        raise ValueError(f"{path}{where} cannot be read as a config: {type(error).__name__}: {reason}") from error
+
+
+def _fit_schedules(config: Config) -> None:
+    """Give schedules what other entries say already: their length, of ``train_cfg``, and one-cycle its top, the
+    optimiser's learning rate."""
+    epochs = (config.get("train_cfg") or {}).get("max_epochs")
+    schedules = config.get("param_scheduler") or []
+    for schedule in [schedules] if isinstance(schedules, dict) else schedules:
+        length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolyLR": "end"}.get(schedule["type"])
+        if epochs and length and schedule.get(length) is None and schedule.get("by_epoch", True):
+            schedule[length] = epochs if length == "end" else epochs - schedule.get("begin", 0)
+        if schedule["type"] == "OneCycleLR":
+            schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)

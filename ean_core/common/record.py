@@ -1,0 +1,132 @@
+"""Run records: the command, seed, versions and hardware behind every figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import writing
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    program = Path(sys.argv[0])
+    name = "ean" if program.name in ("ean", "cli.py") else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as plain values."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("torch", "torchvision", "mmengine", "numpy")},
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def write_record(path: str | os.PathLike[str], **fields: Any) -> Path:
+    """Write a record as JSON, whole or not at all, with the command, the time and the environment.
+
+    Args:
+        path: the file; its folder is made.
+        fields: plain values of the record itself; they come first in the file.
+    """
+    path = Path(path)
+    record = {
+        **fields,
+        "command": command(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment(),
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Read a record.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is no record.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a run record: {error}") from error
+    if not isinstance(record, dict) or "environment" not in record:
+        raise ValueError(f"{path} is not a run record: it has no 'environment'")
+    return record
+
+
+def significant(value: float) -> float:
+    """A float in six significant digits; integers as they are.
+
+    Examples:
+        >>> significant(0.123456789), significant(7)
+        (0.123457, 7)
+    """
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """A table as comma-separated values.
+
+    Examples:
+        >>> csv_text(['a', 'b'], [[1, 'x, y']])
+        'a,b\\n1,"x, y"\\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary one beside it, so that no reader sees half of it.
+
+    Raises:
+        CannotWriteError: if it cannot be written; an older file of that name stays as it was.
+    """
+    partial = path.with_name(path.name + ".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # mmengine's fork is another distribution of the same module
+        return str(import_module(package).__version__)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

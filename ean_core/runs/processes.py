@@ -1,0 +1,80 @@
+"""Processes of a run: joining them on GPUs or CPUs, and keeping other runs out of a folder."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+
+from ean_core.common.errors import InUseError, writing
+
+
+def initialize_processes(config: Config, launcher: str) -> None:
+    """Join the processes of a run, on GPUs or, where mmengine would look for some, on CPUs."""
+    if launcher == "none":
+        return
+    if torch.cuda.is_available():
+        if launcher == "mpi":  # mmengine reads it, but does not set it
+            os.environ.setdefault("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
+        if not is_distributed():
+            init_dist(launcher, **config.env_cfg.get("dist_cfg", {"backend": "nccl"}))
+        return
+    if launcher != "pytorch":
+        raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+        atexit.register(_leave_processes)
+    config.sync_bn = None  # PyTorch's synchronised batch norm is for GPUs
+    config.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "device_ids": None,
+        "broadcast_buffers": False,
+        "find_unused_parameters": config.get("find_unused_parameters", False),
+    }
+
+
+def _leave_processes() -> None:
+    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done.
+
+    They end with the last reference to the group. A runner and its hooks refer to each other and to the network that
+    holds the group, so only the collector frees them.
+    """
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def agreed(path: Path | None) -> Path | None:
+    """What the first process sees, on all of them."""
+    seen = [path]
+    broadcast_object_list(seen)
+    return seen[0]
+
+
+@contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Keep processes of other runs from training in a folder."""
+    lock = FileLock(work_dir / "train.lock", timeout=0)
+    held = [True]
+    if is_main_process():
+        with writing(work_dir):
+            work_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                held = [False]
+    broadcast_object_list(held)
+    if not held[0]:
+        raise InUseError(f"another process trains in {work_dir}; wait for it, or choose another --work-dir")
+    try:
+        yield
+    finally:
+        lock.release()

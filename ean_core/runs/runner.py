@@ -1,0 +1,66 @@
+"""What our runs need beyond mmengine's Runner: bf16 on any device, checkpoints that are whole and plain, records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import master_only
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from ean_core.common.errors import writing
+from ean_core.weights.addresses import SCHEME
+from ean_core.weights.files import refuse_compressed, weights_only
+from ean_core.weights.loading import load_weights
+
+
+@RUNNERS.register_module()
+class EANRunner(Runner):
+    """mmengine's Runner with checkpoints that are written whole or not at all."""
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As in mmengine, through a temporary file: a file with the final name is complete, whatever happens."""
+        partial, final = Path(out_dir) / f"{filename}.part", Path(out_dir) / filename
+        with writing(final):
+            try:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+                self._rename(partial, final)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """As in mmengine; published models and safetensors by :func:`load_weights`, which refuses what does not fit."""
+        if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
+            refuse_compressed(Path(filename))
+            with weights_only():
+                return super().load_checkpoint(filename, *args, **kwargs)
+        load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
+        self._has_loaded = True
+        self.logger.info(f"Load checkpoint from {filename}")
+        return None
+
+    @master_only
+    def _rename(self, partial: Path, final: Path) -> None:
+        partial.replace(final)
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bf16OptimWrapper(OptimWrapper):
+    """Forward passes under bf16 autocast, on CPUs and GPUs alike.
+
+    mmengine's AmpOptimWrapper refuses to run on CPUs; bf16 needs no loss scaling anywhere.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+            yield

@@ -1,0 +1,130 @@
+"""Training and testing what a config describes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from uuid import uuid4
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ean_core.backbone import find_backbone
+from ean_core.common.memory import keep_freed_memory
+from ean_core.common.record import write_record
+from ean_core.weights.loading import load_weights
+
+from .curves import place_curves
+from .folder import (
+    RUN,
+    check_same_network,
+    check_same_settings,
+    latest_checkpoint,
+    trained_config,
+)
+from .hooks import ProgressHook
+from .processes import agreed, initialize_processes, locked
+
+
+def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
+    """The Runner of a config, on GPUs or, with gloo between processes, on CPUs.
+
+    Raises:
+        ValueError: if the launcher cannot start processes on this machine.
+    """
+    initialize_processes(config, launcher)
+    keep_freed_memory()
+    config.work_dir = str(work_dir)
+    config.launcher = launcher
+    # mmengine shares logs and message hubs between runners of one name, which by default has a resolution of a second.
+    config.experiment_name = f"{work_dir.name}_{uuid4().hex[:8]}"
+    return RUNNERS.build(config)
+
+
+def run_training(config: Config, work_dir: Path, *, resume: bool = False, launcher: str = "none") -> Path:
+    """Train what a config describes.
+
+    Args:
+        config: a config with ``train_cfg``.
+        work_dir: where logs, checkpoints and ``record.json`` go.
+        resume: continue after the last finished epoch, if there is one.
+        launcher: how the processes were started.
+
+    Returns:
+        The checkpoint of the last epoch.
+
+    Raises:
+        FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
+        InUseError: if another process trains in it.
+        ValueError: if the run in ``work_dir`` is of another network, data, optimisation or seed.
+        DivergedError: if losses or weights are no finite numbers any more.
+    """
+    initialize_processes(config, launcher)
+    with locked(work_dir):
+        return _train(config, work_dir, resume, launcher)
+
+
+def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
+    latest = agreed(latest_checkpoint(work_dir))
+    if latest and not resume:
+        raise FileExistsError(
+            f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
+        )
+    if latest:
+        check_same_settings(trained_config(latest), config, RUN, f"{work_dir} holds a run with")
+        config.load_from = str(latest)
+        config.resume = True
+    place_curves(config, work_dir, latest)
+    runner = build_runner(config, work_dir, launcher)
+    try:
+        runner.train()
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, ProgressHook):
+                hook.stop()
+    barrier()  # the first process writes the checkpoint
+    final = agreed(latest_checkpoint(work_dir))
+    if final is None:
+        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
+    return final
+
+
+def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
+    """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
+
+    Returns:
+        Metrics by name; those of classifiers are accuracies in percent, ``accuracy/top1`` and for many classes also
+        ``accuracy/top5``.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network.
+    """
+    check_same_network(checkpoint, config)
+    config.load_from = None
+    config.resume = False
+    runner = build_runner(config, work_dir, launcher)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, checkpoint, strict=True)
+    metrics = {name: float(value) for name, value in runner.test().items()}
+    if is_main_process():
+        write_record(
+            work_dir / "test.json",
+            kind="test",
+            config=Path(config.filename).stem if config.filename else None,
+            checkpoint={"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
+            scheme=str(find_backbone(model).scheme),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            data=config.test_dataloader.dataset.to_dict(),
+            images=len(runner.test_dataloader.dataset),
+            metrics=metrics,
+        )
+    return metrics
+
+
+# ---------------------------------------------------------------- commands
+
+
+# ---------------------------------------------------------------- processes and settings

@@ -1,0 +1,1 @@
+"""Tables, figures and scheme strips, drawn once for every command and report."""

@@ -1,0 +1,178 @@
+"""Tables, on the terminal and as Markdown; of networks in the form of the paper's Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from ean_core.scheme import ConnectionScheme
+
+
+class Row(Protocol):
+    """One line of a table."""
+
+    #: Columns that such a row may have, first one first.
+    titles: ClassVar[tuple[str, ...]]
+    #: Those of them that are words, not numbers.
+    words: ClassVar[tuple[str, ...]]
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts; a column without a text in any row is left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """One network of a table; what is None is left out.
+
+    Args:
+        name: e.g. ``EAN``.
+        scheme: its connections.
+        parameters: number of them.
+        accuracy: in percent.
+        seconds: median time of a forward pass.
+        increment: relative inference time increment (Eqn 9); 0.1 is ten percent.
+        increment_interval: its 95 % interval.
+        memory: bytes that a forward pass of the timed batch takes at its peak.
+        macs: multiply-accumulate operations an image.
+    """
+
+    titles: ClassVar[tuple[str, ...]] = (
+        "network",
+        "parameters",
+        "accuracy (%)",
+        "latency (ms)",
+        "increment (%)",
+        "memory (MB)",
+        "GMACs",
+        "scheme",
+    )
+    words: ClassVar[tuple[str, ...]] = ("network", "scheme")
+
+    name: str
+    scheme: ConnectionScheme
+    parameters: int
+    accuracy: float | None = None
+    seconds: float | None = None
+    increment: float | None = None
+    increment_interval: tuple[float, float] | None = None
+    memory: int | None = None
+    macs: int | None = None
+
+    @classmethod
+    def of_record(cls, name: str, record: Mapping[str, Any], accuracy: float | None = None) -> NetworkRow:
+        """A row from a network's entry in a timing record."""
+        return cls(
+            name=name,
+            scheme=ConnectionScheme.parse(record["scheme"]),
+            parameters=record["parameters"],
+            accuracy=accuracy,
+            seconds=record["median_s"],
+            increment=record["increment"],
+            increment_interval=record["increment_interval"],
+            memory=record.get("peak_memory"),
+            macs=record.get("macs"),
+        )
+
+    def cells(self) -> dict[str, str]:
+        """Column titles and texts."""
+        cells = {"network": self.name, "parameters": f"{self.parameters:,}"}
+        if self.accuracy is not None:
+            cells["accuracy (%)"] = f"{self.accuracy:.2f}"
+        if self.seconds is not None:
+            cells["latency (ms)"] = f"{1e3 * self.seconds:.2f}"
+        if self.increment is not None:
+            cells["increment (%)"] = in_percent(self.increment, self.increment_interval)
+        if self.memory is not None:
+            cells["memory (MB)"] = f"{self.memory / 1e6:.3g}"
+        if self.macs is not None:
+            cells["GMACs"] = f"{self.macs / 1e9:.3g}"
+        cells["scheme"] = str(self.scheme)
+        return cells
+
+
+def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """The metric that a task is judged by, under the name it has in records or in OpenMMLab, and its value.
+
+    Examples:
+        >>> headline({'aAcc': 79.25, 'mIoU': 17.95})
+        ('mIoU', 17.95)
+    """
+    known = ("accuracy/top1", "Top 1 Accuracy", "count/MAE", "MAE", "mIoU")
+    key = next((name for name in known if name in metrics), next(iter(metrics)))
+    return key, metrics[key]
+
+
+def in_percent(increment: float, interval: Sequence[float] | None, digits: int = 1) -> str:
+    """An increment and its interval, in percent.
+
+    Examples:
+        >>> in_percent(0.0123, (0.01, 0.02))
+        '+1.2 (+1.0 to +2.0)'
+        >>> in_percent(0.0123, None)
+        '+1.2'
+    """
+    texts = [f"{100 * value:+.{digits}f}" for value in (increment, *(interval or ()))]
+    return texts[0] + (f" ({texts[1]} to {texts[2]})" if interval else "")
+
+
+def size_text(size: int | Sequence[int]) -> str:
+    """The size of images for a reader: one number where height and width are the same.
+
+    Examples:
+        >>> size_text(224), size_text((768, 1024))
+        ('224', '768 x 1024')
+    """
+    return str(size) if isinstance(size, int) else " x ".join(map(str, size))
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table.
+
+    Examples:
+        >>> print(markdown_table([NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)]))
+        | network | parameters | accuracy (%) | scheme |
+        |---|---|---|---|
+        | EAN | 1,234 | 70.50 | 10-01 |
+    """
+    titles, texts = columns(rows)
+    lines = [titles, ["---"] * len(titles), *texts]
+    return "\n".join(
+        "|---" * len(titles) + "|" if line[0] == "---" else "| " + " | ".join(line) + " |" for line in lines
+    )
+
+
+def print_table(rows: Sequence[Row], title: str) -> None:
+    """The rows on the terminal, as wide as they need."""
+    titles, texts = columns(rows)
+    table = Table(title=title, title_justify="left")
+    for column in titles:
+        table.add_column(column, justify="left" if column in rows[0].words else "right", no_wrap=True)
+    for row in texts:
+        table.add_row(*row)
+    console = Console()
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    Console(width=max(console.width, needed), markup=False).print(table)
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles of all columns that a row has, and each row's texts under them."""
+    table = [row.cells() for row in rows]
+    titles = [title for title in rows[0].titles if any(title in cells for cells in table)]
+    return titles, [[cells.get(title, "") for title in titles] for cells in table]
+
+
+def metric_texts(metrics: Mapping[str, float]) -> list[str]:
+    """Metrics for a reader; accuracies, and those of mmsegmentation, are in percent.
+
+    Examples:
+        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'count/MAE': 12.345, 'mIoU': 30.1})
+        ['accuracy/top1 70.50 %', 'count/MAE 12.35', 'mIoU 30.10 %']
+    """
+    percent = ("accuracy", "mIoU", "mAcc", "aAcc")
+    units = {name: " %" * name.startswith(percent) for name in metrics if name != "epoch"}
+    return [f"{name} {metrics[name]:.2f}{unit}" for name, unit in units.items()]

@@ -1,0 +1,1 @@
+"""Weights files: reading them safely, loading them into networks or refusing to, ``ean://`` addresses."""

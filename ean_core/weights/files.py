@@ -1,0 +1,183 @@
+"""Reading and writing weights files, without executing anything in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ean_core.common.errors import writing
+from ean_core.common.places import offline
+
+from .addresses import SCHEME, load_from_ean
+
+
+def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
+    """Weights from a file or address, on the CPU.
+
+    Args:
+        source: a ``.safetensors`` file, a PyTorch file (read with ``weights_only=True``: nothing in it is executed),
+            or an address: ``ean://NAME``, or one that mmengine knows, such as ``torchvision://resnet50``.
+        prefix: keep only keys that begin so, and cut it off; e.g. ``'backbone.'`` for the file of a classifier.
+
+    Returns:
+        Names and tensors. A ``state_dict`` entry is unwrapped and a ``module.`` in front of all names removed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a checkpoint, needs code to be executed, or has no key with the prefix.
+    """
+    source = os.fspath(source)
+    if source.startswith(SCHEME):
+        content: object = load_from_ean(source)
+    elif "://" in source and not source.startswith("file:"):
+        if offline():
+            raise OSError(f"EAN_OFFLINE forbids to fetch {source}; unset that, or give a file")
+        with _plain_weights(source), weights_only():
+            content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
+    else:
+        content = _read_file(Path(source.removeprefix("file://")).expanduser())
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{source} holds no state dict: expected names and tensors, or these under 'state_dict'")
+    state = dict(state)
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if prefix:
+        prefix = prefix.rstrip(".") + "."
+        chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not chosen:
+            raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {_heads(state)}")
+        return chosen
+    return state
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """The ``meta`` entry that mmengine writes into its checkpoints, empty where a file has none."""
+    content = _read_file(path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Write plain tensors and plain metadata as safetensors, whole or not at all; equal content gives equal bytes."""
+    path = Path(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    partial = path.with_name(path.name + ".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # save_file of safetensors 0.8 makes the file unreadable to others
+            partial.write_bytes(_in_order(save(tensors, dict(metadata))))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order, which the library writes in a random one."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Have every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not its default."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _read_file(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:  # the safetensors error class is not a public name in all versions
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    with _plain_weights(path):
+        refuse_compressed(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def refuse_compressed(path: Path) -> None:
+    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory.
+
+    Raises:
+        ValueError: if a file is a compressed archive.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError(f"{path}: its parts are compressed, those of PyTorch's files are not")
+
+
+@contextmanager
+def _plain_weights(source: object) -> Iterator[None]:
+    """Turn what ``torch.load`` raises for a file that is not plain weights into one error."""
+    try:
+        yield
+    except Exception as error:  # a damaged pickle fails in a dozen ways
+        if isinstance(error, OSError) and (error.filename or "://" in str(source)):
+            raise
+        wanted = _unsafe_globals(source)
+        if wanted:
+            raise ValueError(
+                f"{source} cannot be read as plain weights: it needs code to be executed, and wanted "
+                f"{', '.join(wanted)}. Where it comes from someone you trust, load it with "
+                "torch.load(..., weights_only=False) and save its state dict alone"
+            ) from error
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise ValueError(
+            f"{source} cannot be read as plain weights: it is damaged, no PyTorch file, or needs code to be executed "
+            f"({reason.splitlines()[0].partition('. Please')[0]})"
+        ) from error
+
+
+def _unsafe_globals(source: object) -> list[str]:
+    """All that a pickle would import beyond tensors, as far as it can be told without executing it."""
+    if not isinstance(source, Path):
+        return []
+    listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
+    try:
+        if zipfile.is_zipfile(source):
+            return sorted(listing(source)) if listing else []
+        strings: list[str] = []
+        wanted = set()
+        for code, value, _ in pickletools.genops(source.read_bytes()):
+            if code.name == "GLOBAL":
+                wanted.add(str(value).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                wanted.add(".".join(strings[-2:]))
+            elif isinstance(value, str):
+                strings.append(value)
+    except Exception:  # what cannot be read says nothing
+        return []
+    return sorted(name for name in wanted if name != "collections.OrderedDict" and not name.startswith("torch."))
+
+
+def _heads(names: Iterable[str], depth: int = 1) -> str:
+    heads = sorted({".".join(name.split(".")[:depth]) for name in names})
+    return ", ".join(heads[:8]) + (f", and {len(heads) - 8} more" if len(heads) > 8 else "") or "(nothing)"

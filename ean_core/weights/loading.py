@@ -1,0 +1,212 @@
+"""Reading weights, safely and never silently empty; writing the weights of a backbone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from mmengine.model.weight_init import update_init_info
+from torch import Tensor, nn
+
+from .addresses import SCHEME, backbone_of, read_metadata, resolve
+from .files import _heads, read_state_dict
+
+_BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
+_ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
+_STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
+
+
+def load_weights(
+    module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None, *, strict: bool = False
+) -> None:
+    """Load what fits from ``source`` into ``module``; what is missing or left over is logged.
+
+    A backbone takes its part of a whole network at ``ean://`` without a prefix. Stages that only the file has are left
+    out whole.
+
+    Args:
+        module: the network.
+        source, prefix: see :func:`read_state_dict`.
+        strict: every tensor of the network must be in the file; the file may hold more.
+
+    Raises:
+        ValueError: if no key matches, a tensor of the same name has another shape, a stage has another number of blocks
+            in the file, or ``strict`` is violated. Nothing is changed then.
+    """
+    published = os.fspath(source).startswith(SCHEME)
+    path = resolve(os.fspath(source)) if published else source
+    state = read_state_dict(path, prefix)
+    own = module.state_dict()
+    kind = type(module).__name__
+    if published and prefix is None and not state.keys() & own.keys():
+        part = backbone_of(state)
+        state = part if part.keys() & own.keys() else state
+    _refuse_misfits(state, own, kind, source, path)
+    missing = own.keys() - state.keys()
+    if missing and strict:
+        raise ValueError(
+            f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}{_network_of(path)}"
+        )
+    module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    _log_differences(state, own, kind, source)
+    _compare_networks(module, source, path)
+
+
+class PretrainedOrRaise:
+    """For modules in front of mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` raises where no key matches.
+
+    mmengine loads nothing then and says so in a log line.
+    """
+
+    init_cfg: Any
+    _pending: Sequence[Mapping[str, Any]] = ()
+
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``: pretrained weights last, by :func:`load_weights`."""
+        whole = self.init_cfg
+        configs = [whole] if isinstance(whole, Mapping) else list(whole or [])
+        self._pending = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [cfg for cfg in configs if cfg not in self._pending]
+        try:
+            super().init_weights()  # type: ignore[misc]
+        finally:
+            self.init_cfg = whole
+        self._load_pretrained()
+
+    def _dump_init_info(self) -> None:
+        """Load before mmengine says, at the end of a whole model, where each parameter came from."""
+        self._load_pretrained()
+        super()._dump_init_info()  # type: ignore[misc]
+
+    def _load_pretrained(self) -> None:
+        pending, self._pending = self._pending, ()
+        for cfg in pending:
+            load_weights(self, cfg["checkpoint"], cfg.get("prefix"))  # type: ignore[arg-type]
+            print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
+            if hasattr(self, "_params_init_info"):
+                update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
+
+
+def _refuse_misfits(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object, path: str | os.PathLike[str]
+) -> None:
+    """Raise where a state dict is of another network than ``own``, that of a module of this kind."""
+    matched = state.keys() & own.keys()
+    if not matched:
+        hint = ""
+        for head in {name.split(".")[0] + "." for name in state}:
+            if any(name.removeprefix(head) in own for name in state):
+                hint = f"; add prefix={head!r} to load what is under it"
+        raise ValueError(
+            f"no key of {source} matches {kind}: its keys begin with {_heads(state)}, "
+            f"those of {kind} with {_heads(own)}{hint}"
+        )
+    wrong = [name for name in state if name in matched and state[name].shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
+            f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(path)}"
+        )
+    theirs, ours = _stem(state), _stem(own)
+    if theirs and ours and theirs != ours:
+        kinds = {"stem": "a deep stem, as ResNetV1c", "conv1": "a stem of one convolution"}
+        raise ValueError(
+            f"{source} has {kinds[theirs]}, {kind} has {kinds[ours]}; add deep_stem={theirs == 'stem'} to the "
+            f"backbone, or take other weights{_network_of(path)}"
+        )
+    there, here = _blocks(state), _blocks(own)
+    for stage in sorted(there.keys() & here.keys()):
+        if there[stage] != here[stage]:
+            raise ValueError(
+                f"{source} has {len(there[stage])} blocks in {stage}, {kind} has {len(here[stage])}; build the "
+                f"network at the depth of the file{_network_of(path)}"
+            )
+
+
+def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object) -> None:
+    """Say what only one of a file and a network has."""
+    missing, left = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing:
+        expected = all("attention" in name.split(".") for name in missing)
+        print_log(
+            f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}",
+            logger="current",
+            level=logging.INFO if expected else logging.WARNING,
+        )
+    ours = _blocks(own)
+    gone = sorted(_blocks(state).keys() - ours.keys())
+    if gone and ours:
+        print_log(f"{source}: {kind} has no {', '.join(gone)}, left out whole", "current", logging.WARNING)
+        left = {name for name in left if _stage_of(name) not in gone}
+    if left:
+        recalibrates = any("attention" in name.split(".") for name in left)  # without it something else is computed
+        print_log(
+            f"{source}: not in {kind}, ignored: {_heads(left, depth=2)}",
+            logger="current",
+            level=logging.WARNING if recalibrates else logging.INFO,
+        )
+
+
+def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
+    """The blocks of a network by the names of its stages, such as ``backbone.layer4``."""
+    stages = defaultdict(set)
+    for name in names:
+        if match := _BLOCK.match(name):
+            stages[match[1]].add(int(match[2]))
+    return dict(stages)
+
+
+def _stem(names: Iterable[str]) -> str:
+    """What a network's stem is called: ``conv1``, or ``stem`` for a deep one; empty where there is none or both."""
+    found = {match[1] for name in names if (match := _STEM.match(name))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _stage_of(name: str) -> str | None:
+    """The stage that a tensor of a block or of an attention module belongs to."""
+    if match := _BLOCK.match(name):
+        return match[1]
+    match = _ATTENTION.match(name)
+    return match[1] + match[2] if match else None
+
+
+def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:
+    """What a file of ours says of its network; nothing for other files."""
+    path = Path(os.fspath(source).removeprefix("file://")).expanduser()
+    return read_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
+
+
+def _network_of(source: str | os.PathLike[str]) -> str:
+    """What network a file is of, for the end of an error, where the file says so."""
+    meta = _description(source)
+    if not {"type", "depth", "attention", "scheme"} <= meta.keys():
+        return ""
+    return (
+        f"; it is of {meta['type']}(depth={meta['depth']}, attention={meta['attention']!r}, scheme={meta['scheme']!r})"
+    )
+
+
+def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike[str]) -> None:
+    """Warn of differences from the network whose weights were taken that the tensors do not tell."""
+    backbone: Any = getattr(module, "backbone", module)
+    trained = _description(path)
+    if not hasattr(backbone, "scheme") or not {"attention", "scheme", "shared"} <= trained.keys():
+        return
+    stages = len(backbone.scheme.stages)
+    own = {"scheme": str(backbone.scheme)}
+    if backbone.scheme.connections:
+        own.update(attention=backbone.attention_cfg["type"], shared=str(backbone.shared))
+    theirs = {**trained, "scheme": "-".join(trained["scheme"].split("-")[:stages])}
+    different = [f"{key}={theirs[key]!r} there, {value!r} here" for key, value in own.items() if theirs[key] != value]
+    if different:
+        print_log(
+            f"{source} was trained as another network: {'; '.join(different)}", logger="current", level=logging.WARNING
+        )

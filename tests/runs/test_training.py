@@ -1,0 +1,388 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmengine.registry import MODELS
+from PIL import Image
+from safetensors.torch import load_file
+
+from ean_core.common.config import load_config
+from ean_core.inference.export import export_backbone
+from ean_core.runs.folder import check_same_network, latest_checkpoint
+from ean_core.runs.training import run_test, run_training
+from ean_core.weights.files import read_state_dict, save_weights
+from ean_core.weights.loading import load_weights
+
+SUPERNET = "supernet_resnet20_se_digits"
+EPOCHS = 4
+
+
+def ean(*arguments, cwd, launcher=(), **options):
+    """Start ``ean`` as a user would, in a process group of its own."""
+    command = [sys.executable, *launcher, "-m", "tasks.cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process, timeout=240):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def wait_for(condition, process, timeout=120):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def same_tensors(first, second):
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+@pytest.fixture(scope="module")
+def supernet(tmp_path_factory):
+    """A work directory with a supernet that was trained in one go."""
+    folder = tmp_path_factory.mktemp("supernet")
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}"])
+    run_training(config, folder)
+    return folder
+
+
+def test_a_killed_supernet_run_resumes_to_the_same_tensors(supernet, tmp_path):
+    arguments = ("train", SUPERNET, "--work-dir", tmp_path, "--cfg-options", f"train_cfg.max_epochs={EPOCHS}")
+    process = ean(*arguments, cwd=tmp_path)
+    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    time.sleep(0.3)  # into the next epoch
+    kill(process)
+    reached = int(latest_checkpoint(tmp_path).stem.split("_")[1])
+    assert reached < EPOCHS, "killed too late to test anything"
+
+    refused = ean(*arguments, cwd=tmp_path)
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode != 0
+    assert "--resume" in output.splitlines()[-1]
+    finish(ean(*arguments, "--resume", cwd=tmp_path))
+
+    whole, resumed = (torch.load(folder / f"epoch_{EPOCHS}.pth", weights_only=True) for folder in (supernet, tmp_path))
+    assert same_tensors(whole["state_dict"], resumed["state_dict"]) == []
+    momentum = [
+        {k: state["momentum_buffer"] for k, state in run["optimizer"]["state"].items()} for run in (whole, resumed)
+    ]
+    assert same_tensors(*momentum) == []
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["epochs"] == EPOCHS
+    assert record["images_per_second"] > 0
+
+
+def test_checkpoints_hold_plain_values_only(supernet):
+    # weights_only=True on any torch: nothing in the file may need an allow-list
+    checkpoint = torch.load(supernet / f"epoch_{EPOCHS}.pth", weights_only=True)
+    assert checkpoint["meta"]["epoch"] == EPOCHS
+    assert checkpoint["message_hub"]["log_scalars"] == {}
+    assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == EPOCHS
+
+
+def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
+    # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = ean("train", SUPERNET, "--work-dir", tmp_path, cwd=tmp_path, **listening)
+    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+def test_two_processes_train_one_supernet(tmp_path):
+    """All ranks draw the same schemes and end with the same weights and statistics, with modules unused in most
+    iterations."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch, ean_core\n"
+        "from pathlib import Path\n"
+        "from ean_core.common.config import load_config\n"
+        "from ean_core.runs.training import build_runner\n"
+        "from mmengine.hooks import Hook\n"
+        "class Watch(Hook):\n"
+        "    priority = 'LOWEST'\n"
+        "    schemes = []\n"
+        "    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):\n"
+        "        self.schemes.append(str(runner.model.module.backbone.scheme))\n"
+        f"config = load_config({SUPERNET!r}, ['train_cfg.max_epochs=2'])\n"
+        "runner = build_runner(config, Path(sys.argv[1]), launcher='pytorch')\n"
+        "watch = Watch()\n"
+        "runner.register_hook(watch)\n"
+        "runner.train()\n"
+        "torch.save((runner.model.module.state_dict(), watch.schemes), Path(sys.argv[1]) / f'rank{runner.rank}.pt')\n"
+    )
+    work_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, str(script), str(work_dir)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (first, schemes), (second, others) = (torch.load(work_dir / f"rank{rank}.pt") for rank in (0, 1))
+    assert same_tensors(first, second) == []
+    assert schemes == others
+    assert len(set(schemes)) > 10
+    # 997 images over two ranks in batches of 64
+    assert len(schemes) == 2 * 8
+
+
+def test_bf16_training_works_on_this_machine(tmp_path):
+    config = load_config("resnet20_dia_digits", ["train_cfg.max_epochs=1", "optim_wrapper.type=Bf16OptimWrapper"])
+    final = run_training(config, tmp_path)
+    assert all(value.isfinite().all() for value in read_state_dict(final).values() if value.is_floating_point())
+
+
+def test_the_command_line_trains_under_torchrun(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    arguments = ("train", SUPERNET, "--launcher", "pytorch", "--work-dir", "run")
+    output = finish(ean(*arguments, "--cfg-options", "train_cfg.max_epochs=1", cwd=tmp_path, launcher=launcher))
+    assert output.count("trained: run/epoch_1.pth") == 1
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["world_size"] == 2
+    assert set(record["validation"]) == {"accuracy/top1"}
+
+
+LEAVE_PROCESSES = """
+import atexit
+from pathlib import Path
+
+def gloo_threads():
+    return sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
+
+atexit.register(lambda: print("threads:", gloo_threads()))  # called last
+
+from torch import nn
+from mmengine.config import Config
+from ean_core.runs.training import initialize_processes
+
+initialize_processes(Config({"env_cfg": {}}), "pytorch")
+
+class Runner:
+    def __init__(self):
+        self.model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        self.itself = self  # as a runner's hooks and loops refer to it
+
+Runner()
+print("threads:", gloo_threads())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names in Linux's /proc")
+def test_no_thread_of_gloo_outlives_the_run(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1")
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE_PROCESSES)
+    output = subprocess.run(
+        [sys.executable, *launcher, str(script)], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    during, after = (int(count) for count in re.findall(r"threads: (\d+)", output))
+    assert during > 0
+    assert after == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("model.backbone.attention=DIA", "model.backbone.attention is 'SE' there, 'DIA' here"),
+        ("randomness.seed=7", "randomness.seed is 0 there, 7 here"),
+        ("optim_wrapper.optimizer.lr=0.05", "optim_wrapper.optimizer.lr is 0.2 there, 0.05 here"),
+        ("train_dataloader.batch_size=16", "train_dataloader.batch_size is 64 there, 16 here"),
+    ],
+)
+def test_a_run_is_not_resumed_under_other_settings(supernet, option, named):
+    before = (supernet / "record.json").read_bytes()
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}", option])
+    with pytest.raises(ValueError, match=re.escape(named)):
+        run_training(config, supernet, resume=True)
+    assert (supernet / "record.json").read_bytes() == before
+
+
+def test_resuming_a_finished_run_leaves_its_record(supernet):
+    before = (supernet / "record.json").read_bytes()
+    config = load_config(SUPERNET, [f"train_cfg.max_epochs={EPOCHS}"])
+    assert run_training(config, supernet, resume=True) == supernet / f"epoch_{EPOCHS}.pth"
+    assert (supernet / "record.json").read_bytes() == before
+
+
+def test_an_image_tree_run_with_workers_resumes_to_the_same_tensors(tmp_path, monkeypatch):
+    """Augmentation depends on seed, epoch and image, not on which worker draws it or when the run began."""
+    for label in range(2):
+        folder = tmp_path / "imagenet" / "train" / f"class{label}"
+        folder.mkdir(parents=True)
+        for place in range(12):
+            pixels = np.random.default_rng((label, place)).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{place}.jpg")
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    small = ["model.num_classes=2", "model.backbone.depth=18", "model.backbone.scheme=full"]
+    loader = [f"train_dataloader.{setting}" for setting in ("batch_size=8", "num_workers=2", "dataset.size=32")]
+
+    def train(epochs, folder):
+        config = load_config("resnet50_sge_imagenet", [*small, *loader, f"train_cfg.max_epochs={epochs}"])
+        return read_state_dict(run_training(config, tmp_path / folder, resume=True))
+
+    whole = train(3, "whole")
+    train(1, "parts")
+    assert same_tensors(whole, train(3, "parts")) == []
+
+
+@pytest.mark.parametrize("scheme", ["none", "101-010-001"])
+def test_test_measures_what_was_trained(tmp_path, scheme):
+    config = load_config("resnet20_sge_digits", ["train_cfg.max_epochs=6", f"model.backbone.scheme={scheme}"])
+    final = run_training(config, tmp_path)
+    metrics = run_test(load_config("resnet20_sge_digits", [f"model.backbone.scheme={scheme}"]), final, tmp_path)
+
+    network = MODELS.build(config.model).eval()
+    network.load_state_dict(torch.load(final, weights_only=True)["state_dict"])
+    from ean_core.data import Digits
+
+    digits = Digits("test")
+    images = torch.stack([digits[i]["inputs"] for i in range(len(digits))])
+    data = network.data_preprocessor({"inputs": images, "labels": digits.labels})
+    with torch.no_grad():
+        right = (network(data["inputs"]).argmax(1) == digits.labels).float().mean().item()
+    assert metrics["accuracy/top1"] == pytest.approx(100 * right, abs=1e-4)
+    assert metrics["accuracy/top1"] > 60, "six epochs of digits should teach more than that"
+    record = json.loads((tmp_path / "test.json").read_text())
+    assert record["images"] == 400
+    assert record["parameters"] == sum(p.numel() for p in network.parameters())
+    assert re.fullmatch("[01]{3}-[01]{3}-[01]{3}", record["scheme"])
+
+
+def test_a_checkpoint_of_another_network_is_refused(supernet, tmp_path):
+    config = load_config("resnet20_dia_digits")
+    with pytest.raises(ValueError, match=r"epoch_4.pth was trained .*backbone.attention is 'SE' there, 'DIA'"):
+        run_test(config, supernet / f"epoch_{EPOCHS}.pth", tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    save_weights(read_state_dict(supernet / f"epoch_{EPOCHS}.pth"), weights, {})
+    with pytest.raises(ValueError, match=r"no checkpoint of this ImageClassifier.*backbone.attention"):
+        run_test(config, weights, tmp_path)
+
+
+def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, supernet):
+    config = load_config("resnet20_se_digits", ["train_cfg.max_epochs=1", "model.backbone.scheme=100-100-100"])
+    final = run_training(config, tmp_path)
+    elsewhere = {"type": "Pretrained", "checkpoint": "ean://resnet20.digits"}
+    same = load_config("resnet20_se_digits", ["model.backbone.scheme=100-100-100"])
+    same.model.backbone.init_cfg = elsewhere  # where weights came from says nothing of the network
+    check_same_network(final, same)
+    forgotten = load_config("resnet20_se_digits")  # its tensors would fit
+    for use in (run_test, export_backbone):
+        with pytest.raises(ValueError, match=r"backbone.scheme is '100-100-100' there, 'full' here.*--cfg-options"):
+            use(forgotten, final, tmp_path / "out.safetensors")
+    subnetwork = load_config(SUPERNET, ["model.backbone.scheme=100-000-001"])
+    assert 0 <= run_test(subnetwork, supernet / f"epoch_{EPOCHS}.pth", tmp_path)["accuracy/top1"] <= 100
+
+
+def test_settings_in_a_checkpoint_are_read_and_not_executed(supernet, tmp_path):
+    content = torch.load(latest_checkpoint(supernet), weights_only=True)
+    content["meta"]["cfg"] = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()\nmodel = dict()"
+    torch.save(content, tmp_path / "epoch_1.pth")
+    with pytest.raises(
+        ValueError, match=r"the settings in .*epoch_1.pth cannot be read: settings are literals and dict"
+    ):
+        run_test(load_config("resnet20_se_digits"), tmp_path / "epoch_1.pth", tmp_path / "test")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_exported_backbone_initialises_others(supernet, tmp_path):
+    checkpoint = supernet / f"epoch_{EPOCHS}.pth"
+    out = tmp_path / "backbone.safetensors"
+    finish(ean("export", SUPERNET, checkpoint, out, cwd=tmp_path))
+    assert "backbone.conv1.weight" in read_state_dict(checkpoint)
+    assert "conv1.weight" in load_file(out)
+    backbone = MODELS.build(
+        {
+            "type": "EANResNetCIFAR",
+            "depth": 20,
+            "in_channels": 1,
+            "scheme": "100-100-100",
+            "init_cfg": {"type": "Pretrained", "checkpoint": str(out)},
+        }
+    )
+    backbone.init_weights()
+    trained = read_state_dict(checkpoint, "backbone.")
+    assert all(torch.equal(value, trained[name]) for name, value in backbone.state_dict().items())
+
+
+def test_a_trained_network_is_exported_to_run_elsewhere(supernet, tmp_path):
+    config = load_config(SUPERNET, ["model.backbone.scheme=100-000-001"])
+    checkpoint = shutil.copy(supernet / f"epoch_{EPOCHS}.pth", tmp_path / "supernet.pth")
+    options = ["--format", "onnx", "--cfg-options", "model.backbone.scheme=100-000-001"]
+    finish(ean("export", SUPERNET, checkpoint, *options, cwd=tmp_path))
+    session = onnxruntime.InferenceSession(str(tmp_path / f"{SUPERNET}.onnx"), providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["scheme"], metadata["config"]) == ("100-000-001", SUPERNET)
+    model = MODELS.build(config.model).eval()
+    load_weights(model, checkpoint, strict=True)
+    images = torch.rand(5, 1, 8, 8) * 16
+    with torch.no_grad():
+        expected = model(model.data_preprocessor({"inputs": images})["inputs"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_folder_of_a_run_stands_for_its_last_or_its_best_checkpoint(supernet, tmp_path):
+    run = Path(shutil.copytree(supernet, tmp_path / "run"))
+
+    def measured():
+        return json.loads((run / "test.json").read_text())["checkpoint"]["name"]
+
+    finish(ean("test", SUPERNET, run, cwd=tmp_path))
+    assert measured() == f"epoch_{EPOCHS}.pth"
+    best = run / "best_accuracy_top1_epoch_3.pth"
+    shutil.copy(run / f"epoch_{EPOCHS - 1}.pth", best)
+    finish(ean("test", SUPERNET, run, cwd=tmp_path))
+    assert measured() == best.name
+    finish(ean("export", SUPERNET, run, "--format", "safetensors", cwd=tmp_path))
+    exported, trained = load_file(run / f"{SUPERNET}.safetensors"), read_state_dict(best, "backbone.")
+    assert all(torch.equal(exported[name], trained[name]) for name in trained)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AssertionError, match="ean test: there is no checkpoint in the folder empty"):
+        finish(ean("test", SUPERNET, "empty", cwd=tmp_path))
+
+
+def test_work_directories_are_not_overwritten(supernet):
+    before = {path: path.stat().st_mtime_ns for path in Path(supernet).rglob("*")}
+    with pytest.raises(FileExistsError, match="--resume"):
+        run_training(load_config(SUPERNET), supernet)
+    assert {path: path.stat().st_mtime_ns for path in Path(supernet).rglob("*")} == before
