@@ -6,36 +6,129 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ean_core.common.errors import differences
+from ean_core.common.record import read_record
 from ean_core.weights.files import read_meta
 
+from .logs import training_log
 from .settings import read_settings
+
+RECORD, TEST, TIMING = "record.json", "test.json", "timing.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a training run: the one place that knows which files it holds.
+
+    Files are read when first asked for, and once: a new object sees what was written since.
+
+    Args:
+        folder: of ``ean train``, with what ``ean test`` and ``ean time`` wrote into it.
+
+    Examples:
+        >>> Run(Path('work_dirs/none')).record is None
+        True
+    """
+
+    folder: Path
+
+    @cached_property
+    def latest(self) -> Path | None:
+        """The checkpoint of the last finished epoch, or of the last iterations where those are counted."""
+        return max(self.folder.glob("epoch_*.pth"), key=_number, default=None)
+
+    @cached_property
+    def best(self) -> Path | None:
+        """The checkpoint that was best on validation images, where the config selects one."""
+        return max(self.folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
+
+    @property
+    def chosen(self) -> Path:
+        """The checkpoint that stands for the run: the best one, or else the latest.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        chosen = self.best or self.latest
+        if chosen is None:
+            raise FileNotFoundError(f"there is no checkpoint in the folder {self.folder}")
+        return chosen
+
+    @cached_property
+    def record(self) -> Mapping[str, Any] | None:
+        """``record.json``, written at the end of training; None before."""
+        return self._read(RECORD)
+
+    @cached_property
+    def test(self) -> Mapping[str, Any] | None:
+        """``test.json``, written by ``ean test``; None before."""
+        return self._read(TEST)
+
+    @cached_property
+    def timing(self) -> Mapping[str, Any] | None:
+        """``timing.json``, written by ``ean time``; None before."""
+        return self._read(TIMING)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of its last start: of the newest start's dumped config, else of the record, else of the latest
+        checkpoint; empty where no file has them.
+
+        Raises:
+            ValueError: if the file that has them is damaged.
+        """
+        dumped = max(self.folder.glob("*/vis_data/config.py"), default=None)
+        if dumped:
+            return read_settings(dumped.read_text(encoding="utf-8")).to_dict()
+        if self.record:
+            return self.record["settings"]
+        config = trained_config(self.latest) if self.latest else None
+        return config.to_dict() if config else {}
+
+    @cached_property
+    def config(self) -> str | None:
+        """The name of its config."""
+        if self.record:
+            return self.record["config"]
+        return next((path.stem for path in sorted(self.folder.glob("*.py"))), None)
+
+    def log(self) -> str:
+        """What mmengine logged of its iterations, as JSON lines; see :func:`~ean_core.runs.logs.training_log`."""
+        return training_log(self.folder)
+
+    def path(self, name: str) -> Path:
+        """Where a file of this name lies in the folder."""
+        return self.folder / name
+
+    def _read(self, name: str) -> Mapping[str, Any] | None:
+        path = self.folder / name
+        return read_record(path) if path.exists() else None
+
+
+def _number(checkpoint: Path) -> int:
+    """The epoch in the name of a checkpoint."""
+    return int(checkpoint.stem.rpartition("_")[2])
 
 
 def latest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
     """The checkpoint of the last finished epoch in a work directory, or None."""
-    found = {int(path.stem.split("_")[1]): path for path in Path(work_dir).glob("epoch_*.pth")}
-    return found[max(found)] if found else None
+    return Run(Path(work_dir)).latest
 
 
 def chosen_checkpoint(path: Path) -> Path:
-    """A checkpoint as it is; of the folder of a run the one that was best on validation images, or its last.
+    """A checkpoint as it is; of the folder of a run the one that stands for it.
 
     Raises:
         FileNotFoundError: if a folder holds none.
     """
-    if not path.is_dir():
-        return path
-    best = sorted(path.glob("best_*.pth"), key=lambda found: found.stat().st_mtime)
-    chosen = best[-1] if best else latest_checkpoint(path)
-    if chosen is None:
-        raise FileNotFoundError(f"there is no checkpoint in the folder {path}")
-    return chosen
+    return Run(path).chosen if path.is_dir() else path
 
 
 #: What a resumed run must have in common with the run it goes on with.
