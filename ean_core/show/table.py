@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -10,6 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ean_core.scheme import ConnectionScheme
+
+#: One line of a table: column titles and texts, a title for every column; columns without a text in any row are left out.
+Cells = Mapping[str, str]
+#: A number as tables have it: with a sign, thousands, an interval or a unit.
+_NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
 
 
 class Row(Protocol):
@@ -130,7 +136,7 @@ def size_text(size: int | Sequence[int]) -> str:
     return str(size) if isinstance(size, int) else " x ".join(map(str, size))
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def markdown_table(rows: Sequence[Row | Cells]) -> str:
     """The rows as a Markdown table.
 
     Examples:
@@ -146,12 +152,13 @@ def markdown_table(rows: Sequence[Row]) -> str:
     )
 
 
-def print_table(rows: Sequence[Row], title: str) -> None:
-    """The rows on the terminal, as wide as they need."""
+def print_table(rows: Sequence[Row | Cells], title: str) -> None:
+    """The rows on the terminal, as wide as they need; columns of numbers are set to the right."""
     titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
-    for column in titles:
-        table.add_column(column, justify="left" if column in rows[0].words else "right", no_wrap=True)
+    for number, column in enumerate(titles):
+        numbers = all(_NUMBER.fullmatch(row[number]) for row in texts if row[number])
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
     for row in texts:
         table.add_row(*row)
     console = Console()
@@ -159,10 +166,16 @@ def print_table(rows: Sequence[Row], title: str) -> None:
     Console(width=max(console.width, needed), markup=False).print(table)
 
 
-def columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Titles of all columns that a row has, and each row's texts under them."""
-    table = [row.cells() for row in rows]
-    titles = [title for title in rows[0].titles if any(title in cells for cells in table)]
+def columns(rows: Sequence[Row | Cells]) -> tuple[list[str], list[list[str]]]:
+    """Titles of the columns in which any row has a text, and each row's texts under them.
+
+    Examples:
+        >>> columns([{'network': 'EAN', 'accuracy (%)': '', 'GMACs': '4.1'}])
+        (['network', 'GMACs'], [['EAN', '4.1']])
+    """
+    table = [row if isinstance(row, Mapping) else row.cells() for row in rows]
+    every = dict.fromkeys(title for row in rows for title in (row if isinstance(row, Mapping) else row.titles))
+    titles = [title for title in every if any(cells.get(title) for cells in table)]
     return titles, [[cells.get(title, "") for title in titles] for cells in table]
 
 
