@@ -18,6 +18,9 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "zoo/README.md",
     "ean_core/README.md",
+    "ean_core/runs/README.md",
+    "ean_core/search/README.md",
+    "ean_core/inference/README.md",
     "configs/README.md",
     "benchmarks/README.md",
 )
