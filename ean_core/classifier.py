@@ -13,9 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.tasks import Dataset, Metric, Task, register_task
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .backbone import EANResNet
+
+CLASSIFICATION = Task(
+    "Image Classification",
+    noun="classifier",
+    networks=("ImageClassifier",),
+    metrics=(Metric("accuracy/top1", "Top 1 Accuracy", "%"), Metric("accuracy/top5", "Top 5 Accuracy", "%")),
+    datasets=(
+        Dataset("cifar100", "CIFAR-100", {"type": "CIFAR100"}),
+        Dataset("imagenet", "ImageNet-1k"),
+        Dataset("digits", "scikit-learn digits", {"type": "Digits"}),
+    ),
+)
+register_task(CLASSIFICATION)
 
 
 @MODELS.register_module()

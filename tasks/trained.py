@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from torch import nn
 
 import zoo
+from ean_core.common.tasks import Task
 from ean_core.inference import deploy
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
@@ -35,13 +36,10 @@ class Trained(Generic[Network]):
         ValueError: if PyTorch cannot use the device.
     """
 
-    #: The task as OpenMMLab calls it, the registered name of its networks, and what one of them is called.
-    task: ClassVar[str]
-    network_type: ClassVar[str]
-    noun: ClassVar[str]
+    task: ClassVar[Task]
 
     def __init__(self, network: Network, name: str | None = None, *, device: str | None = None) -> None:
-        self.name = name or self.noun
+        self.name = name or self.task.noun
         deployed: Any = deploy(network)
         chosen = device or get_device()
         try:
@@ -69,14 +67,14 @@ class Trained(Generic[Network]):
             OSError: if its file cannot be had.
         """
         known = zoo.get_weights(name)
-        if known.entry.name.task != cls.task:
+        if known.entry.name.task != cls.task.name:
             there = ", ".join(
                 each
                 for each in zoo.list_models("*", pretrained=True)
-                if zoo.get_weights(each).entry.name.task == cls.task
+                if zoo.get_weights(each).entry.name.task == cls.task.name
             )
             there = there or "not published yet, give a checkpoint of `ean train`"
-            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; {cls.noun}s are {there}")
+            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; {cls.task.noun}s are {there}")
         return cls(zoo.get_model(name, pretrained=True), name, device=device)
 
     @classmethod
@@ -89,9 +87,9 @@ class Trained(Generic[Network]):
         """
         path = Path(path)
         settings = _settings(path)
-        if settings is None or settings.get("type") != cls.network_type:
+        if settings is None or settings.get("type") != cls.task.networks[0]:
             found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
-            raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.noun}")
+            raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
         return cls(_built(settings, path), path.name, device=device)
 
 

@@ -1,4 +1,4 @@
-"""Where decisions come from: Grad-CAM of classifiers, counters and segmentors."""
+"""``ean explain``: several networks, side by side."""
 
 import csv
 import shutil
@@ -7,15 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch.nn import functional as F
+from torch import nn
 
-import zoo
 from ean_core.common.record import read_record
-from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.drawing import draw_crowd
-from tasks.explain import MODELS, explain_picture, grad_cam, load_explainer
+from tasks.explain import MODELS, explain_picture, load_explainer
 from tasks.pictures import read_picture
 
 from .segmentation.drawn import draw
@@ -23,7 +19,6 @@ from .segmentation.drawn import draw
 pytest.importorskip("captum", reason="explaining needs Captum")
 
 COUNTERS = ("resnet20.shanghaitech_b", "ean_resnet20_se.shanghaitech_b")
-SEGMENTORS = ("resnet20.voc2012", "ean_resnet20_se.voc2012")
 
 
 def ean(*words):
@@ -39,70 +34,6 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def by_hand(network, inputs, score):
-    """Grad-CAM in plain autograd."""
-    kept = []
-    hook = network.backbone.register_forward_hook(lambda _, __, maps: kept.append(maps[-1]))
-    value = score(inputs)
-    hook.remove()
-    (gradient,) = torch.autograd.grad(value.sum(), kept)
-    cam = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
-    cam = F.interpolate(cam, inputs.shape[2:], mode="bilinear", align_corners=False)[0, 0]
-    return (cam / cam.max()).detach().numpy()
-
-
-@pytest.mark.parametrize("model", [MODELS[2], COUNTERS[1], SEGMENTORS[1]])
-def test_the_heat_is_grad_cam_as_published(model, pictures):
-    explainer = load_explainer(model)
-    inputs, shown = explainer.prepare(read_picture(pictures / "crowd.png"))
-    heat = explainer.heat(inputs, 0)
-    assert heat.shape == shown.shape[:2] == tuple(inputs.shape[2:])
-    assert heat.min() >= 0
-    assert heat.max() == pytest.approx(1)
-    expected = by_hand(explainer.network, inputs, lambda images: explainer.target(images, 0))
-    np.testing.assert_allclose(heat, expected, atol=1e-5)
-    assert not explainer.network.backbone._forward_hooks
-
-
-@pytest.mark.parametrize("size", [(97, 131), (90, 125)])
-def test_the_heat_of_a_counter_lies_where_its_cells_are(size):
-    explainer = load_explainer(COUNTERS[1])
-    picture = np.array(draw_crowd(20, (96, 128), seed=1)[0].resize(size[::-1]))
-    inputs, shown = explainer.prepare(picture)
-    assert shown.shape[:2] == size
-    stride = explainer.network.stride
-    assert [side % stride for side in inputs.shape[2:]] == [0, 0]  # the last map has the whole of each cell
-    unpadded = inputs[:, :, : size[0], : size[1]]
-    assert explainer.target(inputs, 0).item() == pytest.approx(explainer.target(unpadded, 0).item(), rel=1e-6)
-
-
-def test_another_class_has_another_heat(pictures):
-    explainer = load_explainer(MODELS[0])
-    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
-    assert np.abs(explainer.heat(inputs, 3) - explainer.heat(inputs, 4)).max() > 0.01
-
-
-def test_a_score_that_depends_on_nothing_has_no_heat(pictures):
-    explainer = load_explainer(MODELS[0])
-    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
-    assert grad_cam(explainer.network, inputs, lambda images: 0 * explainer.network(images)[:, 0]).max() == 0
-
-
-def test_scores_are_what_the_networks_say(pictures):
-    picture = read_picture(pictures / "crowd.png")
-    classifier = load_explainer(MODELS[2])
-    inputs, _ = classifier.prepare(picture)
-    model = zoo.get_model(MODELS[2], pretrained=True).eval()
-    expected = model(zoo.get_weights(MODELS[2]).transforms()(Image.fromarray(picture))[None])[0].softmax(0)
-    np.testing.assert_allclose(classifier.scores(inputs), expected.detach(), atol=1e-5)
-    counter = load_explainer(COUNTERS[1])
-    inputs, _ = counter.prepare(picture)
-    assert counter.scores(inputs) == pytest.approx([Counter.from_zoo(COUNTERS[1])(picture).count], rel=1e-3)
-    segmentor = load_explainer(SEGMENTORS[1])
-    inputs, _ = segmentor.prepare(picture)
-    assert sum(segmentor.scores(inputs)) == pytest.approx(1)
-
-
 def test_all_networks_explain_the_class_that_they_see_together(pictures, tmp_path):
     explainers = [load_explainer(model) for model in MODELS]
     pixels = read_picture(pictures / "thing.png")
@@ -112,13 +43,6 @@ def test_all_networks_explain_the_class_that_they_see_together(pictures, tmp_pat
     assert [one.connection for one in found] == ["vanilla", "Share-full SE", "EAN SE"]
     by_number = explain_picture(explainers, pixels, "thing.png", "7", tmp_path / "b.png")
     assert {one.target for one in by_number} == {explainers[0].classes[7]}
-
-
-def test_background_is_not_what_a_segmentor_is_asked_about(pictures, tmp_path):
-    (one,) = explain_picture(
-        [load_explainer(SEGMENTORS[0])], read_picture(pictures / "crowd.png"), "c", None, tmp_path / "a.png"
-    )
-    assert one.target != "background"
 
 
 def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
@@ -163,6 +87,12 @@ def test_what_cannot_be_explained_is_said(pictures, tmp_path, words, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_networks_that_nothing_explains_are_refused(monkeypatch):
+    monkeypatch.setattr("tasks.explain.load_network", lambda model: nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="mine is a Linear; classifiers, counters, segmentors can be explained"):
+        load_explainer("mine")
+
+
 def test_what_it_made_is_no_picture_to_explain(pictures, tmp_path):
     shutil.copy(pictures / "thing.png", tmp_path)
     for _ in range(2):
@@ -179,12 +109,3 @@ def test_a_run_of_ones_own_is_explained_by_its_folder(pictures, tmp_path):
     inputs, shown = explainer.prepare(read_picture(pictures / "thing.png"))
     assert (tuple(inputs.shape), shown.shape) == ((1, 1, 8, 8), (8, 8, 3))
     assert explainer.heat(inputs, 9).shape == (8, 8)
-
-
-def test_without_captum_the_error_says_what_to_install(monkeypatch, pictures):
-    explainer = load_explainer(MODELS[0])
-    inputs, _ = explainer.prepare(read_picture(pictures / "thing.png"))
-    for name in ("captum", "captum.attr"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r'pip install "ean-zoo\[explain\]"'):
-        explainer.heat(inputs, 0)

@@ -9,10 +9,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 from mmengine.logging import MMLogger
@@ -23,7 +22,7 @@ from ean_core.backbone import find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.inference.export import describe
 from ean_core.runs.folder import chosen_checkpoint
-from ean_core.show.table import headline, print_table
+from ean_core.show.table import Cells, headline, print_table
 from ean_core.weights.addresses import BACKBONE, read_metadata
 from ean_core.weights.files import read_state_dict, save_weights
 
@@ -54,65 +53,6 @@ Json = Annotated[
 Names = Annotated[list[str] | None, typer.Argument(help="Models, or patterns such as 'ean_*'; all of them by default.")]
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """One model of ``ean zoo list``."""
-
-    titles: ClassVar[tuple[str, ...]] = ("model", "connections", "test", "parameters", "increment (%)", "MB", "weights")
-    words: ClassVar[tuple[str, ...]] = ("model", "connections", "test", "weights")
-
-    name: str
-    entry: Entry | None
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        if self.entry is None:
-            return {"model": self.name, "weights": "none yet"}
-        key, value = headline(self.entry.metrics)
-        return {
-            "model": self.name,
-            "connections": str(self.entry.scheme),
-            "test": f"{key} {value:.2f}",
-            "parameters": f"{self.entry.metadata['Parameters']:,}",
-            "increment (%)": increment(self.entry, "eager"),
-            "MB": f"{self.entry.size / 1e6:.2f}",
-            "weights": _place(self.entry),
-        }
-
-
-@dataclass(frozen=True)
-class FactRow:
-    """One line of ``ean zoo info``."""
-
-    titles: ClassVar[tuple[str, ...]] = ("what", "value")
-    words: ClassVar[tuple[str, ...]] = ("what", "value")
-
-    what: str
-    value: str
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        return {"what": self.what, "value": self.value}
-
-
-@dataclass(frozen=True)
-class VerdictRow:
-    """One model of ``ean zoo verify``."""
-
-    titles: ClassVar[tuple[str, ...]] = ("model", "verdict", "measured")
-    words: ClassVar[tuple[str, ...]] = ("model", "verdict", "measured")
-
-    verdict: Verdict
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        found = self.verdict
-        measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
-        good = "good, not measured" if found.note else "good"
-        word = "; ".join(found.problems) or (good if found.file else "not here")
-        return {"model": found.name, "verdict": word, "measured": measured or found.note}
-
-
 def list_(
     pattern: Annotated[str, typer.Argument(help="With wildcards, such as 'ean_resnet*_se*'.")] = "*",
     all_: Annotated[bool, typer.Option("--all", help="Also models that have no weights yet.")] = False,
@@ -124,7 +64,7 @@ def list_(
     if as_json:
         _print_json([get_weights(name).meta if name in entries else {"name": name} for name in names])
     elif names:
-        print_table([ModelRow(name, entries.get(name)) for name in names], title="Models")
+        print_table([_model_cells(name, entries.get(name)) for name in names], title="Models")
     else:
         others = [] if all_ else list_models(pattern)
         near = list_models(f"*{pattern}*", pretrained=not all_)
@@ -149,7 +89,7 @@ def info(name: Annotated[str, typer.Argument(help="Of a model.")], as_json: Json
     for row in timing:
         meta[f"time, {row['Form']}"] = f"{row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
     facts = {**meta, "size": f"{meta['size'] / 1e6:.2f} MB", "weights": _place(weights.entry), **training}
-    print_table([FactRow(str(key), _text(value)) for key, value in facts.items()], title=name)
+    print_table([{"what": key, "value": _text(value)} for key, value in facts.items()], title=name)
 
 
 def download(
@@ -194,7 +134,7 @@ def verify(
             ]
         )
     else:
-        print_table([VerdictRow(verdict) for verdict in verdicts], title="Published files")
+        print_table([_verdict_cells(verdict) for verdict in verdicts], title="Published files")
     if not all(verdict.good for verdict in verdicts):
         raise typer.Exit(1)
 
@@ -318,6 +258,32 @@ def _own_index() -> Path:
     if (PACKAGED.parent / "pyproject.toml").is_file():
         return PACKAGED
     raise ValueError("give --to FOLDER for an index of your own, or set EAN_ZOO_INDEX to one")
+
+
+def _model_cells(name: str, entry: Entry | None) -> Cells:
+    """One model of ``ean zoo list``; without an entry it has no weights yet."""
+    titles = ("model", "connections", "test", "parameters", "increment (%)", "MB", "weights")
+    if entry is None:
+        return {**dict.fromkeys(titles, ""), "model": name, "weights": "none yet"}
+    key, value = headline(entry.metrics)
+    texts = (
+        name,
+        str(entry.scheme),
+        f"{key} {value:.2f}",
+        f"{entry.metadata['Parameters']:,}",
+        increment(entry, "eager"),
+        f"{entry.size / 1e6:.2f}",
+        _place(entry),
+    )
+    return dict(zip(titles, texts, strict=True))
+
+
+def _verdict_cells(found: Verdict) -> Cells:
+    """One model of ``ean zoo verify``."""
+    measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
+    good = "good, not measured" if found.note else "good"
+    word = "; ".join(found.problems) or (good if found.file else "not here")
+    return {"model": found.name, "verdict": word, "measured": measured or found.note}
 
 
 def _place(entry: Entry) -> str:

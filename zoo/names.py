@@ -9,8 +9,9 @@ from functools import cache
 
 from ean_core import ATTENTION, RECORDED, ConnectionScheme, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
-from ean_core.common.config import DATASETS, packaged_configs, parse_name
+from ean_core.common.config import packaged_configs, parse_name
 from ean_core.common.errors import unknown_name
+from ean_core.common.tasks import find_dataset, task_of_dataset
 
 #: What stands in front of a name, and what it says of the connections.
 VARIANTS: dict[str, str] = {
@@ -31,7 +32,7 @@ class ModelName:
 
     Args:
         depth: layers of the ResNet.
-        dataset: a key of :data:`ean_core.common.config.DATASETS`.
+        dataset: key of a data set, see :func:`~ean_core.common.tasks.known_datasets`.
         variant: a key of :data:`VARIANTS`.
         attention: name of the attention module in lower case; empty for ``variant=''``, the plain ResNet.
 
@@ -50,8 +51,7 @@ class ModelName:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
-        if self.dataset not in DATASETS:
-            raise unknown_name("data set", self.dataset, DATASETS)
+        find_dataset(self.dataset)
         if bool(self.variant) != bool(self.attention):
             raise ValueError(
                 f"a variant ({', '.join(filter(None, VARIANTS))}) and an attention go together in a name, got "
@@ -86,7 +86,7 @@ class ModelName:
     @property
     def task(self) -> str:
         """As OpenMMLab calls it."""
-        return DATASETS[self.dataset][1]
+        return task_of_dataset(self.dataset).name
 
     @property
     def module(self) -> str | None:

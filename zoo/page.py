@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ean_core.common.config import DATASETS
 from ean_core.common.record import write_text
+from ean_core.common.tasks import find_dataset
 from ean_core.show.figures import trade_figure
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
@@ -71,7 +71,7 @@ def figures_of(index: Index) -> dict[str, tuple[list[NetworkRow], str]]:
         rows = [row for row in map(_row, entries) if row is not None]
         if len(rows) < 2:
             continue
-        title = f"ResNet-{entries[0].name.depth} on {DATASETS[entries[0].name.dataset][0]}"
+        title = f"ResNet-{entries[0].name.depth} on {find_dataset(entries[0].name.dataset).title}"
         shown = [(row.name, str(row.scheme), row.parameters, row.accuracy, row.increment) for row in rows]
         digest = hashlib.sha256(json.dumps([title, shown]).encode()).hexdigest()[:8]
         figures[f"figures/{collection}-{digest}.svg"] = (rows, title)
@@ -85,7 +85,7 @@ def overview(index: Index) -> str:
     figures = figures_of(index)
     for collection, entries in by_collection(index.entries.values()).items():
         name = entries[0].name
-        parts.append(f"## ResNet-{name.depth} on {DATASETS[name.dataset][0]}")
+        parts.append(f"## ResNet-{name.depth} on {find_dataset(name.dataset).title}")
         parts.append(_table(entries))
         drawn = next((path for path in figures if path.startswith(f"figures/{collection}-")), None)
         if drawn:

@@ -18,9 +18,11 @@ from torch import nn
 
 from ean_core import ConnectionScheme, EANResNet
 from ean_core.backbone import find_backbone
-from ean_core.common.config import DATASETS, config_root, packaged_configs
+from ean_core.classifier import CLASSIFICATION
+from ean_core.common.config import config_root, packaged_configs
 from ean_core.common.errors import unknown_name, writing
 from ean_core.common.record import read_record, significant, write_text
+from ean_core.common.tasks import find_dataset, find_metric, known_datasets
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
@@ -36,14 +38,6 @@ from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import scrub
 
-#: OpenMMLab's names of our metrics.
-METRICS = {
-    "accuracy/top1": "Top 1 Accuracy",
-    "accuracy/top5": "Top 5 Accuracy",
-    "count/MAE": "MAE",
-    "count/RMSE": "RMSE",
-    "count/NAE": "NAE",
-}
 #: What publishing itself may have left in a folder before it was stopped.
 OWN = {"publish.lock", "weights", "records", "metafiles"}
 #: Settings of a run that are of the machine it ran on.
@@ -119,8 +113,8 @@ def publish(
             "Results": [
                 {
                     "Task": name.task,
-                    "Dataset": DATASETS[name.dataset][0] + (", validation images" if validated(test) else ""),
-                    "Metrics": {METRICS.get(key, key): round(value, 6) for key, value in test["metrics"].items()},
+                    "Dataset": find_dataset(name.dataset).title + (", validation images" if validated(test) else ""),
+                    "Metrics": {find_metric(key).title: round(value, 6) for key, value in test["metrics"].items()},
                 }
             ],
             "Training Log": (records / "log.jsonl").relative_to(root).as_posix(),
@@ -198,11 +192,11 @@ def _config_path(config: Config) -> str:
 def _dataset(config: Config) -> str:
     """The data set that a config trains on, by its name."""
     stem = Path(config.filename).stem if config.filename else ""
-    dataset = next((key for key in DATASETS if stem.endswith(f"_{key}")), None)
+    dataset = next((key for key in known_datasets() if stem.endswith(f"_{key}")), None)
     if dataset is None:
         raise ValueError(
-            f"config {stem!r} does not end in the name of a data set: one of {', '.join(DATASETS)}; publishing names a "
-            "model after it"
+            f"config {stem!r} does not end in the name of a data set: one of {', '.join(known_datasets())}; publishing "
+            "names a model after it"
         )
     return dataset
 
@@ -297,7 +291,7 @@ def _metadata(
     techniques = [settings["optim_wrapper"]["optimizer"]["type"], *(schedule["type"] for schedule in schedules)]
     return {
         "Architecture": [f"ResNet-{backbone.depth}", *([name.module] if name.module else [])],
-        "Training Data": DATASETS[name.dataset][0],
+        "Training Data": find_dataset(name.dataset).title,
         **({"Training Images": training["images"]} if "images" in training else {}),  # older records lack them
         "Parameters": sum(parameter.numel() for parameter in network.parameters()),
         "FLOPs": count_macs(network, images),  # multiply-accumulates, as OpenMMLab counts
@@ -357,14 +351,14 @@ def _processor(machine: Mapping[str, Any]) -> str:
 def _image_size(config: Config, name: ModelName) -> dict[str, int]:
     """What classifiers do to the size of their test images."""
     size = config.get("image_size")
-    if name.task != "Image Classification" or not size:
+    if name.task != CLASSIFICATION.name or not size:
         return {}
     tree = config.test_dataloader.dataset.type == "ImageTree"
     return {"Image Size": size, **({"Resize": shorter_side(size)} if tree else {})}
 
 
 def _collection(name: ModelName, checkpoint: Path) -> dict[str, Any]:
-    title, _ = DATASETS[name.dataset]
+    title = find_dataset(name.dataset).title
     classes = read_meta(checkpoint).get("dataset_meta", {}).get("classes")
     categories = {"Categories": [str(label) for label in classes]} if classes else {}
     return {

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
+from ean_core.common.tasks import find_metric
 from ean_core.runs.training import run_test
 from ean_core.weights.addresses import read_metadata
 
 from .download import file_hash
 from .files import places
 from .index import Entry, build_network
-from .publish import METRICS
 
 TOLERANCE = 0.05  # percent points, or units of the metric
 
@@ -91,7 +91,7 @@ def measure(entry: Entry, file: Path) -> dict[str, float]:
     config.log_level = "ERROR"
     with tempfile.TemporaryDirectory() as folder:
         found = run_test(config, file, Path(folder))
-    return {METRICS.get(key, key): value for key, value in found.items()}
+    return {find_metric(key).title: value for key, value in found.items()}
 
 
 def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _record_problems(entry: Entry) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"its records cannot be read: {error}"
         return
-    recorded = {METRICS.get(key, key): value for key, value in test["metrics"].items()}
+    recorded = {find_metric(key).title: value for key, value in test["metrics"].items()}
     if recorded.keys() != entry.metrics.keys() or any(
         abs(recorded[key] - value) > 1e-6 for key, value in entry.metrics.items()
     ):

@@ -12,20 +12,9 @@ from typing import NamedTuple
 from mmengine.config import Config, DictAction
 
 from .errors import unknown_name
+from .tasks import known_datasets
 
-#: Data sets by what stands at the end of a config's name: their usual name, and their task as OpenMMLab calls it.
-DATASETS: dict[str, tuple[str, str]] = {
-    "cifar100": ("CIFAR-100", "Image Classification"),
-    "imagenet": ("ImageNet-1k", "Image Classification"),
-    "digits": ("scikit-learn digits", "Image Classification"),
-    "shanghaitech_a": ("ShanghaiTech A", "Crowd Counting"),
-    "shanghaitech_b": ("ShanghaiTech B", "Crowd Counting"),
-    "voc2012": ("Pascal VOC 2012", "Semantic Segmentation"),
-    "voc2012aug": ("Pascal VOC 2012 with SBD", "Semantic Segmentation"),
-    "ade20k": ("ADE20K", "Semantic Segmentation"),
-    "cityscapes": ("Cityscapes", "Semantic Segmentation"),
-}
-_NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>" + "|".join(DATASETS) + ")")
+_NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
 
 
 class NameParts(NamedTuple):
@@ -45,7 +34,9 @@ def parse_name(config: str) -> NameParts | None:
         >>> parse_name('mine')
     """
     match = _NAME.fullmatch(config)
-    return NameParts(int(match["depth"]), match["attention"], match["dataset"]) if match else None
+    if match is None or match["dataset"] not in known_datasets():
+        return None
+    return NameParts(int(match["depth"]), match["attention"], match["dataset"])
 
 
 def config_root() -> Path:

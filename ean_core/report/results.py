@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from scipy import stats
 
-from ean_core.common.config import DATASETS, parse_name
+from ean_core.common.config import parse_name
+from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.table import in_percent, size_text
 
@@ -21,7 +22,7 @@ from .paper import PAPER, PaperRow
 from .records import LeaveOut, of_kind, read_records, refuse
 from .search import Spread
 
-#: Metrics of each table of the paper: their names in records, and titles.
+#: Metrics of each table of the paper: their names in records, and the paper's titles.
 METRICS: dict[int, dict[str, str]] = {
     1: {"accuracy/top1": "accuracy (%)"},
     3: {"count/MAE": "MAE", "count/RMSE": "MSE (RMSE)"},
@@ -29,10 +30,6 @@ METRICS: dict[int, dict[str, str]] = {
 }
 ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
-
-
-#: Data sets by the type of their class, for configs whose names do not say them.
-_TYPES = {"CIFAR100": "cifar100", "Digits": "digits", "PreparedVOC": "voc2012"}
 #: Settings that make a training another one, beside those of the network's attention.
 _RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "custom_hooks", "load_from")
 
@@ -84,7 +81,7 @@ class Run:
         scheme = ConnectionScheme.parse(self.test["scheme"])
         attention = backbone.get("attention", "SE") if scheme.connections else ""
         return Key(
-            DATASETS[parts.dataset][0] if parts else _data_name(settings, self.test),
+            find_dataset(parts.dataset).title if parts else _data_name(settings, self.test),
             parts.depth if parts else backbone.get("depth", 50),
             attention if isinstance(attention, str) else attention["type"],
             scheme,
@@ -101,9 +98,8 @@ def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     """What to call the data that a network was measured on, by its settings."""
     dataset = test.get("data") or settings["test_dataloader"]["dataset"]
     dataset = dataset.get("dataset", dataset)
-    kind, root = dataset["type"], Path(dataset.get("root") or dataset.get("data_root") or "").name
-    key = f"shanghaitech_{dataset.get('part', '')}".lower() if root == "shanghaitech" else _TYPES.get(kind)
-    return DATASETS[key][0] if key in DATASETS else root or kind
+    known = dataset_of(dataset)
+    return known.title if known else Path(dataset.get("root") or dataset.get("data_root") or "").name or dataset["type"]
 
 
 def _recipe(settings: Mapping[str, Any]) -> str:
@@ -258,7 +254,7 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
 def _place(result: Result) -> tuple[int, str, int, str, int]:
     """Where the paper would have a network: by data set, attention, connection."""
     key = result.runs[0].key
-    names = [name for name, _ in DATASETS.values()]
+    names = [dataset.title for dataset in known_datasets().values()]
     known = ATTENTIONS.index(key.attention) if key.attention in ATTENTIONS else len(ATTENTIONS)
     data = names.index(key.data) if key.data in names else len(names)
     return data, key.data, known, key.attention, ORDER.index(result.connection)

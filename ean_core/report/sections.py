@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, TypeVar
 
-from ean_core.common.config import DATASETS, parse_name
+from ean_core.common.config import parse_name
 from ean_core.common.record import significant
+from ean_core.common.tasks import find_dataset, known_datasets
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 from ean_core.show.table import Row, in_percent, size_text
@@ -196,7 +197,7 @@ class Records:
         parts = parse_name(config or "")
         if parts is None:
             return []
-        place, names = (DATASETS[parts.dataset][0], parts.depth), ("", parts.attention.upper())
+        place, names = (find_dataset(parts.dataset).title, parts.depth), ("", parts.attention.upper())
         keys = ((each, each.runs[0].key) for each in self.results)
         return [each for each, key in keys if (key.data, key.depth) == place and key.shared and each.attention in names]
 
@@ -229,16 +230,16 @@ def _network(config: str | None) -> dict[str, str]:
     parts = parse_name(config or "")
     if parts is None:
         return {"data": "", "network": config or ""}
-    return {"data": DATASETS[parts.dataset][0], "network": f"ResNet-{parts.depth} {parts.attention.upper()}"}
+    return {"data": find_dataset(parts.dataset).title, "network": f"ResNet-{parts.depth} {parts.attention.upper()}"}
 
 
 def _place(record: Mapping[str, Any]) -> tuple[int, int]:
     """Where the paper would have a search: by data set, then attention."""
     parts = parse_name(record["config"] or "")
     if parts is None:
-        return len(DATASETS), 0
+        return len(known_datasets()), 0
     attention = parts.attention.upper()
-    return list(DATASETS).index(parts.dataset), ATTENTIONS.index(attention) if attention in ATTENTIONS else 9
+    return list(known_datasets()).index(parts.dataset), ATTENTIONS.index(attention) if attention in ATTENTIONS else 9
 
 
 @dataclass(frozen=True)

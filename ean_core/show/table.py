@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Protocol
 from rich.console import Console
 from rich.table import Table
 
+from ean_core.common.tasks import find_metric, known_tasks
 from ean_core.scheme import ConnectionScheme
 
-#: One line of a table: column titles and texts, a title for every column; columns without a text in any row are left out.
+#: One line of a table: column titles and texts, a title for every column; those without a text in any row are left out.
 Cells = Mapping[str, str]
 #: A number as tables have it: with a sign, thousands, an interval or a unit.
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
@@ -102,13 +103,14 @@ class NetworkRow:
 
 
 def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
-    """The metric that a task is judged by, under the name it has in records or in OpenMMLab, and its value.
+    """The metric that a task is judged by, under the name it has in records or in OpenMMLab, and its value; the first
+    metric for tasks that are not registered.
 
     Examples:
-        >>> headline({'aAcc': 79.25, 'mIoU': 17.95})
-        ('mIoU', 17.95)
+        >>> headline({'accuracy/top5': 91.2, 'accuracy/top1': 70.5})
+        ('accuracy/top1', 70.5)
     """
-    known = ("accuracy/top1", "Top 1 Accuracy", "count/MAE", "MAE", "mIoU")
+    known = (name for task in known_tasks() for name in (task.metrics[0].name, task.metrics[0].title))
     key = next((name for name in known if name in metrics), next(iter(metrics)))
     return key, metrics[key]
 
@@ -180,12 +182,12 @@ def columns(rows: Sequence[Row | Cells]) -> tuple[list[str], list[list[str]]]:
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:
-    """Metrics for a reader; accuracies, and those of mmsegmentation, are in percent.
+    """Metrics with their units for a reader.
 
     Examples:
-        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'count/MAE': 12.345, 'mIoU': 30.1})
-        ['accuracy/top1 70.50 %', 'count/MAE 12.35', 'mIoU 30.10 %']
+        >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})
+        ['accuracy/top1 70.50 %', 'loss 0.12']
     """
-    percent = ("accuracy", "mIoU", "mAcc", "aAcc")
-    units = {name: " %" * name.startswith(percent) for name in metrics if name != "epoch"}
-    return [f"{name} {metrics[name]:.2f}{unit}" for name, unit in units.items()]
+    return [
+        f"{name} {value:.2f} {find_metric(name).unit}".rstrip() for name, value in metrics.items() if name != "epoch"
+    ]

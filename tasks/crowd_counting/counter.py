@@ -14,6 +14,7 @@ from tasks.trained import Trained
 
 from .density import spread
 from .network import CrowdCounter
+from .task import TASK
 
 #: The counter that is used where none is named.
 MODEL = "ean_resnet20_se.shanghaitech_b"
@@ -49,9 +50,7 @@ class Counter(Trained[CrowdCounter]):
         ((60, 100), True)
     """
 
-    task = "Crowd Counting"
-    network_type = "CrowdCounter"
-    noun = "counter"
+    task = TASK
 
     @property
     def stride(self) -> int:

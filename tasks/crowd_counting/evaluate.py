@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from mmengine.config import Config
@@ -15,14 +14,14 @@ from mmengine.registry import DATASETS
 
 from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
 from ean_core.common.record import read_record
-from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
+from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.runs.training import run_test
 from ean_core.show.table import print_table, size_text
 from ean_core.weights.loading import load_weights
 from tasks.prepared import MANIFEST
-from tasks.tables import TaskRow, columns
+from tasks.tables import TaskRow, write_row
 
 from .annotations import find_shanghaitech
 from .counter import Counter
@@ -32,16 +31,6 @@ from .prepare import prepare as prepare_pictures
 from .prepare import say
 
 PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "own pictures"}
-
-
-class CountRow(TaskRow):
-    """One counter, in the form of Table 3; ``count/MAE``, ``count/RMSE``, ``count/NAE`` are its metrics."""
-
-    titles = columns("MAE / MSE (RMSE)", "NAE")
-
-    def metric_cells(self) -> Iterator[tuple[str, str]]:
-        yield "MAE / MSE (RMSE)", f"{self.metrics['count/MAE']:.1f} / {self.metrics['count/RMSE']:.1f}"
-        yield "NAE", f"{self.metrics['count/NAE']:.3f}"
 
 
 def use_data(config: Config, data: Path, folder: Path) -> None:
@@ -132,25 +121,23 @@ def evaluate_command(
     measured = DATASETS.build(cfg.test_dataloader.dataset)
     increments = increments_over_vanilla(cfg, own, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
-    row = _row(own, test, metrics, increments)
-    naive = _naive_error(cfg, measured)
-    facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
-    row.write(folder, 3, **facts)
-    validated = cfg.test_dataloader.dataset.split == "val"
-    counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
-    draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
-    print_table([row], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
-    if naive is not None:
-        typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")
-    typer.echo(f"{folder}: table3.json, .md and .csv, each image's count in counts.csv, six of them in predictions.png")
-
-
-def _row(own: Variant, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> CountRow:
-    data = test["data"]
-    return CountRow(
-        data=f"{PARTS.get(data.get('part'), 'all parts')}, {test['images']} {data['split']} images",
+    part = PARTS.get(test["data"].get("part"), "all parts")
+    row = TaskRow.of(
+        own,
+        data=f"{part}, {test['images']} {test['data']['split']} images",
         metrics=metrics,
         parameters=test["parameters"],
         increments=increments,
-        **CountRow.describe(own),
     )
+    errors = f"{metrics['count/MAE']:.1f} / {metrics['count/RMSE']:.1f}"
+    cells = row.cells({"MAE / MSE (RMSE)": errors, "NAE": f"{metrics['count/NAE']:.3f}"})
+    naive = _naive_error(cfg, measured)
+    facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
+    write_row(folder, 3, row, cells, **facts)
+    validated = cfg.test_dataloader.dataset.split == "val"
+    counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
+    draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
+    print_table([cells], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
+    if naive is not None:
+        typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")
+    typer.echo(f"{folder}: table3.json, .md and .csv, each image's count in counts.csv, six of them in predictions.png")

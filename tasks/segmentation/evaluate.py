@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,32 +12,21 @@ from mmengine.registry import DATASETS
 
 from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
 from ean_core.common.record import read_record
-from ean_core.inference.comparison import Variant, increments_over_vanilla, variant
+from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.runs.training import run_test
 from ean_core.show.table import print_table, size_text
 from ean_core.weights.loading import load_weights
-from tasks.tables import TaskRow, columns
+from tasks.tables import TaskRow, write_row
 
 from .dataset import PreparedVOC
 from .figures import prediction_figure
 from .segmenter import Segmenter
+from .task import TASK
 from .voc import constant_answer
 
-METRICS = ("mIoU", "mAcc", "aAcc")
-
-
-class SegmentationRow(TaskRow):
-    """One segmentor, in the form of Table 5; ``mIoU``, ``mAcc`` and ``aAcc``, in percent, are its metrics."""
-
-    titles = columns("mIoU / mAcc / aAcc (%)")
-
-    def metric_cells(self) -> Iterator[tuple[str, str]]:
-        yield "mIoU / mAcc / aAcc (%)", " / ".join(f"{self.metrics[name]:.2f}" for name in METRICS)
-
-
-# ---------------------------------------------------------------- command
+METRICS = tuple(metric.name for metric in TASK.metrics)
 
 
 def evaluate_command(
@@ -60,12 +49,19 @@ def evaluate_command(
     load_weights(own.network, checkpoint, strict=True)
     increments = increments_over_vanilla(cfg, own, folder / "timing.json", rounds) if time else {}
     test = read_record(folder / "test.json")
-    row = _row(own, test, metrics, increments)
+    row = TaskRow.of(
+        own,
+        data=_data(test),
+        metrics={name: metrics[name] for name in METRICS},
+        parameters=test["parameters"],
+        increments=increments,
+    )
+    cells = row.cells({f"{' / '.join(METRICS)} (%)": " / ".join(f"{metrics[name]:.2f}" for name in METRICS)})
     measured = DATASETS.build(cfg.test_dataloader.dataset)
     constant = constant_answer(measured.class_pixels) if isinstance(measured, PreparedVOC) else None
     facts = {"images": test["images"], "test": test["checkpoint"], "constant_answer": constant}
-    row.write(folder, 5, **facts)
-    print_table([row], title=f"As Table 5; time of one image of {size_text(list(cfg.image_size))} pixels")
+    write_row(folder, 5, row, cells, **facts)
+    print_table([cells], title=f"As Table 5; time of one image of {size_text(list(cfg.image_size))} pixels")
     written = "table5.json, .md and .csv, each class in classes.csv"
     if isinstance(measured, PreparedVOC):
         prediction_figure(Segmenter(own.network, checkpoint.name), measured, folder / "predictions.png")  # type: ignore[arg-type]
@@ -76,14 +72,8 @@ def evaluate_command(
     typer.echo(f"{folder}: {written}")
 
 
-def _row(own: Variant, test: Mapping[str, Any], metrics: Mapping[str, float], increments: Any) -> SegmentationRow:
+def _data(test: Mapping[str, Any]) -> str:
+    """Data set and split of a test record."""
     data = test["data"]
     name = "VOC 2012" if data["type"] == PreparedVOC.__name__ else data.get("dataset", data)["type"]
-    images = f"{test['images']} images" + (f" of {data['split']}" if "split" in data else "")
-    return SegmentationRow(
-        data=f"{name}, {images}",
-        metrics={metric: metrics[metric] for metric in METRICS},
-        parameters=test["parameters"],
-        increments=increments,
-        **SegmentationRow.describe(own),
-    )
+    return f"{name}, {test['images']} images" + (f" of {data['split']}" if "split" in data else "")

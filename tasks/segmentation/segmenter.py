@@ -20,6 +20,7 @@ from tasks.trained import Trained
 
 from .library import SegDataSample
 from .network import Segmentor
+from .task import TASK
 from .voc import CLASSES, colours
 
 #: The segmentor that is used where none is named.
@@ -60,9 +61,7 @@ class Segmenter(Trained[Segmentor]):
         ValueError: if PyTorch cannot use the device.
     """
 
-    task = "Semantic Segmentation"
-    network_type = "Segmentor"
-    noun = "segmentor"
+    task = TASK
 
     def __init__(self, network: Segmentor, name: str | None = None, *, device: str | None = None) -> None:
         super().__init__(network, name, device=device)

@@ -2,6 +2,7 @@ import pytest
 
 from ean_core import ConnectionScheme
 from ean_core.report import NetworkRow, markdown_table, print_table
+from ean_core.show.table import headline, metric_texts
 
 VANILLA = NetworkRow("vanilla", ConnectionScheme.parse("00-00"), 1727284, 74.1, 0.01234, 0.0, (-0.012, 0.013))
 EAN = NetworkRow("EAN", ConnectionScheme.parse("10-01"), 1738512, 75.256, 0.0131, 0.103, (0.0995, 0.1204))
@@ -71,3 +72,18 @@ def test_a_long_scheme_is_neither_cut_nor_broken(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     print_table([NetworkRow("EAN", ConnectionScheme.parse(LONG), 1946132, 75.0, 0.1, 0.9, (0.8, 1.0))], title="t")
     assert LONG in capsys.readouterr().out
+
+
+def test_the_metric_that_a_task_is_judged_by_comes_from_the_task():
+    assert headline({"aAcc": 79.25, "mIoU": 17.95}) == ("mIoU", 17.95)
+    assert headline({"NAE": 0.1, "MAE": 11.2}) == ("MAE", 11.2)
+    assert headline({"coco/bbox_mAP": 0.4, "coco/bbox_mAP_50": 0.6}) == ("coco/bbox_mAP", 0.4)
+
+
+def test_metrics_have_the_units_of_their_tasks():
+    assert metric_texts({"epoch": 3, "count/MAE": 12.345, "mIoU": 30.1, "accuracy/top5": 91.0, "other": 1}) == [
+        "count/MAE 12.35",
+        "mIoU 30.10 %",
+        "accuracy/top5 91.00 %",
+        "other 1.00",
+    ]

@@ -1,7 +1,8 @@
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.common.config import DATASETS, packaged_configs
+from ean_core.common.config import packaged_configs
+from ean_core.common.tasks import known_datasets
 from zoo.names import ModelName, config_of, trained_by, variant_of
 
 
@@ -45,7 +46,7 @@ def test_modules_that_are_not_shared_on_a_part_of_the_blocks_have_no_name():
 def test_every_config_that_trains_a_network_has_its_names():
     trainers = {config for config in packaged_configs() if not config.startswith(("supernet_", "search_"))}
     assert set(trained_by().values()) == trainers - {"resnet20_se_crowd"}  # pictures of one's own have no name here
-    assert all(name.dataset in DATASETS for name in trained_by())
+    assert all(name.dataset in known_datasets() for name in trained_by())
 
 
 def test_org_full_is_for_modules_without_a_state_and_ean_for_schemes_on_record():

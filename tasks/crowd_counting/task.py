@@ -1,0 +1,21 @@
+"""Crowd counting as the registry of tasks has it: its data sets, metrics and networks by name."""
+
+from __future__ import annotations
+
+from ean_core.common.tasks import Dataset, Metric, Task
+
+TASK = Task(
+    "Crowd Counting",
+    noun="counter",
+    networks=("CrowdCounter",),
+    metrics=(
+        Metric("count/MAE", "MAE", less_is_better=True),
+        Metric("count/RMSE", "RMSE", less_is_better=True),
+        Metric("count/NAE", "NAE", less_is_better=True),
+    ),
+    datasets=(
+        Dataset("shanghaitech_a", "ShanghaiTech A", {"root": "shanghaitech", "part": "A"}),
+        Dataset("shanghaitech_b", "ShanghaiTech B", {"root": "shanghaitech", "part": "B"}),
+    ),
+    explainer="tasks.crowd_counting.explain:CounterExplainer",
+)

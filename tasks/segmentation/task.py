@@ -1,0 +1,19 @@
+"""Semantic segmentation as the registry of tasks has it: its data sets, metrics and networks by name."""
+
+from __future__ import annotations
+
+from ean_core.common.tasks import Dataset, Metric, Task
+
+TASK = Task(
+    "Semantic Segmentation",
+    noun="segmentor",
+    networks=("Segmentor", "EncoderDecoder"),
+    metrics=(Metric("mIoU", "mIoU", "%"), Metric("mAcc", "mAcc", "%"), Metric("aAcc", "aAcc", "%")),
+    datasets=(
+        Dataset("voc2012", "Pascal VOC 2012", {"type": "PreparedVOC"}),
+        Dataset("voc2012aug", "Pascal VOC 2012 with SBD"),
+        Dataset("ade20k", "ADE20K"),
+        Dataset("cityscapes", "Cityscapes"),
+    ),
+    explainer="tasks.segmentation.explain:SegmentorExplainer",
+)
