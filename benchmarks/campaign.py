@@ -67,7 +67,7 @@ UNDISTURBED = ("time", "blocks")
 KEPT = ("record.json", "test.json", "search.json", "compare.json", "correlation.json", "timing*.json", "table[35].*")
 KEPT += ("ledger.jsonl", "finalists.jsonl", "scoring_times.json", "comparison.md", "*.csv", "*.svg", "[!p]*.png")
 KEPT += ("*/seed_*/search.json", "*/seed_*/ledger.jsonl")
-#: By depth: the last epoch of the supernet's config, which its checkpoint is named after, and options of its search.
+#: By depth: the last epoch of the supernet's config, after which its checkpoint is named; options of its search.
 SEARCHES = {
     20: (15, "--strategy exhaustive"),
     56: (16, "--strategy local --cfg-options search.precision={bf16}"),
@@ -122,10 +122,9 @@ class Step:
 
 
 def ean_scheme(ledger: Path) -> str:
-    """The finalist of highest reward among those that leave some blocks out and connect some; ``SCHEME`` before the
-    search has finished."""
+    """The finalist of highest reward among those that leave some blocks out and connect some."""
     if not ledger.is_file():
-        return "SCHEME"
+        return "SCHEME"  # not known yet
     finalists = [line for line in read_lines(ledger)[0] if line.get("step") == "finalists"]
     some = [line for line in finalists if 0 < ConnectionScheme.parse(line["scheme"]).sparsity < 1]
     return str(max(some, key=lambda line: line["reward"])["scheme"])
@@ -145,20 +144,18 @@ def table() -> Iterator[Step]:
                     yield from network(f"resnet{depth}.cifar100", seed)
                 yield from network(f"full_resnet{depth}_{attention}.cifar100", seed)
                 yield from network(f"ean_resnet{depth}_{attention}.cifar100", seed)
-        if depth == 20:
-            for data in ("shanghaitech_b", "voc2012"):
-                yield from timed(20, "se", data, "--batch 1 --rounds 50")
-                for name in ("ean_resnet20_se", "resnet20", "full_resnet20_se"):
-                    yield from network(f"{name}.{data}")
-            yield from network("org_resnet20_se.cifar100")
-            for attention in ("se", "dia"):
-                yield on_supernet("correlate", 20, attention, "--schemes 12 --epochs 5")
+    for data in ("shanghaitech_b", "voc2012"):
+        yield from timed(20, "se", data, "--batch 1 --rounds 50")
+        for name in ("ean_resnet20_se", "resnet20", "full_resnet20_se"):
+            yield from network(f"{name}.{data}")
+    for attention in ("se", "dia"):
+        yield on_supernet("correlate", 20, attention, "--schemes 12 --epochs 5")
     zoo = {"000-000-000", "010-100-000", "111-111-111"}  # networks of the zoo have these
     groups = json.loads((ROOT / ALONE / "schemes.json").read_text())["groups"].values()
     for scheme in sorted({scheme for group in groups for scheme in group} - zoo):
         yield from trained(f"{ALONE.name}/{scheme}/seed_0", "resnet20_se_cifar100", [f"model.backbone.scheme={scheme}"])
-    for attention in ("se", "sge"):
-        yield from network(f"org_resnet164_{attention}.cifar100")
+    for name in ("resnet20_se", "resnet164_se", "resnet164_sge"):
+        yield from network(f"org_{name}.cifar100")
     strategies = "--strategies local,ean,enas,ga,tpe,random,hsp --evaluations 300 --seeds 2"
     yield on_supernet("compare", 164, "se", f"{strategies} --cfg-options")
     yield on_supernet("correlate", 164, "se", "--schemes 12 --epochs 20 --cfg-options")
@@ -176,17 +173,17 @@ def searched(depth: int, attention: str, data: str = "cifar100") -> Iterator[Ste
 
 def on_supernet(verb: str, depth: int, attention: str, options: str, data: str = "cifar100") -> Step:
     """A search, a comparison of strategies or a correlation."""
-    network, supernet = f"resnet{depth}_{attention}", f"supernet_resnet{depth}_{attention}.{data}/seed_0"
+    resnet, supernet = f"resnet{depth}_{attention}", f"supernet_resnet{depth}_{attention}.{data}/seed_0"
     if depth == 164:  # batches that keep a GPU busy while the next kernels are launched
         options += " val_dataloader.batch_size=2500 search.precision=bf16"
     options = f"--supernet {RUNS}/{supernet}/epoch_{SEARCHES[depth][0]}.pth {options}"
-    return Step(f"{verb}_{network}.{data}/seed_0", verb, f"search_{network}_{data}", options, (f"{supernet}/train",))
+    return Step(f"{verb}_{resnet}.{data}/seed_0", verb, f"search_{resnet}_{data}", options, (f"{supernet}/train",))
 
 
 def timed(depth: int, attention: str, data: str, options: str) -> Iterator[Step]:
     """Networks side by side, with the scheme of the search on CIFAR-100; of classifiers also each connection."""
-    network = f"resnet{depth}_{attention}"
-    run, config, search = f"time_{network}.{data}", f"{network}_{data}", f"search_{network}.cifar100/seed_0/search"
+    resnet = f"resnet{depth}_{attention}"
+    run, config, search = f"time_{resnet}.{data}", f"{resnet}_{data}", f"search_{resnet}.cifar100/seed_0/search"
     yield Step(run, "time", config, f"{options} --cfg-options model.backbone.scheme={{scheme}}", (search,))
     if data == "cifar100":
         yield Step(run, "blocks", config, options, (f"{run}/time",))
@@ -212,26 +209,24 @@ def network(name: str, seed: int = 0) -> Iterator[Step]:
     train, test = trained(f"{name}/seed_{seed}", config, overrides, needs, TESTS[model.task])
     yield from (train, test)
     if seed == 0:
-        options, needs = f"--cfg-options {' '.join(overrides)}", [*needs, train.name, test.name]
+        options, needs = test.options, [*needs, train.name, test.name]
         if model.depth != 50:
             options = f"--timing {RESULTS}/time_{resnet}.{model.dataset}/timing.json {options}"
             needs.append(f"time_{resnet}.{model.dataset}/time")
         yield Step(train.run, "publish", config, options, tuple(needs))
 
 
-def trained(
-    run: str, config: str, overrides: list[str], needs: Iterable[str] = (), test: str = "test"
-) -> Iterator[Step]:
-    """A training and, but for supernets, the measurement of its network; ``test`` is the verb of that."""
+def trained(run: str, config: str, values: list[str], needs: Iterable[str] = (), test: str = "test") -> Iterator[Step]:
+    """A training with overrides of its config, and, except for supernets, the test of its network."""
     options = "{capture} " if test == "test" else ""
     compiled = ["model.compile_blocks=True"] if "resnet164" in config else []  # takes a minute
-    if overrides or compiled:
-        options += " ".join(["--cfg-options", *overrides, *compiled])
+    if values or compiled:
+        options += " ".join(["--cfg-options", *values, *compiled])
     yield Step(run, "train", config, options, tuple(needs))
     if test == "count":  # the official test images are kept apart
-        overrides = [*overrides, "test_dataloader.dataset.split=val"]
+        values = [*values, "test_dataloader.dataset.split=val"]
     if not run.startswith("supernet"):
-        yield Step(run, test, config, f"--cfg-options {' '.join(overrides)}", (*needs, f"{run}/train"))
+        yield Step(run, test, config, f"--cfg-options {' '.join(values)}", (*needs, f"{run}/train"))
 
 
 # ---------------------------------------------------------------- how doit runs it
@@ -274,7 +269,7 @@ def carry_out(step: Step) -> TaskFailed | None:
     if log:
         (step.results / "log.jsonl").write_text(log, encoding="utf-8")
     files = {path for pattern in KEPT for path in run.glob(pattern)}
-    for path in sorted(files, key=lambda path: path == step.made):  # the one that says it is done comes last
+    for path in sorted(files, key=lambda path: path == step.made):  # which says that it is done, and comes last
         target = step.results / path.relative_to(run)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -285,19 +280,17 @@ def main(steps: Iterable[Step], words: list[str]) -> int:
     """Run doit on the steps; ``words`` are its arguments, `list` by default. Returns its exit status."""
     steps = list(steps)
     RUNS.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "default_tasks": [step.name for step in steps if GPU or not ON_GPU.match(step.run)],
-        "backend": "json",
-        "dep_file": f"{RUNS}/doit.json",
-        "par_type": "thread",  # each waits for a process
-        "continue": True,
-        "status": True,
-        "sort": "definition",
-    }
-    creators = {"task_campaign": lambda: tasks(steps), "DOIT_CONFIG": settings}
-    return int(DoitMain(ModuleTaskLoader(creators)).run(words or ["list"]) or 0)
+    selected = [step.name for step in steps if GPU or not ON_GPU.match(step.run)]
+    running = {"default_tasks": selected, "continue": True, "par_type": "thread"}  # each waits for a process
+    listing = {"status": True, "sort": "definition"}
+    config = {"backend": "json", "dep_file": f"{RUNS}/doit.json", **running, **listing}
+    loader = ModuleTaskLoader({"task_campaign": lambda: tasks(steps), "DOIT_CONFIG": config})
+    return int(DoitMain(loader).run(words or ["list"]) or 0)
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main(table(), sys.argv[1:]))
+    try:
+        sys.exit(main(table(), sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run it again to resume")

@@ -9,8 +9,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from ean_core.common.config import load_config, packaged_configs
 from ean_core.common.record import read_record
 
@@ -49,13 +47,12 @@ def test_the_committed_records_are_those_of_done_steps(monkeypatch):
     assert "model.backbone.scheme=010-100-000" in steps["ean_resnet20_se.voc2012/seed_0/train"].words
 
 
-@pytest.mark.parametrize("best", ["000-000-000", "111-111-111"])
-def test_the_ean_scheme_is_read_from_the_ledger(tmp_path, best):
+def test_the_ean_scheme_is_read_from_the_ledger(tmp_path):
     ledger = tmp_path / "ledger.jsonl"
     assert campaign.ean_scheme(ledger) == "SCHEME"
     lines = [{"stages": [3, 3, 3]}, {"step": 0, "scheme": "100-000-000", "reward": 99}]
-    rewards = {best: 70, "010-000-000": 62, "011-000-000": 63, "001-000-000": 61}
-    lines += [{"step": "finalists", "scheme": scheme, "reward": reward} for scheme, reward in rewards.items()]
+    finalists = {"000-000-000": 70, "111-111-111": 71, "010-000-000": 62, "011-000-000": 63, "001-000-000": 61}
+    lines += [{"step": "finalists", "scheme": scheme, "reward": reward} for scheme, reward in finalists.items()]
     ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert campaign.ean_scheme(ledger) == "011-000-000"
 
@@ -98,7 +95,6 @@ def test_a_killed_step_is_resumed_and_then_there_is_nothing_to_do(tmp_path, monk
     assert output.read_bytes() == before
     capsys.readouterr()
     campaign.main(steps, [])
-    first, second = capsys.readouterr().out.splitlines()
+    first, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"U {supernet.name} ")
     assert "ean train supernet_resnet20_se_digits --" in first
-    assert second.startswith("U ")
