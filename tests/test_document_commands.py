@@ -48,8 +48,6 @@ ELSEWHERE = {
     "pip wheel": "builds in the repository; tests/test_packaging.py builds one",
     "python benchmarks/newcomer.py": "clones and installs the repository; it is a measurement",
     "python benchmarks/campaign.py run": "trains for hours, into the repository; tests/test_campaign.py",
-    "python benchmarks/campaign.py keep": "writes into the repository; tests/test_campaign.py",
-    "python benchmarks/campaign.py report": "writes into the repository; tests/test_campaign.py",
 }
 
 #: Lines at the end of files of `configs/` that make them small, and why. Lengths: see `shorten`.
