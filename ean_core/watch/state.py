@@ -175,7 +175,8 @@ def _read_search(folder: Path, now: float) -> Standing | str:
         return Standing(Run(folder), True, now - _ended(record), None, done, total, None, history, record)
     own = [float(line.get("seconds", 0.0)) for line in lines[1:] if isinstance(line["step"], int)][-50:]
     pace = fmean(own) if own else 0.0
-    usual = pace * done / (max(history.steps) + 1) if own else None  # the lines of a step come together
+    last = float(lines[-1].get("seconds", 0.0))  # finalists come one by one, the lines of a step together
+    usual = max(last, pace * done / (max(history.steps) + 1)) if own else None
     silence, total = now - (folder / LEDGER).stat().st_mtime, _budget(history.key)
     left = pace * (total - done) if own and total is not None else None
     return Standing(Run(folder), False, silence, usual, done, total, left, history, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -94,8 +95,8 @@ def _pace(seen: Standing, inner: int) -> Rows:
     progress, record = seen.run.progress or {}, (seen.record or {}) if seen.finished else {}
     if not progress and not record:
         return []
-    epoch, epochs = ((progress or record).get(name) for name in ("epoch", "epochs"))
-    notes = [f"epoch {epoch or epochs} of {epochs}"] if epochs else []
+    epochs = (progress or record)["epochs"]
+    notes = [f"epoch {progress.get('epoch', epochs)} of {epochs}"] if epochs else []
     notes += [f"iteration {seen.done} of {seen.total or 'unknown'}"] if progress else []
     speed = record.get("images_per_second") or progress.get("images_per_second")
     more = [*notes[1:], *([f"{speed:.0f} images/s"] if speed else [])]
@@ -269,7 +270,9 @@ def _several(several: Several, width: int) -> Group:
 
 def _table(several: Several, width: int) -> Table:
     """One line per run; where columns do not fit, the least needed are left out, then names are shortened."""
-    rows = [_cells(name, part) for name, part in several.parts.items()]
+    ends = {Path(name).name if "/" in name else "" for name in several.parts}
+    end = f"/{next(iter(ends))}" if len(several.parts) > 1 and len(ends) == 1 and "" not in ends else ""
+    rows = [_cells(name.removesuffix(end), part) for name, part in several.parts.items()]
     if several.kind == "quickstart":
         timing = several.record and f"EAN {100 * several.record['networks']['EAN']['increment']:+.1f} % time"
         state = {"state": "finished", "style": FINISHED} if timing else {"state": "waiting", "style": "dim"}
@@ -284,13 +287,13 @@ def _table(several: Several, width: int) -> Table:
         full = min(needed("run"), name) + sum(map(needed, titles[1:])) > width + 2
         if title in titles and (full or (title == "what" and several.kind != "runs")):
             titles.remove(title)
+            if title == "progress":
+                rows = [{**row, "state": row.get("short", row["state"])} for row in rows]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for title in titles:
+    for title in (f"run, …{end}" if end else "run", *titles[1:]):
         table.add_column(title, no_wrap=True, overflow="ellipsis")
     spare = max(8, width - sum(map(needed, titles[1:])))
     for row in rows:
-        if "progress" not in titles:
-            row["state"] = row.get("short", row["state"])
         cells = {**row, "run": shortened(row["run"], spare, tail=0.6)}
         table.add_row(*(Text(cells.get(title, ""), row["style"] if title == "state" else "") for title in titles))
     return table
