@@ -291,13 +291,14 @@ class ProgressFileHook(Hook):
         if not is_main_process():
             return
         run, done, loop = Run(Path(runner.work_dir)), runner.iter, runner.train_loop
-        total = getattr(loop, "max_iters", None)
-        if total is not None and done >= total and run.path(RECORD).exists():
-            return  # resumed after its end: the files say so
         try:
             before = run.progress or {}
         except ValueError:  # damaged, or another program's
             before = {}
+        total = getattr(loop, "max_iters", None)
+        ended = total is not None and done >= total and run.path(RECORD).exists()
+        if ended and before.get("finished", True):
+            return  # resumed after its end: the files say so
         by_epoch = not isinstance(loop, IterBasedTrainLoop)  # which counts its whole training as one epoch
         self._path = run.path(PROGRESS)
         self._losses: list[tuple[int, torch.Tensor]] = []  # since the last write
