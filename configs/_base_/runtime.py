@@ -11,6 +11,7 @@ default_hooks = dict(
     finite=dict(type='FiniteHook'),
     resume_validation=dict(type='ResumeValidationHook'),
     progress=dict(type='ProgressHook'),
+    progress_file=dict(type='ProgressFileHook'),
 )
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])

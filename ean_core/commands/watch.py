@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from ean_core.watch.state import Run, Runs, look
+from ean_core.watch.state import Several, Standing, look
 from ean_core.watch.view import show
 
 
@@ -23,7 +23,7 @@ def watch(
     ] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
 ) -> None:
-    """Show how a training, a search or a folder of them stands, from its files, until it is finished."""
+    """Show how a training, a search or a folder of them stands, until it is finished."""
     console = Console(highlight=False)
     seen = look(work_dir)
     if once or not console.is_terminal:
@@ -39,7 +39,5 @@ def watch(
         raise typer.Exit(130) from None
 
 
-def _finished(seen: Run | Runs | None) -> bool:
-    if seen is None:
-        return False
-    return seen.finished if isinstance(seen, Runs) else seen.state.finished
+def _finished(seen: Standing | Several | str) -> bool:
+    return not isinstance(seen, str) and seen.finished

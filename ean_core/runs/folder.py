@@ -20,7 +20,7 @@ from ean_core.weights.files import read_meta
 from .logs import training_log
 from .settings import read_settings
 
-RECORD, TEST, TIMING = "record.json", "test.json", "timing.json"
+PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,49 @@ class Run:
             raise FileNotFoundError(f"there is no checkpoint in the folder {self.folder}")
         return chosen
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a training has begun here: it left its progress, its record or a checkpoint."""
+        if self.path(PROGRESS).is_file() or any(self.folder.glob("epoch_*.pth")):
+            return True
+        try:
+            return self.record is not None and self.record.get("kind") == "training"
+        except ValueError:  # another program's file of that name
+            return False
+
+    @cached_property
+    def progress(self) -> Mapping[str, Any] | None:
+        """``progress.json``, kept from the start on by :class:`~ean_core.runs.hooks.ProgressFileHook`; None where the
+        config lacks that hook or the run was trained before there was one.
+
+        Raises:
+            ValueError: if the file is damaged or another program's.
+        """
+        path = self.path(PROGRESS)
+        if not path.exists():
+            return None
+        try:
+            progress = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not isinstance(progress, dict) or not {"iteration", "updated", "finished"} <= progress.keys():
+            raise ValueError(f"{path} does not tell the progress of a training")
+        return progress
+
     @cached_property
     def record(self) -> Mapping[str, Any] | None:
         """``record.json``, written at the end of training; None before."""
         return self._read(RECORD)
+
+    @cached_property
+    def validations(self) -> Sequence[Mapping[str, Any]]:
+        """The ``epoch`` or ``iteration`` and the metrics of each validation so far, oldest first."""
+        if self.progress:
+            return self.progress["validations"]
+        record = self.record or {}
+        if "validations" not in record and record.get("validation"):  # of versions that recorded only the last one
+            return [{"epoch": record["epochs"], **record["validation"]}]
+        return record.get("validations", [])
 
     @cached_property
     def test(self) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Folders of runs, made by hand: what mmengine and our commands would have written at given times."""
+"""Folders of runs, made by hand: what our hooks and commands would have written at given times."""
 
 import json
 import os
@@ -6,9 +6,7 @@ from datetime import datetime, timezone
 
 #: Seconds since the epoch at which all of them began.
 BEGAN = datetime(2026, 3, 1, 12, 0, 0).timestamp()
-SETTINGS = """train_cfg = dict(max_epochs={epochs})
-train_dataloader = dict(batch_size=16)
-default_hooks = dict(checkpoint=dict(interval=1{rule}))
+SETTINGS = """default_hooks = dict(checkpoint=dict(interval=1{rule}))
 model = dict(
     backbone=dict(
         attention='SE',
@@ -19,33 +17,38 @@ model = dict(
 """
 
 
-def iteration(epoch, step, loss=1.0, seconds=0.5):
-    return {"lr": 0.1, "data_time": 0.0, "loss": loss, "time": seconds, "epoch": epoch, "iter": step, "step": step}
-
-
 def validation(epoch, **metrics):
-    return {**{name.replace("_", "/"): value for name, value in metrics.items()}, "time": 0.1, "step": epoch}
+    named = {name.replace("_", "/"): value for name, value in metrics.items()}
+    return {"iteration": 50 * epoch, "epoch": epoch, **named}
 
 
-def start(
-    folder, lines, *, at=0.0, until=0.0, epochs=4, rule="", scheme="010-100-000", model="ImageClassifier", log=""
-):
-    """One start of a training: ``at`` seconds after they all began, its last news ``until`` seconds after."""
-    name = datetime.fromtimestamp(BEGAN + at).strftime("%Y%m%d_%H%M%S")
-    data = folder / name / "vis_data"
-    data.mkdir(parents=True)
-    settings = SETTINGS.format(epochs=epochs, rule=rule, scheme=scheme, type=model)
-    (data / "config.py").write_text(settings)
-    (folder / "resnet20_se_digits.py").write_text(settings)
-    (folder / name / f"{name}.log").write_text(log)
-    written = [folder / name / f"{name}.log"]
-    if lines is not None:
-        text = lines if isinstance(lines, str) else "".join(json.dumps(line) + "\n" for line in lines)
-        (data / "scalars.json").write_text(text)
-        written.append(data / "scalars.json")
-    for path in written:
-        os.utime(path, (BEGAN + until, BEGAN + until))
-    return data
+def training(folder, *, until=0.0, scheme="010-100-000", model="ImageClassifier", rule="", **fields):
+    """A training of 4 epochs of 50 iterations in its third epoch, updated ``until`` seconds after it began."""
+    data = folder / "20260301_120000" / "vis_data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "config.py").write_text(SETTINGS.format(rule=rule, scheme=scheme, type=model))
+    (folder / "resnet20_se_digits.py").touch()
+    progress = {
+        "config": "resnet20_se_digits",
+        "finished": False,
+        "epoch": 3,
+        "epochs": 4,
+        "iteration": 150,
+        "iterations": 200,
+        "loss": 2.0,
+        "learning_rate": 0.1,
+        "images_per_second": 32.0,
+        "seconds_left": 25.0,
+        "first_start": BEGAN,
+        "start": BEGAN,
+        "starts": 1,
+        "updated": BEGAN + until,
+        "usual_interval": 25.0,
+        "validations": [],
+        "loss_interval": 50,
+        "losses": [[50, 4.0], [100, 3.0], [150, 2.0]],
+    }
+    (folder / "progress.json").write_text(json.dumps({**progress, **fields}))
 
 
 def record(path, *, at, **fields):
@@ -56,7 +59,8 @@ def record(path, *, at, **fields):
 
 
 def trained(folder, *, at, epochs=4, **fields):
-    fields = {"config": "resnet20_se_digits", "seconds": 100.0, "images_per_second": 64.0, **fields}
+    """The record of a training."""
+    fields = {"config": "resnet20_se_digits", "seconds": 100.0, "images_per_second": 64.0, "settings": {}, **fields}
     record(folder / "record.json", at=at, kind="training", epochs=epochs, **fields)
 
 

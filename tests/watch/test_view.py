@@ -7,10 +7,10 @@ from rich.console import Console
 
 from ean_core import ConnectionScheme
 from ean_core.watch.state import look
-from ean_core.watch.view import show, sparkline
+from ean_core.watch.view import show
 
 from . import made
-from .made import BEGAN, iteration, validation
+from .made import BEGAN, validation
 
 WIDTHS = (60, 80, 100, 160)
 
@@ -37,24 +37,67 @@ def panel(folder, width, seconds=0.0):
 @pytest.fixture
 def training(tmp_path):
     folder = tmp_path / "runs" / "one"
-    lines = [iteration(epoch, 50 * epoch, loss=5.0 - epoch) for epoch in (1, 2, 3)]
-    lines += [validation(epoch, count_MAE=mae, count_RMSE=2 * mae, count_NAE=0.4) for epoch, mae in ((1, 20), (2, 30))]
+    validations = [validation(epoch, count_MAE=mae, count_RMSE=2.0 * mae) for epoch, mae in ((1, 20.0), (2, 30.0))]
     rule = ", rule='less', save_best='count/MAE'"
-    made.start(folder, lines, rule=rule, model="CrowdCounter", until=75.0)
+    made.training(folder, rule=rule, model="CrowdCounter", until=75.0, validations=validations)
     return folder
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_training(training, width):
     seen = panel(training, width, seconds=80)
+    assert seen["config"] == "resnet20_se_digits"
     assert seen["network"] == "ResNet-20, SE 010-100-000, counter, □■□ ■□□ □□□"
     assert seen["state"] == "running, last news 5 s ago"
     assert re.fullmatch(r"━+╸? +75 % epoch 3 of 4 iteration 150 of 200, 32 images/s", seen["progress"])
-    assert seen["time"] == "1 min 20 s, about 25 s left"
+    assert seen["time"] == "1 min 20 s, about 20 s left"
     assert seen["loss"] == "2.0000  █▅▁"
     assert seen["learning rate"] == "0.1"
-    assert seen["validation"] == "epoch 2, count/MAE 30.00, count/RMSE 60.00, count/NAE 0.40"
-    assert seen["best"] == "epoch 1, count/MAE 20.00, count/RMSE 40.00, count/NAE 0.40"
+    assert seen["validation"] == "epoch 2, count/MAE 30.00, count/RMSE 60.00"
+    assert seen["best"] == "epoch 1, count/MAE 20.00, count/RMSE 40.00"
+
+
+def test_one_that_counts_iterations_and_has_started_twice(tmp_path):
+    validations = [{"iteration": 100, "mIoU": 30.5}]
+    made.training(tmp_path, epoch=None, epochs=None, starts=2, validations=validations)
+    seen = panel(tmp_path, 80, seconds=5)
+    assert seen["progress"].endswith("75 % iteration 150 of 200 32 images/s")
+    assert seen["time"] == "5 s since start 2, about 20 s left"
+    assert seen["validation"] == "iteration 100, mIoU 30.50 %"
+    made.training(tmp_path, epoch=None, epochs=None, iterations=None, seconds_left=None)
+    assert panel(tmp_path, 80)["progress"].endswith("iteration 150 of unknown 32 images/s")
+
+
+def test_one_that_has_just_begun(tmp_path):
+    nothing = dict.fromkeys(("loss", "images_per_second", "seconds_left", "usual_interval"))
+    made.training(tmp_path, epoch=0, iteration=0, losses=[], **nothing)
+    seen = panel(tmp_path, 80, seconds=2)
+    assert seen["state"] == "running, last news 2 s ago"
+    assert seen["progress"] == "0 % epoch 0 of 4 iteration 0 of 200"
+    assert seen["time"] == "2 s"
+
+
+@pytest.mark.parametrize(
+    ("rule", "metric", "best"),
+    [
+        ("", "accuracy_top1", 2),
+        (", rule='less', save_best='count/MAE'", "count_MAE", 1),
+        ("", "count_MAE", 1),  # an error without a rule
+        (", save_best=['count/MAE', 'other'], rule=['greater', 'less']", "count_MAE", 2),
+        (", save_best='auto'", "accuracy_top1", 2),
+        (", save_best='gone', rule='less'", "accuracy_top1", 2),
+    ],
+)
+def test_the_best_validation_is_by_the_rule_of_its_checkpoint(tmp_path, rule, metric, best):
+    values = ((1, 60.0), (2, 70.0), (3, 65.0))
+    made.training(tmp_path, rule=rule, validations=[validation(epoch, **{metric: value}) for epoch, value in values])
+    assert panel(tmp_path, 80)["best"].startswith(f"epoch {best}, ")
+
+
+def test_a_metric_that_is_not_in_every_validation(tmp_path):
+    made.training(tmp_path, validations=[validation(1, count_MAE=9.0), validation(2), validation(3, mIoU=3.0)])
+    seen = panel(tmp_path, 80)
+    assert (seen["validation"], seen["best"]) == ("epoch 3, mIoU 3.00 %", "epoch 1, count/MAE 9.00")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -70,11 +113,29 @@ def test_silence_is_said_rather_than_judged(training, width):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_finished_training(training, width):
     made.trained(training, at=100)
+    made.training(training, until=100.0, finished=True, iteration=200, epoch=4)
     made.record(training / "test.json", at=101, kind="test", metrics={"count/MAE": 25.5})
     seen = panel(training, width, seconds=100 + 7300)
     assert seen["state"] == "finished 2 h ago"
+    assert seen["progress"].endswith("100 % epoch 4 of 4 iteration 200 of 200, 64 images/s")
     assert seen["time"] == "1 min 40 s of training"
     assert seen["test"] == "count/MAE 25.50"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_training_from_before_progress(tmp_path, width):
+    made.trained(tmp_path / "done", at=0, validations=[{"epoch": 2, "mIoU": 17.0}, {"epoch": 4, "mIoU": 16.0}])
+    seen = panel(tmp_path / "done", width, seconds=60)
+    assert seen["state"] == "finished 1 min ago"
+    assert seen["progress"].endswith("100 % epoch 4 of 4 64 images/s")
+    assert (seen["validation"], seen["best"]) == ("epoch 4, mIoU 16.00 %", "epoch 2, mIoU 17.00 %")
+
+    made.training(tmp_path / "cut")
+    (tmp_path / "cut" / "progress.json").rename(tmp_path / "cut" / "epoch_1.pth")
+    seen = panel(tmp_path / "cut", width)
+    assert seen["state"] == "no progress.json, started before progress was recorded, or without ProgressFileHook"
+    assert seen["network"].startswith("ResNet-20, SE 010-100-000, classifier")
+    assert seen["checkpoint"] == "epoch_1.pth"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +148,7 @@ def test_a_finished_training(training, width):
     ],
 )
 def test_what_is_trained(tmp_path, options, text):
-    made.start(tmp_path / "run", [iteration(1, 50)], **options)
+    made.training(tmp_path / "run", **options)
     assert panel(tmp_path / "run", 100)["network"] == text
 
 
@@ -117,14 +178,14 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
 
 
 def test_schemes_of_many_blocks_break_between_stages(tmp_path):
-    made.start(tmp_path / "run", [iteration(1, 50)], scheme=str(ConnectionScheme.every((18, 18, 18), 2)))
+    made.training(tmp_path / "run", scheme=str(ConnectionScheme.every((18, 18, 18), 2)))
     lines = shown(tmp_path / "run", 60)
     assert [line.count("■") for line in lines if "■" in line] == [18, 9]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_several_runs_are_one_line_each(tmp_path, width):
-    made.start(tmp_path / "ean_resnet20_se.shanghaitech_b" / "seed_0", [iteration(1, 50)], until=40.0)
+    made.training(tmp_path / "ean_resnet20_se.shanghaitech_b" / "seed_0", until=40.0)
     made.searched(tmp_path / "search_resnet20_se.cifar100" / "seed_0", [[("10-11", 71.0)]], evaluations=12)
     made.trained(tmp_path / "full_resnet20_se.cifar100" / "seed_0", at=-7200, validation={"accuracy/top1": 57.0})
     _, title, header, *rows = shown(tmp_path, width, seconds=50)
@@ -132,7 +193,7 @@ def test_several_runs_are_one_line_each(tmp_path, width):
     assert header.startswith("run, …/seed_0 ")
     assert len(rows) == 3
     assert [re.split(r" {2,}", row)[0][:2] for row in rows] == ["ea", "se", "fu"]
-    assert rows[0].endswith("running, 10 s ago" if "progress" in header else "running, epoch 1/4")
+    assert rows[0].endswith("running, 10 s ago" if "progress" in header else "running, epoch 3/4")
     assert "1/12" in rows[1]
     assert "reward 71.00" in rows[1]
     assert "top1 57.00 % val" in rows[2]
@@ -158,9 +219,3 @@ def test_what_cannot_be_read_says_so(tmp_path):
     made.searched(tmp_path / "bad", [])
     (tmp_path / "bad" / "ledger.jsonl").write_text("{}\nno ledger\n")
     assert any("cannot be read" in line for line in shown(tmp_path, 60))
-
-
-def test_a_loss_that_is_no_number_leaves_a_gap_not_an_error():
-    assert sparkline([1.0, float("nan"), 2.0, float("inf")], width=4) == "▁█"
-    assert sparkline([], width=4) == sparkline([float("nan")], width=4) == ""
-    assert sparkline([1.0, 2.0], width=0) == ""

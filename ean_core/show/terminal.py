@@ -1,0 +1,95 @@
+"""Schemes, curves, times and long texts as a terminal shows them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
+
+from ean_core.scheme import ConnectionScheme
+
+LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def squares(scheme: ConnectionScheme) -> str:
+    """A scheme as squares, one per block, filled where it is connected, stages apart.
+
+    Examples:
+        >>> squares(ConnectionScheme.parse('010-100'))
+        '□■□ ■□□'
+    """
+    return " ".join("".join("■" if bit else "□" for bit in stage) for stage in scheme.by_stage)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values as at most ``width`` bars from the lowest to the highest; each bar is the mean of its share of them.
+
+    Examples:
+        >>> sparkline([3.0, 2.0, 1.0, 1.0], width=4)
+        '█▅▁▁'
+        >>> sparkline([1.0, 3.0, 5.0, 7.0], width=2)
+        '▁█'
+    """
+    values = [value for value in values if abs(value) < float("inf")]  # neither infinite nor nan
+    count = min(width, len(values))
+    ends = [len(values) * i // count for i in range(count + 1)] if count > 0 else []
+    means = [fmean(values[low:high]) for low, high in pairwise(ends)]
+    if not means:
+        return ""
+    low, high = min(means), max(means)
+    return "".join(
+        LEVELS[round((mean - low) / (high - low) * (len(LEVELS) - 1)) if high > low else 0] for mean in means
+    )
+
+
+def duration(seconds: float, units: int = 2) -> str:
+    """A time in its largest units.
+
+    Examples:
+        >>> duration(7.2), duration(75), duration(3900), duration(180000), duration(720)
+        ('7 s', '1 min 15 s', '1 h 5 min', '2 d 2 h', '12 min')
+        >>> duration(4000, units=1)
+        '1 h'
+    """
+    left = max(0, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or parts or unit == "s":
+            parts.append((left // size, unit))
+        left %= size
+    return " ".join(f"{number} {unit}" for i, (number, unit) in enumerate(parts[:units]) if number or not i)
+
+
+def packed(parts: Sequence[str], width: int, joint: str = ", ") -> str:
+    """Parts in as few lines as they need, none of them broken; a part may have lines of its own.
+
+    Examples:
+        >>> packed(['epoch 3', 'MAE 11.20', 'RMSE 20.10'], width=20)
+        'epoch 3, MAE 11.20,\\nRMSE 20.10'
+    """
+    whole = joint.join(part.replace(" ", "\xa0") for part in parts)  # textwrap breaks at plain spaces only
+    lines = [
+        line
+        for text in whole.split("\n")
+        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    ]
+    return "\n".join(lines).replace("\xa0", " ")
+
+
+def shortened(text: str, width: int, tail: float = 1.0) -> str:
+    """A path without its beginning, or without its middle, where it is too long.
+
+    Args:
+        text: the path.
+        width: most characters.
+        tail: share of them that is taken from the end.
+
+    Examples:
+        >>> shortened('work_dirs/resnet20_se', 12), shortened('ean_resnet20_se.cifar100', 13, tail=0.7)
+        ('…resnet20_se', 'ean_…cifar100')
+    """
+    if len(text) <= width:
+        return text
+    end = round((width - 1) * tail)
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
