@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ean_core.common.tasks import find_metric, task_of_network
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 from ean_core.show.table import headline, metric_texts
@@ -24,18 +25,8 @@ from .state import Several, Standing
 
 #: The width of the labels on the left of a panel, and that of the widest panel.
 LABELS, WIDEST = 13, 100
-#: What models of our configs are, by their type.
-KINDS = {
-    "ImageClassifier": "classifier",
-    "RelaxedClassifier": "gates of DARTS",
-    "CrowdCounter": "counter",
-    "EncoderDecoder": "segmentor",
-    "Segmentor": "segmentor",
-}
 #: Okabe and Ito's, as far as terminals have them; every color goes with a word.
 RUNNING, FINISHED, SILENT = "cyan", "green", "yellow"
-#: Metrics that are the better the lower they are.
-_ERROR = re.compile(r"mae|mse|nae|loss|err", re.IGNORECASE)
 Rows = list[tuple[str, RenderableType]]
 
 
@@ -182,7 +173,8 @@ def _description(seen: Standing) -> list[str]:
     """Backbone, attention and connections, and the kind of model, as far as the settings tell."""
     model = seen.run.settings.get("model") or {}
     backbone = model.get("backbone") or {}
-    kind = KINDS.get(str(model.get("type")), str(model.get("type") or ""))
+    task, kind = task_of_network(model.get("type")), str(model.get("type") or "")
+    kind = "gates of DARTS" if kind == "RelaxedClassifier" else task.noun if task else kind
     if kind == "classifier" and "scheme" in _hooks(seen):
         kind = "supernet"
     depth, attention, scheme = backbone.get("depth"), backbone.get("attention"), backbone.get("scheme")
@@ -227,7 +219,7 @@ def _best(seen: Standing) -> str:
     measured = {name for metrics in validations.values() for name in metrics}
     name = chosen if chosen in measured else headline(next(iter(validations.values())))[0]
     values = {when: metrics[name] for when, metrics in validations.items() if name in metrics}
-    less = rule == "less" if rule and name == chosen else _ERROR.search(name)
+    less = rule == "less" if rule and name == chosen else find_metric(name).less_is_better
     return (min if less else max)(values, key=values.__getitem__)
 
 
