@@ -97,8 +97,8 @@ def test_the_probabilities_are_a_pairwise_softmax_with_temperature_5():
     [
         ({"baseline": "moving"}, r"unknown baseline 'moving'.*None, 'moving-average'"),
         ({"evaluations": 0}, r"at least 1 evaluation, got evaluations=0"),
-        ({"schemes_per_step": 0}, r"schemes_per_step is at least 1, got 0"),
-        ({"buffer_steps": 0}, r"buffer_steps is at least 1, got 0"),
+        ({"schemes_per_step": 0}, r"schemes_per_step must be at least 1, got 0"),
+        ({"buffer_steps": 0}, r"buffer_steps must be at least 1, got 0"),
         ({"compat": ["clipped"]}, r"unknown compat switch 'clipped'; did you mean 'clipped-replay'\?.*'summed-bonus'"),
         ({"compat": ["summed-bonus", "ppo"]}, r"unknown compat switch 'ppo'; choose from 'clipped-replay'"),
     ],

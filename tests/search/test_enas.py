@@ -108,5 +108,5 @@ def test_entropy_is_part_of_the_reward():
 
 
 def test_no_step_is_empty():
-    with pytest.raises(ValueError, match="schemes_per_step is at least 1, got 0"):
+    with pytest.raises(ValueError, match="schemes_per_step must be at least 1, got 0"):
         ENASStrategy(STAGES, schemes_per_step=0)

@@ -111,9 +111,9 @@ def test_a_step_shares_prefixes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schemes_per_step": 0}, "schemes_per_step is at least 1, got 0"),
-        ({"kick": 0}, r"lies in \(0, 0.5\], got kick=0"),
-        ({"kick": 0.6}, r"lies in \(0, 0.5\], got kick=0.6"),
+        ({"schemes_per_step": 0}, "schemes_per_step must be at least 1, got 0"),
+        ({"kick": 0}, r"must be in \(0, 0.5\], got kick=0"),
+        ({"kick": 0.6}, r"must be in \(0, 0.5\], got kick=0.6"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):
