@@ -35,8 +35,8 @@ HOLDS = {
     "inputs that a coverage-guided fuzzer makes": "schemes, settings, points, ledgers, .mat, model names, "
     "scrubbing: a result or a ValueError",
     "hostile checkpoints, indexes and servers": "pickles and settings that execute code, paths that leave the "
-    "folder of an index or manifest, links in the cache and in HDF5, redirects to other URL schemes: refused, nothing executed "
-    "or written outside",
+    "folder of an index or manifest, links in the cache and in HDF5, redirects to other URL schemes: refused, "
+    "nothing executed or written outside",
     "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one runs, the "
     "other waits or is refused with an error that names it",
     "a dead rank of torchrun": "the job ends with an error within a minute, leaves no process behind, and resumes",
