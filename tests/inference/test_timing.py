@@ -12,7 +12,7 @@ INPUTS = torch.zeros(2, 3, 4, 4)
 
 
 class Lab:
-    """A clock, and networks that take known times on it and note when they run."""
+    """A fake clock, and networks that take known times on it and record when they run."""
 
     def __init__(self):
         self.now = 100.0

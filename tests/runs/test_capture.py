@@ -23,7 +23,7 @@ STAGES = (3, 3, 3)
 
 
 def module(name, channels=16):
-    """Random weights, also where training starts from constants."""
+    """Random weights, even where training starts from constants."""
     made = attention_class(name)(channels, **attention_class(name).cifar_options["basic"])
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -128,7 +128,7 @@ def test_one_compiled_code_serves_all_schemes_that_are_data():
 
 
 class Again:
-    """Stands for a CUDA graph: runs the passes again and writes what they give to the same memory."""
+    """Stand-in for a CUDA graph: repeats the passes and writes their results to the same memory."""
 
     def __init__(self, model):
         self.model = model
@@ -153,7 +153,7 @@ class Again:
 
 
 class OnCPU(CaptureHook):
-    """As on a GPU, but for the recorder."""
+    """As on a GPU, except for the recorder."""
 
     made: list[CapturedStep] = []
 

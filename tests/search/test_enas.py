@@ -19,7 +19,7 @@ def run(strategy, reward):
 
 
 def probability(strategy, scheme):
-    """Of each of a scheme's choices, by deciding on one block after another."""
+    """Probability of each of a scheme's choices, deciding block by block."""
     previous, state = torch.tensor([START]), (torch.zeros(1, HIDDEN_SIZE), torch.zeros(1, HIDDEN_SIZE))
     found = []
     with torch.no_grad():

@@ -9,7 +9,7 @@ from ean_core.search.prefixes import count_bodies
 
 
 def run(strategy, reward):
-    """The steps of a search, each as pairs of scheme and reward."""
+    """Steps of a search, each a list of (scheme, reward) pairs."""
     steps = []
     while asked := strategy.ask():
         told = [Reward(sparsity=0).evaluation(scheme, reward(scheme)) for scheme in asked]

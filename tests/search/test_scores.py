@@ -20,7 +20,7 @@ KEY = {"weights": "abc", "data": "def", "precision": "fp32"}
 
 
 class Counting:
-    """Scores by a formula, and counts what it was asked for."""
+    """Scores by a formula and counts the requests."""
 
     stages = STAGES
 
@@ -256,7 +256,7 @@ def test_its_patience_ends(tmp_path, monkeypatch):
 
 
 def remember_as_first_of_two(rank, folder, answers):
-    """A process that scores what is remembered already, beside one that serves."""
+    """A process that scores known schemes, while another process serves."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     images = torch.arange(8 * 64, dtype=torch.uint8).reshape(8, 1, 8, 8)
     data = [{"inputs": images[rank::2], "labels": torch.arange(8)[rank::2] % 3}]
