@@ -1,9 +1,9 @@
-# make demo: install, then the main job on scikit-learn's digits. make test: install, then every check.
+# make demo: install, then run the quickstart on scikit-learn's digits. make test: install, then run all checks.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One thread a process; pytest-xdist runs one process a core.
+# One thread per process; pytest-xdist runs one process per core.
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
@@ -15,19 +15,19 @@ demo: install
 test: lint browser
 	$(PYTEST)
 
-# What takes long: installation from nothing, CIFAR-100 end to end.
+# Slow tests: installation from scratch, CIFAR-100 end to end.
 test-slow: install
 	$(PYTEST) -m slow -s
 
-# Every command in every document, on drawn data.
+# Every command in every document, on synthetic data.
 test-docs: install
 	$(PYTEST) -m docs --dist load tests/test_document_commands.py
 
-# The maintained fork of OpenMMLab's libraries, which have the same import names, in an environment of its own.
+# The maintained fork of OpenMMLab's libraries (same import names), in a separate environment.
 test-fork:
 	PYTHON=$(PYTHON) bash tests/fork.sh .venv-fork
 
-# Known vulnerabilities of what is installed, by PyPI's and OSV's data; from an environment of its own.
+# Known vulnerabilities of installed packages, from PyPI and OSV data; pip-audit runs in a separate environment.
 audit: install
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet pip-audit
@@ -41,24 +41,24 @@ lint: install
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "installing into $(VENV): some minutes, and several GB for PyTorch"
+	@echo "installing into $(VENV): takes a few minutes, and several GB for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,search,export,hub,crowd,serve,explain,tensorboard,seg,mmcv-lite,openmmlab]"
 	$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) headless
 	touch $@
 
-# mmengine imports OpenCV, whose usual build needs libraries of a desktop; where these are missing, the other one.
+# mmengine imports OpenCV, whose default build needs desktop libraries; if they are missing, use the headless build.
 headless:
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
 	$(BIN)/python -m pip install --quiet opencv-python-headless
 
-# The tests of the web page drive Debian's Chromium; where it is not and cannot be installed, they are skipped.
+# The web page tests drive Debian's Chromium; if it cannot be installed, they are skipped.
 browser:
 	@command -v chromium > /dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing chromium, for tests of the web page" \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing chromium for the web page tests" \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
-	  > /dev/null; } || echo "there is no chromium: tests of the web page are skipped"
+	  > /dev/null; } || echo "chromium not found: the web page tests are skipped"
 
 clean:
 	rm -rf $(VENV) .venv-fork .venv-audit quickstart work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,9 @@
-"""What it costs that glibc's malloc gives freed memory back to the system: training and inference with and without.
+"""Cost of glibc's malloc returning freed memory to the system: training and inference with and without it.
 
     python benchmarks/allocator.py [--rounds 6] [--steps 40]
 
-Each way is a process of its own, in turns; ratios are those of neighbours. Two plain networks of equal work show what
-the order of allocations alone does to times. Writes benchmarks/results/allocator.json.
+The variants run alternately, each in its own process; ratios compare consecutive processes. Two identical vanilla
+networks show the effect of allocation order alone. Writes benchmarks/results/allocator.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCHEMES = {"vanilla": "none", "vanilla again": "none", "Share-full": "full"}
 
 
 def train(steps: int) -> dict[str, Any]:
-    """Images a second of training in bf16 from one fixed batch, and a hash of the weights it ends in."""
+    """Training speed in images per second (bf16, one fixed batch), and a hash of the final weights."""
     config = load_config(CONFIG)
     torch.manual_seed(0)
     batch = next(iter(Runner.build_dataloader(config.train_dataloader, seed=0)))
@@ -53,7 +53,7 @@ def train(steps: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def infer(passes: int) -> dict[str, float]:
-    """Milliseconds of a forward pass of 50 images, for each network, in turns."""
+    """Milliseconds per forward pass of 50 images for each network, run alternately."""
     torch.manual_seed(0)
     images = torch.randn(50, 3, 32, 32)
     networks = {name: EANResNetCIFAR(20, "SE", scheme=scheme).eval() for name, scheme in SCHEMES.items()}
@@ -69,13 +69,13 @@ def infer(passes: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=40, help="training steps, and forward passes of each network")
+    parser.add_argument("--steps", type=int, default=40, help="training steps, and forward passes per network")
     parser.add_argument("--alone", choices=("returned", "kept"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
         if arguments.alone == "kept" and not keep_freed_memory():
-            raise SystemExit("the C library here is not glibc; there is nothing to compare")
-        inference = infer(arguments.steps)  # first: what was freed before changes what malloc does
+            raise SystemExit("the C library is not glibc; there is nothing to compare")
+        inference = infer(arguments.steps)  # first, since earlier frees change malloc's behavior
         print(json.dumps({"inference": inference, "training": train(arguments.steps)}))
         return
 

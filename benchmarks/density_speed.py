@@ -1,9 +1,9 @@
-"""Density maps by windowed kernels against one filter of the whole image a head, as public code makes them.
+"""Density maps from windowed kernels, compared with one whole-image filter per head as in public code.
 
     python benchmarks/density_speed.py [--heads 500] [--rounds 5]
 
-768 x 1024 pixels, sigma 15. The filters are timed on every tenth head and extrapolated, for all of them take half a
-minute a round; both are made of the same heads and compared pixel by pixel over those tenth. Writes
+768 x 1024 pixels, sigma 15. The filters are timed on every tenth head and extrapolated, as all of them take half a
+minute per round; for these heads, the two maps are compared pixel by pixel. Writes
 benchmarks/results/density_speed.json.
 """
 
@@ -25,7 +25,7 @@ SHAPE, SIGMA, EVERY = (768, 1024), 15.0, 10
 
 
 def filtered(points: np.ndarray) -> np.ndarray:
-    """The whole image filtered once a head."""
+    """Density map from one filter of the whole image per head."""
     density = np.zeros(SHAPE)
     for x, y in points:
         one = np.zeros(SHAPE)
@@ -58,7 +58,8 @@ def main() -> None:
     total = density_map(heads, SHAPE, SIGMA).sum()
     ratio = statistics.median(ratios)
     print(
-        f"windowed {1e3 * statistics.median(windowed):.1f} ms, whole image once a head {statistics.median(whole):.1f} s"
+        f"windowed {1e3 * statistics.median(windowed):.1f} ms, "
+        f"one whole-image filter per head {statistics.median(whole):.1f} s"
     )
     print(
         f"{ratio:.0f} times as fast ({min(ratios):.0f} to {max(ratios):.0f}); "

@@ -1,8 +1,8 @@
-"""Everything that tests/faults does to this package, the slow tests too, and a table of what was tried and survived.
+"""Run all fault-injection tests (tests/faults, including slow ones) and tabulate the results.
 
     python benchmarks/faults.py [--processes 2] [--only EXPRESSION]
 
-writes ``results/faults.md`` and ``results/faults.json``. It takes a quarter of an hour on two cores.
+Writes ``results/faults.md`` and ``results/faults.json``. Takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from ean_core.common.record import read_record, write_record, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/faults.json"
-#: What must hold, by the fault's name.
+#: The required behavior for each fault.
 HOLDS = {
-    "kill -9 at a random moment": "supernet training, search, preparing crowds and masks, download, publishing: the "
-    "next start continues, and ends in the weights, ledger or files of an undisturbed run; no half file has a final "
-    "name",
-    "disk full or read-only": "training, search, preparing, publishing, downloading, exporting, counting: an error "
-    "that names file, reason and free space; what was there is as it was; with room again, it goes on",
-    "damaged files": "schemes, settings, configs, .mat, HDF5, pictures, CSV and JSON, the model index, ledgers, "
+    "kill -9 at a random moment": "supernet training, search, preparation of crowds and masks, download, "
+    "publishing: the next start continues and ends with the weights, ledger or files of an undisturbed run; no "
+    "incomplete file has a final name",
+    "disk full or read-only": "training, search, preparation, publishing, download, export, counting: an error with "
+    "the file, the reason and the free space; existing files are unchanged; with free space again, it continues",
+    "damaged files": "schemes, settings, configs, .mat, HDF5, images, CSV and JSON, the model index, ledgers, "
     "records, safetensors and .pth: read, or a typed error that names the file, within 10 s and 1 GiB; small files "
-    "that become large are refused",
-    "inputs that a coverage-guided fuzzer makes": "schemes, settings, points, ledgers, .mat, names of models, "
+    "that expand to large ones are refused",
+    "inputs that a coverage-guided fuzzer makes": "schemes, settings, points, ledgers, .mat, model names, "
     "scrubbing: a result or a ValueError",
-    "hostile checkpoints, indexes and servers": "pickles and settings that call something, paths that lead out of an "
-    "index or manifest, links in the cache and in HDF5, redirects to other schemes: refused, nothing executed or "
-    "written outside",
-    "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one works, the "
-    "other waits or is refused by name",
-    "a dead rank of torchrun": "the job ends with an error within a minute, leaves no process, and resumes",
-    "NaN, exploding rewards, one class, no connection": "said; training ends at the last good checkpoint, a search "
-    "keeps what it has scored; the plain network is a network",
-    "the page under load": "200 uploads at once, 50 slow clients, files of 100 MB, wrong requests: memory stays "
-    "bounded, limits are answered by 4xx, the page lives",
-    "the same seed twice": "equal tensors, and an equal ledger but for its times",
+    "hostile checkpoints, indexes and servers": "pickles and settings that execute code, paths that leave the "
+    "folder of an index or manifest, links in the cache and in HDF5, redirects to other URL schemes: refused, "
+    "nothing executed or written outside",
+    "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one runs, the "
+    "other waits or is refused with an error that names it",
+    "a dead rank of torchrun": "the job ends with an error within a minute, leaves no process behind, and resumes",
+    "NaN, exploding rewards, one class, no connection": "reported; training ends at the last good checkpoint, a search "
+    "keeps its scores; the network without connections works",
+    "the page under load": "200 uploads at once, 50 slow clients, files of 100 MB, invalid requests: memory stays "
+    "bounded, limits are answered with 4xx, the page stays up",
+    "the same seed twice": "equal tensors, and equal ledgers except for times",
 }
 
 
 def table(tried: Iterable[Mapping[str, Any]]) -> str:
-    """The counts of each fault as Markdown.
+    """Counts for each fault as a Markdown table.
 
     Args:
-        tried: ``fault``, ``tried``, ``survived``, one a test.
+        tried: ``fault``, ``tried`` and ``survived`` of each test.
     """
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for line in tried:
         for k, number in enumerate((1, line["tried"], line["survived"])):
             counts[line["fault"]][k] += number
-    lines = ["| fault | what must hold | tests | tried | survived |", "|---|---|---|---|---|"]
+    lines = ["| fault | required behavior | tests | tried | survived |", "|---|---|---|---|---|"]
     lines += [
         f"| {fault} | {holds} | {counts[fault][0]} | {counts[fault][1]:,} | {counts[fault][2]:,} |"
         for fault, holds in HOLDS.items()
@@ -68,15 +68,15 @@ def table(tried: Iterable[Mapping[str, Any]]) -> str:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """The page of a record."""
+    """The Markdown page of a record."""
     where = record["environment"]
     machine = f"{where['cpu']}, {where['cores']} cores, PyTorch {where['packages']['torch']}"
-    again = f"; the last part of it again by `{record['command']}`" if "--only" in record["command"] else ""
+    again = f"; last part repeated with `{record['command']}`" if "--only" in record["command"] else ""
     skipped = "".join(f"\n- {reason}" for reason in record["skipped"])
     return (
-        "# What was tried, and what survived\n\n"
-        "Real faults against real processes, files, disks and servers: [tests/faults](../../tests/faults), of which "
-        "every test run tries a part. All of it: "
+        "# Fault injection\n\n"
+        "Real faults injected into real processes, files, disks and servers: [tests/faults](../../tests/faults). Every "
+        "test run covers part of them. All of them: "
         f"`python benchmarks/faults.py`, {record['finished'][:10]}, {machine}{again}.\n\n"
         f"{table(record['tests'])}\n\n"
         f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n"
@@ -84,10 +84,10 @@ def page(record: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run them all, and write what came of it."""
+    """Run the tests and write record and page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", help="pytest's -k: run these again, and keep what the record has of the others")
+    parser.add_argument("--only", help="pytest's -k: repeat these tests and keep the record of the others")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         tally = Path(scratch, "tally.jsonl")

@@ -1,18 +1,18 @@
-"""The whole inference table on a GPU: what attention costs ResNet50 and ResNet164, eager, deployed and captured.
+"""The complete inference table on a GPU: cost of attention in ResNet50 and ResNet164, eager, deployed and captured.
 
     python benchmarks/gpu_inference.py [--part resnet50-float16 ...] [--small]
 
 Batch 50, as in the paper; ResNet50 at 224 pixels in fp16, bf16 and fp32, ResNet164 at 32 pixels in fp16 and fp32; each
-part has vanilla, Org-full, Share-full and EAN networks of SE, SGE and DIA side by side in 60 rounds, in three forms:
-eager, deployed (Triton kernels) and captured (deployed, in a CUDA graph). The part `compiled` adds what torch.compile
-makes of some of them, compilation not counted. Increments compare with the vanilla network of the same form, with 95 %
-intervals; beside them stand the bytes that operators read and write and the bandwidth this makes.
+part times vanilla, Org-full, Share-full and EAN networks of SE, SGE and DIA side by side in 60 rounds, in three forms:
+eager, deployed (Triton kernels) and captured (deployed, in a CUDA graph). The part `compiled` adds torch.compile for
+some of them, without compilation time. Increments are relative to the vanilla network of the same form, with 95 %
+intervals; next to them are the bytes that operators read and write, and the resulting bandwidth.
 
-Each part is written as soon as it is done, and is not measured again on the same machine, so that an interrupted run
-goes on. A part is 27 networks or fewer in 60 rounds of a few milliseconds each, so that building and tuning them should
-take most of its time; all parts are meant to stay under eight minutes, which no run has shown yet. `--small` runs
-everything on a CPU on small images with few rounds, to see that it works. Weights and images are random. Writes
-benchmarks/results/inference_gpu.json.
+Each part is written as soon as it is done and is not measured again on the same machine, so an interrupted run
+continues. A part has at most 27 networks in 60 rounds of a few milliseconds each, so building and tuning them should
+take most of the time; all parts together are meant to take less than eight minutes, which no run has confirmed yet.
+`--small` runs everything on a CPU with small images and few rounds, as a functional check. Weights and images are
+random. Writes benchmarks/results/inference_gpu.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ean_core.show.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_gpu.json"
 ATTENTIONS = ("se", "sge", "dia")
-#: Config of a network (with the attention's name in it), pixels, and the type of weights and maps.
+#: Config of a network (with the attention's name inserted), image size in pixels, dtype of weights and maps.
 PARTS = {
     "resnet50-float16": ("resnet50_{}_imagenet", 224, torch.float16),
     "resnet164-float16": ("resnet164_{}_cifar100", 32, torch.float16),
@@ -40,19 +40,19 @@ PARTS = {
     "resnet50-bfloat16": ("resnet50_{}_imagenet", 224, torch.bfloat16),
     "compiled": ("resnet50_{}_imagenet", 224, torch.float16),
 }
-#: At most so much over the vanilla network of the same form: deployed, ResNet50 and ResNet164 alike.
+#: Target maximum increment over the vanilla network of the same form, for deployed ResNet50 and ResNet164.
 GOALS = {"SE EAN": 0.02, "DIA EAN": 0.03, "SGE EAN": 0.05, "SE Share-full": 0.05}
 
 
 def networks(pattern: str, some: bool) -> list[Variant]:
-    """All variants of all attentions, one vanilla network among them; or some of SE's."""
+    """All variants of all attention modules with one vanilla network, or only some SE variants."""
     found = [v for name in ATTENTIONS[: 1 if some else 3] for v in variants(load_config(pattern.format(name)))]
     chosen = [v for v in found if v.connection != "vanilla" or v is found[0]]
     return [v for v in chosen if v.connection != "Org-full"] if some else chosen
 
 
 def measure(part: str, folder: Path, small: bool) -> dict[str, Any]:
-    """One part's record."""
+    """Measure one part and return its record."""
     pattern, size, dtype = PARTS[part]
     some = part == "compiled"
     forms = [Form.deployed, Form.compiled] if some else [Form.eager, Form.deployed, Form.captured]
@@ -88,12 +88,12 @@ def show(part: str, record: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=PARTS, help="all that are not done if not given")
-    parser.add_argument("--small", action="store_true", help="on a CPU, to see that it works")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all parts that are not done")
+    parser.add_argument("--small", action="store_true", help="functional check on a CPU")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     if not arguments.small and not torch.cuda.is_available():
-        parser.error("there is no GPU here; --small tries the script on a CPU")
+        parser.error("no GPU found; --small checks the script on a CPU")
     torch.manual_seed(0)
     results: dict[str, Any] = {}
     if arguments.out.exists():

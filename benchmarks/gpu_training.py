@@ -1,13 +1,13 @@
-"""Training on a GPU, in milliseconds an iteration: plain, captured (CUDA graphs), and captured with compiled blocks.
+"""Training on a GPU in milliseconds per iteration: plain, captured (CUDA graphs), and captured with compiled blocks.
 
     python benchmarks/gpu_training.py [--rounds 8] [--steps 40] [--small]
 
 ResNet-164 and ResNet-20 on CIFAR-100's shapes, batch 128, bf16, channels-last: without attention, Share-full SE, and
-supernets with another scheme in each iteration. The ways of one network are interleaved round by round in one process,
-and ratios are taken within rounds. Images are random and stay on the device: what loading and mmengine's hooks add, a
-run of `ean train` shows. Beside the times stands what a whole training would take of them; the goal is six minutes for
-164 epochs of ResNet-164. Writes benchmarks/results/gpu_training.json, a network at a time: an interrupted run goes on.
-`--small` tries it on a CPU, plain iterations of ResNet-20 on small images.
+supernets with a new scheme in each iteration. The variants of a network are interleaved round by round in one process,
+and ratios are computed within rounds. Images are random and stay on the device; the overhead of loading and of
+mmengine's hooks can be seen in a run of `ean train`. The output includes the projected time of a whole training; the
+goal is six minutes for 164 epochs of ResNet-164. Writes benchmarks/results/gpu_training.json after each network: an
+interrupted run continues. `--small` is a functional check on a CPU, with plain iterations of ResNet-20 on small images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ean_core.runs.capture import CapturedStep
 from ean_core.scheme import ConnectionScheme
 
 RESULT = Path(__file__).parent / "results" / "gpu_training.json"
-#: Config, and what makes of it the network that is trained.
+#: Config and options of each network.
 NETWORKS = {
     "resnet164 vanilla": ("resnet164_se_cifar100", "model.backbone.scheme=none"),
     "resnet164 Share-full SE": ("resnet164_se_cifar100", "model.backbone.scheme=full"),
@@ -40,15 +40,15 @@ NETWORKS = {
     "resnet20 Share-full SE": ("resnet20_se_cifar100", "model.backbone.scheme=full"),
     "resnet20 SE supernet": ("supernet_resnet20_se_cifar100",),
 }
-#: Training images of a final network and of a supernet.
+#: Number of training images of a final network (False) and of a supernet (True).
 IMAGES = {False: 50_000, True: 40_000}
 BATCH = 128
-#: Rounds, and iterations a round and way.
+#: Rounds, and iterations per round and variant.
 ROUNDS, STEPS = 8, 40
 
 
 def step_of(config: Config, captured: bool, data: dict[str, torch.Tensor]) -> Callable[[int], None]:
-    """A training iteration of a new network, by its number."""
+    """A function that runs the training iteration of a given number on a new network."""
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(config.model)).to(data["labels"].device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -69,7 +69,7 @@ def step_of(config: Config, captured: bool, data: dict[str, torch.Tensor]) -> Ca
 
 
 def measure(name: str, rounds: int, steps: int, small: bool) -> dict[str, Any]:
-    """One network's ways, and what they make of a whole training."""
+    """Time the variants of one network and project the time of a whole training."""
     file, *options = NETWORKS[name]
     config = load_config(file, options)
     compiled = load_config(file, [*options, "model.compile_blocks=True"])
@@ -82,7 +82,7 @@ def measure(name: str, rounds: int, steps: int, small: bool) -> dict[str, Any]:
         ways |= {"captured": (config, True), "captured, compiled blocks": (compiled, True)}
     made = {way: step_of(settings, captured, data) for way, (settings, captured) in ways.items()}
     times: dict[str, list[float]] = {way: [] for way in made}
-    for turn in range(-1, rounds):  # the first one warms up, records and compiles
+    for turn in range(-1, rounds):  # the first round warms up, records and compiles
         for way, step in made.items():
             start = _now(device)
             for number in range(steps):
@@ -112,13 +112,13 @@ def _now(device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--steps", type=int, default=STEPS, help="iterations a round and way")
-    parser.add_argument("--small", action="store_true", help="on a CPU, to see that it works")
+    parser.add_argument("--steps", type=int, default=STEPS, help="iterations per round and variant")
+    parser.add_argument("--small", action="store_true", help="functional check on a CPU")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     if not arguments.small and not torch.cuda.is_available():
-        parser.error("there is no GPU here; --small tries the script on a CPU")
-    torch.backends.cudnn.benchmark = True  # as `ean train` has it
+        parser.error("no GPU found; --small checks the script on a CPU")
+    torch.backends.cudnn.benchmark = True  # as in `ean train`
     rounds, steps = (2, 2) if arguments.small else (arguments.rounds, arguments.steps)
     results: dict[str, Any] = {}
     settings = {"small": arguments.small, "rounds": rounds, "steps": steps, "batch": BATCH}

@@ -1,12 +1,12 @@
-"""What attention costs a deployed ResNet50 on a CPU: connection by connection, and whole networks side by side.
+"""Cost of attention in a deployed ResNet50 on a CPU: per connection, and for whole networks side by side.
 
     python benchmarks/inference_speed.py [--part connections] [--part networks] [--threads 2]
 
-connections: each connected block in turns with and without its attention, on the same input, in every one of 500
-forward passes; the sum of a scheme's connections over the folded vanilla network's time, with a 95 % interval.
-networks: whole forward passes side by side, 60 rounds, with the same network twice for what noise alone would say, the
-un-folded vanilla network in NCHW and channels-last order, and timm's seresnet50 beside its resnet50. Needs timm.
-Weights and images are random, on which speed does not depend. Writes benchmarks/results/inference_cpu.json.
+connections: each connected block alternately with and without its attention, on the same input, in each of 500 forward
+passes; the sum over a scheme's connections relative to the folded vanilla network's time, with a 95 % interval.
+networks: whole forward passes side by side in 60 rounds, including the same network twice to show noise, the unfolded
+vanilla network in NCHW and channels-last order, and timm's seresnet50 next to its resnet50. Needs timm. Weights and
+images are random, which does not affect speed. Writes benchmarks/results/inference_cpu.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ean_core.inference.cost import clock_notes
 from ean_core.show.table import in_percent
 
 RESULT = Path(__file__).parent / "results" / "inference_cpu.json"
-#: Networks, and how much their connections may add to the folded vanilla network at most.
+#: Networks, and the target maximum increment of their connections over the folded vanilla network.
 GOALS = {
     "SE Share-full": 0.03,
     "SE EAN": 0.015,
@@ -66,7 +66,7 @@ def connections(inputs: torch.Tensor, names: list[str], passes: int, eager_passe
 
 
 def networks(inputs: torch.Tensor, rounds: int) -> dict[str, Any]:
-    """Whole networks, each against the vanilla one of its kind."""
+    """Whole networks, each compared with the corresponding vanilla network."""
     vanilla = network("SE", "none")
     compared: dict[str, tuple[nn.Module, str]] = {
         "vanilla, eager NCHW": (vanilla, "vanilla, eager NCHW"),
@@ -101,7 +101,7 @@ def networks(inputs: torch.Tensor, rounds: int) -> dict[str, Any]:
 
 
 def compare(results: dict[str, Any]) -> None:
-    """Print the sums of connections beside the intervals of whole networks."""
+    """Print the sums over connections next to the intervals of whole networks."""
     for name, goal in GOALS.items():
         try:
             connected, whole = results["connections"][name]["deployed"], results["networks"][f"{name}, deployed"]
@@ -122,12 +122,12 @@ def _channels_last(module: nn.Module) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=("connections", "networks"), help="both if not given")
-    parser.add_argument("--network", action="append", choices=GOALS, help="for connections; all if not given")
+    parser.add_argument("--part", action="append", choices=("connections", "networks"), help="default: both")
+    parser.add_argument("--network", action="append", choices=GOALS, help="for connections; default: all")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--passes", type=int, default=500, help="forward passes a network, for connections")
-    parser.add_argument("--rounds", type=int, default=60, help="of whole networks")
+    parser.add_argument("--passes", type=int, default=500, help="forward passes per network, for connections")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds, for whole networks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -137,7 +137,7 @@ def main() -> None:
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     settings = {"batch": arguments.batch, "size": arguments.size, "timm": version("timm")}
     results: dict[str, Any] = {}
-    if arguments.out.exists():  # parts may be measured one by one, on one machine
+    if arguments.out.exists():  # parts may be measured separately on the same machine
         before = json.loads(arguments.out.read_text())
         if before["environment"] == environment() and all(before[name] == value for name, value in settings.items()):
             results = before["results"]

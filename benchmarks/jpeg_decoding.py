@@ -1,9 +1,9 @@
-"""Images a second that one worker decodes, crops and flips (ImageTree's training items), without a network behind it.
+"""Images per second that one worker decodes, crops and flips (training items of ImageTree), without a network.
 
     python benchmarks/jpeg_decoding.py [FOLDER]
 
-FOLDER is an ImageNet-style tree. Without one, 300 JPEGs of ImageNet's typical 500 x 375 pixels and 300 of 64 x 64 are
-written from noise smoothed like a photograph, and both are measured. Writes benchmarks/results/jpeg_decoding.json.
+FOLDER is an ImageNet-style tree. Without it, two trees are generated and measured: 300 JPEGs of ImageNet's typical
+500 x 375 pixels and 300 of 64 x 64, of noise smoothed like a photograph. Writes benchmarks/results/jpeg_decoding.json.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def measure(root: Path, size: int, rounds: int = 5) -> float:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # as in a worker of a DataLoader
+    torch.set_num_threads(1)  # as in a DataLoader worker
     rates = {}
     if len(sys.argv) > 1:
         rates["given tree, cropped to 224"] = measure(Path(sys.argv[1]), 224)
@@ -58,7 +58,7 @@ def main() -> None:
                 write_tree(Path(folder), width, height)
                 rates[f"{width} x {height}, cropped to {size}"] = measure(Path(folder), size)
     for name, rate in rates.items():
-        print(f"{name}: {rate:.0f} images/s a worker")
+        print(f"{name}: {rate:.0f} images/s per worker")
     write_record(RESULT, kind="benchmark", images_per_second_per_worker=rates)
     print(f"record: {RESULT}")
 

@@ -1,9 +1,9 @@
-"""The path of somebody who comes here for the first time: how long each command of the README's first block takes.
+"""The first steps of a new user: duration of each command in the README's first block.
 
     python benchmarks/newcomer.py [--from URL]
 
-Clones the repository (the committed state of this one, by default) into an empty folder and runs the commands there as
-they stand, all but `make test`. The picture of one's own is a drawn crowd. Writes benchmarks/results/newcomer.json.
+Clones the repository (by default the committed state of this one) into an empty folder and runs the commands there
+unchanged, except `make test`. The user's photo is a synthetic crowd. Writes benchmarks/results/newcomer.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEOPLE = 40
 
 
 def commands(readme: str) -> list[str]:
-    """The commands of the first block, without comments and without the tests."""
+    """The commands of the first block, without comments and without `make test`."""
     block = re.search(r"```bash\n(.*?)```", readme, re.DOTALL)
     assert block is not None, "the README has a block of commands"
     lines = [line.partition("#")[0].strip() for line in block[1].splitlines()]
@@ -36,25 +36,25 @@ def commands(readme: str) -> list[str]:
 
 
 def timed(command: str, folder: Path) -> float:
-    """Seconds that a command takes in a folder.
+    """Run a command in a folder and return its duration in seconds.
 
     Raises:
         SystemExit: if it fails.
     """
     print(f"$ {command}", flush=True)
     start = time.monotonic()
-    # Nothing of this process's environment: neither its packages nor its data.
+    # Hide this process's packages and data.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("EAN_", "VIRTUAL_ENV"))}
     environment["EAN_HOME"] = str(folder.parent / "home")
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment)
     if done.returncode:
-        sys.exit(f"{command!r} ended with {done.returncode}")
+        sys.exit(f"{command!r} failed with exit code {done.returncode}")
     return time.monotonic() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", default=str(ROOT), help="What to clone.")
+    parser.add_argument("--from", dest="source", default=str(ROOT), help="repository to clone")
     source = parser.parse_args().source
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "ean-zoo"

@@ -1,13 +1,13 @@
-"""What sharing prefixes saves: all schemes of a supernet scored together, and each alone.
+"""Speedup from shared prefixes: all schemes of a supernet scored together, and each scheme alone.
 
     python benchmarks/search_speed.py [--part resnet20] [--part resnet50] [--batch 8] [--every 4]
 
-ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, subtree by subtree in turns, and
-the two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: in subtrees of 256, and 64 random
-schemes alone, each between two subtrees, from whose median time the time of all is *extrapolated*; with `--every 4`, so
-are the subtrees, from every fourth of them. Both ratios are printed beside the ones that the times of single blocks
-predict, measured in the same run. Weights and images are random, on which speed does not depend. Writes
-benchmarks/results/search_speed.json.
+ResNet20-SE, 32 pixels, 512 schemes on two batches: every scheme is scored both ways, alternating by subtree, and the
+two accuracies are compared. ResNet50-SE, 64 pixels, 65,536 schemes on one batch: in subtrees of 256, and 64 random
+schemes alone, each between two subtrees; the time of all schemes is *extrapolated* from their median. With `--every 4`,
+the time of the subtrees is also extrapolated, from every fourth of them. Both ratios are printed next to those
+predicted from the times of single blocks, measured in the same run. Weights and images are random, which does not
+affect speed. Writes benchmarks/results/search_speed.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def evaluator(backbone: EANResNet, pixels: int, batches: int, batch: int) -> Sup
 
 @torch.inference_mode()
 def alone(scorer: SupernetEvaluator, scheme: ConnectionScheme) -> float:
-    """Accuracy by the network's own forward pass, as one would score a single network."""
+    """Accuracy from the network's forward pass, as for a single network."""
     scorer.backbone.set_scheme(scheme)
     correct = 0
     for inputs, labels in scorer.batches:
@@ -67,7 +67,7 @@ def timed(run: Any, *arguments: Any) -> tuple[float, Any]:
 
 
 def medians(measured: list[BlockTimes]) -> BlockTimes:
-    """Each part's median over measurements spread over the run."""
+    """Median time of each part over the measurements of the run."""
 
     def parts(name: str) -> tuple[float, ...]:
         return tuple(map(statistics.median, zip(*(getattr(times, name) for times in measured), strict=True)))
@@ -83,8 +83,8 @@ def medians(measured: list[BlockTimes]) -> BlockTimes:
 
 
 def compare(scorer: SupernetEvaluator, every: bool, stride: int = 1) -> dict[str, Any]:
-    """Score all schemes by subtrees, or those of every ``stride``-th, and alone every one of them, or some in turns
-    with subtrees."""
+    """Score schemes by subtrees (every ``stride``-th one), and alone: all of them (``every``), or a random sample
+    between subtrees."""
     batch, stages = len(scorer.batches[0][0]), scorer.stages
     strategy = build_strategy({"type": "exhaustive"}, stages, 0)
     draws = torch.Generator().manual_seed(1)
@@ -139,15 +139,15 @@ def compare(scorer: SupernetEvaluator, every: bool, stride: int = 1) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=("resnet20", "resnet50"), help="both if not given")
-    parser.add_argument("--batch", type=int, default=8, help="images of ResNet50")
-    parser.add_argument("--every", type=int, default=1, help="score every so many-th subtree of ResNet50 only")
+    parser.add_argument("--part", action="append", choices=("resnet20", "resnet50"), help="default: both")
+    parser.add_argument("--batch", type=int, default=8, help="batch size of ResNet50")
+    parser.add_argument("--every", type=int, default=1, help="for ResNet50, score only every N-th subtree")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     results: dict[str, Any] = {}
-    if RESULT.exists():  # parts may be measured one by one, on one machine
+    if RESULT.exists():  # parts may be measured separately on the same machine
         before = json.loads(RESULT.read_text())
         if before["environment"] == environment():
             results = before["results"]

@@ -1,14 +1,14 @@
-"""Search strategies on landscapes made by a formula, at equal evaluations: what they find, and how many block bodies it
-takes an evaluator that shares the prefixes of the schemes it scores together.
+"""Search strategies on synthetic landscapes with equal numbers of evaluations: best rewards found, and block bodies
+computed by an evaluator that shares the prefixes of schemes scored together.
 
     python benchmarks/search_strategies.py [--evaluations 900 3000] [--seeds 5] [--strategies local ean ga]
 
-54 blocks as in ResNet164. An accuracy is the sum of what each block is worth (standard deviation 1) and each pair of
-blocks (all pairs with one block together: 1). The reward adds the sparsity with weight 27, which makes a connection
-cost 0.5, half the standard deviation of its worth; with the usual 2 it would cost 0.04, next to nothing. A seed is that
-of the landscape, the same for all strategies, and of the strategies' draws.
+54 blocks as in ResNet164. The accuracy is the sum of the effects of blocks (standard deviation 1) and of pairs of
+blocks (1 for all pairs with a given block together). The reward adds the sparsity with weight 27, so a connection costs
+0.5, half the standard deviation of its effect; with the usual weight of 2 it would cost only 0.04. A seed determines
+the landscape, which is the same for all strategies, and the strategies' draws.
 
-Every strategy has its default options. Those of `local` were chosen on the landscapes of other seeds (1000 and above).
+All strategies use their default options. Those of `local` were tuned on landscapes of other seeds (1000 and above).
 Writes benchmarks/results/search_strategies.json.
 """
 
@@ -30,7 +30,7 @@ RESULT = Path(__file__).parent / "results" / "search_strategies.json"
 
 
 class Run(NamedTuple):
-    """One search: highest reward seen, different schemes, and block bodies, step by step, of those new to it."""
+    """One search: highest reward, number of distinct schemes, and block bodies computed for new schemes."""
 
     best: float
     schemes: int
@@ -54,11 +54,11 @@ def run(name: str, evaluations: int, seed: int) -> Run:
 
 
 def main() -> None:
-    STRATEGIES.get("local")  # imports them all
+    STRATEGIES.get("local")  # imports all strategies
     budgeted = [name for name, strategy in STRATEGIES.module_dict.items() if strategy.budgeted and name != "optuna"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[900, 3000])
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, starting at 0")
     parser.add_argument("--strategies", nargs="+", choices=sorted(budgeted), default=sorted(budgeted))
     arguments = parser.parse_args()
 
@@ -71,7 +71,7 @@ def main() -> None:
             results[evaluations][name] = [run(name, evaluations, seed) for seed in seeds]
             print(f"{evaluations} evaluations: {name} done", flush=True)
 
-    # Of each landscape, the highest reward that any strategy found with any number of evaluations.
+    # For each landscape, the highest reward found by any strategy with any number of evaluations.
     highest = [max(runs[seed].best for found in results.values() for runs in found.values()) for seed in seeds]
     for evaluations, found in results.items():
         print(f"\n{evaluations} evaluations, {len(seeds)} seeds")

@@ -1,9 +1,9 @@
-"""Training throughput of ResNet20-SE on CIFAR-100, in images a second: fp32 and bf16, from the data set and from one
-fixed batch that stays on the device. Their ratio is what loading and augmenting cost.
+"""Training throughput of ResNet20-SE on CIFAR-100 in images per second: fp32 and bf16, from the data set and from one
+fixed batch that stays on the device. Their ratio is the cost of loading and augmentation.
 
     python benchmarks/train_throughput.py [--rounds 6] [--steps 20]
 
-The ways are interleaved round by round in one process. Writes benchmarks/results/train_throughput.json.
+The variants are interleaved round by round in one process. Writes benchmarks/results/train_throughput.json.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def endless(loader: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=20, help="training steps a round and way")
+    parser.add_argument("--steps", type=int, default=20, help="training steps per round and variant")
     arguments = parser.parse_args()
 
     config = load_config(CONFIG)
     batch_size = config.train_dataloader.batch_size
-    config.train_dataloader.drop_last = True  # every step counts the same number of images
+    config.train_dataloader.drop_last = True  # every step has the same number of images
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     fixed = next(iter(loader))
     ways: dict[str, Callable[[], None]] = {}

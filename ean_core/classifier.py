@@ -34,10 +34,10 @@ register_task(CLASSIFICATION)
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Moves a batch to the model's device and normalises its images.
+    """Moves a batch to the model's device and normalizes its images.
 
     Args:
-        mean, std: one value a channel, in the units of the image (0 to 255).
+        mean, std: one value per channel, in units of pixel values (0 to 255).
 
     Examples:
         >>> preprocess = ImagePreprocessor(mean=[128.0], std=[64.0])
@@ -48,12 +48,12 @@ class ImagePreprocessor(BaseDataPreprocessor):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise ValueError(f"mean and std need one value a channel, std above 0; got mean={mean}, std={std}")
+            raise ValueError(f"mean and std need one value per channel, with std above 0; got mean={mean}, std={std}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        """Normalise ``data['inputs']``, uint8 or float ``(N, C, H, W)``; everything else is only moved."""
+        """Normalize ``data['inputs']``, uint8 or float ``(N, C, H, W)``; other entries are only moved."""
         data = dict(self.cast_data(data))
         data["inputs"] = (data["inputs"].float() - self.mean) / self.std
         return data
@@ -61,15 +61,15 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 @MODELS.register_module()
 class ImageClassifier(PretrainedOrRaise, BaseModel):
-    """A backbone with global average pooling and one linear layer on its last feature map.
+    """A backbone followed by global average pooling and a linear layer on its last feature map.
 
     Args:
-        backbone: an EAN backbone, or the config of one.
+        backbone: an EAN backbone, or its config.
         num_classes: number of classes.
-        data_preprocessor: config of what normalises the images.
-        label_smoothing: in ``[0, 1)``, of the cross-entropy loss.
-        channels_last: keep weights and images in channels-last order, the faster one on most machines.
-        compile_blocks: compile blocks with their attention, one by one (see ``EANResNet.compile_blocks``).
+        data_preprocessor: the module that normalizes the images, or its config.
+        label_smoothing: label smoothing of the cross-entropy loss, in ``[0, 1)``.
+        channels_last: keep weights and images in channels-last order, which is faster on most machines.
+        compile_blocks: compile each block with its attention separately (see ``EANResNet.compile_blocks``).
         init_cfg: as in OpenMMLab.
     """
 
@@ -86,7 +86,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if num_classes < 2:
-            raise ValueError(f"num_classes is at least 2, got {num_classes}")
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else last_map_of(backbone)
         self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
         self.data_preprocessor: BaseDataPreprocessor
@@ -102,7 +102,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         return self.fc(features.mean((2, 3)))
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Normalised images ``(N, C, H, W)`` in the memory order of the weights."""
+        """Normalized images ``(N, C, H, W)`` in the memory format of the weights."""
         return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
     def forward(
@@ -111,13 +111,13 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         labels: Tensor | None = None,
         mode: Literal["tensor", "loss", "predict"] = "tensor",
     ) -> Tensor | dict[str, Tensor] | list[dict[str, int]]:
-        """Classify normalised images.
+        """Classify normalized images.
 
         Args:
             inputs: ``(N, C, H, W)``.
-            labels: class indices ``(N,)``; not needed in mode ``tensor``.
-            mode: ``tensor`` returns logits ``(N, num_classes)``, ``loss`` the cross-entropy, ``predict`` one dict an
-                image: ``prediction``, ``label``, and ``rank``, the number of classes scored at least as high as the
+            labels: class indices ``(N,)``; optional in mode ``tensor``.
+            mode: ``tensor`` returns logits ``(N, num_classes)``, ``loss`` the cross-entropy, ``predict`` one dict per
+                image: ``prediction``, ``label``, and ``rank``, the number of other classes whose score is not below the
                 label's.
         """
         if mode not in ("tensor", "loss", "predict"):
@@ -137,7 +137,7 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
 
 
 def last_map_of(config: Mapping[str, Any]) -> EANResNet:
-    """A backbone that returns its last feature map only, unless its config asks for others."""
+    """Build a backbone that returns only its last feature map, unless its config sets ``out_indices``."""
     backbone = MODELS.build(dict(config))
     if config.get("out_indices") is None:
         backbone.out_indices = backbone.out_indices[-1:]
@@ -145,7 +145,7 @@ def last_map_of(config: Mapping[str, Any]) -> EANResNet:
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many other classes score at least as high as the label's: 0 where it is right; ties and NaN count as wrong.
+    """Number of other classes that score at least as high as the label: 0 if correct; ties and NaN count as wrong.
 
     Args:
         logits: ``(N, K)``.
@@ -160,7 +160,7 @@ class TopK(BaseMetric):
     """Top-k accuracies in percent, ``accuracy/top1``, ``accuracy/top5``, ….
 
     Args:
-        topk: which.
+        topk: the values of k.
     """
 
     default_prefix = "accuracy"

@@ -25,13 +25,13 @@ NORMS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class LayerFactory:
-    """Makes the convolutions and norms of one network, from OpenMMLab's ``conv_cfg`` and ``norm_cfg``.
+    """Builds a network's convolutions and norms from OpenMMLab's ``conv_cfg`` and ``norm_cfg``.
 
     Args:
-        conv_cfg: ``None`` or ``dict(type='Conv2d')`` for PyTorch's own; any other type is looked up in MODELS.
-        norm_cfg: ``dict(type='BN' | 'SyncBN' | 'GN' | 'IN', requires_grad=True, ...)``; any other type is looked up
+        conv_cfg: ``None`` or ``dict(type='Conv2d')`` for PyTorch's convolution; other types are looked up in MODELS.
+        norm_cfg: ``dict(type='BN' | 'SyncBN' | 'GN' | 'IN', requires_grad=True, ...)``; other types are looked up
             in MODELS.
-        bias: a bias on every convolution, as in the authors' code; they have none otherwise.
+        bias: whether every convolution has a bias, as in the authors' code.
     """
 
     conv_cfg: Mapping[str, Any] | None = None
@@ -41,7 +41,7 @@ class LayerFactory:
     def conv(
         self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, dilation: int = 1
     ) -> nn.Module:
-        """A convolution whose output has ``1 / stride`` of the input's size (odd kernels)."""
+        """A convolution whose output has ``1 / stride`` of the input size, for odd kernels."""
         options = dict(self.conv_cfg or {"type": "Conv2d"})
         kind = options.pop("type")
         plain = StridedPointwise if kernel == 1 and stride > 1 and in_channels < 16 else nn.Conv2d
@@ -51,7 +51,7 @@ class LayerFactory:
         return layer(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation, **options)
 
     def norm(self, channels: int) -> nn.Module:
-        """A normalisation of ``channels`` channels."""
+        """A normalization layer for ``channels`` channels."""
         options = dict(self.norm_cfg)
         kind = options.pop("type")
         requires_grad = options.pop("requires_grad", True)
@@ -63,10 +63,10 @@ class LayerFactory:
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride that takes its positions out first.
+    """A strided 1x1 convolution that subsamples its input before an unstrided convolution.
 
-    oneDNN's gradient of such a convolution of few channels in channels-last order writes past the end of its memory
-    (oneDNN issue 6035, seen in PyTorch 2.15 on CPUs with AVX2); without the stride it does not.
+    In channels-last order with few channels, oneDNN's gradient of a strided 1x1 convolution writes out of bounds
+    (oneDNN issue 6035, seen in PyTorch 2.15 on CPUs with AVX2). The unstrided convolution does not have this bug.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class StridedPointwise(nn.Conv2d):
         return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias, groups=self.groups)
 
 
-#: Convolutions that inference may fold and reorder.
+#: Convolution types that inference may fold and reorder.
 PLAIN_CONVOLUTIONS = (nn.Conv2d, StridedPointwise)
 
 
@@ -86,7 +86,7 @@ def _registered(kind: str, what: str, builtin: Any) -> type[nn.Module]:
 
 
 class ResidualBlock(nn.Module):
-    """The two branches of a residual block; the network joins them, with or without attention in between.
+    """The two branches of a residual block; the network adds them, with or without attention in between.
 
     ``forward`` maps ``(N, in_channels, H, W)`` to the residual branch ``f(x)`` after its last norm and the shortcut,
     both ``(N, channels * expansion, H / stride, W / stride)``.
@@ -100,7 +100,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
-        """Convolutions of the residual branch, each with its norm; between two of these pairs is a ReLU."""
+        """Convolutions of the residual branch, each with its norm; a ReLU follows every pair but the last."""
         raise NotImplementedError
 
     @property

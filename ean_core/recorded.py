@@ -1,4 +1,4 @@
-"""Connection schemes on record, and how far each can be relied on."""
+"""Recorded connection schemes, with the reliability of each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Standing = Literal["published", "inferred", "found here"]
 
 @dataclass(frozen=True)
 class RecordedScheme:
-    """A scheme that ``scheme='ean'`` stands for.
+    """A scheme selected by ``scheme='ean'``.
 
-    ``published``: printed in the paper or in the authors' code. ``inferred``: concluded from the authors' code, which
-    does not name it. ``found here``: the outcome of a search whose record is in this repository.
+    ``published``: given in the paper or in the authors' code. ``inferred``: deduced from the authors' code, which does
+    not state it. ``found here``: result of a search whose record is in this repository.
     """
 
     scheme: ConnectionScheme
@@ -29,15 +29,15 @@ def _entry(text: str, standing: Standing, source: str) -> RecordedScheme:
 
 _FOUND = (
     "benchmarks/results/campaign/search_resnet20_{}.cifar100, an exhaustive search: the finalist of highest reward "
-    "that leaves some blocks out and connects some"
+    "that connects some blocks but not all"
 )
 
-#: By (family, depth, attention); the family is the stem: ``imagenet`` or ``cifar``.
+#: By (family, depth, attention), where the family is the stem: ``imagenet`` or ``cifar``.
 RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
     ("imagenet", 50, "SE"): _entry(
         "010-0010-110011-001",
         "inferred",
-        "the scheme in a timing line of the authors' SE network, where the SGE and DIA files hold the published ones",
+        "the scheme in a timing line of the authors' SE file; the SGE and DIA files have the published ones there",
     ),
     ("imagenet", 50, "SGE"): _entry("100-1011-010011-011", "published", "the authors' code"),
     ("imagenet", 50, "DIA"): _entry("110-0011-110010-011", "published", "the authors' code"),
@@ -47,6 +47,6 @@ RECORDED: dict[tuple[str, int, str], RecordedScheme] = {
     ("cifar", 164, "SE"): _entry(
         "001100000001010111-011100001000010111-101000100110000000",
         "published",
-        "Table 2, EAN (b); EAN (a) is printed with a wrong number of digits",
+        "Table 2, EAN (b); EAN (a) is printed with the wrong number of digits",
     ),
 }

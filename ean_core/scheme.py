@@ -17,12 +17,12 @@ EXAMPLE = "010-0010-110011-001"
 class ConnectionScheme:
     """The vector ``a`` of Eqn 4: ``a_l = 1`` connects block ``l`` to its attention module.
 
-    A scheme is an immutable value: it can be hashed, ordered (by stages, then bits) and used as a key.
-    Its text form writes one digit a block and joins stages with ``-``.
+    A scheme is an immutable value: it is hashable, ordered (by stages, then bits) and can be used as a key.
+    Its text form has one digit per block and joins stages with ``-``.
 
     Args:
         stages: number of residual blocks in each stage, e.g. ``(3, 4, 6, 3)`` for ResNet-50.
-        bits: one 0 or 1 a block, first block first; its length is ``sum(stages)``.
+        bits: one 0 or 1 per block, in order; the length is ``sum(stages)``.
 
     Raises:
         ValueError: if a stage is empty, a bit is neither 0 nor 1, or the lengths do not fit.
@@ -51,7 +51,7 @@ class ConnectionScheme:
             raise ValueError(f"scheme bits are 0 or 1, got {wrong[0]!r}; for example {_example(self.stages)!r}")
         object.__setattr__(self, "bits", tuple(int(bit) for bit in self.bits))
 
-    # ---------------------------------------------------------------- making one
+    # ---------------------------------------------------------------- construction
 
     @classmethod
     def parse(cls, value: Any, stages: Sequence[int] | None = None) -> ConnectionScheme:
@@ -63,12 +63,12 @@ class ConnectionScheme:
                 - the text form ``'010-0010-110011-001'``;
                 - ``'full'`` or ``'none'`` (``stages`` required);
                 - a plain string or flat sequence of bits (``stages`` required);
-                - a nested sequence of bits, one sequence a stage;
+                - a nested sequence of bits, one sequence per stage;
                 - a NumPy array or tensor of bits;
-                - one integer a stage (``stages`` required), the form used in the authors' code: its binary
-                  digits, most significant first, are the stage's blocks;
-                - a :class:`ConnectionScheme`, returned as it is.
-            stages: blocks in each stage; what is read must fit it. Optional where ``value`` implies it.
+                - one integer per stage (``stages`` required), as in the authors' code: its binary digits, most
+                  significant first, are the bits of the stage's blocks;
+                - a :class:`ConnectionScheme`, returned unchanged.
+            stages: blocks in each stage, which the scheme must fit. Optional where ``value`` implies it.
 
         Raises:
             ValueError: if ``value`` cannot be read or does not fit ``stages``.
@@ -121,7 +121,7 @@ class ConnectionScheme:
             ValueError: if ``p`` is outside ``[0, 1]``.
         """
         if not 0 <= p <= 1:
-            raise ValueError(f"the probability of a connection lies in [0, 1], got p={p}")
+            raise ValueError(f"the probability of a connection must be in [0, 1], got p={p}")
         draw = torch.rand(sum(stages), generator=generator) < p
         return cls(tuple(stages), tuple(int(bit) for bit in draw))
 
@@ -142,7 +142,7 @@ class ConnectionScheme:
             raise ValueError(f"needs n >= 1 and 0 <= phase < n, got n={n}, phase={phase}; for example n=2, phase=0")
         return cls(tuple(stages), tuple(int(i % n == phase) for i in range(sum(stages))))
 
-    # ---------------------------------------------------------------- what it says
+    # ---------------------------------------------------------------- properties and derived schemes
 
     @property
     def connections(self) -> int:
@@ -151,17 +151,17 @@ class ConnectionScheme:
 
     @property
     def sparsity(self) -> float:
-        """Share of blocks without a connection, ``1 - ||a||_0 / m``, in ``[0, 1]`` (Eqn 6)."""
+        """Fraction of blocks without a connection, ``1 - ||a||_0 / m``, in ``[0, 1]`` (Eqn 6)."""
         return 1 - self.connections / len(self.bits)
 
     @property
     def by_stage(self) -> tuple[tuple[int, ...], ...]:
-        """The bits, one tuple a stage."""
+        """The bits, one tuple per stage."""
         ends = [sum(self.stages[: k + 1]) for k in range(len(self.stages))]
         return tuple(self.bits[end - n : end] for end, n in zip(ends, self.stages, strict=True))
 
     def neighbours(self) -> Iterator[ConnectionScheme]:
-        """The schemes that differ in one block, first block first."""
+        """The schemes that differ in exactly one block, in block order."""
         for i, bit in enumerate(self.bits):
             yield ConnectionScheme(self.stages, (*self.bits[:i], 1 - bit, *self.bits[i + 1 :]))
 
@@ -178,7 +178,7 @@ class ConnectionScheme:
     def __repr__(self) -> str:
         return f"ConnectionScheme({str(self)!r})"
 
-    # ---------------------------------------------------------------- reading
+    # ---------------------------------------------------------------- parsing
 
     @classmethod
     def _from_text(cls, text: str, stages: tuple[int, ...] | None) -> ConnectionScheme:
@@ -188,14 +188,14 @@ class ConnectionScheme:
             return cls.full(stages) if text == "full" else cls.none(stages)
         if not re.fullmatch(r"[01]+(-[01]+)*", text):
             raise ValueError(
-                f"cannot read scheme {text!r}: write one 0 or 1 a block and '-' between stages, "
+                f"cannot read scheme {text!r}: write one 0 or 1 per block and '-' between stages, "
                 f"for example {_example(stages)!r}, or 'full' or 'none'"
             )
         if "-" in text or stages is None or len(stages) == 1:
             parts = text.split("-")
             if len(parts) == 1 and stages is None:
                 raise ValueError(
-                    f"{text!r} does not say where stages end: join them with '-' as in {EXAMPLE!r}, "
+                    f"{text!r} does not say where stages end: separate them with '-' as in {EXAMPLE!r}, "
                     "or pass stages=(3, 4, 6, 3)"
                 )
             return cls(tuple(map(len, parts)), tuple(int(bit) for bit in text.replace("-", "")))
@@ -207,7 +207,7 @@ class ConnectionScheme:
             bits = tuple(int(bit) if bit in ("0", "1") else bit for part in value for bit in part)
             return cls(tuple(len(part) for part in value), bits)
         if not all(isinstance(number, Integral) for number in value):
-            raise ValueError(f"cannot read a scheme from {value!r}: mixes numbers with something else")
+            raise ValueError(f"cannot read a scheme from {value!r}: it mixes numbers with other types")
         if stages is None:
             raise ValueError(f"{value!r} does not say where stages end: nest it by stage, or pass stages=(3, 4, 6, 3)")
         if len(value) != len(stages) or len(value) == sum(stages):
@@ -225,7 +225,7 @@ class ConnectionScheme:
 def _check_stages(stages: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(stages)
     if not stages or any(not isinstance(n, Integral) or n < 1 for n in stages):
-        raise ValueError(f"stages are positive numbers of blocks, e.g. (3, 4, 6, 3), got {stages}")
+        raise ValueError(f"stages must be positive numbers of blocks, e.g. (3, 4, 6, 3), got {stages}")
     return tuple(int(n) for n in stages)
 
 

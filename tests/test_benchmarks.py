@@ -1,4 +1,4 @@
-"""Benchmarks run end to end in their small forms; what they measure is not looked at."""
+"""Benchmarks run end to end in small form; their measurements are not checked."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_the_gpu_table_runs_in_small_and_goes_on_where_it_was(tmp_path):
 def test_the_gpu_table_needs_a_gpu(tmp_path):
     done = run("gpu_inference.py", "--out", tmp_path / "gpu.json")
     assert done.returncode == 2
-    assert "there is no GPU here; --small tries the script on a CPU" in done.stderr
+    assert "no GPU found; --small checks the script on a CPU" in done.stderr
 
 
 @pytest.mark.slow
@@ -72,4 +72,4 @@ def test_gpu_training_runs_in_small_and_goes_on_where_it_was(tmp_path):
 def test_gpu_training_needs_a_gpu(tmp_path):
     done = run("gpu_training.py", "--out", tmp_path / "training.json")
     assert done.returncode == 2
-    assert "there is no GPU here; --small tries the script on a CPU" in done.stderr
+    assert "no GPU found; --small checks the script on a CPU" in done.stderr

@@ -45,7 +45,7 @@ def test_normalisation_is_no_part_of_a_checkpoint():
 
 @pytest.mark.parametrize(("mean", "std"), [([1.0, 2.0], [1.0]), ([1.0], [0.0]), ([1.0], [-1.0])])
 def test_means_and_deviations_that_do_not_fit_are_refused(mean, std):
-    with pytest.raises(ValueError, match=r"one value a channel, std above 0; got mean="):
+    with pytest.raises(ValueError, match=r"one value per channel, with std above 0; got mean="):
         ImagePreprocessor(mean, std)
 
 
@@ -123,7 +123,7 @@ def test_the_memory_order_is_the_same_all_the_way_and_changes_no_result(images, 
 
 
 def test_fewer_than_two_classes_are_refused():
-    with pytest.raises(ValueError, match="num_classes is at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_classes must be at least 2, got 1"):
         classifier(num_classes=1)
 
 

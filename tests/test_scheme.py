@@ -88,9 +88,9 @@ def test_what_is_written_reads_back(bits):
 @pytest.mark.parametrize(
     ("value", "stages", "given", "fits", "example"),
     [
-        ("10020", (3, 2), "'10020'", "one 0 or 1 a block", "'101-01'"),
-        ("abc", None, "'abc'", "one 0 or 1 a block", "'010-0010-110011-001'"),
-        ("", (3, 2), "''", "one 0 or 1 a block", "'101-01'"),
+        ("10020", (3, 2), "'10020'", "one 0 or 1 per block", "'101-01'"),
+        ("abc", None, "'abc'", "one 0 or 1 per block", "'010-0010-110011-001'"),
+        ("", (3, 2), "''", "one 0 or 1 per block", "'101-01'"),
         ("101--01", (3, 2), "'101--01'", "'-' between stages", "'101-01'"),
         ("-10101", (3, 2), "'-10101'", "'-' between stages", "'101-01'"),
         ("101 01", (3, 2), "'101 01'", "'-' between stages", "'101-01'"),

@@ -1,4 +1,4 @@
-# What every run shares. Registers EAN's classes also for OpenMMLab's own tools.
+# Settings shared by all runs. Also registers EAN's classes for OpenMMLab's own tools.
 custom_imports = dict(imports=['ean_core'], allow_failed_imports=False)
 runner_type = 'EANRunner'
 default_scope = 'mmengine'

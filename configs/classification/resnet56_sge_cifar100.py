@@ -4,6 +4,6 @@ _base_ = [
     '../_base_/schedules/cifar_onecycle.py',
     '../_base_/runtime.py',
 ]
-# Share-full until a search says where to connect: give its scheme by --cfg-options model.backbone.scheme=...
+# Share-full until a search has found a scheme: set it with --cfg-options model.backbone.scheme=...
 model = dict(backbone=dict(attention='SGE', scheme='full'))
 train_cfg = dict(max_epochs=20)

@@ -4,5 +4,5 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-# The scheme that was found for DIA on CIFAR-100, and the weights of that network.
+# The scheme found for DIA on CIFAR-100, and the weights of that network.
 model = dict(backbone=dict(attention='DIA', scheme='010-100-000', init_cfg=dict(checkpoint='ean://ean_resnet20_dia.cifar100')))

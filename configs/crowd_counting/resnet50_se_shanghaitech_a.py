@@ -4,6 +4,6 @@ _base_ = [
     '../_base_/schedules/counter_200e.py',
     '../_base_/counter_runtime.py',
 ]
-# The leading stages of the scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+# The leading stages of the recorded scheme; vanilla is scheme='none', Share-full is scheme='full', Org-full is scheme='full' with shared=False.
 model = dict(backbone=dict(attention='SE', scheme='ean'))
 train_dataloader = dict(batch_size=1, dataset=dict(crop=None, scale=(1.0, 1.0)))

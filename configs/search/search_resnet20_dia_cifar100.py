@@ -1,3 +1,3 @@
 _base_ = ['../supernet/supernet_resnet20_dia_cifar100.py', '../_base_/search.py']
-# Without `supernet`, the checkpoint is looked for in work_dirs/supernet_resnet20_dia_cifar100.
+# Without `supernet`, the checkpoint is taken from work_dirs/supernet_resnet20_dia_cifar100.
 search = dict(strategy=dict(type='ean', evaluations=300))

@@ -1,3 +1,3 @@
 _base_ = ['../supernet/supernet_resnet20_sge_digits.py', '../_base_/search.py']
-# Without `supernet`, the checkpoint is looked for in work_dirs/supernet_resnet20_sge_digits.
+# Without `supernet`, the checkpoint is taken from work_dirs/supernet_resnet20_sge_digits.
 search = dict(strategy=dict(type='ean', evaluations=450))

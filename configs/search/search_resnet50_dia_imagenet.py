@@ -1,3 +1,3 @@
 _base_ = ['../supernet/supernet_resnet50_dia_imagenet.py', '../_base_/search.py']
-# Without `supernet`, the checkpoint is looked for in work_dirs/supernet_resnet50_dia_imagenet.
+# Without `supernet`, the checkpoint is taken from work_dirs/supernet_resnet50_dia_imagenet.
 search = dict(strategy=dict(type='ean', evaluations=900))

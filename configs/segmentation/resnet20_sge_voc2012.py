@@ -4,5 +4,5 @@ _base_ = [
     '../_base_/schedules/segmentor_onecycle.py',
     '../_base_/segmentor_runtime.py',
 ]
-# The scheme that was found for SGE on CIFAR-100, and the weights of that network.
+# The scheme found for SGE on CIFAR-100, and the weights of that network.
 model = dict(backbone=dict(attention='SGE', scheme='010-100-000', init_cfg=dict(checkpoint='ean://ean_resnet20_sge.cifar100')))

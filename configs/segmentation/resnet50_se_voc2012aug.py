@@ -4,5 +4,5 @@ _base_ = [
     '../_base_/schedules/segmentor_20k.py',
     '../_base_/segmentor_runtime.py',
 ]
-# The scheme on record; vanilla is scheme='none', Share-full scheme='full', Org-full that with shared=False.
+# The recorded scheme; vanilla is scheme='none', Share-full is scheme='full', Org-full is scheme='full' with shared=False.
 model = dict(backbone=dict(attention='SE', scheme='ean'))

@@ -1,4 +1,4 @@
-"""Attention modules. Every file of this folder is imported here, so a new module is one new file."""
+"""Attention modules. Every file in this folder is imported here, so adding a module means adding one file."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,4 @@
-"""The contract of an attention module, and the registry of those there are."""
+"""The interface of an attention module, and the registry of all modules."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch import Tensor, nn
 
 from ean_core.common.errors import unknown_name
 
-#: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all a new module needs.
+#: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all that a new module needs.
 ATTENTION = Registry("attention", scope="ean_core", locations=["ean_core.attention"])
 
-#: What one connected block of a stage hands to the next: ``None`` for stateless modules, and at a stage's start, where
-#: it means what zeros mean.
+#: State passed from one connected block of a stage to the next: ``None`` for stateless modules, and at a stage's start,
+#: where it is equivalent to zeros.
 State = tuple[Tensor, ...] | None
 
 
 class Attention(nn.Module, ABC):
     """An attention module ``M`` that rescales the residual branch of the blocks it is connected to (Eqn 4).
 
-    The three steps of the paper's introduction are separate methods, because deployment re-orders them and
-    visualisation looks at the gate between them. A subclass implements all three and its ``__init__`` takes
-    ``channels`` first and options with defaults (those of the paper's ImageNet networks) after it.
+    The three steps of the paper's introduction are separate methods, because deployment reorders them and
+    visualization inspects the gate between them. A subclass implements all three; its ``__init__`` takes ``channels``
+    first, then options with defaults (those of the paper's ImageNet networks).
 
     Args:
         channels: ``C``, channels of the residual branch.
     """
 
-    #: Options that fit the narrow networks of CIFAR better than the defaults: for bottlenecks and for basic blocks.
+    #: Options that suit the narrow CIFAR networks better than the defaults, for bottlenecks and for basic blocks.
     cifar_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bottleneck": {}, "basic": {}}
 
-    #: Whether the module walks over the blocks of a stage with a state, and so is one a stage by its nature.
+    #: Whether the module carries a state across the blocks of a stage, and therefore exists only once per stage.
     recurrent: ClassVar[bool] = False
 
     def __init__(self, channels: int) -> None:
@@ -43,11 +43,11 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, residual: Tensor) -> Tensor:
-        """Statistics of a residual branch ``(N, C, H, W)``; their shape is the module's own."""
+        """Statistics of a residual branch ``(N, C, H, W)``; their shape depends on the module."""
 
     @abstractmethod
     def process(self, extracted: Tensor, state: State) -> tuple[Tensor, State]:
-        """The gate and the next state, from what :meth:`extract` returned and the stage's state."""
+        """The gate and the next state, from the output of :meth:`extract` and the stage's state."""
 
     @abstractmethod
     def recalibrate(self, residual: Tensor, gate: Tensor) -> Tensor:
@@ -57,10 +57,10 @@ class Attention(nn.Module, ABC):
         """Recalibrate a residual branch, ``(a M(f) + (1 - a)) f`` (Eqn 4).
 
         Args:
-            residual: ``(N, C, H, W)``, the branch ``f`` after its last normalisation.
-            state: what the previous connected block of the stage returned, ``None`` at the stage's start.
-            connection: ``a``, a number in ``[0, 1]`` on the device; None for 1. At 0 the branch and the state are left
-                as they are, exactly.
+            residual: ``(N, C, H, W)``, the branch ``f`` after its last normalization.
+            state: the state returned by the previous connected block of the stage, ``None`` at the stage's start.
+            connection: ``a``, a number in ``[0, 1]`` on the device; None for 1. At 0, branch and state are exactly
+                unchanged.
 
         Returns:
             The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
@@ -80,7 +80,7 @@ def attention_class(name: str) -> type[Attention]:
     """The registered module called ``name``.
 
     Raises:
-        ValueError: if there is none; the message lists those there are.
+        ValueError: if there is none; the message lists the valid names.
     """
     found = ATTENTION.module_dict.get(name) if isinstance(name, str) else None
     if found is None:
@@ -89,11 +89,11 @@ def attention_class(name: str) -> type[Attention]:
 
 
 def reduced(channels: int, reduction: int) -> int:
-    """Hidden units of a squeeze layer, ``channels // reduction`` and at least one.
+    """Number of hidden units of a squeeze layer: ``channels // reduction``, at least one.
 
     Raises:
         ValueError: if ``reduction`` is below 1.
     """
     if reduction < 1:
-        raise ValueError(f"reduction is a positive integer, got {reduction}; for example 16")
+        raise ValueError(f"reduction must be a positive integer, got {reduction}; for example 16")
     return max(1, channels // reduction)

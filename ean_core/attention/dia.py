@@ -11,13 +11,13 @@ from .base import ATTENTION, Attention, State, reduced
 
 @ATTENTION.register_module()
 class DIA(Attention):
-    """One gate a channel, from an LSTM cell that walks over the connected blocks of a stage.
+    """One gate per channel, from an LSTM cell that runs over the connected blocks of a stage.
 
-    Its hidden state is the gate, and it squashes the cell state by a sigmoid where the usual LSTM has tanh.
+    Its hidden state is the gate, and the cell state passes through a sigmoid where the usual LSTM uses tanh.
 
     Args:
         channels: ``C``, channels of the residual branch.
-        reduction: ``r``; both maps into the cell's gates squeeze to ``C // r`` units.
+        reduction: ``r``; both maps to the cell's gates have a hidden layer of ``C // r`` units.
     """
 
     recurrent = True

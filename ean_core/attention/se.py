@@ -9,7 +9,7 @@ from .base import ATTENTION, Attention, State, reduced
 
 @ATTENTION.register_module()
 class SE(Attention):
-    """One gate a channel, from the pooled residual through a two-layer bottleneck.
+    """One gate per channel, computed from the pooled residual by a two-layer bottleneck.
 
     Args:
         channels: ``C``, channels of the residual branch.

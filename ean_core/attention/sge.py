@@ -13,7 +13,7 @@ EPS = 1e-5  # added to the standard deviation, not to the variance
 
 @ATTENTION.register_module()
 class SGE(Attention):
-    """One gate a position and group of channels: how much the position resembles the group's pooled vector.
+    """One gate per position and channel group: how similar the position is to the group's pooled vector.
 
     Args:
         channels: ``C``, channels of the residual branch.
@@ -41,7 +41,7 @@ class SGE(Attention):
         pooled = grouped.mean((3, 4), keepdim=True, dtype=precise)  # (N, G, C/G, 1, 1)
         similarity = (grouped * pooled).sum(2)  # (N, G, H, W)
         if similarity.shape[2] * similarity.shape[3] == 1:
-            return torch.zeros_like(similarity)  # one position has no deviation from its own mean
+            return torch.zeros_like(similarity)  # a single position does not deviate from its own mean
         std, mean = torch.std_mean(similarity, (2, 3), keepdim=True)
         return (similarity - mean) / (std + EPS)  # (N, G, H, W)
 

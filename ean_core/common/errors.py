@@ -1,4 +1,4 @@
-"""Errors that several rooms raise."""
+"""Exceptions shared across the package."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: What the system says of a place that takes no more, and how a reader would say it.
+#: OS errors that mean a location is not writable, and how to report them.
 _PLACES = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EROFS: "it is on a read-only file system",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.EFBIG: "it may not become so large",
+    errno.EFBIG: "it would exceed the file size limit",
 }
 
 
-#: Free megabytes with which a folder is not what is full.
+#: A disk with at least this many megabytes free is not considered full.
 _SOME_ROOM = 100.0
 
 
 class InUseError(OSError):
-    """Another process works on the same files."""
+    """Another process is using the same files."""
 
 
 class CannotWriteError(OSError):
-    """A file could not be written; the message names it, why, and the room that is left."""
+    """A file could not be written; the message gives its path, the reason and the free disk space."""
 
 
 class DivergedError(ValueError):
-    """A training left the numbers that can be computed with."""
+    """Training diverged: a loss or weight is NaN or infinite."""
 
 
 @contextmanager
 def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
-    """Have what the system says of a file that cannot be written name the file and the room that is left.
+    """Re-raise OS write errors with the path and the free disk space.
 
     Args:
-        path: of the file, or the folder where several are written.
-        alone: nothing else is done inside than to write it. Otherwise errors of permission, which may be of something
-            read, pass, and so does a lack of room where the folder has some.
+        path: the file, or the folder if several files are written.
+        alone: whether the block only writes this file. If not, permission errors, which may come from reading, are
+            passed on, and so are disk-full errors if the folder's disk has free space.
 
     Raises:
-        CannotWriteError: in place of errors of the disk; others pass.
+        CannotWriteError: in place of OS write errors; other errors are passed on.
     """
     try:
         yield
@@ -58,7 +58,7 @@ def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
             raise
         code = errno.ENOSPC if _is_full(error) else error.errno
         places = (path.absolute(), *path.absolute().parents)
-        place = next(each for each in places if os.path.isdir(each))  # noqa: PTH112  Path's raises where it may not look
+        place = next(each for each in places if os.path.isdir(each))  # noqa: PTH112  Path.is_dir may raise
         try:
             free = shutil.disk_usage(place).free / 1e6
         except OSError:
@@ -72,12 +72,12 @@ def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
 
 
 def _is_full(error: OSError) -> bool:
-    """Libraries in C, such as HDF5, say it in words."""
+    """Whether the disk is full; C libraries such as HDF5 report it only in the message."""
     return error.errno == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueError:
-    """The error for a name outside a fixed set: what was given, what is nearest, what there is.
+    """The error for a name outside a fixed set, with the nearest matches and all valid names.
 
     Examples:
         >>> unknown_name("attention", "SEE", ["SE", "SGE", "DIA"])
@@ -91,7 +91,7 @@ def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueErro
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted name, old and new value of each entry that differs between nested settings.
+    """Dotted name, old value and new value of each entry that differs between nested settings.
 
     Examples:
         >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}))

@@ -1,4 +1,4 @@
-"""Memory: what becomes of it when it is freed, which glibc's malloc gives back at a price, and copies to a GPU's."""
+"""Keep freed memory in the process (glibc), to avoid repeated page faults; asynchronous copies to a GPU."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees, for its next allocation, where its C library is glibc.
+    """Make glibc's malloc keep freed memory in this process for later allocations.
 
-    A feature map of some megabytes is otherwise returned to the system when it is freed and comes back page by page
-    when the next one of its size is needed, in each forward pass anew. That took half the time of a small network on
-    one machine, and depends on the order of allocations: two networks of equal work differed by a tenth. Results stay
-    the same; the process stays as large as it once was. What lives long and sees inputs of many sizes, such as a
-    server, should rather not.
+    By default, a feature map of a few megabytes is returned to the system when it is freed, and the next map of that
+    size is faulted in page by page, in every forward pass. This took half the time of a small network on one machine,
+    and it depends on the order of allocations: two networks with equal work differed by a tenth. Results do not change;
+    the process stays at its peak size. Long-lived processes that see inputs of many sizes, such as servers, should not
+    call this.
 
     Returns:
-        Whether it is so now; False on other systems, where nothing is changed.
+        Whether freed memory is now kept; False without glibc, where nothing is changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
 
 
 def copy_over(source: Tensor, target: Tensor) -> None:
-    """Copy from a CPU to wherever the target is; to a GPU, from page-locked memory, which the CPU does not wait for."""
+    """Copy a CPU tensor to the target's device; to a GPU, through pinned memory and without blocking the CPU."""
     if target.device.type == "cuda":
         source = source.pin_memory()
     target.copy_(source, non_blocking=True)

@@ -1,9 +1,9 @@
-"""A stand-in for mmcv's compiled operators, where there are none.
+"""A stand-in for mmcv's compiled operators where they are not installed.
 
 mmsegmentation and mmdetection import ``mmcv.ops`` for a few of their networks, and with it ``mmcv._ext``, which
-``mmcv-lite`` does not have: without it not even PSPNet, which uses no such operator, can be imported. Importing
-:mod:`ean_core` puts :class:`StandInFinder` at the end of Python's finders. It is asked only after all others have
-failed, so that a full mmcv is found first and used as it is, and mmcv is imported by nobody but its users.
+``mmcv-lite`` lacks: without it not even PSPNet, which uses none of these operators, can be imported. Importing
+:mod:`ean_core` appends :class:`StandInFinder` to ``sys.meta_path``. Python consults it only after all other finders, so
+a full mmcv takes precedence, and mmcv itself is not imported until it is needed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ MODULE = "mmcv._ext"
 
 
 class MissingOperatorError(ImportError):
-    """An operator was called that only the full mmcv has."""
+    """The called operator exists only in the full mmcv."""
 
 
 class StandIn(ModuleType):
-    """Has a function by any name; called, they raise :class:`MissingOperatorError`."""
+    """A module with a function of any name that raises :class:`MissingOperatorError` when called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in ("get_compiler_version", "get_compiling_cuda_version"):  # asked of any mmcv, for logs
+        if name in ("get_compiler_version", "get_compiling_cuda_version"):  # queried for logs
             return lambda: "none: installed without operators"
 
         def operator(*args: Any, **kwargs: Any) -> NoReturn:
             raise MissingOperatorError(
-                f"{name} is a compiled operator of the full mmcv, and this mmcv was installed without any. Take a "
-                "network that does without it, or build mmcv with them in the place of this one, which needs a "
+                f"{name} is a compiled operator of the full mmcv, and this mmcv was installed without operators. Use a "
+                "network that does not need it, or replace this mmcv by one built with operators, which takes a "
                 "compiler, half an hour, and a PyTorch no newer than mmcv: `pip uninstall mmcv-lite` and `pip install "
                 "mmcv==2.1.0`"
             )
@@ -44,7 +44,7 @@ class StandIn(ModuleType):
 
 
 class StandInFinder(MetaPathFinder, Loader):
-    """Finds a :class:`StandIn` for ``mmcv._ext``, and nothing else."""
+    """Finds a :class:`StandIn` for ``mmcv._ext`` only."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -56,10 +56,10 @@ class StandInFinder(MetaPathFinder, Loader):
         return StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing to execute."""
+        """Nothing to execute."""
 
 
 def provide_stand_in() -> None:
-    """Put the finder behind all others, once."""
+    """Append the finder to ``sys.meta_path``, at most once."""
     if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(StandInFinder())

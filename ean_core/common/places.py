@@ -1,4 +1,4 @@
-"""Where data sets and downloads are."""
+"""Locations of data sets and downloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder of everything that is fetched: ``EAN_HOME``, or ``ean`` in the user's cache.
+    """The folder for all downloads: ``EAN_HOME``, or ``ean`` in the user's cache folder.
 
     Raises:
         OSError: if the user has no home folder.
@@ -20,12 +20,12 @@ def home() -> Path:
         return Path(cache).expanduser() / "ean"
     try:
         return Path.home() / ".cache" / "ean"
-    except RuntimeError as error:  # a user of a container, without a name
+    except RuntimeError as error:  # a container user without a passwd entry
         raise OSError("this user has no home folder; set EAN_HOME to a folder for downloads") from error
 
 
 def offline() -> bool:
-    """Whether ``EAN_OFFLINE`` forbids the network."""
+    """Whether ``EAN_OFFLINE`` forbids network access."""
     return os.environ.get("EAN_OFFLINE", "0") not in ("", "0")
 
 

@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar with an estimate on a terminal, plain lines elsewhere."""
+"""Progress of long operations: a bar with the remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
     Args:
         description: what is being done, e.g. ``'search'``.
         total: number of steps.
-        done: steps that an earlier, interrupted run has done.
+        done: steps already done by an earlier, interrupted run.
 
     Examples:
         >>> with Progress('scoring', total=2) as progress:
@@ -51,12 +51,12 @@ class Progress:
         return self
 
     def advance(self, note: str = "", replayed: bool = False, steps: int = 1) -> None:
-        """One more step is done, or several.
+        """Count one or more steps as done.
 
         Args:
-            note: says something of the moment, such as a loss.
-            replayed: the step was only read from a record, and says nothing of how long the next one takes.
-            steps: how many are done.
+            note: current status to display, such as a loss.
+            replayed: the step was only read from a record, so its duration does not enter the time estimate.
+            steps: number of steps done.
         """
         self.done += steps
         if replayed:

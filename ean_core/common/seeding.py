@@ -1,4 +1,4 @@
-"""Random numbers that depend only on where a run stands, never on how it got there."""
+"""Random numbers that depend only on a run's current position, not on interruptions before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What a draw is for: one seed gives each of these a sequence of its own."""
+    """Purpose of a random draw; each purpose has an independent sequence under the same seed."""
 
     ORDER = 0
     AUGMENTATION = 1
@@ -25,8 +25,8 @@ class Stream(IntEnum):
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator seeded by non-negative integers such as ``(seed, Stream.SCHEME, iteration)``.
 
-    Every random draw in training comes from one of these, so that a run resumed from a checkpoint draws what the
-    uninterrupted run drew, and all ranks agree. Different keys give independent streams (NumPy's SeedSequence).
+    Every random draw in training comes from such a generator, so a run resumed from a checkpoint draws the same values
+    as an uninterrupted run, and all ranks agree. Different keys give independent streams (NumPy's SeedSequence).
 
     Examples:
         >>> torch.rand(1, generator=generator(0, 3)) == torch.rand(1, generator=generator(0, 3))
@@ -37,8 +37,7 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Have other libraries' random draws depend on a key, too: of Python's, NumPy's and, on CPUs, PyTorch's own
-    generators, which are afterwards as they were.
+    """Seed the global generators of Python, NumPy and PyTorch (CPU) by a key, and restore their states afterwards.
 
     Examples:
         >>> with seeded(0, 1):
@@ -61,7 +60,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def seed_of(*key: int) -> int:
-    """One number for a key, of 63 bits."""
-    # SeedSequence pads with zeros: without their number in front, (0,) and (0, 0) would be one key.
+    """A 63-bit integer derived from a key."""
+    # SeedSequence pads with zeros: without the length in front, (0,) and (0, 0) would be the same key.
     low, high = (int(word) for word in np.random.SeedSequence((len(key), *key)).generate_state(2))
     return high << 31 ^ low

@@ -1,4 +1,4 @@
-"""Data sets, their splits, and the loader's order."""
+"""Data sets, their splits, and the sampling order."""
 
 from ean_core.common.places import data_root
 

@@ -1,4 +1,4 @@
-"""ImageNet-style folders of photographs, one folder a class."""
+"""ImageNet-style image folders, one folder per class."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from .split import Split, check_split, split_indices
 
 
 def shorter_side(size: int) -> int:
-    """The length to which the shorter side of a test image is resized before the crop of ``size``, both in pixels."""
+    """Length in pixels to which a test image's shorter side is resized before the crop of ``size`` pixels."""
     return round(size / 0.875)
 
 
 @DATASETS.register_module()
 class ImageTree(Dataset):
-    """``ROOT/train/CLASS/*`` and ``ROOT/val/CLASS/*``, the layout in which ImageNet is commonly kept.
+    """Images in ``ROOT/train/CLASS/*`` and ``ROOT/val/CLASS/*``, the common ImageNet layout.
 
-    ``ROOT/val`` is the ``test`` split, as in the paper; ``val`` is held out of ``ROOT/train`` for the search. An item
+    ``ROOT/val`` is the ``test`` split, as in the paper; ``val`` is held out from ``ROOT/train`` for the search. An item
     is ``dict(inputs=(3, size, size) uint8, labels=int)``, for ``collate_fn=dict(type='default_collate')``.
 
     Args:
         split: ``trainval``, ``train``, ``val`` or ``test``.
-        root: the folder; relative paths are looked up in ``EAN_DATA``.
-        val_per_class: images a class in ``val``.
+        root: the folder; relative paths are resolved against ``EAN_DATA``.
+        val_per_class: images per class in ``val``.
         size: height and width of an item, in pixels.
-        augment: a random resized crop and flip (Inception style); else the centre of the image resized so that its
-            shorter side is ``size / 0.875``.
+        augment: apply a random resized crop and flip (Inception style); otherwise the center crop after resizing the
+            shorter side to ``size / 0.875``.
 
     Raises:
         FileNotFoundError: if a folder is missing or holds no images.
-        ValueError: if the two folders do not have the same classes, there is one class only, or a class
-            has too few images to hold some out.
+        ValueError: if the two folders do not have the same classes, there is only one class, or a class has too few
+            images to hold some out.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class ImageTree(Dataset):
             files = ImageFolder(os.fspath(folder))
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"no images for split {split!r} in {folder} ({error}); expected one folder a class under "
+                f"no images for split {split!r} in {folder} ({error}); expected one folder per class under "
                 f"{folder.parent / 'train'} and {folder.parent / 'val'}"
             ) from error
         if split != "test" and len(files.classes) < 2:
-            raise ValueError(f"{folder} has one class, {files.classes[0]!r}; telling classes apart takes two")
+            raise ValueError(f"{folder} has only one class, {files.classes[0]!r}; classification needs at least two")
         if split == "test" and (folder.parent / "train").is_dir():
             trained, _ = files.find_classes(folder.parent / "train")
             different = sorted({*trained} ^ {*files.classes})
-            if different:  # labels count the folders, so one that is missing would shift those after it
-                raise ValueError(f"{folder} and {folder.parent / 'train'} differ in their classes: {different[:8]}")
+            if different:  # labels are folder indices, so a missing folder would shift those after it
+                raise ValueError(f"{folder} and {folder.parent / 'train'} have different classes: {different[:8]}")
         self.samples: list[tuple[str, int]] = files.samples
         if split != "test":
             chosen = split_indices([label for _, label in files.samples], split, val_per_class)
@@ -90,7 +90,7 @@ class ImageTree(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the names and sizes of the files, and of what is done to them."""
+        """SHA-256 of the names and sizes of the files, and of the transforms applied to them."""
         listing = [f"{os.path.relpath(path, self._folder)} {Path(path).stat().st_size}" for path, _ in self.samples]
         return hashlib.sha256("\n".join([*listing, self._treatment]).encode()).hexdigest()
 
@@ -98,17 +98,17 @@ class ImageTree(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor | int]:
-        """One image; its augmentation depends on the key alone, not on which process loads it."""
+        """One image; its augmentation depends only on the key, not on the process that loads it."""
         index = key.item if isinstance(key, SampleKey) else key
         path, label = self.samples[index]
         try:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as raised by Pillow
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
         if not isinstance(key, SampleKey):
             return {"inputs": self.transform(image), "labels": label}
-        # torchvision's transforms draw from the global generator; lend it this image's seed and give it back.
+        # torchvision's transforms draw from the global generator: seed it for this image, then restore it.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.generator().initial_seed())
             return {"inputs": self.transform(image), "labels": label}

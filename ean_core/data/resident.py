@@ -1,4 +1,4 @@
-"""Small data sets kept on the device as uint8 and augmented a batch at a time."""
+"""Small data sets kept on the device as uint8 and augmented one batch at a time."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .split import Split, check_split, split_indices
 
 
 class ResidentDataset(Dataset):
-    """Images in memory, of the device that trains, fetched and augmented by batch.
+    """Images in the memory of the training device, fetched and augmented in batches.
 
-    A batch is ``dict(inputs=(N, C, H, W) uint8 in channels-last order, labels=(N,) int64)``. For a ``DataLoader``
-    with the :class:`EpochSampler`, ``num_workers=0`` and ``collate_fn=dict(type='as_batch')``: gathering a batch
-    takes one indexing operation, which no worker process would speed up.
+    A batch is ``dict(inputs=(N, C, H, W) uint8 in channels-last order, labels=(N,) int64)``. Use it in a
+    ``DataLoader`` with :class:`EpochSampler`, ``num_workers=0`` and ``collate_fn=dict(type='as_batch')``: gathering a
+    batch is one indexing operation, which worker processes would not speed up.
 
     Args:
         images: uint8 ``(N, H, W, C)``.
         labels: ``(N,)``.
-        classes: their names.
-        pad: zero-pad by so many pixels and crop back to size at a random place; 0 for none.
-        flip: mirror each image left to right with probability 1/2.
+        classes: names of the classes.
+        pad: width of the zero padding in pixels, from which a random crop of the original size is taken; 0 for none.
+        flip: mirror each image horizontally with probability 1/2.
         device: where to keep the images; the training device if None.
     """
 
@@ -66,7 +66,7 @@ class ResidentDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor]:
-        """One image, augmented if asked for by a :class:`SampleKey`, as it is if by its index."""
+        """One image: augmented if ``key`` is a :class:`SampleKey`, unchanged if it is an index."""
         if isinstance(key, SampleKey):
             return {name: value[0] for name, value in self.__getitems__([key]).items()}
         if not -len(self) <= key < len(self):
@@ -75,14 +75,14 @@ class ResidentDataset(Dataset):
         return {"inputs": inner.permute(2, 0, 1), "labels": self.labels[key]}
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> dict[str, Tensor]:
-        """A batch; the augmentation is drawn once for all of it, from its first key.
+        """A batch; its augmentation is drawn from the first key's generator.
 
         Raises:
-            TypeError: for plain indices, which say nothing of seed and epoch.
+            TypeError: for plain indices, which carry no seed and epoch.
         """
         if not isinstance(keys[0], SampleKey):
             raise TypeError(
-                f"{type(self).__name__} makes batches of SampleKeys, got {type(keys[0]).__name__}; give the loader "
+                f"{type(self).__name__} builds batches from SampleKeys, got {type(keys[0]).__name__}; give the loader "
                 "sampler=dict(type='EpochSampler')"
             )
         device = self._padded.device
@@ -102,7 +102,7 @@ class ResidentDataset(Dataset):
             mirrored = torch.rand(n, 1, generator=draw, device=device) < 0.5
             columns = torch.where(mirrored, self.width - 1 - columns, columns)
         columns = columns + offsets()
-        # One look-up of whole pixels: three times as fast as indexing image, row and column.
+        # A single lookup of whole pixels is three times as fast as indexing image, row and column.
         tall, wide = self._padded.shape[1:3]
         pixels = (index[:, None, None] * tall + rows[:, :, None]) * wide + columns[:, None, :]  # (N, H, W)
         images = self._padded.flatten(0, 2).index_select(0, pixels.flatten()).view(*pixels.shape, -1)
@@ -113,12 +113,12 @@ class ResidentDataset(Dataset):
 class CIFAR100(ResidentDataset):
     """CIFAR-100 ("Learning Multiple Layers of Features from Tiny Images", Krizhevsky, 2009): 32x32, 100 classes.
 
-    Reads torchvision's files from the folder ``EAN_DATA``, and has torchvision download them where they are missing
-    and there is a network.
+    Reads torchvision's files from the folder ``EAN_DATA``. If they are missing, torchvision downloads them unless
+    ``EAN_OFFLINE`` is set.
 
     Args:
         split: ``trainval`` (50,000 images), ``train`` and ``val`` (40,000 and 10,000 of them), ``test`` (10,000).
-        val_per_class: images a class in ``val``.
+        val_per_class: images per class in ``val``.
         pad, flip, device: see :class:`ResidentDataset`; the usual augmentation is ``pad=4, flip=True``.
 
     Raises:
@@ -143,10 +143,10 @@ def _torchvision_cifar100(train: bool) -> Any:
         return datasets.CIFAR100(root, train=train)
     except RuntimeError:
         pass  # missing or damaged
-    hint = f"CIFAR-100 is not (or not whole) in {root / 'cifar-100-python'}"
+    hint = f"CIFAR-100 is missing or incomplete in {root / 'cifar-100-python'}"
     if offline():
         raise FileNotFoundError(
-            f"{hint} and EAN_OFFLINE forbids to download it; set EAN_DATA to the folder that holds it"
+            f"{hint} and EAN_OFFLINE forbids downloading it; set EAN_DATA to the folder that holds it"
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -159,12 +159,12 @@ def _torchvision_cifar100(train: bool) -> Any:
 
 @DATASETS.register_module()
 class Digits(ResidentDataset):
-    """scikit-learn's handwritten digits: 1,797 real 8x8 grey images that come with the library, no download.
+    """scikit-learn's handwritten digits: 1,797 real 8x8 grayscale images that ship with the library; no download.
 
     Args:
-        split: ``test`` is the last 40 images of each class, ``trainval`` the others, of which ``val`` is the first
-            ``val_per_class`` of each class and ``train`` the rest.
-        val_per_class: images a class in ``val``.
+        split: ``test`` is the last 40 images of each class, ``trainval`` the others. ``val`` is the first
+            ``val_per_class`` images of each class in ``trainval``, ``train`` the rest.
+        val_per_class: images per class in ``val``.
         pad, flip, device: see :class:`ResidentDataset`; ``pad=1`` suits these images, flipping does not.
     """
 
@@ -177,7 +177,7 @@ class Digits(ResidentDataset):
         data = load_digits()
         images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]  # (N, 8, 8, 1), 0..16 -> 0..255
         labels = data.target.tolist()
-        # The last images of a class are the first ones of the reversed order.
+        # The last images of a class come first in reversed order.
         backwards = split_indices(labels[::-1], "val", self.TEST_PER_CLASS)
         test = sorted(len(labels) - 1 - index for index in backwards)
         kept = set(test)

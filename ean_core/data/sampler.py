@@ -1,4 +1,4 @@
-"""The order of a training run, as a function of seed and epoch alone."""
+"""Sampling order of a training run, determined by seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from ean_core.common.seeding import Stream, generator
 
 
 class SampleKey(NamedTuple):
-    """What a data set is asked for: which image, and which draw of its augmentation."""
+    """Index of an image, with the seed and epoch that determine its augmentation."""
 
     seed: int
     epoch: int
     item: int
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """Random numbers for augmenting this image in this epoch."""
+        """Random generator for augmenting this image in this epoch."""
         return generator(self.seed, Stream.AUGMENTATION, self.epoch, self.item, device=device)
 
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler[SampleKey]):
-    """Yields a :class:`SampleKey` an image, each rank its share, with a new order each epoch.
+    """Yields one :class:`SampleKey` per image, divided among the ranks, in a new order each epoch.
 
-    The last images of an epoch are repeated where the ranks would not get equally many; mmengine's metrics cut the
-    repetitions off again.
+    If the images do not divide evenly among the ranks, some are repeated at the end of the epoch; mmengine's metrics
+    drop the repetitions.
 
     Args:
         dataset: anything with a length.
-        shuffle: new order each epoch, or the data set's own.
-        seed: of order and augmentation; agreed on between ranks if None.
+        shuffle: use a new order each epoch instead of the data set's own.
+        seed: seed of order and augmentation; synchronized across ranks if None.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -48,7 +48,7 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; mmengine's DistSamplerSeedHook does."""
+        """Set the next epoch; called by mmengine's DistSamplerSeedHook."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The paper's division of a data set: a validation set of so many images a class, out of the training images."""
+"""The paper's data split: a fixed number of training images per class is held out for validation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from ean_core.common.errors import unknown_name
 
-#: ``trainval``: all training images; ``val``: those held out for the search; ``train``: the rest; ``test``: the
+#: ``trainval``: all training images; ``val``: those held out for the search; ``train``: the others; ``test``: the
 #: official test images.
 Split = Literal["trainval", "train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("trainval", "train", "val", "test")
@@ -27,7 +27,7 @@ def split_indices(labels: Sequence[int], split: Split, val_per_class: int) -> li
     ImageNet; the first ones in the authors' code).
 
     Raises:
-        ValueError: if a class would have no image left to train on, or ``split`` is not a part of the training images.
+        ValueError: if a class would have no training images left, or ``split`` is not part of the training images.
 
     Examples:
         >>> split_indices([0, 1, 0, 0, 1, 1], 'val', val_per_class=1)
@@ -40,7 +40,7 @@ def split_indices(labels: Sequence[int], split: Split, val_per_class: int) -> li
     if split == "trainval":
         return list(range(len(labels)))
     if val_per_class < 1:
-        raise ValueError(f"val_per_class is at least 1, got {val_per_class}")
+        raise ValueError(f"val_per_class must be at least 1, got {val_per_class}")
     seen: Counter[int] = Counter()
     train: list[int] = []
     val: list[int] = []

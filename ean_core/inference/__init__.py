@@ -1,4 +1,4 @@
-"""Inference: networks in their fastest form, and timing networks side by side and part by part."""
+"""Inference: deployment in the fastest form, and timing of networks side by side and block by block."""
 
 from .deploy import DeployedBackbone, deploy, fold
 from .gates import Gate, register_gate

@@ -1,4 +1,4 @@
-"""What a forward pass needs beside time: operations and memory; and the state of the machine it is timed on."""
+"""Operations, memory and memory traffic of a forward pass; state of the machine that it is timed on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 @torch.inference_mode()
 def count_macs(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
-    """Multiply-accumulate operations an image, of convolutions and matrix products.
+    """Multiply-accumulate operations per image in convolutions and matrix products.
 
     Args:
         network: not compiled.
@@ -33,16 +33,16 @@ def count_macs(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
 
 @torch.inference_mode()
 def peak_memory(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
-    """The most bytes that tensors made in a forward pass hold at one time; weights and inputs are not counted.
+    """Peak memory in bytes of the tensors created in a forward pass, without weights and inputs.
 
-    On a GPU by its allocator, work spaces of libraries included; on a CPU by the tensors that operators return.
+    On a GPU as reported by the allocator, including library workspaces; on a CPU from tensors returned by operators.
 
     Args:
         network: not compiled.
         inputs: ``(N, C, H, W)``.
     """
     if inputs.is_cuda:
-        network(inputs)  # in which kernels are compiled and tuned, with memory of their own
+        network(inputs)  # compiles and tunes kernels, which takes extra memory
         torch.cuda.synchronize(inputs.device)
         torch.cuda.reset_peak_memory_stats(inputs.device)
         before = torch.cuda.memory_allocated(inputs.device)
@@ -56,9 +56,9 @@ def peak_memory(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
 
 @torch.inference_mode()
 def count_bytes(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
-    """Bytes an image that operators read and write, weights included, each operator by itself.
+    """Bytes per image that operators read and write, including weights, summed over operators.
 
-    Views move nothing. Where a kernel does the work of several operators, it moves less than is counted here.
+    Views count as zero. A kernel that fuses several operators moves fewer bytes than are counted here.
 
     Args:
         network: not compiled.
@@ -70,7 +70,7 @@ def count_bytes(network: Callable[[Tensor], Any], inputs: Tensor) -> int:
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up what operators read and write."""
+    """Sums the bytes that operators read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Traffic(TorchDispatchMode):
 
 
 class _Allocations(TorchDispatchMode):
-    """Follows the storages that operators make, until they are freed."""
+    """Tracks the storages that operators allocate until they are freed."""
 
     def __init__(self, network: Any, inputs: Tensor) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Allocations(TorchDispatchMode):
 
 
 def clock_notes(device: torch.device) -> dict[str, Any]:
-    """What may hold a device's clock back while it is timed, as far as the system says."""
+    """Conditions that may limit a device's clock during timing, as far as the system reports them."""
     notes: dict[str, Any] = {"load_average_1min": os.getloadavg()[0]}
     for name in ("scaling_governor", "scaling_cur_freq", "scaling_max_freq"):
         if (CPUFREQ / name).is_file():

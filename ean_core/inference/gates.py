@@ -1,9 +1,9 @@
-"""Attention gates for inference: what a module computes, from the *input* of the convolution that precedes it.
+"""Attention gates for inference, computed from the *input* of the convolution before the attention module.
 
-In evaluation mode a residual branch that ends in a 1x1 convolution is ``f = W z + b`` at every position, its norm
-being folded into ``W`` and ``b``. A mean over positions commutes with it, ``mean(f) = W mean(z) + b``, so a gate that
-looks at means can read ``z``, which has a quarter of the channels, before ``f`` exists. The products of the module's
-matrices with ``W`` are taken once, here; nothing is approximated.
+In evaluation mode, a residual branch that ends in a 1x1 convolution is ``f = W z + b`` at every position, with its norm
+folded into ``W`` and ``b``. A mean over positions commutes with this map, ``mean(f) = W mean(z) + b``, so a gate that
+depends on means can be computed from ``z``, which has a quarter of the channels, before ``f`` exists. The products of
+the module's matrices with ``W`` are precomputed here; nothing is approximated.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .ops import may_overwrite, pool, use_kernels
 
 
 class Gate(nn.Module):
-    """An attention module for inference, at one block.
+    """The attention module of one block, for inference.
 
     ``forward(z, state)`` returns a factor for the residual branch, ``(N, G, 1, 1)`` or ``(N, G, H, W)`` with ``G``
-    groups of channels, and the state for the next connected block of the stage, ``None`` at its start.
+    groups of channels, and the state for the next connected block; ``state`` is ``None`` at a stage's start.
 
     Args:
         module: the attention module.
         last: the convolution between ``z`` and the residual branch, 1x1 with stride 1 and its norm folded in; None
-            where ``z`` is the residual branch itself.
-        groups_last: in the residual branch's memory, channel ``c`` is of group ``c % G``. The channels of ``last`` are
-            always in the usual order.
+            if ``z`` is the residual branch itself.
+        groups_last: channel ``c`` of the residual branch in memory belongs to group ``c % G``. The channels of ``last``
+            are always in the usual order.
     """
 
     def __init__(self, module: Attention, last: nn.Conv2d | None, groups_last: bool) -> None:
@@ -43,16 +43,16 @@ class Gate(nn.Module):
 
     @staticmethod
     def groups(module: Attention) -> int | None:
-        """``G``, or None for a factor for each channel."""
+        """``G``, or None if each channel has its own factor."""
         return None
 
 
-#: How to make the gate of an attention module; by the exact type, since a subclass may compute something else.
+#: Gate class by attention class; looked up by exact type, since a subclass may compute something else.
 GATES: dict[type[Attention], type[Gate]] = {}
 
 
 def register_gate(attention: type[Attention]) -> Callable[[type[Gate]], type[Gate]]:
-    """Register a :class:`Gate` as what ``attention`` becomes when it is deployed."""
+    """Register a :class:`Gate` as the deployed form of ``attention``."""
 
     def register(gate: type[Gate]) -> type[Gate]:
         GATES[attention] = gate
@@ -82,14 +82,14 @@ class SEGate(Gate):
 
 @register_gate(DIA)
 class DIAGate(Gate):
-    """DIA's cell, with the first matrix of its input map multiplied by the convolution's.
+    """DIA's cell, with the first matrix of its input map multiplied by the convolution's matrix.
 
-    At a stage's start the hidden state is zero, so what the recurrent map makes of it is a constant.
+    At a stage's start the hidden state is zero, so the output of the recurrent map is a constant.
     """
 
     def __init__(self, module: DIA, last: nn.Conv2d | None, groups_last: bool) -> None:
         super().__init__(module, last, groups_last)
-        first_ih, self.second_ih = _maps(module.w_ih)  # all but the first are shared by the gates of a stage
+        first_ih, self.second_ih = _maps(module.w_ih)  # all but first_ih are shared by the gates of a stage
         self.first_hh, self.second_hh = _maps(module.w_hh)
         self.squeeze = before(first_ih, last)
         self.bias = nn.Parameter(self.second_ih.bias + self.second_hh.bias)
@@ -126,10 +126,10 @@ class DIAGate(Gate):
 
 @register_gate(SGE)
 class SGEGate(Gate):
-    """Likeness of each position with its group's mean, through one vector a group in the channels of ``z``.
+    """Similarity of each position to its group's mean, from one vector per group in the channels of ``z``.
 
-    A group's similarity at a position is ``sum_c mean(f_c) f_c``, which is ``v z`` plus a constant for
-    ``v = sum_c mean(f_c) W_c``; the normalisation over positions takes the constant away.
+    A group's similarity at a position is ``sum_c mean(f_c) f_c``, which is ``v z`` plus a constant with
+    ``v = sum_c mean(f_c) W_c``; the normalization over positions removes the constant.
     """
 
     def __init__(self, module: SGE, last: nn.Conv2d | None, groups_last: bool) -> None:
@@ -153,19 +153,19 @@ class SGEGate(Gate):
             gate = kernels.sge_gate(similarity, self.weight, self.bias, out_dtype=z.dtype)
             return gate.transpose(1, 2).unflatten(2, (h, w)), None
         similarity = similarity.to(self.weight.dtype)
-        if z.dtype != self.weight.dtype:  # rounded, and so was its mean
+        if z.dtype != self.weight.dtype:  # the similarity was rounded, so its mean is not exactly zero
             similarity = similarity - similarity.mean(1, keepdim=True)
-        freedom: Any = torch.sym_max(h * w - 1, 1)  # one position has no deviation from its own mean
+        freedom: Any = torch.sym_max(h * w - 1, 1)  # a single position does not deviate from its own mean
         if may_overwrite(similarity):
             deviation = similarity.square().sum(1, keepdim=True).div_(freedom).sqrt_()  # (N, 1, G)
             gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS), out=similarity).sigmoid_()
-        else:  # a norm takes longer on a CPU, but has a gradient where it is zero
+        else:  # the norm is slower on a CPU, but has a gradient at zero
             deviation = torch.linalg.vector_norm(similarity, dim=1, keepdim=True) / freedom**0.5
             gate = torch.addcmul(self.bias, similarity, self.weight / (deviation + EPS)).sigmoid()
         return gate.transpose(1, 2).unflatten(2, (h, w)), None  # (N, G, H, W), channels last
 
     def _similarity(self, z: Tensor) -> Tensor:
-        """Of each position with each group's mean, less that of the mean position; ``(N, HW, G)``."""
+        """Similarity of each position to each group's mean, minus its mean over positions; ``(N, HW, G)``."""
         pooled = pool(z)  # (N, K)
         groups = len(self.weight)
         if self.members is None:  # z is the residual branch
@@ -183,7 +183,7 @@ class SGEGate(Gate):
 
 
 def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:
-    """``linear`` of a pooled residual branch, as a map of the pooled input of its last convolution."""
+    """``linear`` on the pooled residual branch, rewritten as a map of its last convolution's pooled input."""
     if last is None:
         return linear
     weight = last.weight.flatten(1)  # (C, K)

@@ -1,4 +1,4 @@
-"""CUDA graphs: the kernels of a forward pass, recorded once and launched together."""
+"""CUDA graphs: the kernels of a forward pass, captured once and launched together."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Passes before the recording, in which libraries choose their algorithms and kernels are compiled.
+#: Passes before the capture, in which libraries select algorithms and kernels are compiled.
 WARMUP = 3
-#: Recordings that are kept; the oldest goes first.
+#: Maximum number of recordings; the oldest is dropped first.
 LIMIT = 8
 
 
 class CUDAGraphs:
-    """Runs a function of one tensor on a GPU, from the second call with a shape on by replaying its kernels.
+    """Runs a function of one tensor on a GPU by replaying its captured kernels.
 
-    Each shape, type and memory order of the input has a recording, which holds the memory of a forward pass.
+    Each shape, dtype and memory format of the input has its own recording, which holds the memory of a forward pass.
     """
 
     def __init__(self) -> None:
         self.recordings: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]] = {}
 
     def __call__(self, run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of ``run(x)``, in memory of their own."""
-        # Recorded tensors outlive this call, so they must not belong to an inference mode that it is made in.
+        """The outputs of ``run(x)``, in newly allocated memory."""
+        # Recorded tensors outlive this call, so they must not be inference tensors.
         with torch.inference_mode(False), torch.no_grad():
             key = (x.shape, x.stride(), x.dtype, x.device)
             if key not in self.recordings:
@@ -38,18 +38,18 @@ class CUDAGraphs:
             return tuple(output.clone() for output in outputs)
 
     def clear(self) -> None:
-        """Forget all recordings, as is needed when weights move."""
+        """Drop all recordings; required when weights are moved."""
         self.recordings.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CUDAGraphs:
-        return CUDAGraphs()  # recordings hold the addresses of one network's weights
+        return CUDAGraphs()  # recordings contain addresses of one network's weights
 
     @staticmethod
     def _record(
         run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
         with torch.cuda.device(x.device):
-            inputs = torch.empty_like(x).copy_(x)  # packed, also where x repeats a channel
+            inputs = torch.empty_like(x).copy_(x)  # dense, even if x is an expanded tensor
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):

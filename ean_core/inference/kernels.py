@@ -1,10 +1,10 @@
 """Triton kernels for the end of a connected block: the gate in one launch; scale, shortcut and ReLU in one pass.
 
-Each does what :mod:`~ean_core.inference.ops` and :mod:`~ean_core.inference.gates` say in plain PyTorch, for inference
-only: there are no gradients. They run where :func:`available` says so. No launcher waits for the device, so all can be
-captured in a CUDA graph, once a first call with the same shapes and types has compiled and tuned them.
+They compute the same as :mod:`~ean_core.inference.ops` and :mod:`~ean_core.inference.gates` in plain PyTorch, for
+inference only (no gradients), wherever :func:`available` returns True. No launcher waits for the device, so all kernels
+can be captured in a CUDA graph after a first call with the same shapes and dtypes has compiled and tuned them.
 
-Memory and arithmetic are counted for an H200: 4.8 TB/s, 132 multiprocessors with 128 fp32 products a clock each.
+Estimates of memory traffic and arithmetic are for an H200: 4.8 TB/s, 132 SMs with 128 fp32 products per clock each.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from torch import Tensor
 try:
     import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
     import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
-except ImportError:  # on some platforms PyTorch comes without it
+except ImportError:  # PyTorch does not include it on some platforms
     triton = None
 
-#: Triton chooses its interpreter when it decorates a kernel, so a later change of the variable has no effect.
+#: Triton selects its interpreter when a kernel is decorated, so changing the variable later has no effect.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-#: Of products in gates: a gate steers a whole channel, so these are in full fp32. "tf32x3" is close to it, on tensor
-#: cores.
+#: Precision of products in gates: a gate scales a whole channel, so full fp32. "tf32x3" is close to it and runs on
+#: tensor cores.
 GATE_PRECISION = "ieee"
 
-#: Images a program of a gate, the least that a product of tiles takes.
+#: Images per program of a gate kernel, the minimum tile size of ``tl.dot``.
 IMAGES = 16
 
-#: Programs that run at a time where each fills a multiprocessor.
+#: Programs that run concurrently if each fills an SM.
 PROCESSORS = 132
 
 EPS = 1e-5  # of SGE; added to the standard deviation, not to the variance
 
 
 def available(tensor: Tensor) -> bool:
-    """Whether kernels can run on ``tensor``: Triton is there, and a CUDA device or Triton's interpreter."""
+    """Whether kernels can run on ``tensor``: Triton is installed, with a CUDA tensor or Triton's interpreter."""
     return triton is not None and (tensor.is_cuda or INTERPRETED)
 
 
@@ -49,22 +49,22 @@ def scale_add_relu(
 ) -> Tensor:
     """``relu(shortcut + factor * residual)`` in place of ``residual``, in one pass.
 
-    For 3 operations an element three maps move, two in and one out, so only bytes count: 0.13 ms for the 617 MB of 128
-    maps of 256 x 56 x 56 in half precision. A program takes 8 KB of each map, at 128 threads four loads of 16 bytes a
-    thread and map, in a tile of positions by channels, so that dividing out the image is done once a row. A factor for
-    each image comes from the first-level cache for all rows but a program's first.
+    Three maps are moved (two in, one out) for 3 operations per element, so the kernel is memory-bound: 0.13 ms for the
+    617 MB of 128 maps of 256 x 56 x 56 in half precision. A program processes 8 KB of each map, which at 128 threads is
+    four 16-byte loads per thread and map, in a tile of positions by channels, so the image index is computed once per
+    row. Per-image factors come from the L1 cache for all but a program's first row.
 
     Args:
         residual: ``(N, C, H, W)`` in channels-last memory, in fp16, bf16 or fp32, with fewer than 2^31 positions.
         shortcut: as ``residual``.
-        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)`` in any order of memory, ``G`` dividing ``C``; None for 1.
-        groups_last: channel ``c`` is of group ``c % G``, not ``c // (C / G)``.
+        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)`` in any memory format, ``G`` dividing ``C``; None for 1.
+        groups_last: channel ``c`` belongs to group ``c % G``, not ``c // (C / G)``.
 
     Returns:
         ``residual``.
 
     Raises:
-        ValueError: if shapes, types or orders of memory are others.
+        ValueError: if shapes, dtypes or memory formats do not match these.
     """
     n, c, h, w = residual.shape
     _check_maps(residual=residual, shortcut=shortcut)
@@ -94,31 +94,31 @@ def conv1x1_scale_add_relu(
     *,
     groups_last: bool = False,
 ) -> Tensor:
-    """``relu(shortcut + factor * (W z + b))``, so that the residual branch is never in memory.
+    """``relu(shortcut + factor * (W z + b))`` without storing the residual branch in memory.
 
-    With ``K = C / 4``, a position costs ``8 K^2`` operations and in half precision ``18 K`` bytes, where a convolution
-    and :func:`scale_add_relu` move ``34 K``. That is 28 operations a byte at ``K = 64`` and 228 at 512, where about 180
-    would balance tensor cores and memory: but for the last stage bytes count. Programs that run together therefore
-    share rows of ``z`` in the second-level cache (``W`` has 2 MB at most and stays there), and where few steps over
-    ``K`` could hide it, the shortcut is asked for before them. Which tiles are best is measured at the first call with
-    a shape.
+    With ``K = C / 4``, a position takes ``8 K^2`` operations and, in half precision, ``18 K`` bytes, where a
+    convolution followed by :func:`scale_add_relu` moves ``34 K``. That is 28 operations per byte at ``K = 64`` and 228
+    at 512; about 180 would balance tensor cores and memory, so all stages but the last are memory-bound. Concurrent
+    programs therefore share rows of ``z`` in the L2 cache (``W`` has at most 2 MB and stays there), and the shortcut is
+    loaded before the loop over ``K`` where that loop is too short to hide the load. Tile sizes are autotuned at the
+    first call with a shape.
 
-    A sum is rounded to the maps' type once, at the end; a convolution rounds ``W z + b`` as well.
+    The sum is rounded to the maps' dtype once, at the end; a separate convolution also rounds ``W z + b``.
 
     Args:
-        z: ``(N, K, H, W)`` in channels-last memory, in fp16, bf16 or fp32, with fewer than 2^31 positions. Products of
-            fp32 are in TF32 where PyTorch allows that for convolutions.
-        weight: ``(C, K, 1, 1)`` or ``(C, K)``, in the type of ``z``.
+        z: ``(N, K, H, W)`` in channels-last memory, in fp16, bf16 or fp32, with fewer than 2^31 positions. fp32
+            products use TF32 if PyTorch allows it for convolutions.
+        weight: ``(C, K, 1, 1)`` or ``(C, K)``, in the dtype of ``z``.
         bias: ``(C,)``, or None for 0.
         shortcut: ``(N, C, H, W)``, otherwise as ``z``.
-        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)`` in any order of memory, ``G`` dividing ``C``; None for 1.
-        groups_last: channel ``c`` is of group ``c % G``, not ``c // (C / G)``.
+        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)`` in any memory format, ``G`` dividing ``C``; None for 1.
+        groups_last: channel ``c`` belongs to group ``c % G``, not ``c // (C / G)``.
 
     Returns:
         ``(N, C, H, W)`` in channels-last memory.
 
     Raises:
-        ValueError: if shapes, types or orders of memory are others.
+        ValueError: if shapes, dtypes or memory formats do not match these.
     """
     n, k, h, w = z.shape
     c = weight.shape[0]
@@ -149,16 +149,16 @@ def conv1x1_scale_add_relu(
 
 
 def se_gate(pooled: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    """SE's gate ``sigmoid(W2 relu(W1 pooled + b1) + b2)`` in one launch, where PyTorch takes four or more.
+    """SE's gate ``sigmoid(W2 relu(W1 pooled + b1) + b2)`` in one launch, where PyTorch needs four or more.
 
-    A program has 16 images and a block of channels, and computes the hidden layer of its images anew. With ``K = 512``
-    and ``h = 128``, the largest in a ResNet-50, that is a million products, or at least 8 thousand clocks of a
-    multiprocessor, and 256 KB from the second-level cache: some microseconds, where a second launch would cost two or
-    three. Channel blocks are small, which means many programs and a short second product, as long as all run at a time.
-    The hidden layer comes in blocks of 64 units, since of all 128 both sides of a product do not fit in registers.
+    A program handles 16 images and a block of channels, and recomputes the hidden layer of its images. With ``K = 512``
+    and ``h = 128``, the largest in a ResNet-50, this takes a million products, or at least 8,000 clocks of an SM, and
+    256 KB from the L2 cache: a few microseconds, where a second launch would cost two or three. Channel blocks are
+    small, for many programs and a short second product, as long as all programs run concurrently. The hidden layer is
+    processed in blocks of 64 units, since the operands for all 128 do not fit in registers.
 
     Args:
-        pooled: ``(N, K)`` in fp32, as all others.
+        pooled: ``(N, K)`` in fp32, like all arguments.
         w1: ``(h, K)``.
         b1: ``(h,)``.
         w2: ``(C, h)``.
@@ -199,23 +199,23 @@ def dia_gate(
     b_hh1: Tensor,
     w_hh2: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """DIA's gate and cell: in one launch at a stage's start, in two after it.
+    """DIA's gate and cell, in one launch at a stage's start and in two elsewhere.
 
-    With no state this is :func:`se_gate` with four outputs a channel, in the same launch shape. A state has a hidden
-    layer of its own, from all ``C`` channels: for ``C = 2048`` and ``h = 102`` 4.2 million products for 16 images
-    (tiles have 128 units) and 0.8 MB of weights, four times the other one. Computed anew for each block of channels, it
-    would take 33 thousand clocks at least, or 18 microseconds. So a first launch computes both hidden layers once, in
-    blocks of 16 images by 32 units (8 thousand clocks), and a second one what follows from them, for two or three
-    microseconds more.
+    Without a state this is :func:`se_gate` with four outputs per channel and the same launch grid. A state adds a
+    hidden layer over all ``C`` channels: for ``C = 2048`` and ``h = 102``, 4.2 million products for 16 images (tiles
+    have 128 units) and 0.8 MB of weights, four times those of the input's hidden layer. Recomputing it for each block
+    of channels would take at least 33,000 clocks, or 18 microseconds. Instead, a first launch computes both hidden
+    layers once, in blocks of 16 images by 32 units (8,000 clocks), and a second launch computes gate and cell, which
+    costs two or three microseconds more.
 
     Args:
-        pooled: ``(N, K)`` in fp32, as all others.
-        w1: ``(h, K)``, the input's map to its hidden layer.
+        pooled: ``(N, K)`` in fp32, like all arguments.
+        w1: ``(h, K)``, the map from the input to its hidden layer.
         b1: ``(h,)``.
-        w_ih2: ``(4 C, h)``, that to input, forget, cell and output gates.
-        bias: ``(4 C,)``, of the gates; with no state, it holds what the recurrent map makes of zeros as well.
-        state: gate and cell of the block before, ``(N, C)`` each; None at a stage's start.
-        w_hh1: ``(h, C)``, the state's map to its hidden layer; not read with no state, like the next two.
+        w_ih2: ``(4 C, h)``, the map to input, forget, cell and output gates.
+        bias: ``(4 C,)``, bias of the gates; without a state, it includes the recurrent map's output for zeros.
+        state: gate and cell of the previous connected block, ``(N, C)`` each; None at a stage's start.
+        w_hh1: ``(h, C)``, the map from the state to its hidden layer; like the next two, unused without a state.
         b_hh1: ``(h,)``.
         w_hh2: ``(4 C, h)``.
 
@@ -245,7 +245,7 @@ def dia_gate(
         return gate, cell
     before, cell_before, w_hh1, b_hh1, w_hh2 = _packed(*state, w_hh1, b_hh1, w_hh2)
     layers = torch.empty((2, n, hidden), dtype=torch.float32, device=pooled.device)
-    block_u, block_c = 32, 32  # nothing is computed anew: small blocks, for many programs
+    block_u, block_c = 32, 32  # nothing is recomputed, so small blocks for many programs
     with _device_of(pooled):
         _dia_hidden_kernel[_blocks(n, IMAGES), _blocks(hidden, block_u), 2](
             *(pooled, w1, b1, before, w_hh1, b_hh1, layers, n),
@@ -272,21 +272,21 @@ def dia_gate(
 
 
 def sge_gate(similarity: Tensor, weight: Tensor, bias: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
-    """SGE's gate from similarities: normalised over positions, scaled, shifted, through a sigmoid; in one launch.
+    """SGE's gate from similarities in one launch: normalization over positions, scale, shift and sigmoid.
 
-    A program has an image and 16 groups, so that a row of its tile is 32 or 64 bytes, whole sectors of a cache line,
-    and there are ``N G / 16`` programs. It reads its tile twice, at most 200 KB (3136 positions in fp32), the second
-    time from the second-level cache where the tiles of all programs that run together fit in its 50 MB. Mean and
-    deviation come of one pass by Welford's updates, which lose nothing where the mean is large.
+    A program handles one image and 16 groups, so that a row of its tile is 32 or 64 bytes, whole sectors of a cache
+    line; there are ``N G / 16`` programs. It reads its tile, at most 200 KB (3136 positions in fp32), twice; the second
+    time from the L2 cache if the tiles of all concurrent programs fit in its 50 MB. Mean and deviation are computed in
+    one pass with Welford's algorithm, which stays accurate if the mean is large.
 
     Args:
-        similarity: ``(N, HW, G)`` in any order of memory, in fp16, bf16 or fp32.
+        similarity: ``(N, HW, G)`` in any memory format, in fp16, bf16 or fp32.
         weight: ``(G,)``.
         bias: ``(G,)``.
-        out_dtype: of the result.
+        out_dtype: dtype of the result.
 
     Returns:
-        ``(N, HW, G)``. One position has no deviation from its own mean: its gate is the bias's sigmoid.
+        ``(N, HW, G)``. A single position does not deviate from its own mean, so its gate is the sigmoid of the bias.
     """
     n, positions, groups = similarity.shape
     weight, bias = _packed(weight, bias)
@@ -305,11 +305,11 @@ def sge_gate(similarity: Tensor, weight: Tensor, bias: Tensor, *, out_dtype: tor
 
 
 def _device_of(tensor: Tensor) -> AbstractContextManager[None]:
-    """To launch on the device of ``tensor``, whichever is the current one."""
+    """Context that launches kernels on the device of ``tensor``."""
     if not available(tensor):
         raise RuntimeError(
-            f"no Triton kernels for tensors on {tensor.device}{'' if triton else ' without Triton'}; ask `available` "
-            "first, and compute with ean_core.inference.ops and gates where it says no"
+            f"no Triton kernels for tensors on {tensor.device}{'' if triton else ' without Triton'}; check `available` "
+            "first, and use ean_core.inference.ops and gates if it returns False"
         )
     return torch.cuda.device_of(tensor)
 
@@ -319,7 +319,7 @@ def _check_maps(**maps: Tensor) -> None:
     n, _, h, w = first.shape
     for name, x in maps.items():
         if x.dtype not in (torch.float16, torch.bfloat16, torch.float32) or x.dtype != first.dtype:
-            raise ValueError(f"{name} is of {x.dtype}; expected one of fp16, bf16 and fp32 for all maps")
+            raise ValueError(f"{name} has dtype {x.dtype}; expected the same of fp16, bf16 and fp32 for all maps")
         if (x.shape[0], *x.shape[2:]) != (n, h, w):
             raise ValueError(f"{name} is {tuple(x.shape)}; expected ({n}, C, {h}, {w})")
         if not x.is_contiguous(memory_format=torch.channels_last):
@@ -327,7 +327,7 @@ def _check_maps(**maps: Tensor) -> None:
 
 
 def _factor(factor: Tensor | None, residual: Tensor) -> tuple[Tensor | None, int, tuple[int, int, int]]:
-    """A factor, its number of groups, and its strides over images, groups and positions."""
+    """The factor, its number of groups, and its strides over images, groups and positions."""
     n, c, h, w = residual.shape
     if factor is None:
         return None, 1, (0, 0, 0)
@@ -336,16 +336,16 @@ def _factor(factor: Tensor | None, residual: Tensor) -> tuple[Tensor | None, int
         raise ValueError(
             f"factor is {tuple(factor.shape)}; expected ({n}, G, 1, 1) or ({n}, G, {h}, {w}), G dividing {c}"
         )
-    flat = factor.flatten(2)  # a view, unless rows are neither packed nor expanded together
+    flat = factor.flatten(2)  # a view, unless rows are neither dense nor expanded
     image, group, position = flat.stride()
     return flat, groups, (image, group, position if flat.shape[2] > 1 else 0)
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of products of fp32, as in a convolution; there is one only for half precisions."""
+    """Precision of fp32 products, as PyTorch sets it for convolutions; half precision has only one."""
     if dtype != torch.float32:
         return "ieee"
-    conv = getattr(torch.backends.cudnn, "conv", None)  # from PyTorch 2.9, which may refuse to answer the older way
+    conv = getattr(torch.backends.cudnn, "conv", None)  # PyTorch 2.9 and later, where the older attribute may raise
     tf32 = torch.backends.cudnn.allow_tf32 if conv is None else conv.fp32_precision == "tf32"
     return "tf32" if tf32 else "ieee"
 
@@ -363,18 +363,18 @@ def _power_of_2(size: int) -> int:
 
 
 def _channel_block(n: int, c: int) -> int:
-    """The smallest block of channels with which all programs of a gate run at a time."""
+    """The smallest channel block with which all programs of a gate run concurrently."""
     small = (block for block in (32, 64) if _blocks(n, IMAGES) * _blocks(c, block) <= PROCESSORS)
     return next(small, 128)
 
 
 def _block(size: int, largest: int) -> int:
-    """Of a side of a product, which takes 16 at least."""
+    """Block size for one side of a product, where ``tl.dot`` requires at least 16."""
     return min(max(_power_of_2(size), 16), largest)
 
 
 def _tiles() -> list[Any]:
-    """For the convolution: large tiles for large maps, small ones to have enough programs at a batch of one."""
+    """Tiles of the convolution: large ones for large maps, small ones for enough programs at batch size 1."""
     if INTERPRETED:
         return [_tile(32, 32, 32, 2, True, warps=4, stages=1)]
     return [
@@ -396,33 +396,33 @@ def _tile(p: int, c: int, k: int, band: int, early: bool, *, warps: int, stages:
 
 
 def _worthwhile(tiles: list[Any], arguments: dict[str, Any], **options: Any) -> list[Any]:
-    """Those tiles that are no larger than the problem."""
+    """The tiles that are not larger than the problem."""
     known = {**arguments, **options}
     limits = {"block_p": known["rows"], "block_c": known["channels"], "block_k": known["depth"]}
     found = [t for t in tiles if all(t.kwargs[name] <= max(_power_of_2(size), 32) for name, size in limits.items())]
     if known["z"].dtype == torch.float32 and known["precision"] == "ieee":
-        # No tensor cores: every product of a tile is an instruction of its own, and large tiles spill registers.
+        # No tensor cores: every product of a tile is a separate instruction, and large tiles spill registers.
         found = [t for t in found if t.kwargs["block_p"] * t.kwargs["block_c"] * t.kwargs["block_k"] <= 64 * 64 * 64]
     return found
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
-    """``triton.jit``, where there is Triton; what the function says is never run elsewhere."""
+    """``triton.jit`` if Triton is installed; without it, the function is never run."""
     return function if triton is None else triton.jit(function)
 
 
 def _tuned(kernel: Any) -> Any:
     if triton is None:
         return kernel
-    # Types of tensors are part of the key in any case. Numbers of rows within a factor of two share a choice, so that
-    # images of many sizes are not tuned for one by one.
+    # Tensor dtypes are always part of the key. Row counts within a factor of two share a choice, so that not every
+    # image size is tuned separately.
     key = ["magnitude", "channels", "depth", "groups", "precision"]
     return triton.autotune(_tiles(), key, prune_configs_by={"early_config_prune": _worthwhile})(kernel)
 
 
 @_kernel
 def _relu(x: tl.tensor) -> tl.tensor:
-    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)  # as PyTorch's: what is wrong stays seen
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)  # as in PyTorch, so that NaNs stay visible
 
 
 @_kernel
@@ -439,8 +439,8 @@ def _factor_tile(
     groups: tl.constexpr,
     groups_last: tl.constexpr,
 ) -> tl.tensor:
-    """The factor of each row, a position of an image, and column, a channel; in fp32."""
-    image = rows // positions  # of 32 bits: a division of 64 takes about a hundred instructions
+    """The fp32 factor for each row (a position of an image) and column (a channel)."""
+    image = rows // positions  # 32-bit: a 64-bit division takes about a hundred instructions
     offset = image.to(tl.int64) * stride_n + (rows - image * positions).to(tl.int64) * stride_p
     group = columns % groups if groups_last else columns // (channels // groups)
     return tl.load(factor + offset[:, None] + group[None, :] * stride_g, mask=inside, other=0).to(tl.float32)
@@ -502,7 +502,7 @@ def _conv1x1_scale_add_relu_kernel(
     band: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
-    # Bands of rows, over all columns, one after the other: programs that run together share rows and columns.
+    # Process bands of rows over all columns in order, so that concurrent programs share rows and columns.
     program, across = tl.program_id(0), (channels + block_c - 1) // block_c
     first = program // (band * across) * band
     height = tl.minimum((rows + block_p - 1) // block_p - first, band)
@@ -514,7 +514,7 @@ def _conv1x1_scale_add_relu_kernel(
     offset = row.to(tl.int64)[:, None] * channels + column[None, :]
     if early:
         other = tl.load(shortcut + offset, mask=inside, other=0)
-    # Rows and columns beyond the edge repeat the last one, and need no mask: they are not stored.
+    # Rows and columns past the edge repeat the last one; they need no mask as they are not stored.
     k = tl.arange(0, block_k)
     z_tile = z + tl.minimum(row, rows - 1).to(tl.int64)[:, None] * depth + k[None, :]
     weight_tile = weight + tl.minimum(column, channels - 1)[None, :] * depth + k[:, None]
@@ -554,7 +554,7 @@ def _hidden_tile(
     block_k: tl.constexpr,
     precision: tl.constexpr,
 ) -> tl.tensor:
-    """``relu(W x + b)`` of images and units, 0 for units that do not exist; ``(block_n, block_u)``."""
+    """``relu(W x + b)`` for a tile of images and units, 0 for units out of range; ``(block_n, block_u)``."""
     total = tl.zeros((block_n, block_u), dtype=tl.float32)
     for start in range(0, depth, block_k):
         k = start + tl.arange(0, block_k)
@@ -577,7 +577,7 @@ def _product(
     hidden: tl.constexpr,
     precision: tl.constexpr,
 ) -> tl.tensor:
-    """``total + W x`` for units ``units`` of ``x`` and rows ``rows`` of ``W``, those that ``known`` says exist."""
+    """``total + W x`` for the given units of ``x`` and rows of ``W``; ``known`` masks rows out of range."""
     mask = (units < hidden)[:, None] & known[None, :]
     matrix = tl.load(weight + rows[None, :] * hidden + units[:, None], mask=mask, other=0)
     return tl.dot(layer, matrix, total, input_precision=precision)
@@ -585,7 +585,7 @@ def _product(
 
 @_kernel
 def _tanh(x: tl.tensor) -> tl.tensor:
-    return 2 * tl.sigmoid(2 * x) - 1  # to 1e-7, and with no overflow
+    return 2 * tl.sigmoid(2 * x) - 1  # accurate to 1e-7, without overflow
 
 
 @_kernel
@@ -620,9 +620,9 @@ def _se_gate_kernel(
 
 @_kernel
 def _gate_rows(block: tl.tensor, channels: tl.constexpr, block_c: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Rows of a map to DIA's four gates, those of a channel together, and whether they exist.
+    """Rows of the map to DIA's four gates, grouped by channel, and a mask of those in range.
 
-    One product of four times the channels keeps its left side in registers for less long than four products would.
+    One product with four times the channels keeps its left operand in registers for less time than four products.
     """
     lanes = tl.arange(0, 4 * block_c)
     channel = block * block_c + lanes // 4
@@ -641,7 +641,7 @@ def _store_cell(
     block_n: tl.constexpr,
     block_c: tl.constexpr,
 ) -> None:
-    """DIA's gate and cell, from gates in the order of :func:`_gate_rows` and the cell before, if there is one."""
+    """Store DIA's gate and cell, from gates in the order of :func:`_gate_rows` and the previous cell, if any."""
     columns = tl.program_id(1) * block_c + tl.arange(0, block_c)
     inside = (images < count)[:, None] & (columns < channels)[None, :]
     offset = images[:, None] * channels + columns[None, :]
@@ -675,7 +675,7 @@ def _dia_start_kernel(
     precision: tl.constexpr,
 ) -> None:
     images = tl.program_id(0) * block_n + tl.arange(0, block_n)
-    # Without a cell to forget a quarter of the product is in vain, the smaller of the two.
+    # Without a previous cell, the forget gates are unused: a quarter of this product, the smaller of the two.
     rows, known = _gate_rows(tl.program_id(1), channels, block_c)
     total = tl.zeros((block_n, 4 * block_c), dtype=tl.float32) + tl.load(bias + rows, mask=known, other=0)[None, :]
     for start in range(0, hidden, block_u):
@@ -771,7 +771,7 @@ def _sge_gate_kernel(
     lanes = tl.arange(0, block_p)
     known = columns < groups
     tile = similarity + image * stride_n + lanes[:, None] * stride_p + columns[None, :] * stride_g
-    # Each element of the tile keeps mean and squares of the positions it meets: no exchange until the end.
+    # Each tile element accumulates mean and squares of its own positions; they are combined only at the end.
     mean = tl.zeros((block_p, block_g), dtype=tl.float32)
     squares = tl.zeros((block_p, block_g), dtype=tl.float32)
     met = 0.0
@@ -782,7 +782,7 @@ def _sge_gate_kernel(
         apart = x - mean
         mean = tl.where(inside, mean + apart / met, mean)
         squares = tl.where(inside, squares + apart * (x - mean), squares)
-    count = ((positions - lanes + block_p - 1) // block_p).to(tl.float32)[:, None]  # of positions met; (block_p, 1)
+    count = ((positions - lanes + block_p - 1) // block_p).to(tl.float32)[:, None]  # per element; (block_p, 1)
     centre = tl.sum(mean * count, axis=0) / positions
     apart = mean - centre[None, :]
     total = tl.sum(squares + count * apart * apart, axis=0)

@@ -1,6 +1,6 @@
-"""What a deployed block computes beside its convolutions: pooling, and scale, shortcut and ReLU in one pass.
+"""Operations of a deployed block besides its convolutions: pooling; scale, shortcut and ReLU in one pass.
 
-On a GPU with Triton these are the kernels of :mod:`~ean_core.inference.kernels`, elsewhere plain PyTorch with equal
+On a GPU with Triton these use the kernels of :mod:`~ean_core.inference.kernels`, elsewhere plain PyTorch with equal
 results.
 """
 
@@ -15,30 +15,30 @@ from torch import Tensor, nn
 
 from . import kernels
 
-#: Which of two ways is faster for the shapes seen so far, as measured.
+#: Whether the fused kernel was measured to be faster, for the shapes seen so far.
 _FUSED: dict[tuple[object, ...], bool] = {}
 
 _enabled = True
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:
-    """In which gates are computed: fp32 for half precisions, the type itself otherwise."""
+    """The dtype in which gates are computed: fp32 for half precision, otherwise ``dtype`` itself."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def pool(x: Tensor) -> Tensor:
-    """The mean over positions ``(N, C)`` of ``(N, C, H, W)``, in fp32 at least."""
+    """Mean over positions of ``(N, C, H, W)``, as ``(N, C)`` in at least fp32."""
     return x.mean((2, 3), dtype=precise(x.dtype))
 
 
 def may_overwrite(*tensors: Tensor) -> bool:
-    """Whether results may be written over operands: no gradient needs these, and no compiler decides on memory."""
+    """Whether results may overwrite operands: autograd does not need them and no compiler is tracing."""
     needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return not (needed or torch.compiler.is_compiling())
 
 
 def use_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton kernels can do what is asked for: as :func:`may_overwrite`, and not in double precision."""
+    """Whether Triton kernels can be used: available, enabled, no gradients or tracing, and not double precision."""
     return (
         _enabled
         and kernels.available(tensors[0])
@@ -49,7 +49,7 @@ def use_kernels(*tensors: Tensor) -> bool:
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Compute without Triton kernels, so that every operation is an operator that PyTorch sees."""
+    """Disable Triton kernels, so that every operation is a PyTorch operator."""
     global _enabled
     before, _enabled = _enabled, False
     try:
@@ -59,7 +59,7 @@ def plain_operators() -> Iterator[None]:
 
 
 def _are_alike(*maps: Tensor) -> bool:
-    """Whether maps are of one type and in channels-last order, as kernels take them; some norms change the order."""
+    """Whether maps have the same dtype and are channels-last, as kernels require; some norms change the order."""
     return all(x.dtype == maps[0].dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
 
@@ -68,11 +68,11 @@ def conv_scale_add_relu(
 ) -> Tensor:
     """``relu(shortcut + factor * conv(z))``; see :func:`scale_add_relu`.
 
-    For a 1x1 convolution on a GPU there are two ways: the library's convolution and one pass behind it, or one kernel
-    for all. The faster is found by measuring both at the first call with a shape.
+    For a 1x1 convolution on a GPU there are two implementations: the library's convolution followed by one pass, or a
+    single fused kernel. Both are timed at the first call with a shape, and the faster one is used.
 
     Args:
-        conv: the last convolution of a residual branch, with what could not be folded into it.
+        conv: the last convolution of a residual branch, with any layers that could not be folded into it.
         z: its input.
         shortcut, factor, groups_last: as for :func:`scale_add_relu`.
     """
@@ -97,7 +97,7 @@ def conv_scale_add_relu(
 
 
 def _is_faster(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
-    if kernels.INTERPRETED:  # where there is nothing to measure
+    if kernels.INTERPRETED:  # timing is meaningless
         return True
     from triton.testing import do_bench
 
@@ -120,12 +120,12 @@ def scale_add_relu(
     """``relu(shortcut + factor * residual)``, the end of a residual block (Eqn 4).
 
     Args:
-        residual: ``(N, C, H, W)``; what it holds afterwards is undefined.
-        shortcut: ``(N, C, H, W)``, left as it is.
-        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)``, one for each of ``G`` groups of channels, ``G`` dividing ``C``;
-            None for 1.
-        groups_last: channel ``c`` is of group ``c % G``, not ``c // (C / G)``. In channels-last memory a factor of
-            few-channel groups is then read in runs of ``G``.
+        residual: ``(N, C, H, W)``; its contents are undefined afterwards.
+        shortcut: ``(N, C, H, W)``, not modified.
+        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)``, one for each of ``G`` channel groups, ``G`` dividing ``C``; None
+            for 1.
+        groups_last: channel ``c`` belongs to group ``c % G``, not ``c // (C / G)``. In channels-last memory, the
+            factors of small groups are then read in runs of ``G``.
 
     Returns:
         ``(N, C, H, W)``.
@@ -144,7 +144,9 @@ def scale_add_relu(
             split = (-1, groups) if groups_last else (groups, -1)
             a, b, f = residual.unflatten(1, split), shortcut.unflatten(1, split), f.unsqueeze(3 - dim)
     if not may_overwrite(a, b):
-        joined = (b + a if f is None else b + f * a).relu()  # a compiler makes one pass of it; autograd needs the parts
+        joined = (
+            b + a if f is None else b + f * a
+        ).relu()  # a compiler fuses it into one pass; autograd needs the parts
     elif f is None:
         joined = a.add_(b).relu_()
     else:

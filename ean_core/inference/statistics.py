@@ -1,4 +1,4 @@
-"""Attention at a glance: how much the gate of each block differs between channels, and between images."""
+"""Gate statistics: how much the gates of each block vary across channels and across images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ean_core.attention import State
 from ean_core.backbone import EANResNet, find_backbone
 from ean_core.common.progress import Progress
 
-#: A gate whose spread between images is below this share of its mean answers all images nearly alike.
+#: A gate is nearly constant if its spread across images is below this fraction of its mean.
 NEARLY_CONSTANT = 0.05
 
 
 class GateMoments:
     """Moments of one block's gates, summed in fp64 over batches.
 
-    Channels are those of the gate: ``C`` of SE and DIA, the groups of SGE, whose positions count as so many images.
+    Channels are those of the gate: ``C`` for SE and DIA, the groups for SGE, where each position counts as an image.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class GateMoments:
         self._squares: Tensor | None = None
 
     def add(self, gate: Tensor) -> None:
-        """Take in the gates ``(N, C)`` or ``(N, C, H, W)`` of a batch."""
+        """Add the gates ``(N, C)`` or ``(N, C, H, W)`` of a batch."""
         values = gate.detach().double().flatten(2) if gate.ndim > 2 else gate.detach().double()[:, :, None]
         self.count += values.shape[0] * values.shape[2]
         total, squares = values.sum((0, 2)), values.square().sum((0, 2))  # (C,)
@@ -39,13 +39,13 @@ class GateMoments:
         self._squares = squares if self._squares is None else self._squares + squares
 
     def statistics(self) -> GateStatistics:
-        """What they come to.
+        """Statistics of all gates added so far.
 
         Raises:
-            ValueError: if there was no gate.
+            ValueError: if no gate was added.
         """
         if self._sum is None or self._squares is None:
-            raise ValueError("there are no statistics of no gates; the data set is empty")
+            raise ValueError("cannot compute gate statistics: the data set is empty")
         means = self._sum / self.count  # (C,)
         variances = (self._squares / self.count - means.square()).clamp(min=0)
         return GateStatistics(
@@ -57,13 +57,13 @@ class GateMoments:
 
 @dataclass(frozen=True)
 class GateStatistics:
-    """How a block's gates are distributed; the squares of the two spreads add up to the variance of all gates.
+    """Distribution of a block's gates; the squares of the two spreads add up to the variance of all gates.
 
     Args:
-        mean: over images, channels and positions.
-        between_channels: standard deviation, over channels, of each channel's mean. It could be folded into weights.
-        between_images: root mean square, over channels, of each channel's standard deviation over images, for SGE over
-            their positions too. This part looks at the image, and is what attention is for.
+        mean: mean over images, channels and positions.
+        between_channels: standard deviation over channels of each channel's mean; it could be folded into weights.
+        between_images: root mean square over channels of each channel's standard deviation over images (for SGE also
+            over positions). Only this part depends on the image, which is the purpose of attention.
     """
 
     mean: float
@@ -72,19 +72,19 @@ class GateStatistics:
 
     @property
     def nearly_constant(self) -> bool:
-        """Whether it answers all images nearly alike."""
+        """Whether the gates are nearly the same for all images."""
         return self.between_images < NEARLY_CONSTANT * self.mean
 
 
 @contextmanager
 def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Hand each gate that a backbone computes to a function, with the number of its block in the scheme.
+    """Call a function with each gate that a backbone computes and the index of its block in the scheme.
 
     Args:
-        backbone: whose blocks run one after the other; it is left as it was.
-        take: called with the block's number, 0 for the first, and the gate.
+        backbone: a backbone that runs its blocks in order; restored afterwards.
+        take: called with the index of the block, from 0, and the gate.
     """
-    running = -1  # blocks of a stage share a module, which cannot tell them apart
+    running = -1  # the blocks of a stage share a module, which does not know the current block
 
     def enter(number: int) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -111,22 +111,22 @@ def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> I
         for hook in hooks:
             hook.remove()
         for module in modules.values():
-            del module.process  # the class's own one is left
+            del module.process  # the class's method remains
 
 
 def gate_statistics(model: Any, batches: Any) -> dict[int, GateStatistics]:
-    """Statistics of a model's gates over a data set, by the number of each connected block in the scheme.
+    """Statistics of a model's gates over a data set, by index of each connected block in the scheme.
 
     Args:
-        model: a model of mmengine's kind with an EAN backbone inside, in evaluation mode.
-        batches: what its ``test_step`` takes, one after the other.
+        model: an mmengine model with an EAN backbone, in evaluation mode.
+        batches: batches for the model's ``test_step``.
 
     Raises:
-        ValueError: if no block is connected, or there is no batch.
+        ValueError: if no block is connected or there are no batches.
     """
     backbone = find_backbone(model)
     if not backbone.scheme.connections:
-        raise ValueError(f"scheme {str(backbone.scheme)!r} connects no block, so that there are no gates to look at")
+        raise ValueError(f"scheme {str(backbone.scheme)!r} connects no block, so there are no gates")
     bits = backbone.scheme.bits
     moments = {number: GateMoments() for number, bit in enumerate(bits) if bit}
     with (
@@ -138,6 +138,3 @@ def gate_statistics(model: Any, batches: Any) -> dict[int, GateStatistics]:
             model.test_step(batch)
             progress.advance()
     return {number: found.statistics() for number, found in moments.items()}
-
-
-# ---------------------------------------------------------------- command

@@ -1,4 +1,4 @@
-"""Inference time, and what attention adds to it (Eqn 9)."""
+"""Inference time, and its increment due to attention (Eqn 9)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torch import Tensor
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.progress import Progress
 
-#: Coverage of the intervals.
+#: Confidence level of the intervals.
 CONFIDENCE = 0.95
-#: Warm-up ends when the median of so many rounds is within the tolerance of the median of as many before, or at the
-#: latest after the last number of rounds.
+#: Warm-up ends when the median of the last WINDOW rounds is within TOLERANCE of the median of the WINDOW rounds before
+#: them, or after LONGEST_WARMUP rounds.
 WINDOW, TOLERANCE, LONGEST_WARMUP = 3, 0.03, 30
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one network.
+    """Timing of one network.
 
     Args:
-        name: of the network.
-        seconds: of each round's forward pass, first round first.
-        increments: of each round, ``(t - t_baseline) / t_baseline`` with the baseline's time of the same round.
-        baseline: name of the network that the increments compare with.
+        name: name of the network.
+        seconds: duration of the forward pass in each round, in order.
+        increments: ``(t - t_baseline) / t_baseline`` of each round, with the baseline's time in the same round.
+        baseline: name of the network that the increments refer to.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Median seconds a forward pass."""
+        """Median seconds per forward pass."""
         return statistics.median(self.seconds)
 
     @property
@@ -52,11 +52,11 @@ class Timing:
 
     @property
     def increment_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the increment, from its paired rounds; None where they are too few."""
+        """95 % interval of the increment from paired rounds; None if there are too few."""
         return median_interval(self.increments)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a record; between its quartiles lies the middle half of a sample."""
+        """Plain values for a record, with the lower and upper quartile of the times."""
         return {
             "median_s": self.median,
             "quartiles_s": _quartiles(self.seconds),
@@ -78,21 +78,21 @@ def time_networks(
 ) -> dict[str, Timing]:
     """Time networks side by side, in one process and in inference mode.
 
-    Each round runs every network once on the same input, in an order of its own (drawn from a fixed seed), so that
-    drifts of the machine and what another network left in caches fall on all alike; increments compare times of the
-    same round. Devices are synchronised around each pass. From the first time on, the process keeps the memory that it
-    frees (:func:`~ean_core.common.memory.keep_freed_memory`), so that times are of computing, not of fetching pages.
+    Each round runs every network once on the same input in a new random order (from a fixed seed), so that machine
+    drift and cache contents left by other networks affect all networks equally; increments compare times of the same
+    round. Devices are synchronized around each pass. The process keeps freed memory from the first call on
+    (:func:`~ean_core.common.memory.keep_freed_memory`), so that times measure computation, not page faults.
 
     Args:
-        networks: by name, in evaluation mode, on the device of ``inputs``.
+        networks: networks by name, in evaluation mode and on the device of ``inputs``.
         inputs: ``(N, C, H, W)``.
-        baseline: the name of the network without attention, or that for each name.
-        rounds: at least 2.
-        warmup: rounds that are run first and not counted; until times are stable if None.
-        clock: seconds; replaced in tests.
+        baseline: name of the network without attention, or a baseline for each name.
+        rounds: number of timed rounds, at least 2.
+        warmup: number of untimed rounds before; if None, until times are stable.
+        clock: returns seconds; replaced in tests.
 
     Raises:
-        ValueError: if a baseline is no network's name or there are fewer than 2 rounds.
+        ValueError: if a baseline is not among the networks or there are fewer than 2 rounds.
     """
     names = list(networks)
     baselines = (
@@ -102,7 +102,7 @@ def time_networks(
         if name not in networks:
             raise ValueError(f"the baseline {name!r} is not among the networks: {', '.join(networks)}")
     if rounds < 2 or (warmup or 0) < 0:
-        raise ValueError(f"needs at least 2 rounds and no negative warm-up, got rounds={rounds}, warmup={warmup}")
+        raise ValueError(f"needs at least 2 rounds and a non-negative warmup, got rounds={rounds}, warmup={warmup}")
 
     keep_freed_memory()
     draw = random.Random(0)
@@ -142,7 +142,7 @@ def time_networks(
 
 
 def is_stable(seconds: Sequence[float]) -> bool:
-    """Whether a process has warmed up: its last rounds take as long as those before them.
+    """Whether times are stable: the last rounds take as long as those before them.
 
     Examples:
         >>> is_stable([9, 3, 1.5, 1.02, 1, 1.01, 1])
@@ -157,10 +157,10 @@ def is_stable(seconds: Sequence[float]) -> bool:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """A 95 % confidence interval of the median, from order statistics: of any distribution, and without random draws.
+    """A 95 % confidence interval of the median from order statistics: distribution-free and deterministic.
 
     Returns:
-        Its ends; None of fewer than 6 values, of which no interval covers as much.
+        Its ends; None for fewer than 6 values, where no interval reaches this confidence.
 
     Examples:
         >>> median_interval([0.1, 0.3, 0.2, 0.4, 0.3, 0.2])
@@ -171,7 +171,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a device has been given to do."""
+    """Wait until a device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""Training iterations as CUDA graphs: one launch in place of the thousand kernels of a deep, narrow network."""
+"""Training iterations as CUDA graphs: one launch instead of the thousand kernels of a deep, narrow network."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from ean_core.classifier import ImageClassifier
 
 from .supernet import RandomSchemeHook
 
-#: Passes over a batch before it is recorded: libraries choose kernels and take workspaces in the first ones.
+#: Passes before a batch is recorded: libraries select kernels and allocate workspaces in the first passes.
 WARM_UP = 3
 
 
-#: Runs the passes now and then; returns their losses, and what runs them again and writes to the same memory.
+#: Runs the passes; returns their losses and a function that replays them, writing to the same memory.
 Recorder = Callable[[Callable[[], dict[str, Tensor]]], tuple[dict[str, Tensor], Callable[[], None]]]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A forward and a backward pass that ``replay`` runs again on whatever is in ``inputs``.
+    """A forward and backward pass that ``replay`` repeats on the current contents of ``inputs``.
 
     Args:
-        inputs: by name, the batch that it reads.
-        losses: by name, where it writes what it computes.
-        gradients: of each parameter that has one, where it writes them.
-        replay: runs it.
+        inputs: tensors of the batch that it reads, by name.
+        losses: tensors that it writes the losses to, by name.
+        gradients: tensor that it writes the gradient to, for each parameter that has one.
+        replay: repeats the passes.
     """
 
     inputs: Mapping[str, Tensor]
@@ -47,14 +47,14 @@ class Recording:
 
 
 class CapturedStep:
-    """What a model's ``train_step`` does, with forward and backward pass recorded once for each shape of batch.
+    """Replacement for a model's ``train_step`` with the forward and backward pass recorded once per batch shape.
 
-    Learning rates, momenta, clipping and the step itself stay with the optimizer wrapper, outside of the recording.
+    Learning rates, momenta, clipping and the optimizer step remain in the optimizer wrapper, outside the recording.
 
     Args:
-        model: whose passes depend on nothing that changes but the batch and what its parameters and buffers hold.
-        recorder: of a CUDA graph by default.
-        interval: iterations between two whose losses are returned, for reading them waits for the GPU.
+        model: a model whose passes depend only on the batch and on the contents of its parameters and buffers.
+        recorder: records the passes; as a CUDA graph by default.
+        interval: iterations from one returned set of losses to the next, since reading them waits for the GPU.
     """
 
     def __init__(self, model: BaseModel, recorder: Recorder | None = None, *, interval: int = 10) -> None:
@@ -68,11 +68,11 @@ class CapturedStep:
         """One training iteration.
 
         Args:
-            data: a batch, by name.
-            optim_wrapper: of the model.
+            data: tensors of a batch, by name.
+            optim_wrapper: optimizer wrapper of the model.
 
         Returns:
-            The losses, by name, in the first and in each ``interval``-th iteration; nothing in the others.
+            The losses by name in the first and every ``interval``-th iteration; an empty dict in the others.
         """
         key = tuple((name, value.shape, value.dtype) for name, value in data.items())
         if key not in self._recordings:
@@ -92,7 +92,7 @@ class CapturedStep:
         return {name: value.clone() for name, value in recording.losses.items()}
 
     def _record(self, data: Mapping[str, Tensor], optim_wrapper: OptimWrapper) -> Recording:
-        """Record the passes; what they leave in the model's buffers is undone."""
+        """Record the passes and restore the model's buffers afterwards."""
         device = next(self.model.parameters()).device
         inputs = {name: value.to(device, copy=True) for name, value in data.items()}
 
@@ -115,7 +115,7 @@ class CapturedStep:
 
 
 class CUDARecorder:
-    """Records CUDA graphs that share their memory, for none reads what another one left there."""
+    """Records CUDA graphs in a shared memory pool, as no graph reads data left by another."""
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -128,10 +128,10 @@ class CUDARecorder:
                 passes()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        gc.collect()  # an older graph in a cycle, freed while this one is recorded, would end it
+        gc.collect()  # freeing an older graph in a reference cycle would abort the capture
         gc.disable()
         try:
-            # thread_local: the threads of a data loader may call CUDA meanwhile.
+            # thread_local: data loader threads may call CUDA meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 losses = passes()
         finally:
@@ -142,26 +142,26 @@ class CUDARecorder:
 
 @HOOKS.register_module()
 class CaptureHook(Hook):
-    """Trains by a :class:`CapturedStep`; a supernet with its scheme as data, so that one graph serves all schemes.
+    """Trains with a :class:`CapturedStep`; a supernet's scheme becomes data, so one graph serves all schemes.
 
     Raises:
-        ValueError: where there is no GPU, or several take part, or the model, its recomputed blocks, the loss scaling
-            or the accumulation of gradients is one that graphs do not go with.
+        ValueError: without a GPU, with several GPUs, or if the model, activation checkpointing, loss scaling or
+            gradient accumulation does not work with CUDA graphs.
     """
 
     def before_train(self, runner: Runner) -> None:
         model, wrapper = runner.model, runner.optim_wrapper
         if is_model_wrapper(model):
-            raise ValueError("--capture trains on one GPU; leave it out where several train together")
+            raise ValueError("--capture works on a single GPU only; omit it in distributed training")
         if not isinstance(model, ImageClassifier):
-            raise ValueError(f"--capture trains classifiers, this is a {type(model).__name__}; leave it out")
+            raise ValueError(f"--capture works with classifiers only, not with {type(model).__name__}; omit it")
         if hasattr(wrapper, "loss_scaler") or wrapper._accumulative_counts != 1:
             raise ValueError(
-                "--capture goes with the optim_wrapper types OptimWrapper and Bf16OptimWrapper without "
-                f"accumulative_counts, this is a {type(wrapper).__name__} with {wrapper._accumulative_counts}"
+                "--capture needs optim_wrapper type OptimWrapper or Bf16OptimWrapper without accumulative_counts, got "
+                f"{type(wrapper).__name__} with accumulative_counts={wrapper._accumulative_counts}"
             )
         if find_backbone(model).with_cp:
-            raise ValueError("--capture does not go with model.backbone.with_cp=True, whose passes read random states")
+            raise ValueError("--capture does not work with model.backbone.with_cp=True, which reads random states")
         if any(isinstance(hook, RandomSchemeHook) for hook in runner.hooks):
             find_backbone(model).scheme_as_data()
         model.train_step = self.step(model)
@@ -171,17 +171,17 @@ class CaptureHook(Hook):
         find_backbone(runner.model).scheme_as_data(False)
 
     def step(self, model: ImageClassifier) -> CapturedStep:
-        """What takes the place of the model's ``train_step``.
+        """The replacement for the model's ``train_step``.
 
         Raises:
             ValueError: if the model is not on a GPU.
         """
         device = next(model.parameters()).device
         if device.type != "cuda":
-            raise ValueError(f"--capture records iterations as CUDA graphs, and this network trains on a {device}")
+            raise ValueError(f"--capture records iterations as CUDA graphs, but this network trains on {device}")
         return CapturedStep(model)
 
 
 def use_capture(config: Config) -> None:
-    """What ``--capture`` does."""
+    """Implement ``--capture``: add the :class:`CaptureHook` to a config."""
     config.custom_hooks = [*config.get("custom_hooks", []), {"type": "CaptureHook"}]

@@ -1,4 +1,4 @@
-"""Curves of trainings and searches for TensorBoard, through mmengine's visualizer: what ``--tensorboard`` adds."""
+"""TensorBoard curves of trainings and searches through mmengine's visualizer (``--tensorboard``)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ean_core.weights.files import read_meta
 
 @VISBACKENDS.register_module()
 class RunTensorboardVisBackend(TensorboardVisBackend):
-    """mmengine's backend, for runs that go on after a stop: one curve, however often a run was started.
+    """mmengine's TensorBoard backend for resumable runs: one curve, however often the run was restarted.
 
-    mmengine's own begins a folder with each start, and keeps points back for two minutes, which a kill loses. Here all
-    starts write into one folder; what an earlier one wrote beyond the place where the next goes on is withdrawn, what
-    it wrote of a validation that the next one repeats is left as it is, and points are in the file at once.
+    mmengine's backend creates a new folder at each start and buffers points for two minutes, which are lost if the
+    process is killed. Here all starts write to one folder. Points that an interrupted start wrote past the resumed step
+    are purged; those of a validation that is repeated are kept; every point is flushed at once.
 
     Args:
-        save_dir: folder of the events.
-        begin: the first step of this start. Points in the folder from there on are those of a start that was stopped.
+        save_dir: folder of the event files.
+        begin: first step of this start. Later points in the folder come from an interrupted start.
     """
 
-    #: Logged of training by iteration and of validation by epoch, under one name, which would make one curve of both.
+    #: Logged under the same name for training (by iteration) and validation (by epoch), which would mix two curves.
     SHARED = ("time", "data_time")
 
     def __init__(self, save_dir: str, begin: int = 0) -> None:
@@ -49,9 +49,9 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """As in mmengine; times of a validation are called ``val/time`` and ``val/data_time``."""
+        """As in mmengine, but validation times are named ``val/time`` and ``val/data_time``."""
         of_validation = "iter" not in scalar_dict
-        if of_validation and step in self._validated:  # counted in epochs, which a purge by iterations does not reach
+        if of_validation and step in self._validated:  # counted in epochs, so a purge by iterations misses it
             return
         named = {f"val/{k}" if of_validation and k in self.SHARED else k: v for k, v in scalar_dict.items()}
         super().add_scalars(named, step, file_path, **kwargs)
@@ -59,7 +59,7 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
 
 
 def _steps(folder: Path, name: str) -> set[int]:
-    """The steps of a scalar in the events of a folder."""
+    """Steps of a scalar in a folder's event files."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
@@ -68,7 +68,7 @@ def _steps(folder: Path, name: str) -> set[int]:
 
 
 def use_tensorboard(config: Config) -> None:
-    """What ``--tensorboard`` does.
+    """Implement ``--tensorboard``: add the TensorBoard backend to a config.
 
     Raises:
         ImportError: if TensorBoard is not installed.
@@ -82,12 +82,12 @@ def use_tensorboard(config: Config) -> None:
 
 
 def place_curves(config: Config, folder: Path, latest: Path | None = None) -> None:
-    """Have what ``--tensorboard`` writes lie in a run's folder, beside nothing else of that name.
+    """Direct the output of ``--tensorboard`` to a run's folder.
 
     Args:
-        config: of the run; without such a backend it is left as it is.
-        folder: of the run.
-        latest: the checkpoint that this start of it goes on from.
+        config: config of the run; unchanged if it has no such backend.
+        folder: folder of the run.
+        latest: checkpoint from which this start resumes.
     """
     for backend in _backends(config):
         if backend["type"] == RunTensorboardVisBackend.__name__:
@@ -97,12 +97,13 @@ def place_curves(config: Config, folder: Path, latest: Path | None = None) -> No
 
 @contextmanager
 def search_curves(config: Config, folder: Path) -> Iterator[Callable[[Mapping[str, float], int], None] | None]:
-    """What takes scalars and their step to the backends of a config's visualizer; None where it has none but mmengine's
-    file of scalars, which a ledger makes needless.
+    """Yield a function that writes scalars at a step to the backends of a config's visualizer.
+
+    It is None if the only backend is mmengine's scalar file, which the ledger makes redundant.
 
     Args:
-        config: of the search, left as it is.
-        folder: of the search, which replays its ledger at each start: all points are made again, and older ones void.
+        config: config of the search; not modified.
+        folder: folder of the search. Each start replays the ledger, so all points are written again.
     """
     config = copy.deepcopy(config)
     place_curves(config, folder)
@@ -118,6 +119,6 @@ def search_curves(config: Config, folder: Path) -> Iterator[Callable[[Mapping[st
 
 
 def _backends(config: Config) -> list[Any]:
-    """Those of a config's visualizer, of which mmengine takes one or several."""
+    """The visualizer's backends as a list; mmengine also accepts a single one."""
     backends = (config.get("visualizer") or {}).get("vis_backends") or []
     return [backends] if isinstance(backends, dict) else list(backends)

@@ -17,11 +17,11 @@ from ean_core.scheme import ConnectionScheme
 class RandomSchemeHook(Hook):
     """Draws a scheme for each training iteration, each block connected with probability ``p`` (Alg. 1, lines 2-5).
 
-    The draw depends on seed and iteration alone, so all ranks train the same sub-network and a resumed run goes on
-    with the schemes of an uninterrupted one. Validation looks at the fully connected network.
+    The draw depends only on seed and iteration, so all ranks train the same sub-network and a resumed run draws the
+    same schemes as an uninterrupted one. Validation uses the fully connected network.
 
     Args:
-        p: probability of a connection; the paper takes 0.5.
+        p: probability of a connection; 0.5 in the paper.
     """
 
     def __init__(self, p: float = 0.5) -> None:

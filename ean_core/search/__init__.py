@@ -1,4 +1,4 @@
-"""Searching connection schemes: strategies that ask and tell, evaluators that score, a ledger that remembers."""
+"""Search for connection schemes: ask-and-tell strategies, evaluators, and a ledger of all evaluations."""
 
 from .ean import EANStrategy
 from .enas import ENASStrategy

@@ -18,7 +18,7 @@ from .strategy import STRATEGIES, Evaluation, Strategy
 INPUT_SIZE = 20
 TEMPERATURE = 5.0
 
-#: Faults of the authors' search code that ``compat`` switches on.
+#: Faults of the authors' search code that ``compat`` can enable.
 Compat = Literal["scrambled-schemes", "summed-bonus", "clipped-replay"]
 FAULTS: tuple[Compat, ...] = get_args(Compat)
 
@@ -26,7 +26,7 @@ FAULTS: tuple[Compat, ...] = get_args(Compat)
 class Controller(nn.Module):
     """Maps a constant zero vector to the probability of connecting each block.
 
-    With a zero input the weights of the first layer never get a gradient and only its biases learn; this follows
+    With a zero input, the weights of the first layer never receive a gradient and only its biases learn; this follows
     from the paper's ``x_0 = 0`` and is kept.
 
     Args:
@@ -46,7 +46,7 @@ class Controller(nn.Module):
 
 class Curiosity(nn.Module):
     """The bonus of Random Network Distillation ("Exploration by Random Network Distillation", Burda et al., ICLR
-    2019): how badly a learned network predicts a fixed random one on a scheme; large for schemes it has not seen.
+    2019): the error of a learned network in predicting a fixed random one on a scheme, large for unseen schemes.
 
     Args:
         blocks: ``m``, number of residual blocks.
@@ -60,12 +60,12 @@ class Curiosity(nn.Module):
         self.predictor = nn.Sequential(nn.Linear(blocks, 32), nn.ReLU(), nn.Linear(32, 4 * blocks))
 
     def forward(self, bits: Tensor) -> Tensor:
-        """Squared L2 distance ``(K,)`` of the two networks on schemes ``(K, m)``."""
+        """Squared L2 distance ``(K,)`` between the two networks' outputs on schemes ``(K, m)``."""
         return (self.target(bits) - self.predictor(bits)).square().sum(1)
 
 
 class Memory(NamedTuple):
-    """One step of the replay buffer: schemes and their probabilities then, ``(K, m)``, and their rewards ``(K,)``."""
+    """One step of the replay buffer: schemes and their probabilities at that step ``(K, m)``, and rewards ``(K,)``."""
 
     bits: Tensor
     probabilities: Tensor
@@ -74,37 +74,37 @@ class Memory(NamedTuple):
 
 @STRATEGIES.register_module(name="ean")
 class EANStrategy(Strategy):
-    """Algorithm 1 with the authors' settings where the paper gives none.
+    """Algorithm 1, with the authors' settings where the paper gives none.
 
-    Each step samples schemes from the controller, adds the curiosity bonus to their rewards, updates the controller by
-    Eqn 5 and the bonus' predictor, and from step ``replay_from`` on updates the controller once more on a past step
-    by Eqn 8.
+    Each step samples schemes from the controller, adds the curiosity bonus to their rewards, and updates the controller
+    (Eqn 5) and the predictor of the bonus. After step ``replay_from``, it also updates the controller on a past step
+    (Eqn 8).
 
     Args:
         stages: blocks in each stage.
-        seed: of initial weights and draws.
-        evaluations: of schemes, in all: ``T``, the number of steps, times ``schemes_per_step``. The paper takes
-            ``T = 300`` on ImageNet, 1000 on CIFAR-100.
-        schemes_per_step: sampled in each step.
-        learning_rate: of the controller (Adam).
+        seed: seed of initial weights and draws.
+        evaluations: total number of evaluations: ``T``, the number of steps, times ``schemes_per_step``. The paper uses
+            ``T = 300`` on ImageNet and 1000 on CIFAR-100.
+        schemes_per_step: schemes sampled in each step.
+        learning_rate: learning rate of the controller and of the bonus' predictor (Adam).
         curiosity: weight of the bonus, ``lambda_3`` of Eqn 7.
-        baseline: ``'moving-average'`` subtracts an exponential average of past rewards; None is Eqn 5 to the letter,
-            which does not learn on rewards that are all of one sign, as accuracies are.
-        baseline_decay: of that average.
-        replay_from: step ``h`` from which on a past step is replayed; None for never.
-        replay_weight: of the replayed loss.
-        buffer_steps: how many past steps are remembered.
+        baseline: ``'moving-average'`` subtracts an exponential average of past rewards; None is Eqn 5 as
+            printed, which does not learn from rewards that all have the same sign, as accuracies do.
+        baseline_decay: decay of that average.
+        replay_from: step ``h`` after which past steps are replayed; None for never.
+        replay_weight: weight of the replayed loss.
+        buffer_steps: number of past steps in the replay buffer.
         compat: faults of the authors' code to reproduce, by name:
 
             - ``'scrambled-schemes'``: curiosity bonus and replay see all schemes of a step but the first reshaped in
-              the wrong order, beside the probabilities of the right ones;
-            - ``'summed-bonus'``: the bonuses of a step are summed and added to each of its schemes alike, so that they
-              rank nothing, and replayed rewards leave them out while the baseline includes them;
-            - ``'clipped-replay'``: the lesser of Eqn 8's objective and the same with ratios clipped to ``1 +- 0.1``,
-              both summed over a whole step, which re-weights it but bounds no ratio.
+              the wrong order, paired with the probabilities of the correct ones;
+            - ``'summed-bonus'``: the bonuses of a step are summed and the sum is added to each of its schemes, so the
+              bonus ranks nothing, and replayed rewards omit it while the baseline includes it;
+            - ``'clipped-replay'``: the minimum of Eqn 8's objective and the same with ratios clipped to ``1 +- 0.1``,
+              both summed over a whole step, which re-weights the step but bounds no ratio.
 
     Raises:
-        ValueError: if an option has no sensible value.
+        ValueError: if an option is invalid.
     """
 
     rule = "mode"
@@ -127,9 +127,9 @@ class EANStrategy(Strategy):
     ) -> None:
         super().__init__(stages, seed, evaluations=evaluations)
         if schemes_per_step < 1:
-            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+            raise ValueError(f"schemes_per_step must be at least 1, got {schemes_per_step}")
         if buffer_steps < 1:
-            raise ValueError(f"buffer_steps is at least 1, got {buffer_steps}; replay_from=None turns replay off")
+            raise ValueError(f"buffer_steps must be at least 1, got {buffer_steps}; replay_from=None disables replay")
         if baseline not in ("moving-average", None):
             raise unknown_name("baseline", baseline, ("moving-average", None))
         for fault in compat:
@@ -167,7 +167,7 @@ class EANStrategy(Strategy):
         surprise = self.bonus(remembered)  # (K,)
         bonus = self.curiosity * surprise.detach()
         plain = torch.tensor([evaluation.reward for evaluation in evaluations])
-        # Summed, it lifts all alike and cannot rank them.
+        # The sum raises all rewards equally and cannot rank schemes.
         rewards = plain + (bonus.sum() if "summed-bonus" in self.compat else bonus)
         probabilities = self._log_probabilities(bits).detach().exp()
 
@@ -190,17 +190,17 @@ class EANStrategy(Strategy):
             return self.controller()[:, 1].exp()
 
     def info(self) -> Mapping[str, float]:
-        """``mean_probability``: that of the schemes of the last step under the controller that sampled them, the
-        convergence curve of Figure 5."""
+        """``mean_probability``: mean probability of the last step's choices under the controller that sampled them (the
+        convergence curve of Figure 5)."""
         return {"mean_probability": float(self.buffer[-1].probabilities.mean())} if self.buffer else {}
 
     def _log_probabilities(self, bits: Tensor) -> Tensor:
-        """Log-probability ``(K, m)`` of each bit of schemes ``(K, m)``; part of the controller's graph."""
+        """Log-probability ``(K, m)`` of each bit of schemes ``(K, m)``, differentiable in the controller."""
         logs = self.controller()  # (m, 2)
         return torch.where(bits.bool(), logs[:, 1], logs[:, 0])
 
     def _baseline(self, rewards: Tensor) -> float:
-        """The average of past rewards, this step's included."""
+        """The moving average of rewards, including this step's."""
         if self.baseline is None:
             return 0.0
         mean = float(rewards.mean())
@@ -210,12 +210,12 @@ class EANStrategy(Strategy):
         return self.average
 
     def _replay(self) -> None:
-        """Update the controller on one past step, each block weighted by how likely its choice has become (Eqn 8)."""
+        """Update the controller on a past step, each block weighted by the ratio of new to old probability (Eqn 8)."""
         index = int(torch.randint(len(self.buffer), (1,), generator=self.draws))
         memory = self.buffer[index]
         logs = self._log_probabilities(memory.bits)
         ratios = logs.detach().exp() / memory.probabilities  # (K, m), not clipped
-        # The baseline as in Eqn 5: without it a replayed step would push to where it has been.
+        # The baseline as in Eqn 5: without it, a replayed step would push towards its own past choices.
         advantages = memory.rewards - (self.average or 0.0)
         objective = (advantages * (ratios * logs).sum(1)).mean()
         if "clipped-replay" in self.compat:

@@ -1,4 +1,4 @@
-"""ENAS' strategy: an autoregressive controller trained by policy gradient."""
+"""The ENAS strategy: an autoregressive controller trained by policy gradient."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .strategy import STRATEGIES, Evaluation, Strategy
 HIDDEN_SIZE = 100
 TEMPERATURE = 5.0
 TANH_CONSTANT = 2.5
-START = 2  # what the first block is given in place of a previous decision
+START = 2  # input of the first block, which has no previous decision
 
 
 class AutoregressiveController(nn.Module):
-    """An LSTM that decides on one block after another and is given its previous decision (ENAS, Section 2.2)."""
+    """An LSTM that decides block by block, with the previous decision as input (ENAS, Section 2.2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class AutoregressiveController(nn.Module):
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     def forward(self, previous: Tensor) -> Tensor:
-        """Logits ``(K, m, 2)`` of leaving and connecting each block after the decisions ``(K, m)`` before each."""
+        """Logits ``(K, m, 2)`` for (unconnected, connected) of each block, given each previous decision ``(K, m)``."""
         return self._logits(self.lstm(self.embedding(previous))[0])
 
     def step(self, previous: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Logits ``(K, 2)`` of one block after the decision ``(K,)`` before it, and the LSTM's next state."""
+        """Logits ``(K, 2)`` of one block given the previous decision ``(K,)``, and the LSTM's next state."""
         state = torch.lstm_cell(self.embedding(previous), state, *self.lstm.all_weights[0])
         return self._logits(state[0]), state
 
@@ -44,31 +44,31 @@ class AutoregressiveController(nn.Module):
 
 @STRATEGIES.register_module(name="enas")
 class ENASStrategy(Strategy):
-    """The controller of "Efficient Neural Architecture Search via Parameter Sharing" (Pham et al., ICML 2018), as the
-    paper compares with in Tables 2 and 4 and Figure 5; there each decision is whether to connect a block.
+    """The controller of "Efficient Neural Architecture Search via Parameter Sharing" (Pham et al., ICML 2018), a
+    baseline of the paper in Tables 2 and 4 and Figure 5, with one decision per block: whether to connect it.
 
-    As in ENAS: one LSTM layer of 100 units that is fed the previous decision, all weights uniform in ``[-0.1, 0.1]``
-    at first, logits divided by the temperature 5 and bounded by 2.5 through a tanh, Adam, REINFORCE with a moving
-    average of past rewards as baseline, and the entropy of what was sampled added to the reward.
+    As in ENAS: one LSTM layer of 100 units whose input is the previous decision, weights initialized uniformly in
+    ``[-0.1, 0.1]``, logits divided by the temperature 5 and bounded by 2.5 with a tanh, Adam, REINFORCE with a moving
+    average of past rewards as baseline, and the entropy of the sampled decisions added to the reward.
 
-    Otherwise than there: the baseline starts at the first rewards, not at 0, and decays by 0.95 a step for the 0.999 of
-    the authors' code, since a search takes some hundreds of steps where ENAS takes thousands. ENAS' learning rate
-    serves these hundreds, too: the weights are shared by all blocks, so that the controller settles soon, often on
-    connecting none or all, and a larger rate only hastens that (best rewards of 80.1, 79.0 and 78.7 after 900
-    evaluations with 0.00035, 0.002 and 0.005 on four landscapes of ``benchmarks/search_strategies.py``).
+    Unlike ENAS: the baseline starts at the first rewards, not at 0, and decays by 0.95 per step instead of the 0.999 of
+    the authors' code, since a search takes hundreds of steps where ENAS takes thousands. ENAS' learning rate also suits
+    these hundreds: all blocks share the weights, so the controller converges quickly, often to connecting none or all
+    blocks, and a larger rate only speeds this up (best rewards of 80.1, 79.0 and 78.7 after 900 evaluations with
+    0.00035, 0.002 and 0.005 on four landscapes of ``benchmarks/search_strategies.py``).
 
     Args:
         stages: blocks in each stage.
-        seed: of initial weights and draws.
-        evaluations: of schemes, in all.
-        schemes_per_step: sampled in each step.
-        learning_rate: of Adam.
-        baseline_decay: of the moving average.
-        entropy: weight of the entropy, in nats, of a scheme's decisions. ENAS' 1e-4 is for accuracies as fractions;
-            here they are in percent.
+        seed: seed of initial weights and draws.
+        evaluations: total number of evaluations.
+        schemes_per_step: schemes sampled in each step.
+        learning_rate: learning rate of Adam.
+        baseline_decay: decay of the moving average.
+        entropy: weight of the entropy of a scheme's decisions, in nats. ENAS' 1e-4 is for accuracies as fractions; here
+            they are in percent.
 
     Raises:
-        ValueError: if there is nothing to evaluate.
+        ValueError: if an option is out of range.
     """
 
     rule = "mode"
@@ -86,7 +86,7 @@ class ENASStrategy(Strategy):
     ) -> None:
         super().__init__(stages, seed, evaluations=evaluations)
         if schemes_per_step < 1:
-            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+            raise ValueError(f"schemes_per_step must be at least 1, got {schemes_per_step}")
         self.schemes_per_step = schemes_per_step
         self.baseline_decay = baseline_decay
         self.entropy = entropy
@@ -122,18 +122,18 @@ class ENASStrategy(Strategy):
         self.optimizer.step()
 
     def mode(self) -> ConnectionScheme:
-        """The scheme of the controller's more probable choice at each block, given those before it."""
+        """The scheme with the controller's more probable choice at each block, given the choices before it."""
         (scheme,) = self._decode(torch.full((1, sum(self.stages)), 0.5))
         return scheme
 
     def info(self) -> Mapping[str, float]:
-        """``mean_probability``: that of the choices of the last step under the controller that sampled them, the
-        convergence curve of Figure 5."""
+        """``mean_probability``: mean probability of the last step's choices under the controller that sampled them (the
+        convergence curve of Figure 5)."""
         return self._info
 
     @torch.no_grad()
     def _decode(self, draws: Tensor) -> list[ConnectionScheme]:
-        """One scheme a row of ``draws`` ``(K, m)``; a block is connected where its draw is below the probability."""
+        """One scheme per row of ``draws`` ``(K, m)``; a block is connected if its draw is below the probability."""
         previous = torch.full((len(draws),), START)
         state = (torch.zeros(len(draws), HIDDEN_SIZE), torch.zeros(len(draws), HIDDEN_SIZE))
         columns = []

@@ -1,4 +1,4 @@
-"""Every scheme there is, in the order in which shared prefixes make them cheapest."""
+"""All schemes, in the order in which shared prefixes make them cheapest."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST_BLOCKS = 20
 class Exhaustive(Strategy):
     """All ``2^m`` schemes in lexicographic order of their bits, the first block's being the most significant.
 
-    A step is a subtree, the schemes that share all but their last bits: 64 schemes of up to 12 blocks, 256 of more.
-    Larger ones would share no more to speak of (67,328 block bodies at ``m = 16`` where one step of all 65,536 schemes
-    takes 65,535), and a step is what a search loses when it is killed.
+    A step is a subtree, the schemes that share all but their last bits: 64 schemes for up to 12 blocks, 256 for more.
+    Larger subtrees would save almost nothing (67,328 block bodies at ``m = 16``, where one step of all 65,536 schemes
+    takes 65,535), and a killed search loses one step.
 
     Args:
         stages: blocks in each stage.
-        seed: without effect.
+        seed: unused.
 
     Raises:
         ValueError: if there are more than 20 blocks.
@@ -51,4 +51,4 @@ class Exhaustive(Strategy):
         return [ConnectionScheme(self.stages, tuple(map(int, text))) for text in digits]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """What comes next depends on nothing."""
+        """The order of schemes does not depend on results."""

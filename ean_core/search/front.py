@@ -1,4 +1,4 @@
-"""What many evaluations say together: the best trades of accuracy against cost."""
+"""Pareto front of accuracy against cost, and the best scheme for each sparsity weight."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .strategy import Evaluation
 
 
 def front(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """The evaluations that no other one dominates, by rising cost, and so by rising accuracy.
+    """The non-dominated evaluations, by increasing cost and thus increasing accuracy.
 
-    One dominates another if it is neither less accurate nor dearer, and better in one of both. Of those that agree in
-    both, the one with the fewest connections stands for all; then the first in the order of schemes.
+    One dominates another if it is neither less accurate nor more expensive, and better in at least one of the two. Of
+    evaluations equal in both, the one with the fewest connections is kept; among these, the first in scheme order.
 
     Examples:
         >>> from ean_core import ConnectionScheme
@@ -33,16 +33,16 @@ def front(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
 
 
 def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, float, Evaluation]]:
-    """The best scheme for every weight that sparsity may have in the reward (Eqn 7).
+    """The best scheme for every weight of the sparsity in the reward (Eqn 7).
 
     Args:
-        evaluations: of schemes of one network; of all of them, the answer is exact for the network.
+        evaluations: evaluations of schemes of one network; if they cover all schemes, the result is exact.
 
     Returns:
-        ``(low, high, evaluation)`` by rising coefficient: between ``low`` and ``high`` the evaluation has the highest
-        ``accuracy + coefficient * sparsity`` (percent; sparsity of Eqn 6). The intervals join and cover ``[0, inf]``;
-        where two meet, both are best. One that is best at a single point only is left out; of several that always
-        agree, the first in the order of schemes stands for all.
+        ``(low, high, evaluation)`` by increasing coefficient: between ``low`` and ``high`` the evaluation has the
+        highest ``accuracy + coefficient * sparsity`` (percent; sparsity of Eqn 6). The intervals are adjacent and cover
+        ``[0, inf]``; where two meet, both are best. A scheme that is best only at a single point is omitted; of schemes
+        that are always equal, the first in scheme order is kept.
 
     Examples:
         >>> from ean_core import ConnectionScheme
@@ -61,10 +61,10 @@ def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, 
         by_connections.setdefault(evaluation.scheme.connections, evaluation)
     if not by_connections:
         return []
-    best = next(iter(by_connections.values()))  # without regard to sparsity
+    best = next(iter(by_connections.values()))  # ignoring sparsity
     found, low = [], 0.0
     while sparser := [e for e in by_connections.values() if e.scheme.connections < best.scheme.connections]:
-        # Exact numbers, for rounding must not turn schemes on one line into intervals that overlap.
+        # Exact arithmetic: rounding must not turn collinear schemes into overlapping intervals.
         overtakes, following = min(
             ((_meeting(best, e), e) for e in sparser), key=lambda pair: (pair[0], pair[1].scheme.connections)
         )
@@ -74,6 +74,6 @@ def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, 
 
 
 def _meeting(accurate: Evaluation, sparse: Evaluation) -> Fraction:
-    """The coefficient at which a sparser, less accurate scheme draws level."""
+    """The coefficient at which a sparser, less accurate scheme has the same reward."""
     lost = Fraction(accurate.accuracy) - Fraction(sparse.accuracy)
     return lost * len(sparse.scheme.bits) / (accurate.scheme.connections - sparse.scheme.connections)

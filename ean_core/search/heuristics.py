@@ -1,4 +1,4 @@
-"""Strategies that learn nothing: what the others have to beat."""
+"""Baseline strategies that do not learn: random search and the heuristic selection policy."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .strategy import STRATEGIES, Evaluation, Strategy
 
 @STRATEGIES.register_module(name="random")
 class RandomSearch(Strategy):
-    """Draws every block of every scheme independently, as the supernet's training does (Algorithm 1, line 3).
+    """Draws each block of each scheme independently, as in supernet training (Algorithm 1, line 3).
 
     Args:
         stages: blocks in each stage.
-        seed: of the draws.
-        evaluations: of schemes, in all; one that is drawn again counts again.
+        seed: seed of the draws.
+        evaluations: total number of evaluations, including repeated schemes.
         p: probability of a connection.
-        schemes_per_step: scored together; the more, the more prefixes they share.
+        schemes_per_step: schemes scored together; larger steps share more prefixes.
 
     Raises:
-        ValueError: if there is nothing to evaluate, or ``p`` is outside ``[0, 1]``.
+        ValueError: if an option is out of range.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class RandomSearch(Strategy):
     ) -> None:
         super().__init__(stages, seed, evaluations=evaluations)
         if not 0 <= p <= 1:
-            raise ValueError(f"the probability of a connection lies in [0, 1], got p={p}")
+            raise ValueError(f"the probability of a connection must be in [0, 1], got p={p}")
         if schemes_per_step < 1:
-            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+            raise ValueError(f"schemes_per_step must be at least 1, got {schemes_per_step}")
         self.p = p
         self.schemes_per_step = schemes_per_step
         self.left = evaluations
@@ -50,18 +50,18 @@ class RandomSearch(Strategy):
         return [ConnectionScheme.random(self.stages, self.p, self.draws) for _ in range(number)]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """What comes next depends on nothing."""
+        """Nothing is learned from results."""
 
 
 @STRATEGIES.register_module(name="hsp")
 class HeuristicSelection(Strategy):
-    """The heuristic selection policy (HSP) of Table 4: every ``N``-th block connected, beginning with any of the first
-    ``N``; ``N = 1, 2, …, m`` in turn, one a step, and each different scheme once.
+    """The heuristic selection policy (HSP) of Table 4: every ``N``-th block is connected, starting at each of the
+    first ``N``. ``N = 1, 2, …, m`` in turn, one per step; each distinct scheme once.
 
     Args:
         stages: blocks in each stage.
-        seed: without effect.
-        evaluations: at most so many; None for all there are.
+        seed: unused.
+        evaluations: maximum number of evaluations; None for all schemes of the policy.
 
     Examples:
         >>> strategy = HeuristicSelection((2, 2))
@@ -92,4 +92,4 @@ class HeuristicSelection(Strategy):
         return asked
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """What comes next depends on nothing."""
+        """Nothing is learned from results."""

@@ -1,4 +1,4 @@
-"""The ledger: an append-only file with one JSON line for each evaluated scheme, which is all a search has to keep."""
+"""The ledger: an append-only file with one JSON line per evaluated scheme, the complete state of a search."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ean_core.common.errors import InUseError, differences, writing
 class Ledger:
     """The evaluations of one search, in order.
 
-    The first line is the search's key: what was searched, on which data, by which strategy. A line is on disk before
-    the next step begins; a torn last line (of a process killed while writing) is dropped and said aloud. Used as a
-    context manager, which holds a lock: a second search on the same ledger is refused.
+    The first line is the search's key: the network, the data and the strategy. Lines are on disk before the next step
+    begins; a torn last line (from a process killed while writing) is dropped with a notice. As a context manager it
+    holds a lock, so a second search on the same ledger is refused.
 
     Args:
-        path: the file; made if it does not exist.
+        path: the file; created if it does not exist.
         key: plain values that identify the search.
 
     Raises:
         ValueError: if the file belongs to another search or is damaged before its last line.
-        InUseError: if another process works on it.
+        InUseError: if another process is using it.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.key = json.loads(json.dumps(key))
-        #: Lines read from the file: what an earlier, interrupted search had done.
+        #: Lines read from the file, written by an earlier, interrupted search.
         self.lines: list[dict[str, Any]] = []
-        #: What was said about the file when it was opened, if anything.
+        #: Notice about the file from when it was opened, if any.
         self.notice: str | None = None
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
 
@@ -59,7 +59,7 @@ class Ledger:
         return self
 
     def append(self, *lines: Mapping[str, Any]) -> None:
-        """Write lines through to the disk, all of a step at once."""
+        """Write lines, all of a step at once, and sync them to disk."""
         with writing(self.path):
             self._file.write("".join(json.dumps(line) + "\n" for line in lines))
             self._file.flush()
@@ -89,7 +89,7 @@ class Ledger:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], bytes]:
-    """The whole lines of a ledger, its key first, and the torn rest.
+    """The complete lines of a ledger, its key first, and the torn remainder.
 
     Raises:
         ValueError: if a line other than the last is damaged.
@@ -102,6 +102,6 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], bytes]:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}, is damaged: {text[:60]!r}") from error
         if not isinstance(line, dict):
-            raise ValueError(f"{path}, line {number}, is no ledger line: {text[:60]!r}")
+            raise ValueError(f"{path}, line {number}, is not a ledger line: {text[:60]!r}")
         lines.append(line)
     return lines, torn

@@ -16,22 +16,22 @@ Bits = tuple[int, ...]
 
 @STRATEGIES.register_module(name="local")
 class LocalSearch(Strategy):
-    """Iterated local search ("Iterated Local Search", Lourenço, Martin, Stützle, 2003) by flips of one block.
+    """Iterated local search ("Iterated Local Search", Lourenço, Martin, Stützle, 2003) by flips of single blocks.
 
-    A step asks for some schemes that differ from the incumbent in one block, going round from the last block to the
-    first: neighbours in that order share most of the incumbent's prefix, whose activations a step computes once. All
-    flips that improved on it are then made together, in the next step, which also asks for the flips around what
-    they give; should that turn out worse than the best of them alone, it goes on from that one. Where no flip improves,
-    the best scheme so far is kicked: each of its blocks flips with a small probability.
+    A step asks for schemes that differ from the incumbent in one block, cycling from the last block to the first:
+    neighbors in that order share most of the incumbent's prefix, whose activations are computed once per step. All
+    flips that improved on it are then combined in the next step, which also asks for neighbors of the combined scheme;
+    if that is worse than the best single flip, the search continues from the latter. If no flip improves, the best
+    scheme so far is kicked: each of its blocks flips with a small probability.
 
-    No scheme is asked for twice. Where kicks lead only to what is known, they grow until they draw at random from all
-    schemes, and the search is over when each has been evaluated.
+    No scheme is asked for twice. If kicks reach only known schemes, their probability grows until they draw uniformly
+    from all schemes; the search ends when every scheme has been evaluated.
 
     Args:
         stages: blocks in each stage.
-        seed: of first scheme and kicks.
-        evaluations: of schemes, in all.
-        schemes_per_step: scored together. More share more work, and learn later of what the others found.
+        seed: seed of the first scheme and of the kicks.
+        evaluations: total number of evaluations.
+        schemes_per_step: schemes scored together. Larger steps share more work, but use results later.
         kick: probability, in ``(0, 0.5]``, that a kick flips a block.
 
     Raises:
@@ -49,16 +49,16 @@ class LocalSearch(Strategy):
     ) -> None:
         super().__init__(stages, seed, evaluations=min(evaluations, 2 ** sum(stages)))
         if schemes_per_step < 1:
-            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+            raise ValueError(f"schemes_per_step must be at least 1, got {schemes_per_step}")
         if not 0 < kick <= 0.5:
-            raise ValueError(f"the probability that a kick flips a block lies in (0, 0.5], got kick={kick}")
+            raise ValueError(f"the probability that a kick flips a block must be in (0, 0.5], got kick={kick}")
         self.schemes_per_step = schemes_per_step
         self.kick = kick
         self.draws = generator(seed, Stream.STRATEGY)
-        #: Of every scheme evaluated, by its bits.
+        #: Reward of every evaluated scheme, by its bits.
         self.rewards: dict[Bits, float] = {}
-        #: The scheme to improve on, and the one whose neighbours are asked for: what the flips that improved give
-        #: together, or else the incumbent.
+        #: The scheme to improve on, and the one whose neighbors are asked for: all improving flips combined, or else
+        #: the incumbent.
         self.incumbent = self.centre = ConnectionScheme.random(self.stages, generator=self.draws).bits
         self.best = self.incumbent
         self._flipped_last = 0
@@ -83,7 +83,7 @@ class LocalSearch(Strategy):
         self.best = self._highest(self.best, self.incumbent)
 
     def _unknown(self) -> list[Bits]:
-        """The centre, if it has not been evaluated, and the next of its neighbours that have not been."""
+        """The center and its next neighbors, skipping schemes that have been evaluated."""
         asked = [] if self.centre in self.rewards else [self.centre]
         blocks = len(self.centre)
         for block in [(self._flipped_last - k) % blocks for k in range(1, blocks + 1)]:
@@ -94,7 +94,7 @@ class LocalSearch(Strategy):
         return asked
 
     def _climbed(self, bits: Bits) -> Bits:
-        """The scheme reached by going to the best neighbour among those evaluated, until none is better."""
+        """The scheme reached by moving to the best evaluated neighbor until none is better."""
         while True:
             neighbours = [_flipped(bits, block) for block in range(len(bits))]
             best = self._highest(bits, *(neighbour for neighbour in neighbours if neighbour in self.rewards))
@@ -103,7 +103,7 @@ class LocalSearch(Strategy):
             bits = best
 
     def _kicked(self) -> Bits:
-        """A scheme around the best that has not been evaluated."""
+        """An unevaluated scheme near the best one."""
         p = self.kick
         while True:
             flips = (torch.rand(len(self.best), generator=self.draws) < p).tolist()
@@ -113,7 +113,7 @@ class LocalSearch(Strategy):
             p = min(1.1 * p, 0.5)
 
     def _highest(self, *schemes: Bits) -> Bits:
-        """The one of highest reward, the first of equals."""
+        """The scheme with the highest reward; the first one if tied."""
         return max(schemes, key=self.rewards.__getitem__)
 
 
@@ -122,5 +122,5 @@ def _flipped(bits: Bits, block: int) -> Bits:
 
 
 def _joined(bits: Bits, neighbours: Sequence[Bits]) -> Bits:
-    """All that these neighbours flip, flipped."""
+    """The scheme with the flips of all these neighbors combined."""
     return tuple(bit ^ any(bit != other for other in others) for bit, *others in zip(bits, *neighbours, strict=True))

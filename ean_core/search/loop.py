@@ -1,4 +1,4 @@
-"""The search loop: ask, evaluate, write down, tell; then score the finalists once more."""
+"""The search loop: ask, evaluate, tell, record; then score the finalists again."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .ledger import Ledger
 from .reward import Reward
 from .strategy import RULES, Evaluation, Rule, Strategy
 
-#: Steps of the ledger lines after the search itself: of schemes scored once more, or of the result alone.
+#: ``step`` of ledger lines after the search itself: finalists that are scored again, or only the result.
 FINALISTS = "finalists"
 RESULT = "result"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Args:
-        scheme: what it returns, chosen by ``rule``.
-        rule: by which.
-        best_seen: the evaluation of highest reward in the search itself.
+        scheme: the returned scheme, chosen by ``rule``.
+        rule: the rule that chose it.
+        best_seen: the evaluation with the highest reward in the search itself.
         history: all evaluations, in the order they were asked for.
-        finalists: the best schemes and the extremes, with accuracies by the finalists' evaluator.
+        finalists: the best schemes and the extremes, with accuracies from the finalists' evaluator.
     """
 
     scheme: Evaluation
@@ -45,7 +45,7 @@ class SearchResult:
 
     @property
     def front(self) -> list[Evaluation]:
-        """The evaluations that no other one beats in accuracy and cost; of the finalists where there are any."""
+        """The evaluations that no other dominates in accuracy and cost, among the finalists if there are any."""
         return front(self.finalists or self.history)
 
 
@@ -62,28 +62,28 @@ def search(
     rule: Rule | None = None,
     draw: Callable[[Mapping[str, float], int], None] | None = None,
 ) -> SearchResult:
-    """Run a search to its end, from where its ledger stands.
+    """Run a search to its end, resuming from its ledger.
 
-    What the ledger holds is told to the strategy instead of being evaluated again; so a search that was killed ends
-    in the same ledger, times aside, as one that was not.
+    Evaluations in the ledger are told to the strategy instead of being computed again, so a search that was killed ends
+    with the same ledger, except for times, as an uninterrupted one.
 
     Args:
-        strategy: proposes; freshly built.
-        evaluator: scores.
-        reward: of a scheme and its accuracy.
-        ledger_path: file of the ledger.
-        key: what identifies strategy and its settings; the evaluators' keys are added to it.
-        say: where notices go.
-        finalists: scores the ``final_count`` best schemes, the strategy's mode and the extremes ``none`` and ``full``
-            once more, more carefully; without it, the front is that of the search.
+        strategy: proposes schemes; newly built.
+        evaluator: scores schemes.
+        reward: computes the reward of a scheme and its accuracy.
+        ledger_path: path of the ledger.
+        key: values that identify the strategy and its settings; the evaluators' keys are added to it.
+        say: called with notices.
+        finalists: evaluator that scores the ``final_count`` best schemes, the strategy's mode and the extremes ``none``
+            and ``full`` again, more carefully; without it, the front is that of the search.
         final_count: at least 1.
-        rule: how the scheme returned is chosen; the strategy's own rule if None. Without finalists, ``'front'`` is
+        rule: how the returned scheme is chosen; the strategy's own rule if None. Without finalists, ``'front'`` is
             ``'best-seen'``.
-        draw: takes the scalars of each step, also of one that is replayed, and the number of evaluations until then.
+        draw: called with the scalars of each step, replayed or not, and the number of evaluations so far.
 
     Raises:
-        ValueError: if the ledger belongs to another search, the rule does not go with the strategy, or an accuracy,
-            cost or reward is no finite number; what was scored until then is in the ledger.
+        ValueError: if the ledger belongs to another search, the rule does not apply to the strategy, or an accuracy,
+            cost or reward is NaN or inf; scores of earlier steps are in the ledger.
         InUseError: if another process is writing it.
     """
     rule = rule or strategy.rule
@@ -101,8 +101,8 @@ def search(
             say(ledger.notice)
         if ledger.lines and not strategy.replayable:
             raise ValueError(
-                f"{ledger_path}: a search on a storage that others write to cannot be replayed; start it again with "
-                "another --work-dir, the storage remembers its evaluations"
+                f"{ledger_path}: a search on a shared storage cannot be replayed; restart it with another --work-dir, "
+                "the storage keeps its evaluations"
             )
         past = _Past(ledger)
         history = _run(strategy, evaluator, reward, ledger, past, draw)
@@ -118,18 +118,18 @@ def search(
     found = {evaluation.scheme: evaluation for evaluation in (*history, *final)}
     top = max(final or history, key=lambda evaluation: evaluation.reward)
     scheme = {"mode": mode, "best-seen": best.scheme, "front": top.scheme}[rule]
-    assert scheme is not None  # a rule that needs a mode was refused without
+    assert scheme is not None  # rule 'mode' was rejected above if there is no mode
     return SearchResult(found[scheme], rule, best, tuple(history), tuple(final) if finalists is not None else ())
 
 
 def best_schemes(history: Sequence[Evaluation], count: int) -> list[ConnectionScheme]:
-    """The different schemes of highest reward, best first."""
+    """The ``count`` distinct schemes with the highest rewards, best first."""
     rewards = {evaluation.scheme: evaluation.reward for evaluation in history}
     return sorted(rewards, key=lambda scheme: (-rewards[scheme], scheme))[:count]
 
 
 def with_extremes(schemes: Sequence[ConnectionScheme], stages: Sequence[int]) -> list[ConnectionScheme]:
-    """The schemes, ``none`` and ``full``, each once."""
+    """The schemes plus ``none`` and ``full``, without duplicates."""
     return list(dict.fromkeys([*schemes, ConnectionScheme.none(stages), ConnectionScheme.full(stages)]))
 
 
@@ -142,19 +142,19 @@ def rescore(
     key: Mapping[str, Any],
     say: Callable[[str], None] = print,
 ) -> list[Evaluation]:
-    """Score schemes by the finalists' evaluator, from where the ledger stands.
+    """Score schemes with the finalists' evaluator, resuming from the ledger.
 
     Args:
-        schemes: all different.
-        evaluator: of the searches that they come from; its scores are written down, too.
-        finalists: scores.
-        reward: of a scheme and its accuracy.
-        ledger_path: file of the ledger, which holds nothing else.
-        key: what identifies the searches; the evaluators' keys are added to it.
-        say: where notices go.
+        schemes: distinct schemes.
+        evaluator: evaluator of the searches that found them; its scores are recorded, too.
+        finalists: scores the schemes.
+        reward: computes the reward of a scheme and its accuracy.
+        ledger_path: path of a ledger for these scores only.
+        key: values that identify the searches; the evaluators' keys are added to it.
+        say: called with notices.
 
     Raises:
-        ValueError: if the ledger belongs to something else.
+        ValueError: if the ledger has another key.
         InUseError: if another process is writing it.
     """
     full_key = {**key, "reward": asdict(reward), **evaluator.key, FINALISTS: dict(finalists.key)}
@@ -165,14 +165,14 @@ def rescore(
 
 
 class _Past:
-    """The lines that an interrupted search left, taken in order and checked against what is asked now."""
+    """Ledger lines of an interrupted search, read in order and checked against the schemes asked for now."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.path = ledger.path
         self._lines = iter(ledger.lines)
 
     def take(self, step: int | str, schemes: list[ConnectionScheme]) -> Iterator[Mapping[str, Any]]:
-        """The lines of this step's first schemes, as far as they go."""
+        """The recorded lines of this step's schemes, up to the end of the ledger."""
         for scheme in schemes:
             line = next(self._lines, None)
             if line is None:
@@ -180,7 +180,7 @@ class _Past:
             if line.get("scheme") != str(scheme) or line.get("step") != step or not _has_accuracy(line):
                 raise ValueError(
                     f"{self.path}: step {step} asked for {scheme}, the ledger has step {line.get('step')} with "
-                    f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was altered, or written by another "
+                    f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was modified, or written by another "
                     "version. Choose another --work-dir"
                 )
             yield line
@@ -194,7 +194,7 @@ def _run(
     past: _Past,
     draw: Callable[[Mapping[str, float], int], None] | None,
 ) -> list[Evaluation]:
-    """Ask and tell until the strategy has nothing left to ask."""
+    """Ask and tell until the strategy asks for nothing more."""
     known: dict[ConnectionScheme, tuple[float, float]] = {}
     history: list[Evaluation] = []
     best = float("-inf")
@@ -231,16 +231,16 @@ def _run(
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:
-    """An evaluation that a strategy may learn from.
+    """The evaluation, if all its numbers are finite.
 
     Raises:
-        ValueError: if a number of it is none.
+        ValueError: if one of them is NaN or inf.
     """
     numbers = (evaluation.accuracy, evaluation.standard_error, evaluation.cost, evaluation.reward)
     if not all(map(math.isfinite, numbers)):
         raise ValueError(
             f"{evaluation.scheme} has accuracy {evaluation.accuracy}, cost {evaluation.cost} and reward "
-            f"{evaluation.reward}, which must be finite; look at the supernet's training, and at search.reward"
+            f"{evaluation.reward}, which must be finite; check the supernet's training and search.reward"
         )
     return evaluation
 
@@ -248,7 +248,7 @@ def _finite(evaluation: Evaluation) -> Evaluation:
 def _scalars(
     evaluations: Sequence[Evaluation], best: float, distinct: int, info: Mapping[str, float]
 ) -> dict[str, float]:
-    """Of one step: means over its schemes; of the search until then: its best reward and its different schemes."""
+    """Means over the schemes of one step; best reward and number of distinct schemes of the search so far."""
     scalars = {
         "search/best_reward": best,
         "search/reward": fmean(evaluation.reward for evaluation in evaluations),
@@ -269,8 +269,7 @@ def _score_finalists(
     ledger: Ledger,
     past: _Past,
 ) -> list[Evaluation]:
-    """Score schemes once more, one at a time and each written down at once; without a finalists' evaluator they keep
-    the search's own scores."""
+    """Score schemes again, recording each at once; without a finalists' evaluator they keep the search's scores."""
     evaluations = []
     step = RESULT if finalists is None else FINALISTS
     with Progress(step, len(schemes)) as progress:

@@ -1,4 +1,4 @@
-"""What it takes to score schemes together: the tree of their prefixes, counted and priced."""
+"""Cost of scoring schemes together: block bodies in the tree of their prefixes, and the time they take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ean_core.scheme import ConnectionScheme
 
 
 def count_bodies(schemes: Iterable[ConnectionScheme]) -> int:
-    """Block bodies that are computed for each batch when these schemes are scored in one call.
+    """Number of block bodies computed per batch when these schemes are scored in one call.
 
     The body of block ``l`` depends on ``a_1 … a_(l-1)`` only, so there is one for each distinct proper prefix.
 
@@ -25,12 +25,12 @@ def count_bodies(schemes: Iterable[ConnectionScheme]) -> int:
 def walk_seconds(schemes: Iterable[ConnectionScheme], times: BlockTimes) -> float:
     """Predicted seconds of scoring these schemes in one call, on one batch.
 
-    Each node of the tree is a body; each of its branches a join, and an attention module where it connects; each
-    scheme a head.
+    Each node of the tree costs a body, each branch a join, plus an attention module if it connects, and each scheme
+    a head.
 
     Args:
-        schemes: of one network.
-        times: of that network's parts, on a batch of the size that counts.
+        schemes: schemes of one network.
+        times: times of that network's parts, for the batch size in question.
     """
     distinct = set(schemes)
     if not distinct:

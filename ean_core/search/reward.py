@@ -1,4 +1,4 @@
-"""What a search maximises: accuracy and efficiency as one number."""
+"""The objective of a search: accuracy and efficiency in one number."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class Reward:
 
     Args:
         accuracy: weight of the validation accuracy in percent.
-        sparsity: weight of the sparsity (Eqn 6), in ``[0, 1]``. The paper gives no weights; the authors' code has 2.
-        latency: weight of the share of the attention's time that a scheme saves, in ``[0, 1]``; equals the sparsity
-            where every connection takes equally long.
-        table: what connections cost on the device that counts; needed for ``latency``.
+        sparsity: weight of the sparsity (Eqn 6), which is in ``[0, 1]``. The paper gives no weights; the authors' code
+            uses 2.
+        latency: weight of the fraction of the attention's time that a scheme saves, which is in ``[0, 1]`` and equals
+            the sparsity if all connections take equally long.
+        table: times of the connections on the target device; required for ``latency``.
 
     Raises:
-        ValueError: if ``latency`` is weighed without a table.
+        ValueError: if ``latency`` is nonzero without a table.
 
     Examples:
         >>> Reward(sparsity=2.0)(ConnectionScheme.parse('100-100'), accuracy=70.0)
@@ -45,11 +46,11 @@ class Reward:
         return self.accuracy * accuracy + self.sparsity * scheme.sparsity + saved
 
     def cost(self, scheme: ConnectionScheme) -> float:
-        """Connections, or the milliseconds they take in a forward pass where latency is weighed."""
+        """Number of connections, or their milliseconds per forward pass if latency has a weight."""
         if self.latency and self.table is not None:
             return 1e3 * self.table.connected(scheme)
         return float(scheme.connections)
 
     def evaluation(self, scheme: ConnectionScheme, accuracy: float, standard_error: float = 0.0) -> Evaluation:
-        """All that is known of a scheme of this accuracy."""
+        """The evaluation of a scheme with this accuracy."""
         return Evaluation(scheme, accuracy, self.cost(scheme), self(scheme, accuracy), standard_error)

@@ -1,4 +1,4 @@
-"""Scores that outlast a search: what a supernet was asked once is looked up."""
+"""Scores that persist across searches of the same supernet."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
 
-#: Seconds that one process waits for another one to read or write its scores.
+#: Seconds to wait for another process that is reading or writing its scores.
 PATIENCE_S = 60.0
 
 
 class RememberedScores:
-    """An evaluator that looks up what is known and has only the rest computed.
+    """An evaluator that looks up known scores and computes only the others.
 
-    The scores lie in a file of their own for each key, that is for each supernet, data set and precision: a line with
-    the key, then a line a scheme. Several searches may use it at once.
+    There is one file per key, that is, per supernet, data set and precision: a line with the key, then one line per
+    scheme. Several searches may use it at once.
 
     Args:
-        evaluator: computes what is not known.
-        folder: of the file ``scores_KEY.jsonl``.
-        say: where notices go.
+        evaluator: computes unknown scores.
+        folder: folder of the file ``scores_KEY.jsonl``.
+        say: called with notices.
 
     Raises:
-        ValueError: when first used, if the file is damaged, or of another key.
-        InUseError: if another process keeps the file for a minute.
+        ValueError: at first use, if the file is damaged or has another key.
+        InUseError: if another process locks the file for a minute.
     """
 
     def __init__(self, evaluator: Evaluator, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -43,7 +43,7 @@ class RememberedScores:
         self.path = folder / f"scores_{hashlib.sha256(self._key.encode()).hexdigest()[:12]}.jsonl"
         self._say = say
         self._known: dict[ConnectionScheme, float] = {}
-        #: Bytes of the file that have been read.
+        #: Number of bytes of the file read so far.
         self._end = 0
 
     @property
@@ -76,7 +76,7 @@ class RememberedScores:
         return [self._known[scheme] for scheme in schemes]
 
     def _exchange(self, *lines: Mapping[str, Any]) -> None:
-        """Read what was added to the file since, and add lines to it, through to the disk."""
+        """Read the lines added to the file since the last call, append lines and sync them to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(f"{self.path}.lock", timeout=PATIENCE_S), self.path.open("a+b") as file:
@@ -94,7 +94,7 @@ class RememberedScores:
                 self._end = file.tell()
         except Timeout:
             raise InUseError(
-                f"another process keeps {self.path}; wait for it, or choose another folder with search.scores=FOLDER"
+                f"another process is using {self.path}; wait for it, or choose another folder with search.scores=FOLDER"
             ) from None
 
     def _read(self, text: bytes) -> None:
@@ -107,7 +107,7 @@ class RememberedScores:
                 self._known[ConnectionScheme.parse(line["scheme"], self.stages)] = float(line["accuracy"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.path} holds a line that is no score: {text[:80]!r} ({error}); delete the file, and its scores "
-                "are computed again"
+                f"{self.path} has a line that is not a score: {text[:80]!r} ({error}); delete the file to compute its "
+                "scores again"
             ) from error
         self._end += len(text) + 1

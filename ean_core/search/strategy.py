@@ -1,4 +1,4 @@
-"""The contract of a search strategy, and the registry of those there are."""
+"""The interface of a search strategy, and the registry of all strategies."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ean_core.scheme import ConnectionScheme
 #: Search strategies by name.
 STRATEGIES = Registry("search strategy", scope="ean_core", locations=["ean_core.search"])
 
-#: How the scheme that a search returns is chosen: the strategy's own most probable one; the one of highest reward among
-#: those evaluated; the one of highest reward among the finalists, whose accuracy is measured with batch norms
-#: re-estimated for each of them.
+#: How the scheme returned by a search is chosen: the strategy's most probable one; the one with the highest reward
+#: among all evaluations; the one with the highest reward among the finalists, whose accuracy is measured with batch
+#: norms re-estimated for each scheme.
 Rule = Literal["mode", "best-seen", "front"]
 RULES: tuple[Rule, ...] = ("mode", "best-seen", "front")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a scheme.
+    """Evaluation of one scheme.
 
     Args:
-        scheme: which.
-        accuracy: on the validation images, in percent.
-        cost: number of connections, or milliseconds where the reward weighs measured latency.
-        reward: what the search maximises, see :class:`Reward`.
-        standard_error: of the accuracy, in percentage points.
+        scheme: the scheme.
+        accuracy: accuracy on the validation images, in percent.
+        cost: number of connections, or milliseconds if the reward includes measured latency.
+        reward: the quantity that the search maximizes, see :class:`Reward`.
+        standard_error: standard error of the accuracy, in percentage points.
     """
 
     scheme: ConnectionScheme
@@ -45,23 +45,23 @@ class Evaluation:
 class Strategy(ABC):
     """Proposes schemes and learns from their evaluations; knows nothing of networks.
 
-    A strategy is deterministic: built with the same arguments and told the same evaluations, it asks the same. This
-    is how a search resumes: the ledger is replayed, and no other state exists.
+    A strategy is deterministic: with the same arguments and evaluations, it asks for the same schemes. A search
+    therefore resumes by replaying the ledger; there is no other state.
 
     Args:
         stages: blocks in each stage of the network.
-        seed: of all its draws.
-        evaluations: how many schemes it may ask for, repetitions included.
+        seed: seed of all its draws.
+        evaluations: number of schemes it may ask for, including repetitions.
 
     Raises:
-        ValueError: if there is nothing to evaluate.
+        ValueError: if ``evaluations`` is below 1.
     """
 
-    #: How the scheme returned is chosen where the search's config does not say.
+    #: How the returned scheme is chosen if the search's config does not set a rule.
     rule: ClassVar[Rule] = "front"
-    #: False for strategies whose number of evaluations follows from the network.
+    #: False if the number of evaluations is determined by the network.
     budgeted: ClassVar[bool] = True
-    #: False where a search depends on more than its arguments and what it was told, and cannot resume by replay.
+    #: False if a search depends on more than its arguments and evaluations, and so cannot resume by replay.
     replayable: bool = True
 
     def __init__(self, stages: Sequence[int], seed: int = 0, *, evaluations: int) -> None:
@@ -80,22 +80,22 @@ class Strategy(ABC):
 
     @abstractmethod
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """The evaluations of what was asked for, in the same order."""
+        """Take the evaluations of the schemes asked for, in the same order."""
 
     def mode(self) -> ConnectionScheme | None:
-        """The scheme that the strategy itself has come to hold most probable; None where it holds no such belief."""
+        """The strategy's most probable scheme; None if it has no distribution over schemes."""
         return None
 
     def info(self) -> Mapping[str, float]:
-        """What the strategy wants recorded of the step it was last told about, e.g. its convergence."""
+        """Values to record for the last step told, e.g. a measure of convergence."""
         return {}
 
 
 def strategy_class(name: Any) -> type[Strategy]:
-    """The strategy of a name.
+    """The strategy class called ``name``.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none.
     """
     found = STRATEGIES.get(name) if isinstance(name, str) else None
     if found is None:
@@ -104,7 +104,7 @@ def strategy_class(name: Any) -> type[Strategy]:
 
 
 def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) -> Strategy:
-    """A strategy from ``dict(type='ean', ...)``.
+    """Build a strategy from ``dict(type='ean', ...)``.
 
     Raises:
         ValueError: if there is no strategy of that name, or it has no such option.
@@ -113,7 +113,7 @@ def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) 
     name = options.pop("type", None)
     found = strategy_class(name)
     known = {"seed"}
-    for base in found.__mro__[:-1]:  # some pass options on to the class they refine
+    for base in found.__mro__[:-1]:  # some pass options on to their base class
         known |= {k for k, v in signature(base).parameters.items() if v.kind is Parameter.KEYWORD_ONLY}
     for option in options:
         if option not in known:

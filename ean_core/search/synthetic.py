@@ -1,4 +1,4 @@
-"""Accuracies made by a formula, to compare strategies on more schemes than any supernet could score."""
+"""Synthetic accuracies, to compare strategies on more schemes than any supernet could score."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ean_core.scheme import ConnectionScheme
 
 
 class SyntheticEvaluator:
-    """Each block is worth something, and so is each pair of blocks: ``base + w . a + a . J a``.
+    """Accuracy as a sum of the effects of blocks and of pairs of blocks: ``base + w . a + a . J a``.
 
     Args:
         stages: blocks in each stage.
-        seed: of weights and interactions.
-        interaction: standard deviation of what all pairs with one block are worth together, beside that of the
-            weights, which is 1.
+        seed: seed of weights and interactions.
+        interaction: standard deviation of the total effect of all pairs with a given block; that of the weights is 1.
         base: accuracy of the vanilla network.
 
     Examples:
@@ -47,5 +46,5 @@ class SyntheticEvaluator:
         return [float(value) for value in self.base + gains]
 
     def standard_error(self, accuracy: float) -> float:
-        """Nothing is drawn at random here."""
+        """Zero, as the accuracies are exact."""
         return 0.0

@@ -1,4 +1,4 @@
-"""Optuna's samplers as strategies: a genetic algorithm, TPE, and any other by name."""
+"""Optuna samplers as strategies: a genetic algorithm, TPE, and any other by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ean_core.scheme import ConnectionScheme
 
 from .strategy import STRATEGIES, Evaluation, Strategy
 
-#: These go through all schemes, as ``exhaustive`` does, and end by stopping a loop that is not Optuna's here.
+#: These enumerate all schemes, as ``exhaustive`` does, and end by stopping Optuna's own loop, which is not used here.
 ENUMERATING = ("BruteForceSampler", "GridSampler")
-#: These know no choices, only numbers; for the others, which treat 0 and 1 as choices, that is faster.
+#: These handle numbers only. The others treat 0 and 1 as categories, which is faster for them.
 NUMERIC = ("CmaEsSampler", "QMCSampler")
 
 
@@ -24,27 +24,27 @@ NUMERIC = ("CmaEsSampler", "QMCSampler")
 class OptunaStrategy(Strategy):
     """Any sampler of `Optuna <https://optuna.readthedocs.io>`_ (``pip install "ean-zoo[search]"``).
 
-    A scheme is a trial with one parameter a block, ``b0`` to ``b{m-1}``, each 0 or 1.
+    A scheme is a trial with one parameter per block, ``b0`` to ``b{m-1}``, each 0 or 1.
 
-    With a ``storage``, several searches work on one study, on several machines if need be, and learn from each other's
-    evaluations. What such a search asks then depends on when the others told theirs: it is not deterministic, and
-    cannot resume by replaying its ledger (``replayable`` is False). The study itself remembers.
+    With a ``storage``, several searches, possibly on several machines, share a study and learn from each other's
+    evaluations. The schemes they ask for then depend on timing: such a search is not deterministic and cannot resume by
+    replaying its ledger (``replayable`` is False). Its evaluations are kept in the study.
 
     Args:
         stages: blocks in each stage.
-        seed: of the sampler. Searches that share a study need different ones.
-        evaluations: of schemes, in all, by this search; one that is sampled again counts again.
+        seed: seed of the sampler. Searches that share a study need different seeds.
+        evaluations: total number of evaluations by this search, including repeated schemes.
         sampler: name of a class in ``optuna.samplers``.
-        options: its arguments.
-        schemes_per_step: trials that are open at a time.
-        pareto: maximise accuracy and minimise cost, instead of maximising the reward, by a sampler that can.
+        options: arguments of the sampler.
+        schemes_per_step: number of trials open at a time.
+        pareto: maximize accuracy and minimize cost instead of maximizing the reward; needs a multi-objective sampler.
         storage: URL of a database, e.g. ``'sqlite:///study.db'``, or path of a journal file, which suits a shared file
             system; None for memory.
-        study_name: of the study there; made if it does not exist.
+        study_name: name of the study in the storage; created if it does not exist.
 
     Raises:
         ImportError: if Optuna is not installed.
-        ValueError: if there is no such sampler, an option has no sensible value, or the study is of another search.
+        ValueError: if the sampler is unknown, an option is invalid, or the study belongs to another search.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class OptunaStrategy(Strategy):
     ) -> None:
         super().__init__(stages, seed, evaluations=evaluations)
         if schemes_per_step < 1:
-            raise ValueError(f"schemes_per_step is at least 1, got {schemes_per_step}")
+            raise ValueError(f"schemes_per_step must be at least 1, got {schemes_per_step}")
         if (storage is None) != (study_name is None):
             raise ValueError(
-                f"storage and study_name go together, got {storage!r} and {study_name!r}; "
+                f"storage and study_name must be given together, got {storage!r} and {study_name!r}; "
                 "for example storage='study.journal', study_name='resnet20_se'"
             )
         optuna = _import_optuna()
@@ -90,7 +90,7 @@ class OptunaStrategy(Strategy):
         search = {"stages": list(self.stages), "pareto": pareto, "numeric": sampler in NUMERIC}
         if (found := self.study.user_attrs.get("search", search)) != search:
             raise ValueError(
-                f"study {study_name!r} in {storage} is of another search, with {found}, not {search}; "
+                f"study {study_name!r} in {storage} belongs to another search, with {found}, not {search}; "
                 "choose another study_name"
             )
         self.study.set_user_attr("search", search)
@@ -100,7 +100,7 @@ class OptunaStrategy(Strategy):
         self.left -= number
         with _quiet():
             self._open = [self.study.ask(self._distributions) for _ in range(number)]
-        decisions = [trial.params for trial in self._open]  # each a copy of all
+        decisions = [trial.params for trial in self._open]  # each access copies all parameters
         return [
             ConnectionScheme(self.stages, tuple(bits[block] for block in self._distributions)) for bits in decisions
         ]
@@ -114,20 +114,20 @@ class OptunaStrategy(Strategy):
 
 @STRATEGIES.register_module(name="ga")
 class GeneticAlgorithm(OptunaStrategy):
-    """NSGA-II ("A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", Deb et al., 2002), which evolves
-    accuracy and cost together, as the GA of Table 4 does accuracy and size.
+    """NSGA-II ("A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", Deb et al., 2002), which optimizes
+    accuracy and cost together, as the GA of Table 4 does for accuracy and size.
 
     Args:
         stages: blocks in each stage.
-        seed: of the sampler.
-        evaluations: of schemes, in all; as many generations as they allow, the last perhaps a part of one.
-        population: of a generation, which is a step; if None, as many as leave six generations, from 10 to 50.
+        seed: seed of the sampler.
+        evaluations: total number of evaluations; the last generation may be incomplete.
+        population: schemes per generation, which is a step; if None, chosen for six generations, within 10 to 50.
         options: further arguments of ``optuna.samplers.NSGAIISampler``.
         study: ``storage`` and ``study_name`` of :class:`OptunaStrategy`.
 
     Raises:
         ImportError: if Optuna is not installed.
-        ValueError: if an option has no sensible value, or the study is of another search.
+        ValueError: if an option is invalid, or the study belongs to another search.
     """
 
     def __init__(
@@ -161,15 +161,15 @@ class TreeParzen(OptunaStrategy):
 
     Args:
         stages: blocks in each stage.
-        seed: of the sampler.
-        evaluations: of schemes, in all.
-        options: arguments of ``optuna.samplers.TPESampler``; by default blocks are modelled together, and trials that
-            are open count as bad ones, so that a step does not ask the same ten times.
+        seed: seed of the sampler.
+        evaluations: total number of evaluations.
+        options: arguments of ``optuna.samplers.TPESampler``; by default blocks are modeled jointly, and open trials
+            count as bad ones, so that a step does not ask for the same scheme ten times.
         study: ``schemes_per_step``, ``storage`` and ``study_name`` of :class:`OptunaStrategy`.
 
     Raises:
         ImportError: if Optuna is not installed.
-        ValueError: if an option has no sensible value, or the study is of another search.
+        ValueError: if an option is invalid, or the study belongs to another search.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ def _import_optuna() -> Any:
 
 
 def _sampler_class(name: str) -> Any:
-    """The class of ``optuna.samplers`` of this name, if it is one that draws."""
+    """The class of ``optuna.samplers`` with this name, if it draws random samples."""
     classes = {key: value for key, value in vars(_import_optuna().samplers).items() if inspect.isclass(value)}
     drawing = [key for key, value in classes.items() if "seed" in inspect.signature(value).parameters]
     valid = set(drawing).difference(ENUMERATING)
@@ -210,7 +210,7 @@ def _sampler_class(name: str) -> Any:
 
 
 def _journal(path: str) -> Any:
-    """A study in a file."""
+    """Storage of a study in a journal file."""
     storages = _import_optuna().storages
     before_4 = not hasattr(storages, "journal")
     backend = storages.JournalFileStorage if before_4 else storages.journal.JournalFileBackend
@@ -219,7 +219,7 @@ def _journal(path: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's log lines and its warnings that samplers are experimental."""
+    """Silence Optuna's log lines and its warnings about experimental samplers."""
     optuna = _import_optuna()
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -22,7 +22,7 @@ def made(name, channels=64):
 
 @pytest.fixture
 def half():
-    """A module of one's own, as a user would register it."""
+    """A custom module, as a user would register it."""
 
     @ATTENTION.register_module()
     class Half(Attention):

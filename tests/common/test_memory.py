@@ -1,4 +1,4 @@
-"""Freed memory is kept: seen as page faults of a process of its own, whose malloc other tests have not changed."""
+"""Freed memory is kept: page faults are counted in a separate process, where no other test has changed malloc."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""The stand-in for mmcv's compiled operators: there where nothing else is, and nowhere else."""
+"""The stand-in for mmcv's compiled operators: used only if nothing else provides them."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ FOLDER = Path(ean_core.__file__).parent / "common"
 
 
 def run(*arguments, path=()):
-    """A Python of its own; the last line that it says, and how it ended."""
+    """Run code in a separate Python; its exit code and last output line."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=240, check=False
@@ -44,7 +44,7 @@ def mmcv():
 
 @pytest.fixture
 def made(tmp_path):
-    """Writes an mmcv of one's own whose ``_ext`` is the given code."""
+    """Write a custom mmcv package whose ``_ext`` is the given code."""
 
     def make(extension):
         (tmp_path / "mmcv").mkdir()

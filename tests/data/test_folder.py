@@ -121,7 +121,7 @@ def test_a_relative_root_is_looked_up_in_ean_data(tree, monkeypatch):
 @pytest.mark.parametrize(("split", "folder"), [("train", "train"), ("val", "train"), ("test", "val")])
 def test_a_missing_folder_is_named_with_the_layout_expected(tmp_path, split, folder):
     with pytest.raises(
-        FileNotFoundError, match=rf"split '{split}' in .*{folder}.*one folder a class under .*/train and"
+        FileNotFoundError, match=rf"split '{split}' in .*{folder}.*one folder per class under .*/train and"
     ):
         ImageTree(split, tmp_path)
 

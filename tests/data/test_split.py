@@ -51,7 +51,7 @@ def test_a_class_without_training_images_is_refused_by_name(split):
 
 
 def test_an_empty_validation_set_is_refused():
-    with pytest.raises(ValueError, match="val_per_class is at least 1, got 0"):
+    with pytest.raises(ValueError, match="val_per_class must be at least 1, got 0"):
         split_indices([0, 0], "val", val_per_class=0)
 
 

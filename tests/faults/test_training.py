@@ -146,7 +146,7 @@ def tree(tmp_path, monkeypatch):
 def test_training_on_one_class(tally, tmp_path, tree):
     tree("ant")
     config = load_config("resnet50_se_imagenet", ["train_cfg.max_epochs=1"])
-    with tally.case(), pytest.raises(ValueError, match="train has one class, 'ant'; telling classes apart takes two"):
+    with tally.case(), pytest.raises(ValueError, match="only one class, 'ant'; classification needs at least two"):
         run_training(config, tmp_path / "run")
 
 

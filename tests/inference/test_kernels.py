@@ -44,7 +44,7 @@ def inference():
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
-    """Memory that a kernel does not write holds NaN."""
+    """Fill memory with NaN, which remains wherever a kernel does not write."""
     empty = torch.empty
 
     def poisoned(*args, **options):
@@ -73,7 +73,7 @@ def maps(n, c, h, w, dtype=torch.float32):
 
 
 def factors(n, groups, h, w, order, dtype=torch.float32):
-    """A factor in the order of memory that a name says."""
+    """A factor in the named memory format."""
     values = torch.rand(n, groups, h, w, device=DEVICE).to(dtype) + 0.5
     if order == "one an image":
         return values[:, :, :1, :1]  # with the strides of a map

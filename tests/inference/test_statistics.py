@@ -98,7 +98,7 @@ def test_constant_gates_are_found_constant(monkeypatch):
 def test_what_has_no_gates_is_refused():
     with pytest.raises(ValueError, match=r"scheme '000-000-000' connects no block"):
         gate_statistics(classifier("SE", "none"), batches())
-    with pytest.raises(ValueError, match="of no gates; the data set is empty"):
+    with pytest.raises(ValueError, match="cannot compute gate statistics: the data set is empty"):
         GateMoments().statistics()
 
 

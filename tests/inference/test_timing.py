@@ -12,7 +12,7 @@ INPUTS = torch.zeros(2, 3, 4, 4)
 
 
 class Lab:
-    """A clock, and networks that take known times on it and note when they run."""
+    """A fake clock, and networks that take known times on it and record when they run."""
 
     def __init__(self):
         self.now = 100.0
@@ -172,5 +172,5 @@ def test_a_missing_baseline_is_answered_with_the_networks_there_are():
 
 @pytest.mark.parametrize("options", [{"rounds": 1}, {"rounds": 2, "warmup": -1}])
 def test_too_few_rounds_are_refused(options):
-    with pytest.raises(ValueError, match="needs at least 2 rounds and no negative warm-up"):
+    with pytest.raises(ValueError, match="needs at least 2 rounds and a non-negative warmup"):
         measure({"vanilla": 1.0}, **options)

@@ -23,7 +23,7 @@ STAGES = (3, 3, 3)
 
 
 def module(name, channels=16):
-    """Random weights, also where training starts from constants."""
+    """Random weights, even where training starts from constants."""
     made = attention_class(name)(channels, **attention_class(name).cifar_options["basic"])
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -128,7 +128,7 @@ def test_one_compiled_code_serves_all_schemes_that_are_data():
 
 
 class Again:
-    """Stands for a CUDA graph: runs the passes again and writes what they give to the same memory."""
+    """Stand-in for a CUDA graph: repeats the passes and writes their results to the same memory."""
 
     def __init__(self, model):
         self.model = model
@@ -153,7 +153,7 @@ class Again:
 
 
 class OnCPU(CaptureHook):
-    """As on a GPU, but for the recorder."""
+    """As on a GPU, except for the recorder."""
 
     made: list[CapturedStep] = []
 
@@ -207,12 +207,18 @@ def test_losses_are_returned_now_and_then(tmp_path, on_cpu):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda runner: None, "this network trains on a cpu"),
-        (lambda runner: setattr(runner.optim_wrapper, "_accumulative_counts", 2), "this is a OptimWrapper with 2"),
+        (lambda runner: None, "this network trains on cpu"),
+        (
+            lambda runner: setattr(runner.optim_wrapper, "_accumulative_counts", 2),
+            "got OptimWrapper with accumulative_counts=2",
+        ),
         (lambda runner: setattr(runner.optim_wrapper, "loss_scaler", None), "without accumulative_counts"),
-        (lambda runner: setattr(runner, "model", nn.Linear(2, 2)), "this is a Linear"),
-        (lambda runner: setattr(runner.model.backbone, "with_cp", True), "does not go with model.backbone.with_cp"),
-        (lambda runner: setattr(runner, "model", MMDistributedDataParallel.__new__(MMDistributedDataParallel)), "one"),
+        (lambda runner: setattr(runner, "model", nn.Linear(2, 2)), "not with Linear"),
+        (lambda runner: setattr(runner.model.backbone, "with_cp", True), "does not work with model.backbone.with_cp"),
+        (
+            lambda runner: setattr(runner, "model", MMDistributedDataParallel.__new__(MMDistributedDataParallel)),
+            "single",
+        ),
     ],
 )
 def test_what_graphs_do_not_go_with_is_refused(tmp_path, change, message):
@@ -229,7 +235,7 @@ def test_the_command_line_says_that_it_needs_a_gpu(tmp_path):
     command = [sys.executable, "-m", "tasks.cli", "train", "resnet20_se_digits", "--capture", "--work-dir", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
-    assert "--capture records iterations as CUDA graphs, and this network trains on a cpu" in done.stderr
+    assert "--capture records iterations as CUDA graphs, but this network trains on cpu" in done.stderr
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

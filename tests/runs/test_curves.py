@@ -21,7 +21,7 @@ EPOCHS, EVERY = 6, 3
 
 
 def read(folder):
-    """By name, the steps and values that TensorBoard shows of a folder."""
+    """Steps and values that TensorBoard reads from a folder, by name."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return {
@@ -33,7 +33,7 @@ def read(folder):
 
 
 def logged(folder, name):
-    """What mmengine's own files of scalars say, by step, the later word counting."""
+    """Contents of mmengine's scalar files, by step; later entries take precedence."""
     found = {}
     for path in sorted(folder.glob("*/vis_data/scalars.json")):
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

@@ -9,14 +9,14 @@ NAMES = {"best_reward", "reward", "accuracy", "connections", "cost", "distinct_s
 
 
 def read(folder):
-    """By name, the points that TensorBoard shows of a folder."""
+    """Points that TensorBoard reads from a folder, by name."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return {name: [(each.step, each.value) for each in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
 def expected(lines):
-    """By name, the points that a ledger stands for."""
+    """Points computed from a ledger, by name."""
     steps = [[line for line in lines if line["step"] == step] for step in range(lines[-1]["step"] + 1)]
     points = {name: [] for name in ("best_reward", "reward", "accuracy", "connections", "distinct_schemes")}
     so_far = []

@@ -18,7 +18,7 @@ def tell(strategy, asked, reward):
 
 
 def linear(stages, seed):
-    """A reward that adds up what each block is worth, on top of 70 as accuracies are, and what each is worth."""
+    """An additive reward on top of 70 (typical of accuracies), and the contribution of each block."""
     worth = torch.randn(sum(stages), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return lambda scheme: 70 + float(worth @ torch.tensor(scheme.bits, dtype=torch.float64)), worth
 
@@ -32,7 +32,7 @@ def run(strategy, reward):
 
 
 def gain(strategy, worth):
-    """What was gained over the mean of all schemes, as a share of what there is to gain."""
+    """Gain over the mean of all schemes, as a fraction of the possible gain."""
     mean, best = worth.sum() / 2, worth.clamp(min=0).sum()
     found = worth @ torch.tensor(strategy.mode().bits, dtype=torch.float64)
     return float((found - mean) / (best - mean))
@@ -97,8 +97,8 @@ def test_the_probabilities_are_a_pairwise_softmax_with_temperature_5():
     [
         ({"baseline": "moving"}, r"unknown baseline 'moving'.*None, 'moving-average'"),
         ({"evaluations": 0}, r"at least 1 evaluation, got evaluations=0"),
-        ({"schemes_per_step": 0}, r"schemes_per_step is at least 1, got 0"),
-        ({"buffer_steps": 0}, r"buffer_steps is at least 1, got 0"),
+        ({"schemes_per_step": 0}, r"schemes_per_step must be at least 1, got 0"),
+        ({"buffer_steps": 0}, r"buffer_steps must be at least 1, got 0"),
         ({"compat": ["clipped"]}, r"unknown compat switch 'clipped'; did you mean 'clipped-replay'\?.*'summed-bonus'"),
         ({"compat": ["summed-bonus", "ppo"]}, r"unknown compat switch 'ppo'; choose from 'clipped-replay'"),
     ],

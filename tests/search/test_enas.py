@@ -19,7 +19,7 @@ def run(strategy, reward):
 
 
 def probability(strategy, scheme):
-    """Of each of a scheme's choices, by deciding on one block after another."""
+    """Probability of each of a scheme's choices, deciding block by block."""
     previous, state = torch.tensor([START]), (torch.zeros(1, HIDDEN_SIZE), torch.zeros(1, HIDDEN_SIZE))
     found = []
     with torch.no_grad():
@@ -108,5 +108,5 @@ def test_entropy_is_part_of_the_reward():
 
 
 def test_no_step_is_empty():
-    with pytest.raises(ValueError, match="schemes_per_step is at least 1, got 0"):
+    with pytest.raises(ValueError, match="schemes_per_step must be at least 1, got 0"):
         ENASStrategy(STAGES, schemes_per_step=0)

@@ -9,7 +9,7 @@ from ean_core.search.prefixes import count_bodies
 
 
 def run(strategy, reward):
-    """The steps of a search, each as pairs of scheme and reward."""
+    """Steps of a search, each a list of (scheme, reward) pairs."""
     steps = []
     while asked := strategy.ask():
         told = [Reward(sparsity=0).evaluation(scheme, reward(scheme)) for scheme in asked]
@@ -111,9 +111,9 @@ def test_a_step_shares_prefixes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schemes_per_step": 0}, "schemes_per_step is at least 1, got 0"),
-        ({"kick": 0}, r"lies in \(0, 0.5\], got kick=0"),
-        ({"kick": 0.6}, r"lies in \(0, 0.5\], got kick=0.6"),
+        ({"schemes_per_step": 0}, "schemes_per_step must be at least 1, got 0"),
+        ({"kick": 0}, r"must be in \(0, 0.5\], got kick=0"),
+        ({"kick": 0.6}, r"must be in \(0, 0.5\], got kick=0.6"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):

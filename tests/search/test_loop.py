@@ -18,7 +18,7 @@ NONE, FULL = ConnectionScheme.none(STAGES), ConnectionScheme.full(STAGES)
 
 
 class Formula:
-    """Scores schemes by a sum over their blocks, says what it was asked for, and can be killed at any of them."""
+    """Scores schemes by a sum over their blocks, records the requests, and can be killed at any scheme."""
 
     stages = STAGES
     weights = (1.1, -0.7, 1 / 3, 0.2)
@@ -55,7 +55,7 @@ class Careful(Formula):
 
 
 class Listed(Strategy):
-    """Asks what it is told to."""
+    """Asks for given schemes."""
 
     def __init__(self, steps, mode=None, rule="front"):
         super().__init__(STAGES, evaluations=sum(map(len, steps)))
@@ -107,7 +107,7 @@ def parse(*texts):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A search that nobody interrupts: ledger, result, and the schemes that either evaluator was asked for."""
+    """An uninterrupted search: ledger, result, and the schemes requested from each evaluator."""
     path, evaluator, finalists = tmp_path_factory.mktemp("whole") / "ledger.jsonl", Formula(), Careful()
     result = run(path, evaluator, finalists)
     return path, result, evaluator.asked, finalists.asked
@@ -226,7 +226,7 @@ STEPS_OF_RULES = [["10-10", "00-01", "01-00"], ["10-00", "00-10"]]
     ],
 )
 def test_each_rule_returns_what_it_says(tmp_path, rule, careful, scheme, accuracy, used):
-    """With finalists, accuracies are theirs."""
+    """With finalists, accuracies come from their evaluator."""
     for options in ({"rule": rule}, {"own_rule": rule}):
         result = run_listed(
             tmp_path / f"{next(iter(options))}.jsonl",

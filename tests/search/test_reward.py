@@ -12,7 +12,7 @@ STAGES = (2, 3)
 
 
 def table(connections, stages=STAGES):
-    """Block times of which only those of the connections count."""
+    """Block times where only the connections matter."""
     blocks = sum(stages)
     return BlockTimes(stages, 1.0, (0.5,) * blocks, tuple(connections), (0.25,) * blocks, 2.0)
 

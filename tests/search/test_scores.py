@@ -20,7 +20,7 @@ KEY = {"weights": "abc", "data": "def", "precision": "fp32"}
 
 
 class Counting:
-    """Scores by a formula, and counts what it was asked for."""
+    """Scores by a formula and counts the requests."""
 
     stages = STAGES
 
@@ -142,7 +142,7 @@ def test_a_line_that_is_no_score_is_refused_by_file_and_content(tmp_path, line):
     with Ledger(remembered.path, KEY) as ledger:
         ledger.append({"scheme": "11-111", "accuracy": 61.0}, line)
     before = remembered.path.read_bytes()
-    with pytest.raises(ValueError, match=rf"{remembered.path} holds a line that is no score: .*; delete the file"):
+    with pytest.raises(ValueError, match=rf"{remembered.path} has a line that is not a score: .*; delete the file"):
         remembered.evaluate(ALL[:1])
     assert remembered.path.read_bytes() == before
     remembered.path.unlink()
@@ -157,7 +157,7 @@ def test_a_damaged_line_is_refused_by_what_it_holds(tmp_path, damage, number):
     content = remembered.path.read_bytes().split(b"\n")
     content[number] = damage
     remembered.path.write_bytes(b"\n".join(content))
-    with pytest.raises(ValueError, match=f"{remembered.path} holds a line that is no score") as error:
+    with pytest.raises(ValueError, match=f"{remembered.path} has a line that is not a score") as error:
         remembered.evaluate(ALL[:1])
     assert repr(damage) in str(error.value)
     assert remembered.path.read_bytes() == b"\n".join(content)
@@ -248,7 +248,7 @@ def test_its_patience_ends(tmp_path, monkeypatch):
     holder = fork(hold, remembered.path, 60, ready)
     try:
         assert ready.get(timeout=30) == "held"
-        with pytest.raises(InUseError, match=rf"another process keeps {remembered.path}; wait for it, or choose"):
+        with pytest.raises(InUseError, match=rf"another process is using {remembered.path}; wait for it, or choose"):
             remembered.evaluate(ALL[:2])
     finally:
         holder.kill()
@@ -256,7 +256,7 @@ def test_its_patience_ends(tmp_path, monkeypatch):
 
 
 def remember_as_first_of_two(rank, folder, answers):
-    """A process that scores what is remembered already, beside one that serves."""
+    """A process that scores known schemes, while another process serves."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     images = torch.arange(8 * 64, dtype=torch.uint8).reshape(8, 1, 8, 8)
     data = [{"inputs": images[rank::2], "labels": torch.arange(8)[rank::2] % 3}]

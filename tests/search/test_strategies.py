@@ -1,4 +1,4 @@
-"""What every registered strategy keeps to."""
+"""The interface that every registered strategy must satisfy."""
 
 import functools
 import importlib.util
@@ -14,13 +14,13 @@ EVALUATIONS = 40
 NEEDS_OPTUNA = {"ga", "tpe", "optuna"}
 NETWORKS = [(1,), (3, 3, 3), (18, 18, 18)]
 TOO_LARGE = {("exhaustive", (18, 18, 18))}
-STRATEGIES.get("ean")  # imports them all
+STRATEGIES.get("ean")  # imports all strategies
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 def cases():
-    """Names of strategies with stages of networks."""
+    """Strategy names combined with stages of networks."""
     for name in sorted(STRATEGIES.module_dict):
         lacking = name in NEEDS_OPTUNA and importlib.util.find_spec("optuna") is None
         for stages in NETWORKS:
@@ -38,7 +38,7 @@ def build(name, stages, seed=1):
 
 
 def run(strategy):
-    """All steps: what was asked, what was told, and what the strategy then says of itself."""
+    """All steps: schemes asked for, evaluations told, and the strategy's info and mode afterwards."""
     evaluator, reward, steps = SyntheticEvaluator(strategy.stages), Reward(), []
     while asked := strategy.ask():
         told = [reward.evaluation(s, a) for s, a in zip(asked, evaluator.evaluate(asked), strict=True)]

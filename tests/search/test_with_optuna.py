@@ -136,7 +136,7 @@ def test_the_study_of_another_search_is_refused(optuna, tmp_path):
     storage = f"{tmp_path}/study.journal"
     TreeParzen(STAGES, storage=storage, study_name="ours")
     with pytest.raises(
-        ValueError, match=r"study 'ours' in .* is of another search, .*\[3, 3, 3\].*\[3, 4\].*study_name"
+        ValueError, match=r"study 'ours' in .* belongs to another search, .*\[3, 3, 3\].*\[3, 4\].*study_name"
     ):
         TreeParzen((3, 4), storage=storage, study_name="ours")
     with pytest.raises(ValueError, match=r"'pareto': False.*'pareto': True"):
@@ -145,5 +145,5 @@ def test_the_study_of_another_search_is_refused(optuna, tmp_path):
 
 @pytest.mark.parametrize("options", [{"storage": "study.journal"}, {"study_name": "ours"}])
 def test_a_storage_and_the_name_of_a_study_go_together(options):
-    with pytest.raises(ValueError, match=r"storage and study_name go together.*for example"):
+    with pytest.raises(ValueError, match=r"storage and study_name must be given together.*for example"):
         TreeParzen(STAGES, **options)

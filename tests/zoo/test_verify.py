@@ -87,5 +87,5 @@ def test_data_that_are_not_at_hand_are_said(root, entry, monkeypatch, tmp_path):
     monkeypatch.setenv("EAN_OFFLINE", "1")
     verdict = verify(entry(), metrics=True)
     assert verdict.good
-    assert "not measured: CIFAR-100 is not (or not whole) in" in verdict.note
+    assert "not measured: CIFAR-100 is missing or incomplete in" in verdict.note
     assert "EAN_OFFLINE forbids" in verdict.note

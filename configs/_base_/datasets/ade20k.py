@@ -1,4 +1,4 @@
-# ADE20K, in EAN_DATA/ade/ADEChallengeData2016 as published: 80,000 iterations of 16 images, as mmsegmentation's.
+# ADE20K, in EAN_DATA/ade/ADEChallengeData2016 as published: 80,000 iterations of 16 images, as in mmsegmentation.
 image_size = (512, 512)  # height and width in pixels, for timing
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
 _base_ = './cifar100.py'
-# For supernet and search: the supernet trains without the 100 images a class on which schemes are compared (Section 5.1).
+# For supernet and search: the supernet is trained without the 100 images per class used to compare schemes (Section 5.1).
 train_dataloader = dict(dataset=dict(split='train'))
 val_dataloader = dict(
     batch_size=500,

@@ -1,5 +1,5 @@
-# Pictures of your own, prepared by `ean crowd prepare`: a tenth of the training images selects the checkpoint, the test images are
-# read by `ean test` only.
+# Custom images, prepared by `ean crowd prepare`: a tenth of the training images selects the checkpoint; the test images are
+# read only by `ean test`.
 image_size = (768, 1024)  # height and width in pixels, for timing
 train_dataloader = dict(
     batch_size=4,
@@ -17,7 +17,7 @@ train_dataloader = dict(
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='crowd_batch'))
 val_dataloader = dict(
-    batch_size=1,  # whole pictures, of any size
+    batch_size=1,  # whole images of any size
     num_workers=1,
     persistent_workers=True,
     dataset=dict(type='CrowdDataset', root='crowd/own', part='own', split='val'),

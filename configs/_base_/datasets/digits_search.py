@@ -1,5 +1,5 @@
 _base_ = './digits.py'
-# For supernet and search: the supernet trains without the 40 images a class on which schemes are compared.
+# For supernet and search: the supernet is trained without the 40 images per class used to compare schemes.
 train_dataloader = dict(dataset=dict(split='train'))
 val_dataloader = dict(
     batch_size=400,

@@ -1,4 +1,4 @@
-# ImageNet-style folders under EAN_DATA/imagenet: final networks train on all training images; the official validation images are the test, as in the paper.
+# ImageNet-style folders under EAN_DATA/imagenet: final networks train on all training images; the official validation images are the test set, as in the paper.
 image_size = 224  # height and width in pixels, for timing
 train_dataloader = dict(
     batch_size=256,

@@ -1,5 +1,5 @@
 _base_ = './imagenet.py'
-# For supernet and search: 100 images a class are held out for the search (Section 5.1).
+# For supernet and search: 100 images per class are held out for the search (Section 5.1).
 train_dataloader = dict(dataset=dict(split='train'))
 val_dataloader = dict(
     batch_size=256,

@@ -1,5 +1,5 @@
 _base_ = './voc2012.py'
-# For small networks on CPUs: crops of 256 pixels of images at about their own size.
+# For small networks on CPUs: 256-pixel crops of images near their original size.
 image_size = (256, 256)  # height and width in pixels, for timing
 train_pipeline = [
     dict(type='LoadImageFromFile'),

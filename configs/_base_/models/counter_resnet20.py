@@ -1,5 +1,5 @@
-# A light counter for CPUs: CIFAR's ResNet20 with a stride of 2 in its stem, so that a cell is 8 pixels wide, from weights of the zoo.
-# The attention and the connection come from the config that builds on this one.
+# A light counter for CPUs: CIFAR's ResNet20 with stride 2 in its stem, so that a cell is 8 pixels wide, initialized from zoo weights.
+# The attention and the connections are set by the config that inherits from this one.
 model = dict(
     type='CrowdCounter',
     data_preprocessor=dict(type='ImagePreprocessor', mean=[129.304, 124.070, 112.434], std=[68.170, 65.392, 70.418]),

@@ -1,5 +1,5 @@
-# The network that Table 3 is likely about: ResNet50 cut after its third stage, that at stride 1, so that a cell is 8 pixels wide.
-# The attention and the connection come from the config that builds on this one.
+# The likely network of Table 3: ResNet50 without its last stage and with stride 1 in the third, so that a cell is 8 pixels wide.
+# The attention and the connections are set by the config that inherits from this one.
 model = dict(
     type='CrowdCounter',
     data_preprocessor=dict(type='ImagePreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),

@@ -1,4 +1,4 @@
-# The attention and the connection come from the config that builds on this one.
+# The attention and the connections are set by the config that inherits from this one.
 model = dict(
     type='ImageClassifier',
     num_classes=1000,

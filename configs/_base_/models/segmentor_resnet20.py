@@ -1,5 +1,5 @@
-# A light segmentor for CPUs: CIFAR's ResNet20 with a stride of 2 in its stem, from weights of the zoo, under PSPNet's head.
-# The attention and the connection come from the config that builds on this one.
+# A light segmentor for CPUs: CIFAR's ResNet20 with stride 2 in its stem, initialized from zoo weights, with PSPNet's head.
+# The attention and the connections are set by the config that inherits from this one.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='Segmentor',

@@ -1,5 +1,5 @@
-# PSPNet on ResNet50 with dilations in the place of the last two strides (R50-D8), as mmsegmentation has it.
-# The attention and the connection come from the config that builds on this one.
+# PSPNet on ResNet50 with dilations instead of the last two strides (R50-D8), as in mmsegmentation.
+# The attention and the connections are set by the config that inherits from this one.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='Segmentor',

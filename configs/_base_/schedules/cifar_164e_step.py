@@ -1,4 +1,4 @@
-# The schedule of same-author papers for CIFAR from scratch; the paper itself gives none.
+# The schedule for training from scratch on CIFAR in the authors' other papers; this paper gives none.
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4))
 param_scheduler = dict(type='MultiStepLR', milestones=[81, 122], gamma=0.1, by_epoch=True)

@@ -1,4 +1,4 @@
-# The authors' code: 120 epochs, lr 0.1 divided by 10 every 30, batch 256 in all.
+# The authors' code: 120 epochs, lr 0.1 divided by 10 every 30 epochs, total batch size 256.
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4))
 param_scheduler = dict(type='StepLR', step_size=30, gamma=0.1, by_epoch=True)

@@ -1,4 +1,4 @@
-# A schedule for small networks on CPUs: one cycle up to the optimizer's lr and down, as long as train_cfg says.
+# A schedule for small networks on CPUs: one cycle up to the optimizer's lr and back down, over the length set in train_cfg.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2),
