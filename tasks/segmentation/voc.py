@@ -195,7 +195,7 @@ def _find_sbd(root: Path, devkit: Path, given: Path | None) -> dict[str, Path]:
 
 
 def _read_list(path: Path, found: Found) -> list[str]:
-    """The names in a list, each once."""
+    """Read the distinct names in a list."""
     names = [
         line.split()[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
     ]
@@ -215,9 +215,9 @@ def _pairs(names: Iterable[str], devkit: Path, boundaries: dict[str, Path], foun
         masks = [devkit / folder / f"{name}.png" for folder in _MASKS]
         mask = next((path for path in masks if path.is_file()), boundaries.get(name))
         if not image.is_file():
-            found.problems.append((image, "is in a list and not there; left out"))
+            found.problems.append((image, "is listed but missing; skipped"))
         elif mask is None:
-            found.problems.append((image, f"has no mask in {' or '.join(_MASKS)}; left out"))
+            found.problems.append((image, f"has no mask in {' or '.join(_MASKS)}; skipped"))
         else:
             yield Pair(name, image, mask)
 
@@ -226,7 +226,7 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("P", "L"):
         return np.array(image)
     if image.mode not in ("RGB", "RGBA"):
-        raise ValueError(f"is of mode {image.mode}; expected labels with a palette or in grey, or VOC's colours")
+        raise ValueError(f"has mode {image.mode}; expected a palette or gray mask, or VOC's colors")
     pixels = np.asarray(image.convert("RGB"), dtype=np.int32)
     codes = pixels @ (1 << 16, 1 << 8, 1)
     table = {int(code): label for label, code in enumerate(colours().astype(np.int32) @ (1 << 16, 1 << 8, 1))}
