@@ -168,10 +168,10 @@ def test_own_pictures_are_prepared_by_the_same_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--root", "nowhere"], "no folder at nowhere; give --root"),
+        (["--root", "nowhere"], "no folder at nowhere; give that of"),
         (["--root", "."], "no part of ShanghaiTech in"),
-        (["--points", "p.csv"], "give the folder of your pictures, too: --root PICTURES --points FILE"),
-        (["--root", ".", "--sigma", "wide"], "--sigma is a number of pixels or adaptive, got 'wide'"),
+        (["--points", "p.csv"], "give the folder of your images, too: --root IMAGES --points FILE"),
+        (["--root", ".", "--sigma", "wide"], "--sigma must be a number of pixels or adaptive, got 'wide'"),
         (["--root", ".", "--outside", "wrap"], "unknown rule for points outside of the image 'wrap'"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_folder_where_nothing_can_be_read_is_an_error(tmp_path):
     part = write_part(tmp_path, images=(2, 0))
     for path in part.rglob("*.mat"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no picture of .* could be prepared: .*GT_IMG_1.mat"):
+    with pytest.raises(ValueError, match=r"no image in .* could be prepared: .*GT_IMG_1.mat"):
         prepared(tmp_path, tmp_path / "out")
 
 
@@ -197,7 +197,7 @@ def test_another_data_set_is_not_prepared_into_a_folder_in_use(root, tmp_path):
 
 def test_two_at_once_are_refused_by_name(root, tmp_path):
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out/prepare.lock"), pytest.raises(InUseError, match="another process prepares"):
+    with FileLock(tmp_path / "out/prepare.lock"), pytest.raises(InUseError, match="another process is preparing"):
         prepared(root, tmp_path / "out")
 
 
@@ -231,10 +231,10 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no manifest of prepared pictures"),
-        ("[]", "is no manifest of prepared pictures"),
-        ('{"version": 1}', "is no manifest of prepared pictures"),
-        ('{"version": 0, "root": "x", "images": []}', "is of version 0, expected 1"),
+        ("{", "is not a manifest of prepared images"),
+        ("[]", "is not a manifest of prepared images"),
+        ('{"version": 1}', "is not a manifest of prepared images"),
+        ('{"version": 0, "root": "x", "images": []}', "has version 0, expected 1"),
         ('{"version": 1, "root": "x", "images": [{"file": "../a.h5", "image": "a"}]}', "names a file outside"),
         ('{"version": 1, "root": "x", "images": [{"file": "a.h5", "image": "/etc/passwd"}]}', "names a file outside"),
     ],
@@ -255,7 +255,7 @@ def test_a_missing_or_damaged_file_says_what_to_run(root, tmp_path):
             read_prepared(path, WHOLE)
     with pytest.raises(FileNotFoundError, match="run `ean crowd prepare` again"):
         read_prepared(tmp_path / "gone.h5")
-    with pytest.raises(FileNotFoundError, match="holds no prepared pictures"):
+    with pytest.raises(FileNotFoundError, match="holds no prepared images"):
         read_manifest(tmp_path)
 
 
