@@ -153,7 +153,7 @@ def _refuse_elsewhere(file: h5py.File) -> None:
             raise ValueError(f"{name} has {file[name].size:,} values, more than any image may have")
 
 
-# ---------------------------------------------------------------- one picture
+# ---------------------------------------------------------------- one image
 
 
 def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
@@ -339,9 +339,14 @@ def say(manifest: Mapping[str, Any], out: Path) -> None:
         splits = [split for split in ("train", "val", "test") if images[part, split]]
         texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
         typer.echo(f"{'own images' if part == OWN else f'part {part}'}: {', '.join(texts)}")
-        for split, use in (("train", "train on"), ("val", "select a checkpoint on"), ("test", "evaluate it on")):
+        missing = {
+            "train": "training images",
+            "val": "validation images to select a checkpoint on",
+            "test": "test images to evaluate it on",
+        }
+        for split, what in missing.items():
             if not images[part, split]:
-                typer.echo(f"no images to {use} (split {split})", err=True)
+                typer.echo(f"no {what}", err=True)
     typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
 
 

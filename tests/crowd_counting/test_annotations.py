@@ -83,7 +83,7 @@ def test_what_is_no_mat_file_is_refused_by_name(tmp_path, content):
 @pytest.mark.parametrize("content", [{"x": 1}, {"image_info": np.zeros(3)}, {"image_info": np.zeros((2, 2))}])
 def test_a_mat_file_of_something_else_is_refused(tmp_path, content):
     savemat(tmp_path / "a.mat", content)
-    with pytest.raises(ValueError, match=r"a.mat is no annotation of ShanghaiTech: it has no N x 2 points"):
+    with pytest.raises(ValueError, match=r"a.mat is not a ShanghaiTech annotation: no N x 2 points"):
         read_mat(tmp_path / "a.mat")
 
 
@@ -162,9 +162,9 @@ def test_own_pictures_are_paired_with_their_points_and_the_rest_named(tmp_path):
         "gone.png": "does not exist, but points.csv has points of it",
         "1.png": "has no entry in points.csv",
     }
-    with pytest.raises(FileNotFoundError, match="no folder of pictures at"):
+    with pytest.raises(FileNotFoundError, match="no image folder at"):
         find_own(tmp_path / "nowhere", tmp_path / "points.csv")
-    with pytest.raises(FileNotFoundError, match="no file of points at"):
+    with pytest.raises(FileNotFoundError, match="no points file at"):
         find_own(tmp_path / "pictures", tmp_path / "nowhere.csv")
 
 
@@ -178,5 +178,5 @@ def test_a_picture_under_two_names_counts_once_and_the_other_is_named(tmp_path):
 
 def test_a_number_that_is_none_is_no_annotation(tmp_path):
     write_truth(tmp_path / "a.mat", [[1, 1]], number=np.inf)
-    with pytest.raises(ValueError, match=r"a.mat is no annotation of ShanghaiTech"):
+    with pytest.raises(ValueError, match=r"a.mat is not a ShanghaiTech annotation"):
         read_mat(tmp_path / "a.mat")

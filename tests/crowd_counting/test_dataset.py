@@ -163,7 +163,7 @@ def test_items_make_batches_and_pictures_of_several_sizes_do_not(folder):
     assert (batch["inputs"].shape, batch["density"].shape) == ((3, 3, 48, 64), (3, 1, 48, 64))
     assert [len(batch[key]) for key in ("points", "name")] == [3, 3]
     whole = CrowdDataset("trainval", folder)
-    with pytest.raises(ValueError, match=r"pictures of several sizes make no batch.*batch_size=1, or crop"):
+    with pytest.raises(ValueError, match=r"cannot batch images of different sizes.*batch_size=1, or crop"):
         crowd_batch([whole[0], whole[-1]])
 
 

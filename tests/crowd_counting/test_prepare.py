@@ -135,7 +135,7 @@ def test_problems_are_named_by_file_and_the_rest_is_prepared(root, tmp_path, cap
     names = [line.split(":")[0].rpartition("/")[2] for line in printed.err.strip().splitlines()]
     assert names == [f"GT_IMG_{n}.mat" for n in (3, 5, 6, 7)] + [f"IMG_{n}.jpg" for n in (1, 2, 4)]
     assert "has 2 of 3 points outside of part_B/train_data/images/IMG_5.jpg (128 x 96); moved to" in printed.err
-    assert "GT_IMG_6.mat: says 7 heads and has 1 points; the points count" in printed.err
+    assert "GT_IMG_6.mat: states 7 heads but has 1 points; the points are used" in printed.err
     assert "7 problems" in printed.out
     manifest = read_manifest(tmp_path / "out")
     assert len(manifest["images"]) == 35 - 5
@@ -158,7 +158,7 @@ def test_own_pictures_are_prepared_by_the_same_command(tmp_path, capsys):
     (tmp_path / "points.json").write_text(json.dumps({name: heads.tolist() for name, heads in listed.items()}))
     words = ("--root", tmp_path / "pictures", "--points", tmp_path / "points.json", "--out", tmp_path / "out")
     assert ean("crowd", "prepare", *words) == 0
-    assert "own pictures: train 9 images" in capsys.readouterr().out
+    assert "own images: train 9 images" in capsys.readouterr().out
     manifest = read_manifest(tmp_path / "out")
     assert {entry["image"]: entry["heads"] for entry in manifest["images"]} == {n: len(h) for n, h in listed.items()}
     _, density = read_prepared(tmp_path / "out/own/1.png.h5", WHOLE)
@@ -288,7 +288,7 @@ def test_of_few_pictures_one_validates(tmp_path, capsys, number, expected):
     assert ean("crowd", "prepare", *words) == 0
     splits = [entry["split"] for entry in read_manifest(tmp_path / "out")["images"]]
     assert (splits.count("train"), splits.count("val")) == expected
-    assert ("there is none to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
+    assert ("no validation images to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
 
 
 def test_validation_images_that_annotations_name_are_these(tmp_path):

@@ -48,7 +48,7 @@ def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
         (lambda path: save(path, shape=(1001, 1000)), "1000 x 1001 are 1.0 million pixels, more than the limit of 1.0"),
         (
             lambda path: Image.new("RGB", (10, 60000)).save(path),
-            "notes.jpg is too long for its width to be shown: 10 x 60000",
+            "notes.jpg is too narrow for its height to be shown: 10 x 60000",
         ),
         (lambda path: None, "notes.jpg is no longer here"),
     ],

@@ -179,7 +179,7 @@ def test_the_command_says_what_it_found(devkit, tmp_path, monkeypatch, capsys):
     assert "train 11 images, val 3 images" in output
     assert "14 of 14 masks written, 1 problems" in output
     assert "2007_000005.jpg: has no mask" in errors
-    assert "no pixel is aeroplane" in errors
+    assert "no pixels of aeroplane" in errors
     assert json.loads((tmp_path / "segmentation/voc2012/manifest.json").read_text())["version"] == 1
 
 

@@ -125,14 +125,14 @@ def test_colours_of_no_class_are_refused(tmp_path, labels):
     pixels = np.array(as_image(labels).convert("RGB"))
     pixels[3, 3] = (1, 2, 3)
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"colours that stand for no class of VOC: \(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"colors that do not belong to a VOC class: \(1, 2, 3\)"):
         read_mask(tmp_path / "mask.png")
 
 
 def test_labels_of_no_class_are_refused(tmp_path, labels):
     labels[0, 1] = 21
     Image.fromarray(labels).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"labels outside of 0 to 20 and 255 \(ignored\): 21"):
+    with pytest.raises(ValueError, match=r"labels other than 0 to 20 and 255 \(ignored\): 21"):
         read_mask(tmp_path / "mask.png")
 
 

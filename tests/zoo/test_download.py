@@ -152,7 +152,7 @@ def test_after_an_answer_with_another_range_all_is_asked_for(get, content, serve
 
 
 def test_an_address_that_can_be_none_is_not_tried_again(server, tmp_path):
-    with pytest.raises(DownloadError, match=r"cannot be fetched: .*nonnumeric port"):
+    with pytest.raises(DownloadError, match=r"cannot be downloaded: .*nonnumeric port"):
         fetch("http://127.0.0.1:x/a", tmp_path / "a", size=1, sha256="0", patience=QUICK)
 
 
@@ -199,7 +199,7 @@ def test_a_folder_behind_a_file_address(get, server, content, tmp_path):
     sha256 = hashlib.sha256(content).hexdigest()
     fetch((server.folder / "a file.bin").as_uri(), target, size=300_000, sha256=sha256, patience=QUICK)
     assert file_hash(target) == sha256
-    with pytest.raises(DownloadError, match=r"there is no file:///.*/missing.bin"):
+    with pytest.raises(DownloadError, match=r"file:///.*/missing.bin does not exist"):
         fetch((server.folder / "missing.bin").as_uri(), target, size=1, sha256="0", patience=QUICK)
 
 

@@ -138,7 +138,7 @@ def test_a_process_that_dies_with_the_lock_gives_it_back(elsewhere, server):
 def test_a_cache_that_cannot_be_written_is_named(elsewhere, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAN_HOME", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"the cache .*file/zoo cannot be written \(Not a directory\); set EAN_HOME"):
+    with pytest.raises(OSError, match=r"the cache .*file/zoo is not writable \(Not a directory\); set EAN_HOME"):
         locate(elsewhere)
 
 

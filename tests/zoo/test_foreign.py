@@ -118,7 +118,8 @@ def test_other_networks_are_refused(tmp_path):
         import_weights(tmp_path / "vgg.pth")
     torch.save(torchvision.models.resnext50_32x4d().state_dict(), tmp_path / "resnext.pth")
     with pytest.raises(
-        ValueError, match=r"another kind of ResNet, .*: layer1.0.conv1.weight is \(128, 64, 1, 1\), in ResNet-50"
+        ValueError,
+        match=r"an unsupported kind of ResNet, .*: layer1.0.conv1.weight has shape \(128, 64, 1, 1\), in ResNet-50",
     ):
         import_weights(tmp_path / "resnext.pth")
     state = torchvision.models.resnet18().state_dict()

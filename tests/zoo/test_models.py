@@ -72,7 +72,7 @@ def test_another_number_of_classes_initialises_the_head_alone_anew_and_says_so(o
     log.clear()
     same = zoo.get_model(own, pretrained=True, num_classes=10)
     assert torch.equal(same.fc.weight, trained["fc.weight"])
-    assert "anew" not in log.text
+    assert "newly" not in log.text
 
 
 def test_features_only_is_the_backbone_with_all_its_maps(own):
@@ -111,7 +111,7 @@ def test_arguments_that_do_not_go_together_or_are_none_are_refused(own):
         zoo.get_model(own, frozen_stage=1)
     with pytest.raises(ValueError, match=r"out_indices=\(0, 1\) needs features_only"):
         zoo.get_model(own, out_indices=(0, 1))
-    with pytest.raises(ValueError, match=r"pretrained is True or False, got 'weights.pth'"):
+    with pytest.raises(ValueError, match=r"pretrained must be True or False, got 'weights.pth'"):
         zoo.get_model(own, "weights.pth")
 
 
