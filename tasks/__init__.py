@@ -1,1 +1,1 @@
-"""What is done with EAN backbones, and the command line. Imports nothing, so that ``ean --help`` is quick."""
+"""Tasks built on EAN backbones, and the command line. Imports nothing, so that ``ean --help`` is quick."""

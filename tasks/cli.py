@@ -7,44 +7,52 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-#: Name of one or two words, what it does in one line, and where its function is.
+#: Command name (one or two words), one-line help, and ``module:function``.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "quickstart",
-        "supernet, search, training and timing on a small data set",
+        "run a supernet, a search, training and timing on a small data set",
         "ean_core.commands.quickstart:quickstart",
     ),
     ("train", "train a network or a supernet from a config", "ean_core.commands.train:train"),
-    ("search", "search where to connect the attention of a supernet", "ean_core.commands.search:search"),
+    ("search", "search a supernet for where to connect attention", "ean_core.commands.search:search"),
     ("search compare", "compare search strategies on one supernet", "ean_core.commands.compare:compare"),
-    ("search correlate", "how well a supernet ranks its schemes", "ean_core.commands.correlate:correlate"),
-    ("watch", "how a training or a search stands, from its files", "ean_core.commands.watch:watch"),
-    ("test", "measure a checkpoint on test images", "ean_core.commands.train:test"),
+    ("search correlate", "measure how well a supernet ranks its schemes", "ean_core.commands.correlate:correlate"),
+    ("watch", "show the progress of a training or a search", "ean_core.commands.watch:watch"),
+    ("test", "evaluate a checkpoint on test images", "ean_core.commands.train:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.time:time"),
-    ("explain", "where decisions come from, side by side (Grad-CAM)", "tasks.explain:explain"),
-    ("gates", "how much attention differs between images, by block", "ean_core.commands.gates:gates"),
-    ("report", "tables and figures of the paper out of run records", "ean_core.commands.report:report"),
-    ("export", "write a trained backbone as plain tensors", "ean_core.commands.train:export"),
-    ("crowd prepare", "check annotated pictures, write densities", "tasks.crowd_counting.prepare:prepare_command"),
-    ("crowd evaluate", "a counter's errors and time, as Table 3", "tasks.crowd_counting.evaluate:evaluate_command"),
-    ("crowd predict", "count people in pictures, videos, a webcam", "tasks.crowd_counting.predict:predict_command"),
+    ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.explain:explain"),
+    ("gates", "measure how much attention varies between images, per block", "ean_core.commands.gates:gates"),
+    ("report", "make the paper's tables and figures from run records", "ean_core.commands.report:report"),
+    ("export", "export a trained backbone as plain tensors", "ean_core.commands.train:export"),
+    ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.prepare:prepare_command"),
+    (
+        "crowd evaluate",
+        "measure a counter's errors and time (Table 3)",
+        "tasks.crowd_counting.evaluate:evaluate_command",
+    ),
+    (
+        "crowd predict",
+        "count people in images, videos or from a webcam",
+        "tasks.crowd_counting.predict:predict_command",
+    ),
     ("crowd serve", "try a counter on a local web page", "tasks.crowd_counting.serve:serve_command"),
-    ("seg prepare", "check a VOCdevkit, write masks and lists", "tasks.segmentation.prepare:prepare_command"),
-    ("seg evaluate", "a segmentor's mIoU and time, as Table 5", "tasks.segmentation.evaluate:evaluate_command"),
-    ("seg predict", "colour what is in pictures", "tasks.segmentation.predict:predict_command"),
+    ("seg prepare", "check a VOCdevkit and write masks and lists", "tasks.segmentation.prepare:prepare_command"),
+    ("seg evaluate", "measure a segmentor's mIoU and time (Table 5)", "tasks.segmentation.evaluate:evaluate_command"),
+    ("seg predict", "label the pixels of images", "tasks.segmentation.predict:predict_command"),
     ("zoo list", "list pretrained models", "zoo.command:list_"),
-    ("zoo info", "what is known of a model", "zoo.command:info"),
-    ("zoo download", "fetch weights, for use without a network", "zoo.command:download"),
-    ("zoo verify", "hold published files against their index", "zoo.command:verify"),
+    ("zoo info", "show the details of a model", "zoo.command:info"),
+    ("zoo download", "download weights for offline use", "zoo.command:download"),
+    ("zoo verify", "check published files against the index", "zoo.command:verify"),
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
-    ("zoo retime", "renew the times on a model's card", "zoo.command:retime"),
-    ("zoo import", "weights of torchvision or of the paper's authors", "zoo.command:import_"),
+    ("zoo retime", "update the timings on a model's card", "zoo.command:retime"),
+    ("zoo import", "import weights from torchvision or the paper's authors", "zoo.command:import_"),
     ("configs", "list the packaged configs, or print one", "ean_core.commands.configs:show_configs"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``ean`` with the arguments of the process, or with ``arguments``; ends in SystemExit."""
+    """Run ``ean`` with the process's command line, or with ``arguments``; always raises SystemExit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -55,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"ean-zoo {version('ean-zoo')}")
         sys.exit(0)
     targets = {name: target for name, _, target in COMMANDS}
-    # Some commands have two words.
+    # Two-word commands take precedence.
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in targets), None)
     group = [command for command in COMMANDS if command[0].startswith(f"{words[0]} ")]
     if name is None and group and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
@@ -82,7 +90,7 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
     try:
         app.command(name)(getattr(import_module(module), function))
         app(arguments, prog_name=f"ean {name}")
-    except (ValueError, OSError, TypeError, KeyError, ImportError) as error:  # the last three of a mistyped config
+    except (ValueError, OSError, TypeError, KeyError, ImportError) as error:  # the last three: mistyped configs
         if os.environ.get("EAN_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -91,7 +99,7 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
 
 
 def _spread_cfg_options(words: Sequence[str]) -> list[str]:
-    """OpenMMLab's ``--cfg-options A=1 B=2`` with the flag in front of each pair.
+    """Expand OpenMMLab's ``--cfg-options A=1 B=2`` to one flag per pair.
 
     Examples:
         >>> _spread_cfg_options(['config', '--cfg-options', 'a=1', 'b=2', '--resume'])
@@ -115,10 +123,10 @@ def _spread_cfg_options(words: Sequence[str]) -> list[str]:
 
 def _overview() -> str:
     return (
-        "ean: efficient attention networks, searched, trained and timed\n\n"
+        "ean: search, train and time efficient attention networks\n\n"
         f"usage: ean COMMAND [OPTIONS]\n\n{_listing(COMMANDS)}\n\n"
-        "`ean COMMAND --help` says more. EAN_DATA names the folder of data sets, EAN_HOME that of downloads, "
-        "EAN_OFFLINE=1 forbids the network, EAN_TRACEBACK=1 shows where an error came from."
+        "`ean COMMAND --help` shows details. EAN_DATA is the folder of data sets, EAN_HOME that of downloads; "
+        "EAN_OFFLINE=1 forbids network access, EAN_TRACEBACK=1 shows tracebacks."
     )
 
 

@@ -1,6 +1,6 @@
-"""MATLAB's files of strangers, in Python alone: SciPy's reader believes what a file says, and crashes on damaged ones.
+"""Read untrusted MATLAB files in pure Python: SciPy's reader trusts a file's own sizes and crashes on damaged files.
 
-The format is that of MATLAB's "MAT-File Level 5": elements of a kind and a size, arrays made of elements.
+The format is MATLAB's "MAT-File Level 5": elements with a type and a size, and arrays made of elements.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-#: The most bytes of a file when it is decompressed, and the most arrays in it. Annotations are a hundred times smaller.
+#: Upper limits: decompressed bytes per file, and arrays in it. Annotations are a hundred times smaller.
 MOST, ARRAYS = 2**26, 100_000
-#: How deep arrays may lie in each other.
+#: Maximum nesting depth of arrays.
 DEPTH = 16
 _HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
 _CELL, _STRUCT, _TEXT, _SPARSE = 1, 2, 4, 5
-#: Numbers by the kind of an element, and by the class of an array.
+#: NumPy types by element type, and by array class.
 _KINDS = {
     1: "i1",
     2: "u1",
@@ -39,20 +39,20 @@ _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13
 
 
 def read_matlab(path: Path) -> dict[str, Any]:
-    """The variables of a ``.mat`` file of version 5 to 7.
+    """Read the variables of a ``.mat`` file of version 5 to 7.
 
-    Arrays of real numbers are NumPy's; cells are lists, structures lists of dicts, both in MATLAB's order, down the
-    columns first. Text, complex and sparse arrays, which no annotation needs, are None.
+    Arrays of real numbers become NumPy arrays, cells become lists, and structures become lists of dicts; lists are in
+    MATLAB's column-major order. Text, complex and sparse arrays, which no annotation needs, become None.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is of another version, cut off, of sizes that are not those of its content, of objects or
-            functions, or larger than :data:`MOST`.
+        ValueError: if it has another version, is truncated, has sizes that do not match its content, holds objects or
+            functions, or is larger than :data:`MOST`.
     """
     content = memoryview(path.read_bytes())
     order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
     if order is None or content[125 if order == "<" else 124] != 1:
-        raise ValueError("it is no MATLAB file of version 5 to 7; `save -v7` of MATLAB writes one")
+        raise ValueError("not a MATLAB file of version 5 to 7; MATLAB's `save -v7` writes one")
     reader = _Reader(order)
     found: dict[str, Any] = {}
     for kind, part in _elements(content[_HEADER:], order):
@@ -64,16 +64,16 @@ def read_matlab(path: Path) -> dict[str, Any]:
 
 
 def _elements(part: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Kinds and contents of what stands in a part, one after another."""
+    """Yield the type and content of each element in a part."""
     place = 0
     while place + 8 <= len(part):
         kind, size = struct.unpack_from(f"{order}II", part, place)
         start = place + 8
-        if kind >> 16:  # four bytes or fewer stand beside their kind and size
+        if kind >> 16:  # small element: up to four bytes in the header itself
             kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
         end = start + size
         if end > len(part) or (start == place + 4 and size > 4):
-            raise ValueError(f"an element says it has {size:,} bytes, {len(part) - start:,} are there")
+            raise ValueError(f"an element claims {size:,} bytes, but only {len(part) - start:,} are left")
         yield kind, part[start:end]
         place = max(end, place + 8)
         if kind != _COMPRESSED:
@@ -81,20 +81,20 @@ def _elements(part: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 class _Reader:
-    """What is read of one file, within its limits."""
+    """Reads the arrays of one file, within its limits."""
 
     def __init__(self, order: str) -> None:
         self.order, self.bytes, self.arrays = order, MOST, ARRAYS
 
     def unpacked(self, part: memoryview) -> memoryview:
-        """What a part is when it is decompressed."""
+        """Decompress a part."""
         stream = zlib.decompressobj()
         try:
             content = stream.decompress(part, self.bytes)
         except zlib.error as error:
             raise ValueError(f"a part is damaged: {error}") from error
         if stream.unconsumed_tail:
-            raise ValueError(f"a part of {len(part):,} bytes makes more than {MOST:,} when it is decompressed")
+            raise ValueError(f"a part of {len(part):,} bytes decompresses to more than {MOST:,}")
         self.bytes = max(1, self.bytes - len(content))
         return memoryview(content)
 
@@ -102,7 +102,9 @@ class _Reader:
         """Name and value of an array."""
         self.arrays -= 1
         if kind != _MATRIX or depth > DEPTH or self.arrays < 0:
-            raise ValueError(f"expected an array, found an element of kind {kind}, or too many arrays in each other")
+            raise ValueError(
+                f"expected an array, found an element of type {kind}, or too many or too deeply nested arrays"
+            )
         if not part:
             return "", np.zeros((0, 0))
         parts = _elements(part, self.order)
@@ -111,9 +113,9 @@ class _Reader:
             (word,) = struct.unpack_from(f"{self.order}I", flags)
             shape = struct.unpack(f"{self.order}{len(sizes) // 4}i", sizes)
         except (RuntimeError, StopIteration, struct.error) as error:
-            raise ValueError("an array is not whole") from error
+            raise ValueError("an array is incomplete") from error
         if min(shape, default=-1) < 0 or not 2 <= len(shape) <= 32:
-            raise ValueError(f"an array is of size {shape}")
+            raise ValueError(f"an array has size {shape}")
         return bytes(name).decode("latin-1"), self._value(word, shape, parts, depth)
 
     def _value(self, word: int, shape: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:
@@ -123,7 +125,7 @@ class _Reader:
         if of in _CLASSES:
             kind, values = next(parts, (0, memoryview(b"")))
             if kind not in _KINDS:
-                raise ValueError(f"numbers are of kind {kind}")
+                raise ValueError(f"numbers have type {kind}")
             stored = np.dtype(self.order + _KINDS[kind])
             if len(values) != number * stored.itemsize:
                 raise ValueError(f"an array of size {shape} holds {len(values)} bytes of numbers")
@@ -131,13 +133,13 @@ class _Reader:
         if of == _CELL:
             return [self._next(parts, depth) for _ in range(self._bounded(number))]
         if of != _STRUCT:
-            raise ValueError(f"an array is of class {of}, expected numbers, text, cells or structures")
+            raise ValueError(f"an array has class {of}, expected numbers, text, cells or structures")
         (_, length), (_, names) = next(parts, (0, b"")), next(parts, (0, b""))
         if len(length) != 4:
-            raise ValueError("a structure does not say how long the names of its fields are")
+            raise ValueError("a structure does not give the length of its field names")
         (width,) = struct.unpack(f"{self.order}i", length)
         if not 1 <= width <= 64 or len(names) > 64 * 1000:
-            raise ValueError(f"a structure has names of fields of {width} bytes, {len(names):,} in all")
+            raise ValueError(f"a structure has field names of {width} bytes, {len(names):,} in total")
         fields = [
             bytes(names[k : k + width]).partition(b"\0")[0].decode("latin-1") for k in range(0, len(names), width)
         ]
@@ -145,7 +147,7 @@ class _Reader:
 
     def _bounded(self, number: int) -> int:
         if number > self.arrays:
-            raise ValueError(f"an array says it has {number:,} parts; more than {ARRAYS:,} are not read")
+            raise ValueError(f"an array claims {number:,} parts; at most {ARRAYS:,} are read")
         return number
 
     def _next(self, parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:

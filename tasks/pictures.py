@@ -1,4 +1,4 @@
-"""Reading pictures of any kind as RGB, upright and within limits; writing them whole."""
+"""Read images of any kind as upright RGB, within limits; write images atomically."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ean_core.common.errors import writing
 
-#: Anything that is a picture: a file, an image of Pillow's, or an array of ``read_picture``'s kind.
+#: Any kind of image: a file, a PIL image, or an array as returned by ``read_picture``.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-#: The most pixels that a picture may have; while it is read, about a dozen bytes are needed for each.
+#: Maximum number of pixels of an image; reading takes about a dozen bytes per pixel.
 MAX_PIXELS = 500_000_000
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
 )
-#: By Pillow's names. It knows others that no camera writes, and starts a program for some of them, such as PostScript.
+#: Pillow's format names. Pillow knows others that no camera writes; for some, such as PostScript, it runs a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
-#: What makes a picture upright, by its EXIF orientation.
+#: The transpose that makes an image upright, by EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,69 +36,69 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Filters of warnings and Pillow's limit of pixels are the process's: one picture at a time.
+#: Warning filters and Pillow's pixel limit are global to the process: one image at a time.
 _LOCK = threading.Lock()
 
 
 def read_picture(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """A picture as RGB ``(H, W, 3)``, turned as its EXIF orientation says.
+    """Read an image as RGB ``(H, W, 3)``, rotated according to its EXIF orientation.
 
-    Grey pictures and palettes become RGB, CMYK is converted, what is transparent becomes white, 16 bits a channel
-    become 8; of several frames the first counts.
+    Gray and palette images become RGB, CMYK is converted, transparent areas become white, and 16 bits per channel
+    become 8. Only the first frame of several is read.
 
     Args:
-        source: a file, or an open one.
-        max_pixels: refuse more, before any memory is taken for them.
+        source: path of a file, or an open file.
+        max_pixels: larger images are refused before any memory is allocated for them.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no picture, damaged, or too large. Both messages begin with its name.
+        ValueError: if it is not an image, damaged, or too large. Both messages begin with its name.
     """
-    name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "the picture"))
+    name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "the image"))
     try:
         with _LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that is damaged or unknown
+            warnings.simplefilter("ignore")  # about damaged or unknown metadata
             try:
                 return _read(source, max_pixels)
-            except Image.DecompressionBombError:  # the limit that counts is the caller's
+            except Image.DecompressionBombError:  # the caller's limit applies instead
                 with _without_limit():
                     return _read(source, max_pixels)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{name} does not exist; expected a picture") from None
+        raise FileNotFoundError(f"{name} does not exist; expected an image") from None
     except MemoryError as error:
-        raise ValueError(f"{name} cannot be read as a picture: there is not enough memory for it") from error
+        raise ValueError(f"{name} cannot be read as an image: there is not enough memory for it") from error
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} cannot be read as a picture: it is of no known kind, or damaged at its beginning"
+            f"{name} cannot be read as an image: its format is unknown, or it is damaged at the beginning"
         ) from error
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"{name} cannot be read as a picture: {reason}") from error
+        raise ValueError(f"{name} cannot be read as an image: {reason}") from error
 
 
 def pixels_of(picture: Picture) -> NDArray[np.uint8]:
-    """A picture as RGB ``(H, W, 3)``, of at least one pixel.
+    """Return an image as RGB ``(H, W, 3)`` with at least one pixel.
 
     Args:
-        picture: a file, an image of Pillow's, or uint8 ``(H, W, 3)`` in RGB, or ``(H, W)`` in grey.
+        picture: a file, a PIL image, or a uint8 array, RGB ``(H, W, 3)`` or gray ``(H, W)``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read as a picture, is an array of another kind, or has no pixel.
+        ValueError: if it cannot be read as an image, is an array of another type or shape, or has no pixels.
     """
     pixels = _rgb(picture)
     if not pixels.size:
-        raise ValueError(f"a picture has at least one pixel, got {pixels.shape[1]} x {pixels.shape[0]}")
+        raise ValueError(f"an image needs at least one pixel, got {pixels.shape[1]} x {pixels.shape[0]}")
     return pixels
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """An image of Pillow's, of any mode, as RGB ``(H, W, 3)``, turned as its EXIF orientation says."""
+    """Convert a PIL image of any mode to RGB ``(H, W, 3)``, rotated according to its EXIF orientation."""
     image.load()
     image = _upright(image)
     if image.mode in _WIDE_MODES:
         image = Image.fromarray(_to_bytes(np.asarray(image)))
-    elif image.mode == "La":  # which becomes nothing but LA
+    elif image.mode == "La":  # Pillow converts this mode to LA only
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -108,12 +108,12 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
-    """Write a picture in the format of the suffix, whole or not at all.
+    """Write an image atomically, in the format given by the suffix.
 
     Args:
         picture: to write.
-        path: of the file; its folder is made.
-        options: of Pillow's for this format.
+        path: file to write; its folder is created.
+        options: Pillow's options for this format.
 
     Raises:
         OSError: if it cannot be written.
@@ -125,7 +125,7 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
             picture.save(partial, format=Image.registered_extensions()[path.suffix], **options)
             partial.replace(path)
         except OSError as error:
-            if error.errno is None:  # of Pillow's encoders
+            if error.errno is None:  # raised by Pillow's encoders
                 raise OSError(f"{path} cannot be written: {error}") from error
             raise
         finally:
@@ -136,8 +136,8 @@ def _rgb(picture: Picture) -> NDArray[np.uint8]:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
             raise ValueError(
-                f"expected uint8 (H, W, 3) in RGB or (H, W) in grey, got {picture.dtype} {picture.shape}; a file or an "
-                "image of Pillow's may be of any kind"
+                f"expected uint8, RGB (H, W, 3) or gray (H, W), got {picture.dtype} {picture.shape}; files and PIL "
+                "images may be of any kind"
             )
         return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, 2)
     if isinstance(picture, Image.Image):
@@ -146,18 +146,23 @@ def _rgb(picture: Picture) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """An image as its EXIF orientation says; Pillow's own function also rewrites all of EXIF, and fails where that is
-    damaged."""
+    """Rotate an image according to its EXIF orientation.
+
+    Pillow's own function also rewrites all EXIF data, and fails if they are damaged.
+    """
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged beyond reading: the pixels count
+    except Exception:  # unreadable EXIF: take the pixels as they are
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 8 bits: whole numbers as of the 8, 10, 12, 14 or 16 bits that the largest
-    needs, as cameras have them; fractions as of 0 to 1, or to 255."""
+    """Reduce gray values to 8 bits.
+
+    Integers are taken as 8, 10, 12, 14 or 16 bits wide, the usual camera depths, whichever holds the largest value;
+    floats as ranging from 0 to 1 or from 0 to 255.
+    """
     if np.issubdtype(values.dtype, np.integer):
         whole = np.clip(values.astype(np.int64), 0, 65535)
         bits = next(bits for bits in (8, 10, 12, 14, 16) if whole.max(initial=0) < 2**bits)
@@ -176,14 +181,14 @@ def _read(source: Path | IO[bytes], max_pixels: int) -> NDArray[np.uint8]:
         if width * height > max_pixels:
             raise ValueError(
                 f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
-                f"{max_pixels / 1e6:.1f} million; make it smaller"
+                f"{max_pixels / 1e6:.1f} million; scale it down"
             )
         return to_rgb(image)
 
 
 @contextmanager
 def _without_limit() -> Iterator[None]:
-    """Without Pillow's limit of pixels."""
+    """Disable Pillow's pixel limit."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield

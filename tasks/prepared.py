@@ -1,4 +1,4 @@
-"""What preparing a data set takes, whatever it is made of: one process at a time, workers, a manifest that is whole."""
+"""Prepare a data set of any task: one process at a time, with workers and an atomically written manifest."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ean_core.common.progress import Progress
 from ean_core.common.record import command, write_text
 
 MANIFEST = "manifest.json"
-#: One of so many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
+#: One in this many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
 HELD_OUT = 10
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of one picture.
+    """Result of preparing one image.
 
     Args:
-        entry: of the manifest; None if the picture was left out.
+        entry: manifest entry; None if the image was skipped.
         problems: files and what is wrong with them.
-        made: whether a file was written, or the one of an earlier run is still right.
+        made: True if a file was written, False if that of an earlier run is still valid.
     """
 
     entry: Mapping[str, Any] | None
@@ -54,25 +54,25 @@ def prepare_folder(
     read: Callable[[Path], Mapping[str, Any]],
     describe: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Prepare the pictures of a data set, and write the manifest of the folder.
+    """Prepare the images of a data set, and write the manifest of the folder.
 
     Args:
-        prepare_one: what prepares one picture; of a module, so that another process finds it.
-        jobs: its arguments.
-        problems: files and what is known already to be wrong with them.
-        root: the folder that files are named relative to.
-        out: the folder to write.
-        workers: processes; 1 for this one.
-        version: of the manifest.
-        read: what reads the manifest of an earlier run.
-        describe: what else the manifest says, from its images, which it may complete.
+        prepare_one: prepares one image; a module-level function, so that it can be pickled.
+        jobs: arguments of each call.
+        problems: files and their problems known so far.
+        root: folder that file names are relative to.
+        out: folder to write.
+        workers: number of processes; 1 runs in this one.
+        version: manifest version.
+        read: reads the manifest of an earlier run.
+        describe: returns further fields of the manifest, given its image entries, which it may complete.
 
     Returns:
-        The manifest, whose ``made`` says how many files were written.
+        The manifest; its ``made`` is the number of files written.
 
     Raises:
-        InUseError: if another process prepares this folder.
-        ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
+        InUseError: if another process is preparing this folder.
+        ValueError: if no image could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written, or a process was killed.
     """
     with _alone(out):
@@ -93,7 +93,7 @@ def prepare_folder(
         entries = sorted((dict(p.entry) for p in done if p.entry), key=lambda entry: entry["name"])
         if not entries:
             listing = "; ".join(f"{file}: {text}" for file, text in found[:3])
-            raise ValueError(f"no picture of {root} could be prepared: {listing or 'there is none'}")
+            raise ValueError(f"no image in {root} could be prepared: {listing or 'there is none'}")
         manifest = {
             "version": version,
             "root": place,
@@ -105,21 +105,21 @@ def prepare_folder(
         write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         kept = {entry["file"] for entry in entries}
         for entry in before["images"] if before else ():
-            if entry["file"] not in kept:  # of a picture that is gone
+            if entry["file"] not in kept:  # its image is gone
                 (out / entry["file"]).unlink(missing_ok=True)
         return {**manifest, "made": sum(prepared.made for prepared in done)}
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other processes from preparing it."""
+    """Create a folder, and lock out other processes from preparing it."""
     lock = FileLock(folder / "prepare.lock", timeout=0)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:
-            raise InUseError(f"another process prepares {folder}; wait for it, or give another --out") from None
+            raise InUseError(f"another process is preparing {folder}; wait for it, or give another --out") from None
     try:
         yield
     finally:
@@ -127,11 +127,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _run(function: Callable[..., Prepared], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Prepared]:
-    """What became of each picture, in the order in which they are ready."""
+    """Yield the result of each image, in order of completion."""
     if workers == 1:
         yield from (function(*job) for job in jobs)
         return
-    # Forking is quick, and safe here: workers use NumPy, SciPy, Pillow and HDF5 only. Elsewhere a start takes seconds.
+    # Fork is fast, and safe here: workers use only NumPy, SciPy, Pillow and HDF5. Spawning takes seconds per process.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:
@@ -139,42 +139,41 @@ def _run(function: Callable[..., Prepared], jobs: Sequence[tuple[Any, ...]], wor
             for future in as_completed(waiting):
                 yield future.result()
         except BrokenProcessPool:
-            raise OSError(
-                "a process that prepared pictures was killed, perhaps for its memory; try --workers 1"
-            ) from None
+            raise OSError("a worker process was killed, perhaps for lack of memory; try --workers 1") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def read_manifest(folder: Path, version: int, make: str) -> dict[str, Any]:
-    """What is in a prepared folder: ``manifest.json``, whose ``images`` name files under it and pictures under its
-    ``root``.
+    """Read ``manifest.json`` of a prepared folder.
+
+    Its ``images`` name prepared files under the folder and source images under its ``root``.
 
     Args:
-        folder: that was prepared.
-        version: that the manifest must have.
-        make: how to prepare it, the end of the message where it is not.
+        folder: the prepared folder.
+        version: required manifest version.
+        make: how to prepare the folder, the end of the message if it is not.
 
     Raises:
-        FileNotFoundError: if it is none.
-        ValueError: if its manifest is damaged, of another version, or leads out of the folders.
+        FileNotFoundError: if the folder is not prepared.
+        ValueError: if the manifest is damaged, has another version, or names files outside of its folders.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no prepared pictures (no {MANIFEST}); {make}")
+        raise FileNotFoundError(f"{folder} holds no prepared images (no {MANIFEST}); {make}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = manifest["version"]
         names = [entry[key] for entry in manifest["images"] for key in ("file", "image")]
         if not isinstance(manifest["root"], str):
-            raise TypeError(f"root is no text: {manifest['root']!r}")
+            raise TypeError(f"root is not a string: {manifest['root']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is no manifest of prepared pictures: {error!r}; delete it and prepare again"
+            f"{path} is not a manifest of prepared images: {error!r}; delete it and prepare again"
         ) from None
     if found != version:
-        raise ValueError(f"{path} is of version {found}, expected {version}; delete it and prepare again")
+        raise ValueError(f"{path} has version {found}, expected {version}; delete it and prepare again")
     for name in names:
         if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{path} names a file outside of its folders: {name!r}")
@@ -182,32 +181,32 @@ def read_manifest(folder: Path, version: int, make: str) -> dict[str, Any]:
 
 
 def _root_in_manifest(root: Path, out: Path) -> str:
-    """The folder of the pictures as seen from the prepared one, so that both may move together.
+    """Path of the source folder relative to the prepared one, so that both can be moved together.
 
-    Links are resolved first: the way up from a folder is that of where it really is.
+    Symbolic links are resolved first, since ``..`` is relative to the real location.
     """
     try:
         return relative(root.resolve(), out.resolve())
-    except ValueError:  # two drives of Windows
+    except ValueError:  # different drives on Windows
         return root.resolve().as_posix()
 
 
 def relative(path: Path, folder: Path) -> str:
-    """The way from a folder to a path, with slashes."""
+    """Return a path relative to a folder, with forward slashes."""
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """A tenth of the names, one at least: those with the lowest SHA-256.
+    """Select a tenth of the names, at least one: those with the lowest SHA-256.
 
-    Which they are depends on names alone: a name more or less changes at most one of the others.
+    The selection depends on names alone: adding or removing a name changes at most one of the others.
     """
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     return set(ranked[: max(1, round(len(ranked) / HELD_OUT))])
 
 
 def say_problems(problems: Sequence[Mapping[str, str]], out: Path, most: int = 20) -> None:
-    """Print the first problems of a manifest, and where the others are."""
+    """Print the first problems of a manifest, and where to find the rest."""
     for problem in problems[:most]:
         typer.echo(f"{problem['file']}: {problem['problem']}", err=True)
     if len(problems) > most:

@@ -1,4 +1,4 @@
-"""How pictures are shown: of which size, with which letters, in which colours of heat."""
+"""Display size, fonts and the heat color map of overlays."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from PIL import ImageDraw, ImageFont
 
-#: From violet to yellow. The black at the beginning is left out: on a picture it would look like dirt.
+#: From violet to yellow. The black start of the color map is cut off: on an image it would look like dirt.
 HEAT = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.2, 1, 256)), "heat")
 
-#: Widths between which overlays are drawn, in pixels: text is readable on the least, the most is quickly shown.
+#: Range of overlay widths, in pixels: text stays readable at the narrowest, the widest still displays quickly.
 NARROWEST, WIDEST = 480, 1600
-#: Bounds of what is shown of a picture, for ones that are much taller than wide; a JPEG has at most 65,535 rows.
+#: Size limits for images that are much taller than wide; a JPEG has at most 65,535 rows.
 MOST_PIXELS, MOST_ROWS = 20_000_000, 42_000
 
 
 def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which a picture is shown, without the strip.
+    """Width and height at which an image is displayed, without the strip below it.
 
     Args:
-        shape: height and width of the picture.
+        shape: height and width of the image.
 
     Examples:
         >>> shown_size((100, 240)), shown_size((600, 800)), shown_size((3000, 4000))
@@ -39,19 +39,19 @@ def shown_size(shape: tuple[int, int]) -> tuple[int, int]:
 
 @lru_cache
 def font(size: int) -> Any:
-    """Letters of this height, in pixels; the font has no ×."""
+    """The font at this size, in pixels; it has no ×."""
     return ImageFont.load_default(size)
 
 
 def fitting(draw: ImageDraw.ImageDraw, label: str, room: float, size: int, least: int = 12) -> tuple[str, Any]:
-    """A label, shortened if need be, and letters in which it fits.
+    """Fit a label into a width: return the label, shortened if necessary, and its font.
 
     Args:
-        draw: that measures.
-        label: to write.
-        room: for it, in pixels.
-        size: of the letters where there is room enough.
-        least: size below which the label is shortened.
+        draw: used to measure text.
+        label: text to fit.
+        room: available width, in pixels.
+        size: preferred font size, in pixels.
+        least: smallest font size; a label that does not fit at it is shortened.
     """
     size = max(least, min(size, int(size * room / max(1, draw.textlength(label, font(size))))))
     if draw.textlength(label, font(size)) > room:

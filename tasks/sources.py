@@ -1,4 +1,4 @@
-"""What one names to have looked at: pictures, folders of them, videos, webcams."""
+"""Resolve command-line inputs: images, folders, videos, webcams."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from .pictures import SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
-#: What stands before the suffix of a picture or video that was drawn on.
+#: Marks an annotated image or video, before the suffix of its file name.
 OVERLAY = ".overlay"
-#: The same of pictures that explain.
+#: The same for explanation images.
 EXPLAINED = ".explained"
 MADE = (OVERLAY, EXPLAINED)
 
 
 def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Kind (``'picture'``, ``'video'`` or ``'missing'``), source, and name of what is written about it.
+    """Yield the kind (``'picture'``, ``'video'`` or ``'missing'``), the source, and a name for its outputs.
 
-    Names are the files', in folders with the way to them; where several sources have the same one, a number follows.
+    Names are file names, with their relative paths if found in a folder; duplicates get a number appended.
 
     Args:
-        given: files, folders, which are searched through, and numbers of webcams. In folders, what this package made
-            is left out.
+        given: files, folders (searched recursively), and webcam numbers. In folders, outputs of this package are
+            skipped.
     """
     taken: set[str] = set()
 
     def distinct(name: str) -> str:
         numbered, number = name, 1
-        while numbered.casefold() in taken:  # as file systems compare them
+        while numbered.casefold() in taken:  # some file systems ignore case
             number += 1
             numbered = f"{name}.{number}"
         taken.add(numbered.casefold())
@@ -50,7 +50,7 @@ def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def printable(name: str) -> str:
-    """A name of a file with a question mark for each byte that is no text."""
+    """Return a file name with a question mark for each undecodable byte."""
     return name.encode(errors="replace").decode()
 
 

@@ -168,7 +168,7 @@ def _video(path):
 
 def _points(path):
     """Points of twelve pictures, of which the last two are for the test."""
-    listed = write_pictures(path.parent / "pictures", numbers=range(2, 14))
+    listed = write_pictures(path.parent / "images", numbers=range(2, 14))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "x", "y", "split"])
@@ -185,7 +185,7 @@ def _data(name):
 FILES = {
     "street.jpg": _street,
     "holidays/": _pictures,
-    "more_pictures/": _pictures,
+    "more_images/": _pictures,
     "market.mp4": _video,
     "points.csv": _points,
     "ShanghaiTech": _data("ShanghaiTech"),

@@ -52,7 +52,7 @@ def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
     done = ean("explain", pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "2 of 5 pictures explained" in done.stdout
-    assert "broken.jpg: cannot be read as a picture" in done.stderr
+    assert "broken.jpg: cannot be read as an image" in done.stderr
     assert "clip.mp4: a video is no picture; skipped" in done.stderr
     assert "nowhere.png: there is no such file or folder; skipped" in done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -264,7 +264,7 @@ def test_an_open_file_is_read_and_stays_open(tmp_path):
     with (tmp_path / "a.png").open("rb") as file:
         close(read_picture(file), blocks(), within=0)
         assert not file.closed
-    with pytest.raises(ValueError, match=r"^the picture cannot be read as a picture: "):
+    with pytest.raises(ValueError, match=r"^the image cannot be read as an image: "):
         read_picture(io.BytesIO(b"no picture"))
 
 
@@ -280,7 +280,7 @@ def test_a_cut_off_file_is_refused_by_name(tmp_path, kind, share):
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError) as refused:
         read_picture(path)
-    assert str(refused.value).startswith(f"{path} cannot be read as a picture: ")
+    assert str(refused.value).startswith(f"{path} cannot be read as an image: ")
 
 
 def test_a_progressive_jpeg_that_was_cut_off_is_refused(tmp_path):
@@ -288,7 +288,7 @@ def test_a_progressive_jpeg_that_was_cut_off_is_refused(tmp_path):
     Image.fromarray(noise(80, 120)).save(path, progressive=True)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"cut\.jpg cannot be read as a picture: "):
+    with pytest.raises(ValueError, match=r"cut\.jpg cannot be read as an image: "):
         read_picture(path)
 
 
@@ -298,13 +298,13 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError) as refused:
         read_picture(path)
-    assert str(refused.value).startswith(f"{path} cannot be read as a picture: ")
+    assert str(refused.value).startswith(f"{path} cannot be read as an image: ")
     assert str(refused.value).count("text.jpg") == 1
 
 
 def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(ValueError, match=r"^/.*/folder\.jpg cannot be read as a picture: "):
+    with pytest.raises(ValueError, match=r"^/.*/folder\.jpg cannot be read as an image: "):
         read_picture(tmp_path / "folder.jpg")
     with pytest.raises(FileNotFoundError, match=r"^/.*/missing\.jpg does not exist"):
         read_picture(tmp_path / "missing.jpg")
@@ -328,7 +328,7 @@ def test_postscript_is_refused_and_no_program_is_started_for_it(tmp_path, monkey
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(program))
     Image.fromarray(blocks()).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as a picture: it is of no known kind"):
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as an image: its format is unknown"):
         read_picture(tmp_path / "a.jpg")
     assert not trace.exists()
 

@@ -1,4 +1,4 @@
-"""Pretrained EAN models: their index, cards and files, and the code that fetches them. Builds on ean_core."""
+"""Pretrained EAN models: index, cards, files, and the code that downloads them. Builds on ean_core."""
 
 from .download import DownloadError
 from .index import NoWeightsError

@@ -1,4 +1,4 @@
-"""Fetching one file: resumed where it broke off, tried again, and under its name only when it is the right one."""
+"""Download one file: retried, resumed after an interruption, and renamed only once its hash is verified."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 2**18  # bytes
-LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+LONGEST_WAIT = 60.0  # seconds, even if a server asks for more
 
 
 class DownloadError(OSError):
-    """A file could not be fetched; the message says why and what to do."""
+    """A file could not be downloaded; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to put up with a poor connection.
+    """Retry policy for poor connections.
 
     Args:
-        tries: connections in all.
-        timeout: seconds without a byte after which a connection counts as dead.
-        backoff: seconds before the second try, doubled for each further one.
+        tries: total number of attempts.
+        timeout: seconds without data after which a connection counts as dead.
+        backoff: delay in seconds before the second attempt, doubled for each further one.
     """
 
     tries: int = 5
@@ -38,16 +38,16 @@ class Patience:
     backoff: float = 1.0
 
 
-#: What is asked of a connection where nothing else is said.
+#: The default retry policy.
 USUAL = Patience()
 
 
 class _BrokenOffError(Exception):
-    """The connection failed in a way that may pass.
+    """A connection failure that may be temporary.
 
     Args:
-        reason: for the message.
-        wait: seconds that the server asks to wait.
+        reason: reason, for the message.
+        wait: delay in seconds that the server asks for.
     """
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -64,28 +64,28 @@ def fetch(
     patience: Patience = USUAL,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Fetch a file of known size and hash.
+    """Download a file of known size and hash.
 
-    The bytes gather in ``PATH.part``, from where an interrupted fetch goes on, and get their name when they are right.
+    Data are collected in ``PATH.part``, from which an interrupted download resumes; the file is renamed once verified.
 
     Args:
-        address: ``http(s):`` or ``file:``. Proxies are taken from the environment, as by curl.
-        path: where to; its folder exists.
-        size: of the file, bytes.
-        sha256: of the file, in hexadecimal digits.
-        patience: with the connection.
-        progress: told the number of bytes there are so far.
+        address: ``http(s):`` or ``file:`` URL. Proxies are taken from the environment, as by curl.
+        path: file to write; its folder must exist.
+        size: size of the file, in bytes.
+        sha256: hash of the file, in hexadecimal digits.
+        patience: retry policy.
+        progress: called with the number of bytes received so far.
 
     Raises:
-        DownloadError: if the file is not there, is not allowed, is another one, does not come whole, or finds no room.
+        DownloadError: if the file is missing, forbidden, not the expected one, incomplete, or does not fit on the disk.
     """
     part = path.with_name(path.name + ".part")
-    if part.is_symlink():  # what is written would go where it leads
+    if part.is_symlink():  # do not write to wherever it points
         part.unlink()
     begun = _length(part)
     _gather(address, part, size, patience, progress)
     found = file_hash(part)
-    if found != sha256 and begun:  # what an earlier attempt left may have been of another file
+    if found != sha256 and begun:  # an earlier attempt may have left part of another file
         part.unlink()
         _gather(address, part, size, patience, progress)
         found = file_hash(part)
@@ -105,24 +105,26 @@ def file_hash(path: Path) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows servers to other addresses of the web only; urllib would also go on by FTP."""
+    """Follows redirects to http(s) only; urllib would also follow them to FTP."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not newurl.startswith(("http://", "https://")):
-            raise DownloadError(f"{req.full_url} leads to {newurl[:80]}; only http(s):// is followed, nothing was kept")
+            raise DownloadError(
+                f"{req.full_url} redirects to {newurl[:80]}; only http(s):// is followed, nothing was kept"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _gather(address: str, part: Path, size: int, patience: Patience, progress: Callable[[int], None]) -> None:
-    """Have ``part`` hold ``size`` bytes of the address."""
+    """Download the address to ``part`` until it holds ``size`` bytes, with retries."""
     if _length(part) > size:
         part.unlink()
     missing = size - _length(part)
     free = shutil.disk_usage(part.parent).free
     if missing > free:
         raise DownloadError(
-            f"no room for {part.name.removesuffix('.part')} in {part.parent}: it needs {missing / 1e6:.1f} MB, "
-            f"{free / 1e6:.1f} MB are free; make room, or set EAN_HOME to a folder elsewhere"
+            f"not enough disk space for {part.name.removesuffix('.part')} in {part.parent}: it needs "
+            f"{missing / 1e6:.1f} MB, {free / 1e6:.1f} MB are free; free some space, or set EAN_HOME to another folder"
         )
     reason, wait = "", 0.0
     for attempt in range(patience.tries):
@@ -136,12 +138,16 @@ def _gather(address: str, part: Path, size: int, patience: Patience, progress: C
             reason, wait = str(error), error.wait
     if _length(part) == size:
         return
-    kept = f"; the first {_length(part):,} bytes are kept, the next attempt goes on from there" if _length(part) else ""
-    raise DownloadError(f"{address} could not be fetched in {patience.tries} tries: {reason}{kept}")
+    kept = (
+        f"; the first {_length(part):,} bytes are kept, the next attempt will resume from there"
+        if _length(part)
+        else ""
+    )
+    raise DownloadError(f"{address} could not be downloaded in {patience.tries} attempts: {reason}{kept}")
 
 
 def _transfer(address: str, part: Path, size: int, timeout: float, progress: Callable[[int], None]) -> None:
-    """One connection: append what comes to ``part``."""
+    """Make one connection, and append the data received to ``part``."""
     have = _length(part)
     request = urllib.request.Request(address, headers={"User-Agent": "ean-zoo", "Accept-Encoding": "identity"})
     if have:
@@ -155,41 +161,41 @@ def _transfer(address: str, part: Path, size: int, timeout: float, progress: Cal
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(error, http.client.InvalidURL) or isinstance(reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{address} cannot be fetched: {reason}") from error
+            raise DownloadError(f"{address} cannot be downloaded: {reason}") from error
         if isinstance(reason, FileNotFoundError) or address.startswith("file:"):
-            raise DownloadError(f"there is no {address} ({reason})") from error
+            raise DownloadError(f"{address} does not exist ({reason})") from error
         if isinstance(reason, TimeoutError):
-            raise _BrokenOffError(f"no answer in {timeout:g} s") from error
+            raise _BrokenOffError(f"no response within {timeout:g} s") from error
         raise _BrokenOffError(f"no connection ({reason})") from error
     with answer:
         resumed = answer.status == 206
-        if have and not resumed:  # the server sends all of it
+        if have and not resumed:  # the server sends the whole file
             have = 0
         _check_headers(answer, address, part, size, have)
         _append(answer, part, have, size, timeout, progress)
 
 
 def _refuse(error: urllib.error.HTTPError, address: str, part: Path) -> None:
-    """Turn a status that is no success into the error to raise."""
+    """Raise the error for an HTTP error status."""
     with error:
-        if error.code == 416:  # what there is does not fit the file: begin anew
+        if error.code == 416:  # the partial file does not match: start over
             part.unlink(missing_ok=True)
-            raise _BrokenOffError("the server could not go on from the bytes there were") from None
+            raise _BrokenOffError("the server could not resume the partial download") from None
         if error.code in (408, 425, 429) or error.code >= 500:
             after = error.headers.get("Retry-After", "")
             raise _BrokenOffError(
-                f"the server answered {error.code} {error.reason}",
+                f"the server responded {error.code} {error.reason}",
                 min(float(after), LONGEST_WAIT) if after.isdigit() else 0,
             )
         if error.code in (401, 403):
-            raise DownloadError(f"{address}: the server refuses it ({error.code} {error.reason}); is a login needed?")
+            raise DownloadError(f"{address}: access denied ({error.code} {error.reason}); is a login needed?")
         raise DownloadError(
-            f"{address} is not there ({error.code} {error.reason}); is the base address right? EAN_ZOO_URL sets another"
+            f"{address} not found ({error.code} {error.reason}); is the base address right? EAN_ZOO_URL sets another"
         )
 
 
 def _check_headers(answer: Any, address: str, part: Path, size: int, have: int) -> None:
-    """Refuse what cannot be the file before it is read."""
+    """Reject a response that cannot be the file, before reading it."""
     kind = answer.headers.get_content_type()
     if kind == "text/html":
         raise DownloadError(f"{address} is a web page, not a file; is the base address right? EAN_ZOO_URL sets another")
@@ -197,7 +203,7 @@ def _check_headers(answer: Any, address: str, part: Path, size: int, have: int) 
         given = answer.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {have}-") or given.rpartition("/")[2] not in ("*", str(size)):
             part.unlink(missing_ok=True)
-            raise _BrokenOffError(f"it answered with {given or 'no range'}, asked for bytes {have}- of {size}")
+            raise _BrokenOffError(f"the server sent {given or 'no range'} instead of bytes {have}- of {size}")
         return
     length = answer.headers.get("Content-Length")
     if length is not None and int(length) != size:
@@ -209,11 +215,11 @@ def _append(answer: Any, part: Path, have: int, size: int, timeout: float, progr
         with part.open("ab" if have else "wb") as file:
             while True:
                 try:
-                    chunk = answer.read1(CHUNK)  # what there is, so that a stall loses nothing
+                    chunk = answer.read1(CHUNK)  # whatever is available, so that a stall loses nothing
                 except TimeoutError as error:
-                    raise _BrokenOffError(f"stalled after {have:,} of {size:,} bytes, for {timeout:g} s") from error
+                    raise _BrokenOffError(f"stalled for {timeout:g} s after {have:,} of {size:,} bytes") from error
                 except (http.client.HTTPException, OSError) as error:
-                    raise _BrokenOffError(f"broke off after {have:,} of {size:,} bytes ({error})") from error
+                    raise _BrokenOffError(f"interrupted after {have:,} of {size:,} bytes ({error})") from error
                 if not chunk:
                     break
                 file.write(chunk)
@@ -225,14 +231,14 @@ def _append(answer: Any, part: Path, have: int, size: int, timeout: float, progr
         part.unlink(missing_ok=True)
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         raise DownloadError(
-            f"{part.name.removesuffix('.part')} could not be written in {part.parent}: {why}; make room, or set "
-            "EAN_HOME to a folder elsewhere"
+            f"{part.name.removesuffix('.part')} could not be written to {part.parent}: {why}; free some space, or set "
+            "EAN_HOME to another folder"
         ) from error
     if have > size:
         part.unlink()
         raise DownloadError(f"the server sent more than the expected {size:,} bytes; nothing was kept")
     if have < size:
-        raise _BrokenOffError(f"broke off after {have:,} of {size:,} bytes")
+        raise _BrokenOffError(f"interrupted after {have:,} of {size:,} bytes")
 
 
 def _length(path: Path) -> int:

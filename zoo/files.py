@@ -1,4 +1,4 @@
-"""Where the file of a published model is: in the package, in the cache, or at an address."""
+"""Locate the file of a published model: in the package, in the cache, or at an address."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HUB = "hf://"
 
 
 def resolve(name: str) -> Path:
-    """The verified file of a model, for ``ean://NAME``: the entry point ``ean.checkpoints``.
+    """Return the verified file of a model, for ``ean://NAME``; the entry point ``ean.checkpoints``.
 
     Raises:
-        ValueError: if there is no such model, or no weights of it yet.
-        OSError: if its file cannot be had.
+        ValueError: if there is no such model, or it has no weights yet.
+        OSError: if its file cannot be obtained.
     """
     return locate(find_entry(name))
 
@@ -35,18 +35,18 @@ def locate(
     patience: Patience = USUAL,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """The verified file of a published model; fetched into the cache if it is neither there nor in the package.
+    """Return the verified file of a published model, downloading it if it is neither in the package nor in the cache.
 
-    Several processes that ask for one file fetch it once. The address is ``EAN_ZOO_URL``, or else the index's:
-    ``http(s):``, ``file:``, or a repository ``hf://OWNER/NAME[@REVISION]`` of the Hugging Face hub.
+    Concurrent processes download a file once. The address is ``EAN_ZOO_URL``, or else that of the index: ``http(s):``,
+    ``file:``, or a Hugging Face Hub repository ``hf://OWNER/NAME[@REVISION]``.
 
     Args:
-        entry: of the index.
-        patience: with the connection.
-        progress: told the number of bytes fetched so far.
+        entry: index entry of the model.
+        patience: retry policy.
+        progress: called with the number of bytes downloaded so far.
 
     Raises:
-        DownloadError: if it cannot be fetched, or must not be, with ``EAN_OFFLINE`` set.
+        DownloadError: if it cannot be downloaded, or ``EAN_OFFLINE`` forbids it.
         OSError: if the cache cannot be written.
     """
     found = at_hand(entry)
@@ -60,10 +60,10 @@ def locate(
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"the cache {path.parent} cannot be written ({reason}); set EAN_HOME to a folder that can"
+            f"the cache {path.parent} is not writable ({reason}); set EAN_HOME to a writable folder"
         ) from error
     try:
-        found = at_hand(entry)  # another process may have fetched it meanwhile
+        found = at_hand(entry)  # another process may have downloaded it meanwhile
         if found is None:
             _fetch(base, entry, path, patience, progress)
         return found or path
@@ -72,19 +72,19 @@ def locate(
 
 
 def at_hand(entry: Entry) -> Path | None:
-    """The verified file of a published model in the package or the cache, if it is there.
+    """Return the verified file of a published model in the package or the cache, if there is one.
 
-    A file that is not what was published is passed over, with a warning.
+    A file that differs from the published one is ignored, with a warning.
     """
     for path in places(entry):
         if path.stat().st_size == entry.size and file_hash(path) == entry.sha256:
             return path
-        print_log(f"{path} is not the file that was published, and is not used", "current", logging.WARNING)
+        print_log(f"{path} differs from the published file, and is ignored", "current", logging.WARNING)
     return None
 
 
 def places(entry: Entry) -> Iterator[Path]:
-    """Where files of a model's name are, the package first and then the cache."""
+    """Yield the existing files with a model's file name, first in the package, then in the cache."""
     if entry.packaged_file.is_file():
         yield entry.packaged_file
     cached = cache() / entry.file
@@ -93,39 +93,39 @@ def places(entry: Entry) -> Iterator[Path]:
 
 
 def cache() -> Path:
-    """The folder of fetched files."""
+    """The folder of downloaded files."""
     return home() / "zoo"
 
 
 def _address(entry: Entry) -> str:
-    """Where files are fetched from, if they may be."""
+    """Return the base address to download from, if downloading is allowed."""
     base = os.environ.get("EAN_ZOO_URL") or base_of(entry)
     missing = f"{entry.file} is neither in this installation nor in {cache()}"
     if not base:
-        raise DownloadError(f"{missing}, and no address is known to fetch it from; set EAN_ZOO_URL to one")
+        raise DownloadError(f"{missing}, and no download address is known; set EAN_ZOO_URL")
     if offline() and not base.startswith("file:"):
-        raise DownloadError(f"{missing}, and EAN_OFFLINE forbids to fetch it; unset that, or copy the file there")
-    own = os.environ.get("EAN_ZOO_URL") == base  # a folder is for whoever set the variable to name, not for an index
+        raise DownloadError(f"{missing}, and EAN_OFFLINE forbids downloading it; unset it, or copy the file there")
+    own = os.environ.get("EAN_ZOO_URL") == base  # only the user may name a local folder, not an index
     if not base.startswith(("http://", "https://", HUB)) and not (own and base.startswith("file:")):
         raise DownloadError(
-            f"cannot fetch from {base!r}: expected an address with http(s):// or {HUB}; in EAN_ZOO_URL also file://"
+            f"cannot download from {base!r}: expected http(s):// or {HUB}, or file:// if set in EAN_ZOO_URL"
         )
     return base
 
 
 def _acquired(path: Path) -> BaseFileLock:
-    """The lock of a file, held; others who use the cache may take it later, too."""
+    """Acquire the lock of a file; other users of a shared cache can acquire it later."""
     lock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=5)
     except Timeout:
-        print_log(f"waiting for another process that fetches {path.name.removesuffix('.lock')}", "current")
+        print_log(f"waiting for another process to download {path.name.removesuffix('.lock')}", "current")
         lock.acquire()
     return lock
 
 
 def _fetch(base: str, entry: Entry, path: Path, patience: Patience, progress: Callable[[int], None]) -> None:
-    print_log(f"fetching {entry.file} ({entry.size / 1e6:.1f} MB) from {base}", "current")
+    print_log(f"downloading {entry.file} ({entry.size / 1e6:.1f} MB) from {base}", "current")
     if base.startswith(HUB):
         _fetch_from_hub(base, entry, path)
         return
@@ -134,17 +134,17 @@ def _fetch(base: str, entry: Entry, path: Path, patience: Patience, progress: Ca
 
 
 def _fetch_from_hub(base: str, entry: Entry, path: Path) -> None:
-    """Through huggingface_hub, which has logins, mirrors and a cache of its own."""
+    """Download through huggingface_hub, which has its own logins, mirrors and cache."""
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise DownloadError(f'{base} needs huggingface_hub: pip install "ean-zoo[hub]"') from error
     repository, _, revision = base.removeprefix(HUB).strip("/").partition("@")
-    for force in (False, True):  # what is in the hub's own cache may be damaged
+    for force in (False, True):  # the file in the hub's own cache may be damaged
         try:
             found = hf_hub_download(repository, entry.file, revision=revision or None, force_download=force)
-        except Exception as error:  # of several libraries, by version
-            raise DownloadError(f"{entry.file} could not be fetched from {base}: {error}") from error
+        except Exception as error:  # raised by different libraries, depending on the version
+            raise DownloadError(f"{entry.file} could not be downloaded from {base}: {error}") from error
         if file_hash(Path(found)) == entry.sha256:
             fetch(Path(found).as_uri(), path, size=entry.size, sha256=entry.sha256)
             return

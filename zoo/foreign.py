@@ -1,4 +1,4 @@
-"""Weights of others as EAN networks: torchvision's ResNets, and the networks of the paper's authors."""
+"""Import third-party weights as EAN networks: torchvision's ResNets, and the networks of the paper's authors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ean_core.layers import Bottleneck
 from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.files import read_state_dict
 
-#: Of images in the range 0 to 255, for networks trained on ImageNet in PyTorch's usual way, as both kinds are.
+#: PyTorch's usual ImageNet normalization, which both kinds of networks use, for images in the range 0 to 255.
 IMAGENET = {"type": "ImagePreprocessor", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
@@ -25,13 +25,13 @@ _SHARED = re.compile(r"(layer\d)\.(?:share_fc|lstm)\.(.+)")
 
 @dataclass(frozen=True)
 class Imported:
-    """A network of others.
+    """An imported network.
 
     Args:
         network: an :class:`ean_core.ImageClassifier` with its weights.
-        settings: for ``MODELS.build``, what it was built from.
+        settings: its config, for ``MODELS.build``.
         source: ``'torchvision'`` or ``"the authors'"``.
-        unused: names in the source of modules that no connected block uses.
+        unused: source names of tensors that no connected block uses.
     """
 
     network: nn.Module
@@ -41,22 +41,22 @@ class Imported:
 
 
 def import_weights(source: str | os.PathLike[str], scheme: str | None = None) -> Imported:
-    """Read a checkpoint of torchvision's ResNets, or of the authors' networks, as an EAN network.
+    """Import a checkpoint of torchvision's ResNets or of the authors' networks as an EAN network.
 
-    Both are told apart by the names of their tensors. The authors' are those of
-    https://github.com/gbup-group/EAN-efficient-attention-network: a module a stage, shared by its blocks, a bias on
-    every convolution.
+    The kind is recognized by the tensor names. The authors' networks are those of
+    https://github.com/gbup-group/EAN-efficient-attention-network: one module per stage, shared by its blocks, and a
+    bias in every convolution.
 
     Args:
         source: a file, or an address such as ``torchvision://resnet50``. Nothing in it is executed.
-        scheme: the connections, which the tensors do not tell; needed where there are attention modules.
+        scheme: the connections, which the tensors do not contain; required if there are attention modules.
 
     Returns:
         The network, with outputs equal to the source's.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is of another kind or depth, or the scheme is missing or does not fit.
+        ValueError: if the file has another kind or depth, or the scheme is missing or does not fit.
     """
     state = read_state_dict(source)
     if "layer1.ModuleList.0.conv1.weight" in state:
@@ -66,8 +66,8 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
         names = {name: name if name.startswith("fc.") else BACKBONE + name for name in state}
     else:
         raise ValueError(
-            f"{source} is neither of torchvision's ResNets nor of the authors' networks: expected the key "
-            "layer1.0.conv1.weight with fc.weight, or layer1.ModuleList.0.conv1.weight; its keys begin with "
+            f"{source} is neither a torchvision ResNet nor one of the authors' networks: expected the keys "
+            "layer1.0.conv1.weight and fc.weight, or layer1.ModuleList.0.conv1.weight; its first keys are "
             f"{', '.join(list(state)[:4])}. Checkpoints of this library need no import"
         )
     renamed = {new: state[old] for old, new in names.items()}
@@ -79,7 +79,7 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
         scheme = "none"
     elif scheme is None:
         raise ValueError(
-            f"{source} has {attention['type']} modules, and its tensors do not tell which blocks connect to them; give "
+            f"{source} has {attention['type']} modules, but its tensors do not say which blocks they connect to; give "
             f"--scheme: text such as {ConnectionScheme.every(EANResNet.depths[depth][1], 2)}, full, or ean for the one "
             "on record"
         )
@@ -98,7 +98,7 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     network = MODELS.build(settings)
     settings["backbone"]["scheme"] = str(network.backbone.scheme)
     own = network.state_dict()
-    # The authors' linear maps are 1x1 convolutions, and their weights for groups have the shape of a feature map.
+    # The authors use 1x1 convolutions as linear layers, and store group weights in the shape of a feature map.
     fitted = {name: value.reshape(own[name].shape) for name, value in renamed.items() if _fits(own.get(name), value)}
     lacking = [name for name in own if name not in fitted and not name.endswith("num_batches_tracked")]
     names_of = {new: old for old, new in names.items()}
@@ -107,24 +107,24 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     other = [new for new, value in renamed.items() if new in own and new not in fitted]
     if other:
         raise ValueError(
-            f"{source} is of another kind of ResNet, such as one with groups or wider blocks, which is not supported: "
-            f"{names_of[other[0]]} is {tuple(renamed[other[0]].shape)}, in ResNet-{depth} {tuple(own[other[0]].shape)}"
+            f"{source} is an unsupported kind of ResNet, for example with groups or wider blocks: {names_of[other[0]]} "
+            f"has shape {tuple(renamed[other[0]].shape)}, in ResNet-{depth} {tuple(own[other[0]].shape)}"
         )
     if lacking or unexpected:
         raise ValueError(
-            f"{source} does not fit a ResNet-{depth}: it lacks {', '.join(lacking[:4]) or 'nothing'}, and has "
-            f"{', '.join(unexpected[:4]) or 'nothing'} besides"
+            f"{source} does not fit a ResNet-{depth}: missing {', '.join(lacking[:4]) or 'nothing'}, unexpected "
+            f"{', '.join(unexpected[:4]) or 'nothing'}"
         )
     network.load_state_dict(fitted, strict=False)
     return Imported(network, settings, kind, tuple(sorted(foreign.values())))
 
 
 def _authors_name(name: str) -> str:
-    """Our name of a tensor of the authors' networks."""
+    """Map a tensor name of the authors' networks to this package's name."""
     if name.startswith("last_linear."):
         return name.replace("last_linear", "fc")
     if match := _SHARED.fullmatch(name):
-        # The maps of their LSTM are lists with one layer each, a sequence of linear, ReLU, linear.
+        # Their LSTM's transforms are lists of one layer each, a sequence of linear, ReLU, linear.
         inner = re.sub(r"^(w_[ih]h)\.0\.seq\.", r"\1.", match[2])
         return f"{BACKBONE}attention.{match[1]}.{inner}"
     return BACKBONE + name.replace(".ModuleList.", ".")
@@ -139,12 +139,12 @@ def _depth(state: Mapping[str, Tensor], source: object) -> int:
             return depth
     kind = "bottlenecks" if bottleneck else "basic blocks"
     raise ValueError(
-        f"{source} has {blocks} {kind} in its stages, which is none of ResNet-{', '.join(map(str, EANResNet.depths))}"
+        f"{source} has {blocks} {kind} in its stages, expected those of ResNet-{', '.join(map(str, EANResNet.depths))}"
     )
 
 
 def _attention(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The attention module and its options, from its tensors."""
+    """Infer the attention module and its options from the tensors."""
     shapes = {
         name.removeprefix(f"{BACKBONE}attention."): value.shape
         for name, value in state.items()
@@ -162,15 +162,15 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def _reduction(shapes: Mapping[str, Any], ending: str) -> int:
-    """The reduction that gives all stages their hidden units, ``channels // reduction``."""
+    """Find the reduction that matches the hidden units of all stages, ``channels // reduction``."""
     sizes = [shape[:2] for name, shape in shapes.items() if name.endswith(ending)]
     usual = [16, 20, 4, 8, 32]
     for reduction in [*usual, *range(1, max(channels for _, channels in sizes) + 1)]:
         if all(max(1, channels // reduction) == hidden for hidden, channels in sizes):
             return reduction
-    raise ValueError(f"no reduction gives hidden units {[h for h, _ in sizes]} to channels {[c for _, c in sizes]}")
+    raise ValueError(f"no reduction maps channels {[c for _, c in sizes]} to hidden units {[h for h, _ in sizes]}")
 
 
 def _fits(own: Tensor | None, value: Tensor) -> bool:
-    """Whether a tensor is one of ours, perhaps with dimensions of one besides."""
+    """Whether a tensor has the shape of this package's tensor, ignoring dimensions of size one."""
     return own is not None and [n for n in own.shape if n > 1] == [n for n in value.shape if n > 1]

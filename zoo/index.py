@@ -26,29 +26,29 @@ from ean_core.weights.addresses import SCHEME
 
 from .names import ModelName, config_of, trained_by
 
-#: Entry points of networks that are not the core's, by their registered names.
+#: Entry point group of task networks, by registered name.
 NETWORKS = "ean.networks"
-#: The index that comes with the package.
+#: Folder of the packaged index.
 PACKAGED = Path(__file__).resolve().parent
 
 
 class NoWeightsError(ValueError):
-    """A model that exists, but of which no weights have been published."""
+    """The model exists, but its weights have not been published."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A published model: what its metafile says.
+    """The metafile entry of a published model.
 
     Args:
-        name: of the model.
+        name: model name.
         fields: its entry under ``Models`` in the metafile.
-        collection: the entry under ``Collections`` that it belongs to.
-        root: the folder of the index.
+        collection: its entry under ``Collections``.
+        root: folder of the index.
 
     Raises:
-        ValueError: if the entry lacks a field, or has one that could lead out of the index: a file of another name than
-            that of the model with its hash, or a network of anything but registered modules.
+        ValueError: if a field is missing or unsafe: a file name other than the model's name with its hash, or a
+            network of anything but registered modules.
     """
 
     name: ModelName
@@ -61,7 +61,7 @@ class Entry:
             if key in self.fields and not isinstance(self.fields[key], kind):
                 given = type(self.fields[key]).__name__
                 raise ValueError(
-                    f"the entry of {self.name} in {self.root}: {key} is no {kind.__name__.lower()}, but {given}"
+                    f"the entry of {self.name} in {self.root}: {key} must be a {kind.__name__.lower()}, got {given}"
                 )
         needed = {"Config", "Metadata", "Results", "Weights", "Size", "SHA256", "Network", "Training Log"}
         lacking = sorted(needed - self.fields.keys()) + sorted(
@@ -70,17 +70,17 @@ class Entry:
         if lacking:
             raise ValueError(f"the entry of {self.name} in {self.root} lacks {', '.join(lacking)}")
         if not (isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)):
-            raise ValueError(f"the entry of {self.name} in {self.root}: SHA256 is no 64 hexadecimal digits")
+            raise ValueError(f"the entry of {self.name} in {self.root}: SHA256 must be 64 hexadecimal digits")
         if self.file != file_name(self.name, self.sha256) or not isinstance(self.size, int):
             raise ValueError(
-                f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and a "
-                f"number of bytes, got {self.file!r} and {self.size!r}"
+                f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and an "
+                f"integer Size, got {self.file!r} and {self.size!r}"
             )
         check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Its ``Metadata``: parameters, operations, scheme, training, timing."""
+        """``Metadata``: parameters, operations, scheme, training, timing."""
         return self.fields.get("Metadata", {})
 
     @property
@@ -95,12 +95,12 @@ class Entry:
 
     @property
     def scheme(self) -> ConnectionScheme:
-        """Its connections."""
+        """Connection scheme."""
         return ConnectionScheme.parse(self.metadata["Scheme"])
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Of the test images, by OpenMMLab's names; accuracies in percent."""
+        """Test metrics by OpenMMLab's names; accuracies in percent."""
         return self.fields["Results"][0]["Metrics"]
 
     @property
@@ -110,26 +110,26 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file, in bytes."""
         return self.fields["Size"]
 
     @property
     def sha256(self) -> str:
-        """Of the file, in hexadecimal digits."""
+        """Hash of the file, in hexadecimal digits."""
         return self.fields["SHA256"]
 
     @property
     def packaged_file(self) -> Path:
-        """Where the file is, if it comes with the index."""
+        """Path of the file if it is included with the index."""
         return self.root / "weights" / self.file
 
     @property
     def records(self) -> Path:
-        """The folder of its run records, ``record.json`` and ``test.json``, and of its training log."""
+        """Folder of the run records, ``record.json`` and ``test.json``, and the training log."""
         return self.root / "records" / str(self.name)
 
     def record(self, kind: str) -> Mapping[str, Any]:
-        """One of its records: ``'record'``, of the training, or ``'test'``."""
+        """Read one of its records: ``'record'`` (of the training) or ``'test'``."""
         return read_record(self.records / f"{kind}.json")
 
 
@@ -137,7 +137,7 @@ class Index:
     """All models of one folder.
 
     Args:
-        root: the folder of ``model-index.yml``; one without it is an empty index.
+        root: folder with ``model-index.yml``; a folder without it is an empty index.
 
     Raises:
         ValueError: if a metafile cannot be read, an entry lacks a field, or a model is listed twice.
@@ -153,7 +153,7 @@ class Index:
 
     @property
     def base(self) -> str | None:
-        """Where files are fetched that do not come with the package; None where there is no such place."""
+        """Download address of files that are not included; None if there is none."""
         return self._head.get("Base Address")
 
     @cached_property
@@ -162,7 +162,7 @@ class Index:
         found: dict[ModelName, Entry] = {}
         imports = self._head.get("Import") or []
         if not (isinstance(imports, list) and all(isinstance(each, str) for each in imports)):
-            raise ValueError(f"{self.root / 'model-index.yml'}: Import is a list of metafiles, got {imports!r}")
+            raise ValueError(f"{self.root / 'model-index.yml'}: Import must be a list of metafiles, got {imports!r}")
         for metafile in imports:
             if not (self.root / metafile).resolve().is_relative_to(self.root.resolve()):
                 raise ValueError(f"{self.root / 'model-index.yml'} imports {metafile}, which is outside of its folder")
@@ -172,7 +172,7 @@ class Index:
                         raise ValueError(f"{entry.name} is listed twice")
                     found[entry.name] = entry
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                reason = str(error) if isinstance(error, ValueError) else f"is no metafile of models ({error!r})"
+                reason = str(error) if isinstance(error, ValueError) else f"is not a valid metafile ({error!r})"
                 where = "" if reason.startswith(str(self.root)) else f"{self.root / metafile}: "
                 raise ValueError(f"{where}{reason}") from error
         return dict(sorted(found.items()))
@@ -186,7 +186,7 @@ class Index:
 
 
 def indexes() -> list[Index]:
-    """The indexes there are, first come first: that of the folder ``EAN_ZOO_INDEX``, for models of one's own, and ours.
+    """Return the indexes in order of precedence: the custom one in the folder ``EAN_ZOO_INDEX``, and the packaged one.
 
     Raises:
         FileNotFoundError: if ``EAN_ZOO_INDEX`` names a folder without ``model-index.yml``.
@@ -197,13 +197,13 @@ def indexes() -> list[Index]:
     folder = Path(own).expanduser()
     if not (folder / "model-index.yml").is_file():
         raise FileNotFoundError(
-            f"EAN_ZOO_INDEX={own}: there is no model-index.yml; `ean zoo publish --to {own}` makes one"
+            f"EAN_ZOO_INDEX={own}: there is no model-index.yml; `ean zoo publish --to {own}` creates one"
         )
     return [Index(folder), Index(PACKAGED)]
 
 
 def published() -> dict[ModelName, Entry]:
-    """All published models, in order of their names; the first index that has a name wins."""
+    """Return all published models, sorted by name; the first index that has a name wins."""
     found: dict[ModelName, Entry] = {}
     for index in reversed(indexes()):
         found.update(index.entries)
@@ -211,10 +211,10 @@ def published() -> dict[ModelName, Entry]:
 
 
 def find_entry(name: str) -> Entry:
-    """A published model by its name.
+    """Find a published model by name.
 
     Raises:
-        NoWeightsError: if it has none yet; the message names the config that trains it.
+        NoWeightsError: if it has no weights yet; the message names the config that trains it.
         ValueError: if there is no such model.
     """
     parsed = known_name(name)
@@ -227,10 +227,10 @@ def find_entry(name: str) -> Entry:
 
 
 def known_name(text: str) -> ModelName:
-    """The parts of the name of a model that there is, or that a packaged config would train.
+    """Parse the name of a model that is published, or that a packaged config can train.
 
     Raises:
-        ValueError: if there is none of that name; the nearest are named.
+        ValueError: if there is no such model; the message gives the nearest names.
     """
     text = text.removeprefix(SCHEME)
     names = {str(name): name for name in (*published(), *trained_by())}
@@ -244,11 +244,11 @@ def known_name(text: str) -> ModelName:
         return name
     near = get_close_matches(text, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
-    raise ValueError(f"no model is called {text!r}{hint} `ean zoo list --all` names all")
+    raise ValueError(f"there is no model {text!r}{hint} `ean zoo list --all` lists all")
 
 
 def how_to_train(name: ModelName) -> str:
-    """The commands that make weights of a model."""
+    """Describe the commands that train a model."""
     config, settings = config_of(name), name.settings()
     searched = None if settings else f"search_{config}"
     steps = [f"`ean search {searched}` finds a scheme for it"] if searched in packaged_configs() else []
@@ -258,12 +258,12 @@ def how_to_train(name: ModelName) -> str:
 
 
 def base_of(entry: Entry) -> str | None:
-    """The address that the index of an entry names for its files."""
+    """Return the download address in the index of an entry."""
     return next((index.base for index in indexes() if index.root == entry.root), None)
 
 
 def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Entries under the names of their collections, in order."""
+    """Group entries by the name of their collection, in order."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.name.collection, []).append(entry)
@@ -271,18 +271,18 @@ def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def file_name(name: ModelName, sha256: str) -> str:
-    """The name of a model's file."""
+    """Return the file name of a model."""
     return f"{name}-{sha256[:8]}.safetensors"
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """The network of these settings; one of a task is imported first, by the entry point group :data:`NETWORKS`.
+    """Build a network from its settings; task networks are imported first, through the entry points :data:`NETWORKS`.
 
     Raises:
-        ValueError: if nothing installed has a network of that name.
+        ValueError: if no installed package has a network of that name.
     """
     kind = settings["type"]
-    if kind not in MODELS.module_dict:  # which `get` would look for as a file, too, and import that
+    if kind not in MODELS.module_dict:  # MODELS.get would also search for a file of that name, and import it
         if kind not in _task_networks():
             raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
         _task_networks()[kind].load()
@@ -290,18 +290,20 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
 
 
 def check_settings(settings: object, what: str) -> None:
-    """Refuse settings by which mmengine would import and call something: only registered names may be built.
+    """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
 
     Args:
-        settings: of a network, nested.
-        what: they are, the beginning of the message.
+        settings: nested settings of a network.
+        what: their description, for the beginning of the message.
 
     Raises:
-        ValueError: if a type is not of a registered module, or there is an ``init_cfg``.
+        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
     """
     if isinstance(settings, Mapping):
         if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
-            raise ValueError(f"{what}: a network is of registered modules without init_cfg, got {dict(settings)!r}")
+            raise ValueError(
+                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+            )
         for value in settings.values():
             check_settings(value, what)
     elif isinstance(settings, (list, tuple)):
@@ -310,13 +312,13 @@ def check_settings(settings: object, what: str) -> None:
 
 
 def _known_types() -> set[str]:
-    """Names that networks are built of. A registry would import a module of a name that it does not have."""
+    """Return the type names that networks may use; for an unknown name, a registry would import a module."""
     return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *_task_networks()}
 
 
 @cache
 def _task_networks() -> Mapping[str, EntryPoint]:
-    """Networks of tasks by their registered names; to find them, all that is installed is looked through."""
+    """Task networks by registered name; finding them scans all installed packages."""
     return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
@@ -327,15 +329,15 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 @lru_cache
 def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
-    """The content of a file as it was then; every look at the index comes here."""
+    """Parse a file, cached by modification time and size, since every access to the index comes here."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            raise ValueError(f"{path} has aliases, by which a few lines may stand for any number of them")
+            raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
         content = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds no mapping, but {type(content).__name__}")
+        raise ValueError(f"{path} must contain a mapping, got {type(content).__name__}")
     return content

@@ -1,4 +1,4 @@
-"""Models by name: which there are, building them, and what goes with their weights."""
+"""Models by name: list them, build them, and describe their weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .index import Entry, build_network, find_entry, how_to_train, known_name, p
 from .names import ModelName, config_of, trained_by
 from .preprocessing import Preprocessing
 
-#: What a metafile says of a training, in OpenMMLab's words where it has some.
+#: Metafile fields that describe a training, with OpenMMLab's names where it has them.
 TRAINING = (
     "Training Data",
     "Training Images",
@@ -45,11 +45,11 @@ TRAINING = (
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names of models, in order of depth, data set, variant and attention.
+    """List model names, sorted by depth, data set, variant and attention.
 
     Args:
-        pattern: with the wildcards of file names, e.g. ``'ean_resnet*_se*'``.
-        pretrained: only those with published weights.
+        pattern: name pattern with shell wildcards, e.g. ``'ean_resnet*_se*'``.
+        pretrained: only list models with published weights.
 
     Examples:
         >>> list_models('*resnet50_dia.imagenet')
@@ -70,23 +70,23 @@ def get_model(
     """Build a model by name.
 
     Args:
-        name: one of :func:`list_models`.
-        pretrained: load its published weights, fetched if need be.
-        num_classes: of the classifier; another number than the weights' leaves the head as it is initialised, and
-            says so.
-        features_only: only the backbone, which returns a tuple of feature maps, one for each of its ``out_indices``
-            (all stages by default); it has no classes.
-        backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` in place of the model's
-            own, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``.
+        name: a name from :func:`list_models`.
+        pretrained: load its published weights, downloading them if necessary.
+        num_classes: number of classes; if it differs from that of the weights, the head is newly initialized, with a
+            warning.
+        features_only: build only the backbone, which returns a tuple of feature maps, one for each of its
+            ``out_indices`` (all stages by default).
+        backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` that override the
+            model's, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``.
 
     Returns:
-        The network, in training mode as PyTorch makes it. A classifier maps images ``(N, C, H, W)``, as made by
+        The network, in training mode as usual in PyTorch. A classifier maps images ``(N, C, H, W)``, as prepared by
         ``get_weights(name).transforms()``, to logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: if there is no model of that name, naming the nearest; if it has no weights yet, naming the config
-            that trains it; if the weights do not fit the arguments.
-        OSError: if its file cannot be had.
+        ValueError: if there is no model of that name (the message gives the nearest names), it has no weights yet (the
+            message names the config that trains it), or the weights do not fit the arguments.
+        OSError: if its file cannot be obtained.
 
     Examples:
         >>> model = get_model('full_resnet20_sge.cifar100', num_classes=10)
@@ -94,7 +94,7 @@ def get_model(
         (10, '111-111-111')
     """
     if not isinstance(pretrained, bool):
-        raise ValueError(f"pretrained is True or False, got {pretrained!r}; weights of one's own load by init_cfg")
+        raise ValueError(f"pretrained must be True or False, got {pretrained!r}; load custom weights with init_cfg")
     parsed = known_name(name)
     weights = get_weights(name) if pretrained else None
     entry = published().get(parsed)
@@ -106,13 +106,13 @@ def get_model(
     trained_classes = settings.get("num_classes")
     if num_classes is not None:
         if trained_classes is None:
-            raise ValueError(f"{name} is no classifier and has no num_classes")
+            raise ValueError(f"{name} is not a classifier and has no num_classes")
         if features_only:
-            raise ValueError(f"features_only=True has no head for num_classes={num_classes}; leave one of them out")
+            raise ValueError(f"features_only=True has no head for num_classes={num_classes}; remove one of them")
         settings["num_classes"] = num_classes
     if "out_indices" in backbone and not features_only and trained_classes is not None:
         raise ValueError(
-            f"a classifier uses its last feature map; out_indices={backbone['out_indices']} goes with features_only"
+            f"a classifier uses its last feature map; out_indices={backbone['out_indices']} needs features_only=True"
         )
     if features_only:
         model: Any = MODELS.build(settings["backbone"])
@@ -125,7 +125,7 @@ def get_model(
     elif weights:
         load_weights(model.backbone, weights.path, prefix=BACKBONE, strict=True)
         print_log(
-            f"{name}: the head is initialised anew for {num_classes} classes, the weights have {trained_classes}",
+            f"{name}: the head is newly initialized for {num_classes} classes, the weights have {trained_classes}",
             "current",
             logging.WARNING,
         )
@@ -133,7 +133,7 @@ def get_model(
 
 
 def get_weights(name: str) -> Weights:
-    """The published weights of a model.
+    """Return the published weights of a model.
 
     Raises:
         ValueError: as for :func:`get_model`.
@@ -143,10 +143,10 @@ def get_weights(name: str) -> Weights:
 
 @dataclass(frozen=True)
 class Weights:
-    """The published weights of a model, and what goes with them.
+    """The published weights of a model, with their metadata and preprocessing.
 
     Args:
-        entry: of the index.
+        entry: index entry of the model.
     """
 
     entry: Entry
@@ -156,13 +156,15 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Model name."""
         return str(self.entry.name)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Plain values: accuracy on test images, connections, parameters, training, timing; for classifiers also
-        ``categories``, the names of the classes in order."""
+        """Metadata as plain values: test accuracy, connections, parameters, training, timing.
+
+        For classifiers also ``categories``, the class names in order.
+        """
         entry = self.entry
         collected: dict[str, Any] = {
             "name": self.name,
@@ -182,20 +184,20 @@ class Weights:
 
     @cached_property
     def path(self) -> Path:
-        """The verified safetensors file of the whole network, fetched if need be."""
+        """The verified safetensors file of the whole network, downloaded if necessary."""
         return locate(self.entry)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Names and tensors of the whole network, on the CPU."""
+        """Return the state dict of the whole network, on the CPU."""
         return load_file(self.path)
 
     def transforms(self) -> Preprocessing:
-        """What makes the network's input from a picture."""
+        """Return the preprocessing from an image to the network's input."""
         return Preprocessing.of(self.entry)
 
 
 def _check_arguments(kind: str, given: Mapping[str, Any]) -> None:
-    """Refuse keywords that a backbone does not take."""
+    """Refuse arguments that a backbone does not accept."""
     known = inspect.signature(MODELS.get(kind)).parameters
     for keyword in given:
         if keyword not in known:
@@ -203,7 +205,7 @@ def _check_arguments(kind: str, given: Mapping[str, Any]) -> None:
 
 
 def _settings(name: ModelName, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What builds a model that has no weights, from the config that trains it."""
+    """Return the settings of a model without weights, from the config that trains it."""
     config = config_of(name)
     if config is None or (name.settings() is None and "scheme" not in given):
         raise ValueError(f"{name} has neither weights nor a scheme on record; {how_to_train(name)}")

@@ -1,4 +1,4 @@
-"""The pages made from an index: ``README.md`` with a table a collection, a card a model, strips and figures."""
+"""Pages generated from an index: ``README.md`` with a table per collection, a card per model, strips and figures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ean_core.show.table import NetworkRow, in_percent, size_text
 from .index import PACKAGED, Entry, Index, by_collection
 from .names import VARIANTS
 
-#: Folders of an index and the kind of files that are made in them; other files are left alone.
+#: Folders of an index and patterns of the files generated in them; other files are left alone.
 MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}
 
-#: How a card says to use a model, by its task.
+#: Usage example on a card, by task.
 USES = {
     "": """import zoo
 
@@ -42,7 +42,7 @@ labels, classes = segmenter("street.jpg")
 
 
 def write_pages(index: Index) -> None:
-    """Write all pages of an index anew, and remove those of models that it no longer has."""
+    """Regenerate all pages of an index, and remove those of models that it no longer has."""
     texts, figures = pages(index), figures_of(index)
     for path, text in texts.items():
         write_text(index.root / path, text)
@@ -57,7 +57,7 @@ def write_pages(index: Index) -> None:
 
 
 def pages(index: Index) -> dict[str, str]:
-    """The text of each page, by its path in the index's folder."""
+    """Return the text of each page, by its path in the index's folder."""
     entries = list(index.entries.values())
     strips = {_strip(entry): scheme_strip(entry.scheme) + "\n" for entry in entries}
     cards = {_card(entry): card(entry) for entry in entries}
@@ -65,7 +65,10 @@ def pages(index: Index) -> dict[str, str]:
 
 
 def figures_of(index: Index) -> dict[str, tuple[list[NetworkRow], str]]:
-    """What each figure shows, by its path, which ends in a hash of that: collections with several timed classifiers."""
+    """Return the rows and title of each figure, one per collection with several timed classifiers.
+
+    Keys are paths with a hash of the content in the name.
+    """
     figures = {}
     for collection, entries in by_collection(index.entries.values()).items():
         rows = [row for row in map(_row, entries) if row is not None]
@@ -79,7 +82,7 @@ def figures_of(index: Index) -> dict[str, tuple[list[NetworkRow], str]]:
 
 
 def overview(index: Index) -> str:
-    """The text of ``README.md``: an introduction and one table a collection."""
+    """Return the text of ``README.md``: an introduction and one table per collection."""
     introduction = index.root / "introduction.md"
     parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Models"]
     figures = figures_of(index)
@@ -91,15 +94,15 @@ def overview(index: Index) -> str:
         if drawn:
             parts.append(
                 f"![Accuracy against relative time increment of {len(figures[drawn][0])} networks]({drawn})\n\n"
-                f"*As Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
-                f"{_conditions(entries)}); circles are as large as the networks, squares are blocks, coloured where "
-                f"connected. Accuracies are good to about {_usual_error(entries)} points (one standard error).*"
+                f"*As in Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
+                f"{_conditions(entries)}). Circle size shows the number of parameters; squares are blocks, colored if "
+                f"connected. Standard errors of the accuracies are at most about {_usual_error(entries)} points.*"
             )
     return "\n\n".join(parts) + "\n"
 
 
 def card(entry: Entry) -> str:
-    """The text of a model's card."""
+    """Return the text of a model's card."""
     name, metadata, results = entry.name, entry.metadata, entry.fields["Results"][0]
     test, training = entry.record("test"), entry.record("record")
     images, split = test["images"], "validation" if validated(test) else "test"
@@ -113,7 +116,7 @@ def card(entry: Entry) -> str:
     chosen = metadata.get("Selected Epoch")
     caution = ""
     if chosen and split == "validation":
-        caution = " These images also selected the checkpoint: on others, errors are likely to be somewhat larger."
+        caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
     metrics = "\n".join(
         f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
     )
@@ -121,7 +124,7 @@ def card(entry: Entry) -> str:
         "connections": f"![]({Path('..') / _strip(entry)}) `{entry.scheme}`, {metadata['Connections']} of "
         f"{len(entry.scheme.bits)} blocks",
         "parameters": f"{metadata['Parameters']:,}",
-        "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million an image{of_size}",
+        "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
         "file": f"`{entry.file}`, {entry.size / 1e6:.2f} MB",
         "SHA-256": f"`{entry.sha256}`",
     }
@@ -129,8 +132,8 @@ def card(entry: Entry) -> str:
         "command": f"`{metadata['Training Command']}`",
         "config": f"`{entry.config}`",
         "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
-        + (f"; that of epoch {chosen}, best on the validation images" if chosen else ""),
-        "optimisation": ", ".join(metadata["Training Techniques"]),
+        + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
+        "optimization": ", ".join(metadata["Training Techniques"]),
         "precision": _precision(training["settings"]["optim_wrapper"]),
         "machine": f"{metadata['Training Resources']}; {_duration(metadata['Training Time (s)'])}",
         "versions": ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items()),
@@ -144,10 +147,10 @@ def card(entry: Entry) -> str:
         f"```py\n{use}```",
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
-        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` measures it again." + caution,
-        "## The network\n\n" + _facts(facts),
-        *(["## Its time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
-        "## How it was trained\n\n" + _facts(made),
+        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` repeats the measurement." + caution,
+        "## Network\n\n" + _facts(facts),
+        *(["## Inference time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
+        "## Training\n\n" + _facts(made),
         f"Records: [training]({records / 'record.json'}), [test]({records / 'test.json'}), "
         f"[log]({records / 'log.jsonl'}).",
     ]
@@ -155,17 +158,17 @@ def card(entry: Entry) -> str:
 
 
 def validated(test: Mapping[str, Any]) -> bool:
-    """Whether a test record is of validation images, where the test images are not at hand."""
+    """Whether a test record is on validation images, because the test images were not available."""
     return test.get("data", {}).get("split") == "val"
 
 
 def timing_of(entry: Entry, form: str) -> Mapping[str, Any] | None:
-    """A model's timing in a form, ``'eager'`` or ``'deployed'``, if there is one."""
+    """Return a model's timing in a form, ``'eager'`` or ``'deployed'``, if there is one."""
     return next((row for row in entry.metadata.get("Timing", ()) if row["Form"] == form), None)
 
 
 def increment(entry: Entry, form: str) -> str:
-    """A model's relative inference time increment in percent with its 95 % interval; empty where it was not timed."""
+    """Format a model's relative inference time increment in percent with its 95 % interval; empty if not timed."""
     row = timing_of(entry, form)
     if row is None or not entry.scheme.connections:
         return ""
@@ -213,7 +216,10 @@ def _timings(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     commands = dict.fromkeys(f"`{row['Command']}`" for row in rows)
-    return "\n".join(lines) + f"\n\nOver the vanilla network of the same form, in one run of {', '.join(commands)}."
+    return (
+        "\n".join(lines)
+        + f"\n\nIncrements are over the vanilla network in the same form, measured in one run of {', '.join(commands)}."
+    )
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -262,7 +268,7 @@ def _usual_error(entries: Sequence[Entry]) -> str:
 
 
 def _binomial(accuracy: float, images: int) -> float:
-    """The standard error, in percent points, of an accuracy in percent."""
+    """Standard error, in percentage points, of an accuracy in percent."""
     share = accuracy / 100
     return 100 * math.sqrt(share * (1 - share) / images)
 
@@ -279,5 +285,5 @@ def _strip(entry: Entry) -> str:
     return f"strips/{entry.scheme}.svg"
 
 
-if __name__ == "__main__":  # python -m zoo.page, after a change of the introduction
+if __name__ == "__main__":  # python -m zoo.page, after changing the introduction or this module
     write_pages(Index(PACKAGED))

@@ -1,4 +1,4 @@
-"""What makes a network's input from a picture."""
+"""Preprocessing from an image to a network's input."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .index import Entry
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop and normalise a picture as the test images of a network were.
+    """Resize, crop and normalize an image as a network's test images were.
 
     Args:
-        mean, std: one value a channel, in units of 0 to 255.
-        size: height and width of the crop, in pixels; None keeps the picture as large as it is.
-        resize: the length of the shorter side before the crop, in pixels; None for ``size``.
+        mean, std: one value per channel, on the scale 0 to 255.
+        size: height and width of the crop, in pixels; None keeps the image size.
+        resize: length of the shorter side before cropping, in pixels; None for ``size``.
     """
 
     mean: tuple[float, ...]
@@ -30,7 +30,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, entry: Entry) -> Preprocessing:
-        """That of a published model."""
+        """Return the preprocessing of a published model."""
         normalise = entry.network["data_preprocessor"]
         return cls(
             mean=tuple(normalise["mean"]),
@@ -40,13 +40,14 @@ class Preprocessing:
         )
 
     def __call__(self, picture: Image | Tensor) -> Tensor:
-        """Normalised float32 ``(C, H, W)``, or a batch of it.
+        """Return normalized float32 ``(C, H, W)``, or a batch ``(N, C, H, W)``.
 
         Args:
-            picture: a PIL image of any mode, or uint8 ``(C, H, W)`` or ``(N, C, H, W)`` with the network's channels.
+            picture: a PIL image of any mode, or a uint8 tensor ``(C, H, W)`` or ``(N, C, H, W)`` with the network's
+                channels.
 
         Raises:
-            ValueError: if a tensor is of another type or has another number of channels.
+            ValueError: if a tensor has another type or number of channels.
         """
         channels = len(self.mean)
         if isinstance(picture, Image):
@@ -63,7 +64,7 @@ class Preprocessing:
         return F.normalize(pixels.float(), list(self.mean), list(self.std))
 
     def _sized(self, picture: Any) -> Any:
-        """A picture or tensor, resized and cropped."""
+        """Resize and crop an image or tensor."""
         if self.size is None:
             return picture
         shorter = self.resize or self.size

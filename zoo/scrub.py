@@ -1,4 +1,4 @@
-"""What a record says of the machine and its owner, and nobody else needs."""
+"""Remove private information about the machine and its owner from records."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-#: Absolute paths, also of Windows and of other users; not what follows a host in an address.
+#: Absolute paths, including Windows paths and those of other users; not the path part of a URL.
 _PATH = re.compile(
     r"(?<![\w./\\~…-])(?:~\w*/|/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'\"=,;()\[\]{}|<>/\\]+[/\\])*[^\s'\"=,;()\[\]{}|<>/\\]+"
 )
-#: The same in quotes, where it may hold anything, and as an address.
+#: The same in quotes, where any character may occur, and as URLs.
 _QUOTED = re.compile(r"(?<=['\"])(?:~\w*/|/|[A-Za-z]:[\\/]|\\\\)[^'\"]*(?=['\"])")
 _FILE = re.compile(r"file://[^\s'\"]+")
 _LOGIN = re.compile(r"(?<=://)[^\s/'\"]+@")
@@ -20,7 +20,7 @@ _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 
 
 def scrub(value: Any) -> Any:
-    """Plain values without absolute paths (their last name stays), logins in addresses, and secrets, by their keys.
+    """Strip plain values of absolute paths (except their last part), logins in URLs, and secrets (found by their keys).
 
     Examples:
         >>> scrub('ean train mine.py --work-dir /home/me/runs/first load_from=https://me:word@host/a/b.pth')

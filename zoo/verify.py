@@ -1,4 +1,4 @@
-"""Whether published files are what their entries, cards and records say."""
+"""Check published files against their entries, cards and records."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .download import file_hash
 from .files import places
 from .index import Entry, build_network
 
-TOLERANCE = 0.05  # percent points, or units of the metric
+TOLERANCE = 0.05  # percentage points, or units of the metric
 
 
 @dataclass
 class Verdict:
-    """What was found of one model.
+    """Result of verifying one model.
 
     Args:
-        name: of it.
-        file: that was looked at; None if it is not on this machine.
-        problems: what does not hold, in words.
-        measured: metrics, where they were measured again.
-        note: why something was not looked at.
+        name: model name.
+        file: file that was checked; None if it is not on this machine.
+        problems: descriptions of the mismatches.
+        measured: metrics, if they were measured again.
+        note: why something was not checked.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether all that was looked at holds."""
+        """Whether all checks passed."""
         return not self.problems
 
 
 def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
-    """Hold an entry against its file and records.
+    """Check an entry against its file and records.
 
     Args:
-        entry: of the index.
-        metrics: measure the test images again, where the data are at hand; a difference above 0.05 is a problem.
+        entry: index entry of the model.
+        metrics: repeat the test if the data are available; a difference above 0.05 is a problem.
     """
     file = next(places(entry), None)
     verdict = Verdict(str(entry.name), file)
@@ -61,12 +61,12 @@ def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
         return verdict
     try:
         verdict.problems += _file_problems(entry, file)
-    except Exception as error:  # whatever a wrong network or file raises: it is that entry's problem
+    except Exception as error:  # any error raised by a wrong network or file is a problem of this entry
         verdict.problems.append(f"its network cannot be built from its entry and file: {error}")
     if metrics and not verdict.problems:
         try:
             verdict.measured = measure(entry, file)
-        except (OSError, ValueError) as error:  # no data, or a config of someone else
+        except (OSError, ValueError) as error:  # no data, or a config that is not available
             verdict.note = f"not measured: {error}"
         else:
             verdict.problems += [
@@ -78,10 +78,10 @@ def verify(entry: Entry, *, metrics: bool = False) -> Verdict:
 
 
 def measure(entry: Entry, file: Path) -> dict[str, float]:
-    """Metrics of a model on the images of its test record, by OpenMMLab's names.
+    """Measure a model on the images of its test record; returns metrics by OpenMMLab's names.
 
     Raises:
-        FileNotFoundError: if the images are not at hand.
+        FileNotFoundError: if the images are not available.
     """
     config = load_config(entry.config)
     config.model = entry.network
@@ -100,7 +100,7 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
         yield f"{file.name} has {file.stat().st_size:,} bytes, its entry says {entry.size:,}"
     if sha256 != entry.sha256:
         yield f"the SHA-256 of {file.name} is {sha256[:8]}…, its entry says {entry.sha256[:8]}…"
-        return  # nothing in an altered file counts
+        return  # do not read an altered file further
     network = build_network(entry.network)
     own, state = network.state_dict(), load_file(file)
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
@@ -113,7 +113,7 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
         yield f"its network has {parameters:,} parameters, its entry says {entry.metadata['Parameters']:,}"
     schemes = {str(find_backbone(network).scheme), read_metadata(file).get("scheme"), str(entry.scheme)}
     if len(schemes) != 1:
-        yield f"network, file and entry have several schemes: {', '.join(sorted(map(str, schemes)))}"
+        yield f"network, file and entry have different schemes: {', '.join(sorted(map(str, schemes)))}"
 
 
 def _record_problems(entry: Entry) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Crowd counting: from ShanghaiTech's files, or annotations of one's own, to a counter that one can try."""
+"""Crowd counting: from ShanghaiTech or custom annotations to a trained counter."""

@@ -1,4 +1,4 @@
-"""Where heads are: ShanghaiTech's folders and ``.mat`` files, and points of one's own as CSV or JSON."""
+"""Head annotations: ShanghaiTech's folders and ``.mat`` files, and custom points as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.pictures import SUFFIXES
 
 from .density import as_points
 
-#: ``part_A`` of the official archive, ``part_A_final`` of the one that is passed around.
+#: ``part_A`` in the official archive, ``part_A_final`` in the one commonly passed around.
 _PART = re.compile(r"part_([ab])(?:_final)?", re.IGNORECASE)
 _TRUTH = ("ground-truth", "ground_truth")
 OWN = "own"
@@ -29,14 +29,15 @@ LAYOUT = "part_{A,B}[_final]/{train,test}_data/{images/IMG_n.jpg, ground-truth|g
 
 @dataclass(frozen=True)
 class AnnotatedPicture:
-    """A picture and where its heads are said to be.
+    """An image and its head annotations.
 
     Args:
         part: ``'A'``, ``'B'``, or ``'own'``.
-        split: ``'test'``, ``'val'``, or ``'train'`` for what validation images are taken from where none are named.
-        image: the picture.
-        truth: the file with its heads.
-        points: heads ``(N, 2)``, where ``truth`` holds those of many pictures.
+        split: ``'test'``, ``'val'`` or ``'train'``; if no image is ``'val'``, validation images are taken from
+            ``'train'``.
+        image: path of the image.
+        truth: path of the annotation file.
+        points: heads ``(N, 2)`` if ``truth`` annotates several images.
     """
 
     part: str
@@ -46,17 +47,17 @@ class AnnotatedPicture:
     points: NDArray[np.float64] | None = None
 
     def heads(self) -> tuple[NDArray[np.float64], int | None]:
-        """Heads ``(N, 2)`` in pixels, and the number that the file says there are, if it does."""
+        """Heads ``(N, 2)`` in pixels, and the number of heads stated in the file, if any."""
         return read_mat(self.truth) if self.points is None else (self.points, None)
 
 
 @dataclass
 class Found:
-    """What was found in a folder.
+    """Annotated images found in a folder.
 
     Args:
-        images: pictures with their heads, in order.
-        problems: what is wrong, file by file.
+        images: images with their heads, in order.
+        problems: files and what is wrong with them.
     """
 
     images: list[AnnotatedPicture] = field(default_factory=list)
@@ -64,13 +65,14 @@ class Found:
 
 
 def find_shanghaitech(root: Path) -> Found:
-    """The pictures of ShanghaiTech under a folder, in either public layout, and those that lack their pair.
+    """Find the images of ShanghaiTech under a folder, in either public layout, and files without a counterpart.
 
     Args:
-        root: the folder of the parts, one a level or two above it, or a part itself.
+        root: the folder of the parts, a folder one or two levels above it, or a part itself.
 
     Raises:
         FileNotFoundError: if there is no part in it.
+        ValueError: if it holds a part more than once.
     """
     places = [root, *(place for depth in ("*/", "*/*/", "*/*/*/") for place in sorted(root.glob(depth)))]
     parts = {
@@ -81,8 +83,8 @@ def find_shanghaitech(root: Path) -> Found:
     }
     if not parts:
         raise FileNotFoundError(
-            f"no part of ShanghaiTech in {root}: expected {LAYOUT}; for pictures of your own give --points FILE, a CSV "
-            "of image,x,y or a JSON of image: [[x, y], ...]"
+            f"no part of ShanghaiTech in {root}: expected {LAYOUT}; for your own images give --points FILE, a CSV "
+            "with image,x,y or a JSON of image: [[x, y], ...]"
         )
     twice = [part for part in "AB" if list(parts.values()).count(part) > 1]
     if twice:
@@ -103,9 +105,9 @@ def _find_pairs(folder: Path, part: str, split: str, found: Found) -> None:
     truths = _by_number(truth, r"GT_IMG_(\d+)", {".mat"})
     for number in sorted(images.keys() | truths.keys()):
         if number not in truths:
-            found.problems.append((images[number], f"has no annotation {truth.name}/GT_IMG_{number}.mat; left out"))
+            found.problems.append((images[number], f"has no annotation {truth.name}/GT_IMG_{number}.mat; skipped"))
         elif number not in images:
-            found.problems.append((truths[number], f"has no picture images/IMG_{number}.jpg; left out"))
+            found.problems.append((truths[number], f"has no image images/IMG_{number}.jpg; skipped"))
         else:
             found.images.append(AnnotatedPicture(part, split, images[number], truths[number]))
 
@@ -120,18 +122,18 @@ def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> 
 
 
 def find_own(root: Path, truth: Path) -> Found:
-    """Pictures in a folder, by the file that says where their heads are.
+    """Find the images of a folder that a custom annotation file lists.
 
     Args:
-        root: the folder of the pictures.
-        truth: see :func:`read_points`; names are relative to ``root``.
+        root: folder of the images.
+        truth: annotation file, see :func:`read_points`; names are relative to ``root``.
 
     Raises:
         FileNotFoundError: if there is no such folder or file.
-        ValueError: as of :func:`read_points`.
+        ValueError: as for :func:`read_points`.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder of pictures at {root}")
+        raise FileNotFoundError(f"no image folder at {root}")
     listed = read_points(truth)
     found = Found()
     base = root.resolve()
@@ -140,25 +142,27 @@ def find_own(root: Path, truth: Path) -> Found:
         path = root / name
         other = names.setdefault(path.resolve(), name)
         if other != name:
-            found.problems.append((path, f"is {other!r} under another name; these {len(points)} points are left out"))
+            found.problems.append((path, f"is {other!r} under another name; these {len(points)} points are skipped"))
         elif not path.resolve().is_relative_to(base):
-            found.problems.append((path, f"is outside of {root}; left out"))
+            found.problems.append((path, f"is outside of {root}; skipped"))
         elif not path.is_file():
-            found.problems.append((path, f"does not exist, but {truth.name} has points of it; left out"))
+            found.problems.append((path, f"does not exist, but {truth.name} has points for it; skipped"))
         else:
             found.images.append(AnnotatedPicture(OWN, split, path, truth, points))
     named = {image.image.resolve() for image in found.images}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve() not in named:
-            found.problems.append((path, f"has no entry in {truth.name}; left out (an empty one says: no heads)"))
+            found.problems.append(
+                (path, f"has no entry in {truth.name}; skipped (for an image without heads, add an empty entry)")
+            )
     return found
 
 
 def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
-    """Heads ``(N, 2)`` of one of ShanghaiTech's files, and the number that it says there are.
+    """Read one ShanghaiTech annotation: heads ``(N, 2)``, and the stated number of heads, if any.
 
     Raises:
-        ValueError: if the file is not of that kind; the message begins with its name.
+        ValueError: if the file is not a ShanghaiTech annotation; the message begins with its name.
     """
     try:
         content = read_matlab(path)
@@ -171,34 +175,34 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
         number = int(numbers[0]) if numbers.size else None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
-            f"{path} is no annotation of ShanghaiTech: it has no N x 2 points in image_info[0,0][0,0][0] ({error})"
+            f"{path} is not a ShanghaiTech annotation: no N x 2 points in image_info[0,0][0,0][0] ({error})"
         ) from error
     return points, number
 
 
 def read_points(path: Path) -> dict[str, tuple[NDArray[np.float64], str]]:
-    """Heads of many pictures: points ``(N, 2)`` and split, ``'train'``, ``'val'`` or ``'test'``, by the picture's name.
+    """Read the heads of several images: points ``(N, 2)`` and split (``train``, ``val`` or ``test``) by image name.
 
-    A CSV file has the columns ``image,x,y``, one line a head, and perhaps ``split``; a line with x and y empty says
-    that a picture has no heads. A JSON file maps names to lists of ``[x, y]``, or to ``{"points": [...], "split":
+    A CSV file has the columns ``image,x,y`` and optionally ``split``, one line per head; a line with empty x and y
+    marks an image without heads. A JSON file maps names to lists of ``[x, y]``, or to ``{"points": [...], "split":
     "test"}``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is of neither kind; the message names the file and line or picture.
+        ValueError: if it has neither format; the message names the file and the line or image.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no file of points at {path}")
+        raise FileNotFoundError(f"no points file at {path}")
     readers = {".csv": _read_csv, ".json": _read_json}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: points are read from a .csv or .json file")
+        raise ValueError(f"{path}: expected a .csv or .json file of points")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     listed = readers[path.suffix.lower()](path, text)
     if not listed:
-        raise ValueError(f"{path} names no picture")
+        raise ValueError(f"{path} lists no images")
     return listed
 
 
@@ -209,7 +213,7 @@ def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str
         if header[:3] != ["image", "x", "y"] or header[3:] not in ([], ["split"]):
             hint = "; columns are separated by commas" if ";" in "".join(header) else ""
             raise ValueError(
-                f"{path}: expected the columns image,x,y and perhaps split, got {','.join(header)!r}{hint}"
+                f"{path}: expected the columns image,x,y and optionally split, got {','.join(header)!r}{hint}"
             )
         lines.fieldnames = header
         points: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -221,8 +225,8 @@ def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str
                 raise ValueError(f"{where}: expected {len(header)} values")
             name, x, y, *split = (str(value).strip() for value in values)
             if not name:
-                raise ValueError(f"{where}: there is no name of a picture")
-            heads = points[name]  # which may stay empty
+                raise ValueError(f"{where}: the image name is missing")
+            heads = points[name]  # stays empty for an image without heads
             if splits.setdefault(name, _split(split[0] if split else "", where)) != _split("".join(split), where):
                 raise ValueError(f"{where}: {name} is in two splits")
             if x or y:
@@ -238,7 +242,7 @@ def _read_json(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], st
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected pictures' names with their points, got {type(content).__name__}")
+        raise ValueError(f"{path}: expected a mapping of image names to points, got {type(content).__name__}")
     listed = {}
     for name, value in content.items():
         where = f"{path}, {name!r}"
@@ -262,7 +266,7 @@ def _point(x: str, y: str, where: str) -> tuple[float, float]:
     try:
         point = float(x), float(y)
     except ValueError:
-        raise ValueError(f"{where}: x and y are numbers of pixels, got {x!r} and {y!r}") from None
+        raise ValueError(f"{where}: x and y must be numbers (pixels), got {x!r} and {y!r}") from None
     if not np.isfinite(point).all():
-        raise ValueError(f"{where}: x and y are finite, got {x} and {y}")
+        raise ValueError(f"{where}: x and y must be finite, got {x} and {y}")
     return point

@@ -1,4 +1,4 @@
-"""A box that is clicked on the overlay of a picture: where it is in the picture, and how many people are in it."""
+"""A box clicked on the overlay of an image: its position in the image, and the number of people in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tasks.showing import shown_size
 
 
 class Point(NamedTuple):
-    """A pixel, by column and row."""
+    """A pixel: column and row."""
 
     x: int
     y: int
 
 
 class Box(NamedTuple):
-    """Pixels of the columns from left to right - 1 and the rows from top to bottom - 1."""
+    """Columns ``left`` to ``right - 1`` and rows ``top`` to ``bottom - 1``, in pixels."""
 
     left: int
     top: int
@@ -28,13 +28,13 @@ class Box(NamedTuple):
 
 
 def picture_point(click: tuple[float, float], shape: tuple[int, int]) -> Point:
-    """The pixel of the picture under a click on its overlay.
+    """Return the image pixel under a click on its overlay.
 
-    Clicks beside the picture, such as on the strip below it, are of the nearest pixel.
+    Clicks beside the image, such as on the strip below it, select the nearest pixel.
 
     Args:
-        click: x and y in pixels of the overlay, from its corner at the upper left.
-        shape: height and width of the picture.
+        click: x and y in pixels of the overlay, from its upper left corner.
+        shape: height and width of the image.
 
     Examples:
         >>> picture_point((800, 600), (3000, 4000)), picture_point((800, 1290), (3000, 4000))
@@ -46,7 +46,7 @@ def picture_point(click: tuple[float, float], shape: tuple[int, int]) -> Point:
 
 
 def next_corners(corners: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
-    """The corners of a box after one more click; the third one starts a new box.
+    """Return the corners of a box after one more click; the third click starts a new box.
 
     Examples:
         >>> a, b, c = Point(1, 2), Point(5, 6), Point(9, 9)
@@ -57,7 +57,7 @@ def next_corners(corners: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
 
 
 def box_between(first: Point, second: Point) -> Box:
-    """The box of two opposite corners, in any order; the pixels of both are in it.
+    """Return the box with two opposite corners, in any order; it includes both pixels.
 
     Examples:
         >>> box_between(Point(7, 2), Point(3, 4))
@@ -67,17 +67,17 @@ def box_between(first: Point, second: Point) -> Box:
 
 
 def count_in(density: NDArray[np.float32], box: Box) -> float:
-    """How many people a density ``(H, W)`` has in a box."""
+    """Number of people that a density ``(H, W)`` has in a box."""
     return float(density[box.top : box.bottom, box.left : box.right].sum(dtype=np.float64))
 
 
 def draw_corners(overlay: Image.Image, corners: tuple[Point, ...], shape: tuple[int, int]) -> Image.Image:
-    """A copy of an overlay with the box of two corners, or a cross at the only one.
+    """Draw the box between two corners, or a cross at a single corner, on a copy of an overlay.
 
     Args:
-        overlay: as of :func:`~tasks.crowd_counting.overlay.draw_overlay`.
-        corners: at most two, in pixels of the picture.
-        shape: height and width of the picture.
+        overlay: as returned by :func:`~tasks.crowd_counting.overlay.draw_overlay`.
+        corners: at most two, in pixels of the image.
+        shape: height and width of the image.
     """
     drawn = overlay.copy()
     if not corners:
@@ -89,7 +89,10 @@ def draw_corners(overlay: Image.Image, corners: tuple[Point, ...], shape: tuple[
     if len(corners) == 1:
         x, y = (corners[0].x + 0.5) * across, (corners[0].y + 0.5) * down
         reach = 6 * thick
-        for colour, line in (("black", 3 * thick), ("white", thick)):  # seen on any picture, with any eyes
+        for colour, line in (
+            ("black", 3 * thick),
+            ("white", thick),
+        ):  # visible on any background, also to color-blind eyes
             more = thick if colour == "black" else 0
             draw.line((x - reach - more, y, x + reach + more, y), fill=colour, width=line)
             draw.line((x, y - reach - more, x, y + reach + more), fill=colour, width=line)

@@ -16,29 +16,29 @@ from .density import spread
 from .network import CrowdCounter
 from .task import TASK
 
-#: The counter that is used where none is named.
+#: The default counter.
 MODEL = "ean_resnet20_se.shanghaitech_b"
 
 
 class Prediction(NamedTuple):
-    """How many people a counter sees, and where.
+    """Number of people in an image, and where they are.
 
     Args:
-        count: of people in the picture, the sum of the density.
-        density: people a pixel, float32 ``(H, W)``; that of a region is the sum over it.
+        count: number of people in the image, the sum of the density.
+        density: people per pixel, float32 ``(H, W)``; the sum over a region is the count in it.
     """
 
-    count: float  # type: ignore[assignment]  # a tuple's method of that name is of no use here
+    count: float  # type: ignore[assignment]  # hides tuple.count, which is of no use here
     density: NDArray[np.float32]
 
 
 class Counter(Trained[CrowdCounter]):
-    """Counts people in pictures, with the deployed form of a network.
+    """Counts people in images, with the deployed form of a network.
 
     Args:
-        network: in any mode; it is copied.
-        name: of it, for reports.
-        device: where to; a GPU if there is one by default.
+        network: the network, in any mode; it is copied.
+        name: name of the network, for reports.
+        device: device to run on; by default a GPU if there is one.
 
     Raises:
         ValueError: if PyTorch cannot use the device.
@@ -54,20 +54,20 @@ class Counter(Trained[CrowdCounter]):
 
     @property
     def stride(self) -> int:
-        """Pixels of a cell of the network's map."""
+        """Side of a cell of the network's map, in pixels."""
         return self.network.stride
 
     @torch.inference_mode()
     def __call__(self, picture: Picture) -> Prediction:
-        """Count the people in a picture of any size.
+        """Count the people in an image of any size.
 
         Args:
-            picture: a file, an image of Pillow's, or uint8 ``(H, W, 3)`` in RGB, or ``(H, W)`` in grey.
+            picture: a file, a PIL image, or a uint8 array, RGB ``(H, W, 3)`` or gray ``(H, W)``.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be read as a picture.
-            MemoryError: if there is too little, of the machine's or the GPU's.
+            ValueError: if it cannot be read as an image.
+            MemoryError: if the machine or the GPU runs out of memory.
         """
         pixels = pixels_of(picture)
         height, width = pixels.shape[:2]
@@ -79,8 +79,8 @@ class Counter(Trained[CrowdCounter]):
         image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
         try:
             cells = self.network.count_map(image, prepare=prepared)[0, 0].double().cpu().numpy()
-        except RuntimeError as error:  # as which PyTorch says it
+        except RuntimeError as error:  # PyTorch's out-of-memory errors
             if "memory" not in str(error).lower():
                 raise
-            raise MemoryError(f"there is not enough memory to count in {width} x {height} pixels") from error
+            raise MemoryError(f"not enough memory to count in {width} x {height} pixels") from error
         return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)))

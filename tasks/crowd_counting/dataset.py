@@ -1,4 +1,4 @@
-"""Prepared pictures as training crops with density and points, and as whole images for measuring."""
+"""Prepared images as training crops with density and points, and as whole images for evaluation."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from .prepare import read_manifest, read_prepared
 
 @DATASETS.register_module()
 class CrowdDataset(Dataset):
-    """Pictures that ``ean crowd prepare`` has prepared.
+    """Images prepared by ``ean crowd prepare``.
 
     An item is a dict of ``inputs`` (3, h, w) uint8, ``points`` (N, 2) float32, x and y in pixels of ``inputs``,
-    ``name``, and where augmented ``density`` (1, h, w) float32, people a pixel. For ``collate_fn=dict(type=
+    ``name``, and if augmented ``density`` (1, h, w) float32, people per pixel. Use it with ``collate_fn=dict(type=
     'crowd_batch')``.
 
-    With ``augment``, an item asked for by a :class:`~ean_core.data.SampleKey` is a random crop of the picture, enlarged
-    and mirrored at random, with its density. All draws depend on the key alone. What is done to the picture is done to
-    points and density exactly: density keeps its mass, and a point is in a crop or not.
+    With ``augment``, an item indexed by a :class:`~ean_core.data.SampleKey` is a random crop of the image, randomly
+    scaled and mirrored, with its density. All draws depend on the key alone. Points and density are transformed
+    exactly as the image is: density keeps its mass, and a point is either inside or outside of a crop.
 
     Args:
-        split: ``train`` and ``val`` (a tenth of the training images), ``trainval`` for both, ``test``.
+        split: ``train`` and ``val`` (a tenth of the training images), ``trainval`` for both, or ``test``.
         root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
-        part: ``'A'``, ``'B'``, ``'own'``; all there are if None.
-        augment: draw training items; otherwise they are whole pictures.
-        crop: height and width of training items, to which smaller pictures are enlarged; None for whole pictures, which
-            are mirrored only.
-        scale: least and most enlargement before a crop.
+        part: ``'A'``, ``'B'`` or ``'own'``; all parts in the folder if None.
+        augment: augment training items; otherwise they are whole images.
+        crop: height and width of training items; smaller images are enlarged to it. None for whole images, which are
+            only mirrored.
+        scale: smallest and largest scale factor applied before cropping.
         flip: mirror left to right with probability 1/2.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
-        ValueError: if it has no picture of that split and part, or whole pictures are to be scaled.
+        ValueError: if it has no image of this split and part, or ``scale`` is given without ``crop``.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class CrowdDataset(Dataset):
         if not self.entries:
             there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
             raise ValueError(
-                f"{self.folder} has no picture in split {split!r}{f' of part {part}' if part else ''}, only in "
-                f"{' and '.join(map(repr, there))}; annotations may name the split of a picture, and --cfg-options "
-                f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT takes another"
+                f"{self.folder} has no image in split {split!r}{f' of part {part}' if part else ''}, only in "
+                f"{' and '.join(map(repr, there))}; annotations may name the split of an image, and --cfg-options "
+                f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT selects another"
             )
         if crop is not None and (len(crop) != 2 or min(crop) < 1):
-            raise ValueError(f"crop is height and width in pixels, got {tuple(crop)}")
+            raise ValueError(f"crop must be height and width in pixels, got {tuple(crop)}")
         low, high = scale
         if not 0 < low <= high:
-            raise ValueError(f"scale is the least and the most enlargement, both above 0, got {tuple(scale)}")
+            raise ValueError(f"scale must be the smallest and largest scale factor, both above 0, got {tuple(scale)}")
         if crop is None and (low, high) != (1.0, 1.0):
-            raise ValueError(f"scale={tuple(scale)} goes with a crop; whole pictures keep their size")
+            raise ValueError(f"scale={tuple(scale)} needs a crop; whole images keep their size")
         self.augment = augment
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale = (float(low), float(high))
@@ -98,14 +98,14 @@ class CrowdDataset(Dataset):
 
     @cached_property
     def mean_count(self) -> float:
-        """Mean number of heads a picture."""
+        """Mean number of heads per image."""
         return sum(entry["heads"] for entry in self.entries) / len(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        """A training item if asked for by a key, with ``augment`` set; else the whole picture with its points."""
+        """Return a training item if indexed by a key with ``augment`` set, else the whole image with its points."""
         entry = self.entries[key.item if isinstance(key, SampleKey) else key]
         pixels = read_picture(self.pictures / entry["image"])
         if pixels.shape[:2] != (entry["height"], entry["width"]):
@@ -141,10 +141,10 @@ class CrowdDataset(Dataset):
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of whole pixels of a picture.
+    """A rectangle of whole pixels of an image.
 
     Args:
-        top, left, height, width: in pixels.
+        top, left, height, width: position and size, in pixels.
     """
 
     top: int
@@ -154,18 +154,18 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
+        """Rows and columns of the window."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def cut(self, pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The picture ``(H, W, 3)`` in it, at the given height and width."""
+        """Cut the window out of an image ``(H, W, 3)``, resized to the given height and width."""
         inner = pixels[self.slices]
         if inner.shape[:2] == size:
             return inner
         return np.array(Image.fromarray(inner).resize(size[::-1], Image.Resampling.BILINEAR))
 
     def move(self, points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-        """The heads ``(N, 2)`` in it, in pixels of :meth:`cut`."""
+        """Return the heads ``(N, 2)`` in the window, in pixels of :meth:`cut`."""
         points = points - (self.left, self.top)
         points = points[is_inside(points, (self.height, self.width))]
         factors = np.array([size[1] / self.width, size[0] / self.height])
@@ -175,13 +175,13 @@ class Window:
 def draw_window(
     shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
 ) -> Window:
-    """What a random crop is taken from: a window of ``size / s`` pixels, for a random enlargement ``s``.
+    """Draw the source window of a random crop: ``size / s`` pixels, for a random scale factor ``s``.
 
     Args:
-        shape: height and width of the picture.
-        size: of the crop.
-        scale: least and most enlargement; more where the picture is smaller than the crop.
-        generator: of all draws.
+        shape: height and width of the image.
+        size: height and width of the crop.
+        scale: smallest and largest scale factor; exceeded if the image is smaller than the crop.
+        generator: source of all draws.
     """
     draws = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     enlargement = scale[0] + (scale[1] - scale[0]) * draws[0]
@@ -192,7 +192,7 @@ def draw_window(
 
 
 def mirror(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Heads ``(N, 2)`` of a picture mirrored left to right: pixel c becomes pixel ``width - 1 - c``.
+    """Mirror the heads ``(N, 2)`` of an image left to right: pixel c becomes pixel ``width - 1 - c``.
 
     Examples:
         >>> mirror(np.array([[0.5, 3.0], [9.5, 3.0]]), 10).tolist()
@@ -207,7 +207,7 @@ def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _tensor(points: NDArray[np.float64], size: Sequence[int]) -> Tensor:
-    """Heads as float32, those in a picture of this height and width still in it."""
+    """Convert heads to float32, keeping those inside an image of this height and width inside it."""
     rounded = points.astype(np.float32).reshape(-1, 2)
     for axis, side in enumerate(size[::-1]):
         rounded[(points[:, axis] < side) & (rounded[:, axis] >= side), axis] = last_below(side)
@@ -216,14 +216,14 @@ def _tensor(points: NDArray[np.float64], size: Sequence[int]) -> Tensor:
 
 @FUNCTIONS.register_module()
 def crowd_batch(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Collate items: images and densities of one size are stacked, points and names stay lists.
+    """Collate items: images and densities of equal size are stacked, points and names stay lists.
 
     Raises:
-        ValueError: for pictures of several sizes, which make no batch.
+        ValueError: if the images differ in size.
     """
     sizes = {tuple(item["inputs"].shape) for item in items}
     if len(sizes) > 1:
-        raise ValueError(f"pictures of several sizes make no batch: {sorted(sizes)}; set batch_size=1, or crop")
+        raise ValueError(f"cannot batch images of different sizes: {sorted(sizes)}; set batch_size=1, or crop")
     batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
     for key in ("inputs", "density"):
         if key in batch:

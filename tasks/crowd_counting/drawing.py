@@ -1,4 +1,4 @@
-"""Drawn crowds, with the places of their heads: examples to try a counter on, without pictures of anyone."""
+"""Drawn crowds with known head positions: examples for a counter that show no real people."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CLOTHES = ((190, 60, 60), (60, 90, 160), (235, 235, 230), (40, 44, 52), (90, 140
 def draw_crowd(
     people: int, size: tuple[int, int] = (480, 640), seed: int = 0
 ) -> tuple[Image.Image, NDArray[np.float64]]:
-    """A square seen from above its edge: the farther people are, the smaller and the higher in the picture.
+    """Draw people on a square seen from above its edge: the farther away, the smaller and higher in the image.
 
     Args:
-        people: how many.
-        size: height and width in pixels, 16 or more each.
-        seed: of all draws; the same one gives the same picture.
+        people: number of people.
+        size: height and width in pixels, at least 16 each.
+        seed: random seed; equal seeds give equal images.
 
     Returns:
-        The picture, and the middle of each head, x and y in pixels, ``(people, 2)``.
+        The image, and the center of each head, x and y in pixels, ``(people, 2)``.
 
     Examples:
         >>> picture, heads = draw_crowd(12, (120, 160))
@@ -31,17 +31,17 @@ def draw_crowd(
     """
     height, width = size
     if min(size) < 16 or people < 0:
-        raise ValueError(f"a drawn crowd has 0 or more people on 16 x 16 pixels or more, got {people} on {size}")
+        raise ValueError(f"a drawn crowd needs at least 0 people and 16 x 16 pixels, got {people} on {size}")
     draws = np.random.default_rng(seed)
     picture = Image.new("RGB", (width, height), (206, 200, 190))
     draw = ImageDraw.Draw(picture)
     horizon = round(0.18 * height)
     draw.rectangle((0, 0, width, horizon), fill=(158, 190, 214))
-    for side in range(0, width, max(8, width // 9)):  # houses at the far side
+    for side in range(0, width, max(8, width // 9)):  # houses on the far side
         tall = int(draws.integers(horizon // 2, horizon + 1))
         shade = int(draws.integers(120, 180))
         draw.rectangle((side, horizon - tall, side + width // 9, horizon), fill=(shade, shade - 12, shade - 20))
-    for step in range(1, 9):  # rows of paving, closer to each other farther away
+    for step in range(1, 9):  # rows of paving, closer together in the distance
         edge = horizon + (height - horizon) * (step / 9) ** 1.6
         draw.line((0, edge, width, edge), fill=(190, 184, 174), width=1)
     depth = np.sort(draws.uniform(0.02, 1, people))

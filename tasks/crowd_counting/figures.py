@@ -1,4 +1,4 @@
-"""Figures of counters: how validation errors fell, and predictions beside the truth."""
+"""Figures of counters: validation errors during training, and predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WHOLE = (slice(None), slice(None))
 
 
 def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = None) -> None:
-    """Write the validation errors of a training run by epoch, with the checkpoint that was chosen.
+    """Plot the validation errors of a training run by epoch, marking the chosen checkpoint.
 
     Args:
-        record: ``record.json`` of a counter's training.
-        path: of the figure, in the format of its suffix.
-        naive: mean absolute error of answering the training images' mean, people.
+        record: content of ``record.json`` of a counter's training.
+        path: figure file; its suffix sets the format.
+        naive: mean absolute error, in people, of always predicting the mean count of the training images.
     """
     validations = record["validations"]
     epochs = [one["epoch"] for one in validations]
@@ -42,7 +42,7 @@ def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = 
     axes.annotate(f"chosen: {lowest:.1f}", (best, lowest), (0, -16), textcoords="offset points", ha="center")
     if naive is not None:
         axes.axhline(naive, color="#777777", linestyle="--", linewidth=1)
-        text = f"MAE of always answering the training mean: {naive:.1f}"
+        text = f"MAE of always predicting the training mean: {naive:.1f}"
         axes.annotate(text, (epochs[-1], naive), (0, 4), textcoords="offset points", ha="right", color="#555555")
     axes.set_ylim(0)
     axes.set_xlabel("epoch")
@@ -55,12 +55,12 @@ def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = 
 
 
 def naive_error(training: CrowdDataset, measured: CrowdDataset) -> float:
-    """Mean absolute error, in people, of answering the mean of the training images for every other one."""
+    """Mean absolute error, in people, of predicting the training images' mean count for every measured image."""
     return float(np.mean([abs(entry["heads"] - training.mean_count) for entry in measured.entries]))
 
 
 def spread_over_counts(counts: Sequence[int], number: int) -> list[int]:
-    """Which images to show: evenly spaced by their number of people, the fewest and the most among them.
+    """Choose images to show: evenly spaced in rank by number of people, including the fewest and the most.
 
     Examples:
         >>> spread_over_counts([50, 10, 40, 20, 30], 3)
@@ -72,16 +72,16 @@ def spread_over_counts(counts: Sequence[int], number: int) -> list[int]:
 
 
 def prediction_figure(counter: Counter, dataset: CrowdDataset, path: Path, number: int = 6) -> list[int]:
-    """Write pictures with their heads, the density of the truth and that of the counter, on one scale of colours a row.
+    """Draw images with their heads, the annotated density and the predicted one, on one color scale per row.
 
     Args:
-        counter: that predicts.
-        dataset: whole pictures.
-        path: of the figure.
-        number: of pictures, see :func:`spread_over_counts`.
+        counter: counter that predicts.
+        dataset: whole images.
+        path: figure file.
+        number: number of images, see :func:`spread_over_counts`.
 
     Returns:
-        The pictures' places in the data set.
+        Indices of the images in the data set.
     """
     chosen = spread_over_counts([entry["heads"] for entry in dataset.entries], number)
     figure = Figure(figsize=(13, 3.4 * len(chosen)), layout="constrained", dpi=80)
@@ -98,7 +98,7 @@ def prediction_figure(counter: Counter, dataset: CrowdDataset, path: Path, numbe
         axes[0].set_title(entry["name"], loc="left")
         _heat(axes[1], shown[0], top, f"annotated: {people(len(points))}")
         image = _heat(axes[2], shown[1], top, f"counted: {people(count)} ({count - len(points):+.1f})")
-        figure.colorbar(image, ax=axes[2], label="people on 100 x 100 px", shrink=0.85)
+        figure.colorbar(image, ax=axes[2], label="people per 100 x 100 px", shrink=0.85)
         for each in axes:
             each.axis("off")
     save(figure, path)

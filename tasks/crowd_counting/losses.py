@@ -1,7 +1,8 @@
-"""What counters are trained by: density L2, Bayesian loss, DM-Count.
+"""Losses of counters: density L2, Bayesian loss, DM-Count.
 
-Each takes predicted maps ``(N, 1, h, w)`` of people a cell, target maps alike, each image's heads ``(n, 2)``, x and y
-in pixels of the image, and the side of a cell in pixels, and returns named parts whose sum is minimised.
+Each takes predicted maps ``(N, 1, h, w)`` of people per cell, target maps of the same shape, each image's heads
+``(n, 2)``, x and y in pixels of the image, and the side of a cell in pixels. It returns named terms; their sum is
+minimized.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 class CountingLoss(nn.Module):
-    """Base class; what ``forward`` takes and returns is said at the head of this file."""
+    """Base class; the module docstring describes the arguments and result of ``forward``."""
 
     def forward(self, predicted: Tensor, density: Tensor, points: Sequence[Tensor], stride: int) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -25,7 +26,7 @@ class DensityL2(CountingLoss):
     """Mean squared difference of the maps, both multiplied by ``scale``.
 
     Args:
-        scale: densities are small numbers, of about 0.01 a cell; 100 brings them, and the gradients, to about 1.
+        scale: factor of the maps; densities are about 0.01 per cell, and 100 brings them and the gradients to about 1.
     """
 
     def __init__(self, scale: float = 100.0) -> None:
@@ -42,9 +43,9 @@ class BayesianLoss(CountingLoss):
     Supervision", Ma et al., ICCV 2019, Eqn 8 to 21: "Bayesian+").
 
     Args:
-        sigma: of a head's likelihood, in pixels.
-        background: distance at which a cell belongs to the background as surely as to a head, as a share of the
-            shorter side of the image; 0 for none.
+        sigma: standard deviation of a head's likelihood, in pixels.
+        background: distance at which a cell is as likely background as part of a head, as a fraction of the image's
+            shorter side; 0 disables the background term.
     """
 
     def __init__(self, sigma: float = 8.0, background: float = 0.15) -> None:
@@ -67,12 +68,14 @@ class BayesianLoss(CountingLoss):
         return {"loss_bayes": torch.stack(losses).mean()}
 
     def posterior(self, heads: Tensor, centres: Tensor, side: float) -> Tensor:
-        """To which head each cell belongs, with the background last if there is one: ``(n + 1, cells)``, sums 1.
+        """Probability that each cell belongs to each head, with the background last if used: ``(n + 1, cells)``.
+
+        The probabilities of each cell sum to one.
 
         Args:
-            heads: ``(n, 2)``, n above 0.
-            centres: of the cells, ``(cells, 2)``.
-            side: the shorter one of the image, in pixels.
+            heads: heads ``(n, 2)``, n above 0.
+            centres: cell centers ``(cells, 2)``.
+            side: shorter side of the image, in pixels.
         """
         squares = (heads[:, None] - centres).square().sum(2)  # (n, cells)
         if self.background:
@@ -84,17 +87,17 @@ class BayesianLoss(CountingLoss):
 @MODELS.register_module()
 class DMCountLoss(CountingLoss):
     """Count, optimal transport and total variation ("Distribution Matching for Crowd Counting", Wang et al., NeurIPS
-    2020, Eqn 7): ``|people - sum| + transport * W + variation * people * TV``, of which W and TV compare the maps at
-    mass one. An image without heads has the first part only.
+    2020, Eqn 7): ``|people - sum| + transport * W + variation * people * TV``, where W and TV compare the maps
+    normalized to mass one. For an image without heads only the first term is used.
 
-    W is the transport cost after Sinkhorn's iterations (POT), with squared distances of positions from -1 to 1 along
-    the longer side. Its gradient is that of the entropic dual, as in the authors' code: the potentials are constants,
-    the map's mass is not.
+    W is the transport cost after Sinkhorn iterations (POT), with squared distances of positions scaled to -1 to 1
+    along the longer side. Its gradient is that of the entropic dual, as in the authors' code: the potentials are
+    treated as constants, the map's mass is not.
 
     Args:
-        transport, variation: weights of the second and third part.
-        regularisation: of the transport, in the units of its costs.
-        iterations: of Sinkhorn, at most.
+        transport, variation: weights of the second and third terms.
+        regularisation: entropic regularization, in the units of the transport costs.
+        iterations: maximum number of Sinkhorn iterations.
     """
 
     def __init__(
@@ -127,10 +130,10 @@ class DMCountLoss(CountingLoss):
         }
 
     def transport_cost(self, normed: Tensor, heads: Tensor, centres: Tensor, stride: int) -> Tensor:
-        """The cost of bringing a map of mass one ``(cells,)`` to heads of equal mass ``(n, 2)``."""
+        """Cost of transporting a map of mass one ``(cells,)`` to heads of equal mass ``(n, 2)``."""
         import ot
 
-        extent = centres.max() + stride / 2  # of the longer side: distances are the same in all directions
+        extent = centres.max() + stride / 2  # of the longer side, so that distances are isotropic
         costs = ((2 * heads / extent)[:, None] - 2 * centres / extent).square().sum(2).double()  # (n, cells)
         mass = normed.detach().double().clamp_min(1e-30)
         each = torch.full((len(heads),), 1 / len(heads), dtype=torch.float64, device=normed.device)
@@ -149,7 +152,7 @@ class DMCountLoss(CountingLoss):
 
 
 def cell_centres(maps: Tensor, stride: int) -> Tensor:
-    """Centres of the cells of maps ``(N, 1, h, w)``, x and y in pixels, ``(h * w, 2)``."""
+    """Centers of the cells of maps ``(N, 1, h, w)``, x and y in pixels, ``(h * w, 2)``."""
     height, width = maps.shape[2:]
     rows = (torch.arange(height, device=maps.device) + 0.5) * stride
     columns = (torch.arange(width, device=maps.device) + 0.5) * stride
@@ -158,7 +161,7 @@ def cell_centres(maps: Tensor, stride: int) -> Tensor:
 
 
 def _cell_counts(heads: Tensor, shape: Sequence[int], stride: int) -> Tensor:
-    """How many of the heads lie in each cell, ``(h * w,)``."""
+    """Number of heads in each cell, ``(h * w,)``."""
     height, width = shape
     columns, rows = (heads / stride).long().unbind(1)
     index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)

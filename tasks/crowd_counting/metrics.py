@@ -1,4 +1,4 @@
-"""How far counts are off: MAE, RMSE, NAE, and each picture's in a CSV file."""
+"""Counting errors: MAE, RMSE and NAE, and each image's error in a CSV file."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ean_core.common.record import csv_text, write_text
 
 
 def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, float]:
-    """Errors of counts.
+    """Compute counting errors.
 
     Args:
-        counts: predicted people, one a picture.
-        truths: numbers of annotated points.
+        counts: predicted number of people, one per image.
+        truths: number of annotated points, one per image.
 
     Returns:
-        ``MAE``, the mean absolute error; ``RMSE``, the root of the mean squared one, which papers on crowd counting
-        call MSE; ``NAE``, the mean error as a share of the truth, over the pictures with people (0 if there is none).
+        ``MAE``, the mean absolute error; ``RMSE``, the root mean squared error, which crowd-counting papers call MSE;
+        ``NAE``, the mean error relative to the true count, over the images with people (0 if there are none).
 
     Raises:
-        ValueError: if there is no picture, or a count is not finite.
+        ValueError: if there are no images, the lengths differ, or a count is not finite.
 
     Examples:
         >>> count_errors([10.0, 4.0], [12, 4])
         {'MAE': 1.0, 'RMSE': 1.4142135623730951, 'NAE': 0.08333333333333333}
     """
     if not counts or len(counts) != len(truths):
-        raise ValueError(f"expected a count and a truth a picture, got {len(counts)} and {len(truths)}")
+        raise ValueError(f"expected a count and a truth per image, got {len(counts)} and {len(truths)}")
     wrong = [count for count in counts if not math.isfinite(count)]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(counts)} counts are not finite, the first {wrong[0]}")
@@ -50,7 +50,7 @@ class CountMetric(BaseMetric):
     """:func:`count_errors` as ``count/MAE``, ``count/RMSE``, ``count/NAE``; the truth is the number of points.
 
     Args:
-        csv: file of one line a picture; none is written if None, and ``MetricTableHook`` names one for tests.
+        csv: file to write, one line per image; not written if None. ``MetricTableHook`` sets it for tests.
     """
 
     default_prefix = "count"
@@ -71,6 +71,6 @@ class CountMetric(BaseMetric):
 
 
 def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
-    """One line a picture: its name, the people that are there, those that were counted, and the difference."""
+    """One line per image: name, true number of people, predicted number, and the difference."""
     lines = ((name, truth, f"{count:.3f}", f"{count - truth:+.3f}") for name, count, truth in results)
     return csv_text(("image", "people", "counted", "error"), lines)

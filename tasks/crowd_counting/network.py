@@ -1,4 +1,4 @@
-"""A counter: an EAN backbone cut at a stage, and a small head that turns its last map into a density."""
+"""A counter: an EAN backbone truncated after a stage, and a small head that maps its last feature map to a density."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from ean_core.weights.loading import PretrainedOrRaise
 
 from .losses import CountingLoss
 
-#: Width and height of a tile that a large image is cut into, and how far tiles reach into their neighbours, in pixels.
+#: Side of the tiles that large images are cut into, and the overlap of tiles with their neighbors, in pixels.
 TILE, MARGIN = 2048, 128
-#: The head's output is people in so many cells.
+#: The head's raw output is people per this many cells.
 CELLS = 100.0
 
 
 @MODELS.register_module()
 class CrowdCounter(PretrainedOrRaise, BaseModel):
-    """Maps images ``(N, 3, H, W)`` to people a cell, ``(N, 1, ceil(H / stride), ceil(W / stride))``, none negative.
+    """Maps images ``(N, 3, H, W)`` to people per cell, ``(N, 1, ceil(H / stride), ceil(W / stride))``, non-negative.
 
-    The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last map; its output is people in a
-    hundred cells, a number near one in a street, so that steps of training fit it. ResNet-50 with ``num_stages=3,
-    strides=(1, 2, 1)`` is the network that Table 3 of the paper is likely about; it takes the leading stages of a
-    scheme.
+    The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last feature map. Its raw output is
+    people per hundred cells, a number near one in a street scene, a scale that suits training. ResNet-50 with
+    ``num_stages=3, strides=(1, 2, 1)`` is the network that Table 3 of the paper likely reports; it takes the leading
+    stages of a scheme.
 
     Args:
         backbone: an EAN backbone, or the config of one.
-        head_channels: between the two convolutions of the head.
+        head_channels: channels between the two convolutions of the head.
         loss: config of a loss of :mod:`~tasks.crowd_counting.losses`; density L2 by default.
-        data_preprocessor: config of what normalises the images.
-        channels_last: keep weights and images in channels-last order, the faster one on most machines.
+        data_preprocessor: config of the module that normalizes the images.
+        channels_last: keep weights and images in channels-last order, which is faster on most machines.
         init_cfg: as in OpenMMLab.
 
-    Batch norms of the backbone that would be trained on a single image use their running statistics instead, up to the
-    next batch: those of one picture say little of others. ``backbone.norm_eval`` has them do so always.
+    When trained on a batch with a single image, the backbone's batch norms use their running statistics for that
+    batch, because the statistics of one image say little about others. ``backbone.norm_eval`` makes them always do so.
 
     Examples:
         >>> counter = CrowdCounter(dict(type='EANResNetCIFAR', depth=20, scheme='none', stem_stride=2))
@@ -70,7 +70,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         self.density = nn.Sequential(first, nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
         nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
         nn.init.zeros_(first.bias)  # type: ignore[arg-type]
-        # Above zero everywhere at first: a ReLU that begins at zero may stay there.
+        # Start above zero everywhere: a final ReLU that starts at zero may stay there.
         nn.init.normal_(last.weight, std=0.01)
         nn.init.ones_(last.bias)  # type: ignore[arg-type]
         self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))
@@ -81,7 +81,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
             self.to(memory_format=torch.channels_last)
 
     def head(self, features: Tensor) -> Tensor:
-        """People a cell ``(N, 1, h, w)`` from the last feature map ``(N, C, h, w)``."""
+        """People per cell ``(N, 1, h, w)`` from the last feature map ``(N, C, h, w)``."""
         return self.density(features) / CELLS
 
     def forward(
@@ -92,15 +92,15 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         name: Sequence[str] | None = None,
         mode: Literal["tensor", "loss", "predict"] = "tensor",
     ) -> Tensor | dict[str, Tensor] | list[dict[str, Any]]:
-        """Count in normalised images.
+        """Count in normalized images.
 
         Args:
-            inputs: ``(N, 3, H, W)``, of any size; padded with zeros, the mean colour, to a multiple of the stride.
+            inputs: images ``(N, 3, H, W)`` of any size; padded with zeros, the mean color, to a multiple of the stride.
             points: heads of each image ``(n, 2)``; not needed in mode ``tensor``.
-            density: people a pixel, ``(N, 1, H, W)``, in mode ``loss``; summed over the cells of this network here.
-            name: of each image, in mode ``predict``.
-            mode: ``tensor`` returns the map, ``loss`` the parts of the loss, ``predict`` one dict an image: ``name``,
-                ``count``, and ``points``, their number. Predictions cut large images into tiles.
+            density: people per pixel, ``(N, 1, H, W)``, for mode ``loss``; summed here over this network's cells.
+            name: names of the images, for mode ``predict``.
+            mode: ``tensor`` returns the map, ``loss`` the loss terms, ``predict`` one dict per image with ``name``,
+                ``count``, and ``points``, the number of points. ``predict`` cuts large images into tiles.
         """
         if mode == "tensor":
             return self._map(inputs)
@@ -111,7 +111,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         if mode == "loss" and density is not None:
             if density.shape[2:] != inputs.shape[2:]:
                 raise ValueError(
-                    f"density is people a pixel, as large as the images of {size_text(inputs.shape[2:])}, got "
+                    f"density (people per pixel) must have the size of the images, {size_text(inputs.shape[2:])}, got "
                     f"{size_text(density.shape[2:])}"
                 )
             self._settle_norms(len(inputs))
@@ -132,25 +132,25 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         margin: int = MARGIN,
         prepare: Callable[[Tensor], Tensor] = lambda part: part,
     ) -> Tensor:
-        """The map of one image of any size, in tiles where it is larger than one.
+        """Map of one image of any size, computed in tiles if it is larger than one tile.
 
-        Each tile is computed with a margin of its neighbours, and gives the cells that it has for itself. What a
-        network without attention says is the same as that for the whole image, if the margin is as wide as half its
-        receptive field; the gates of attention see a tile in the place of the image.
+        Each tile is computed with a margin from its neighbors, and contributes only its own cells. Without attention,
+        the result equals that for the whole image if the margin is at least half the receptive field; attention gates
+        see the tile instead of the image.
 
         Args:
-            image: ``(1, 3, H, W)``, normalised if ``prepare`` does not do it.
-            tile: side of what a tile has for itself, a multiple of the stride.
-            margin: a multiple of the stride.
-            prepare: what makes normalised images of tiles, on the network's device, so that no more than a tile of a
-                large image is there.
+            image: image ``(1, 3, H, W)``, normalized unless ``prepare`` does it.
+            tile: side of a tile without its margin, a multiple of the stride.
+            margin: width of the margin, a multiple of the stride.
+            prepare: moves a tile to the network's device and normalizes it, so that only one tile of a large image is
+                there at a time.
 
         Returns:
-            ``(1, 1, ceil(H / stride), ceil(W / stride))``.
+            People per cell ``(1, 1, ceil(H / stride), ceil(W / stride))``.
         """
         s = self.stride
         if tile < s or tile % s or margin < 0 or margin % s:
-            raise ValueError(f"tile and margin are multiples of the stride {s}, got {tile} and {margin}")
+            raise ValueError(f"tile and margin must be multiples of the stride {s}, got {tile} and {margin}")
         height, width = image.shape[2:]
         if height <= tile and width <= tile:
             return self._map(prepare(image))
@@ -179,9 +179,9 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         return super().train(mode)
 
     def _settle_norms(self, images: int) -> None:
-        """For a batch of a single image, have batch norms use their running statistics; for others, as they were.
+        """Make batch norms use their running statistics for a single-image batch; restore their modes for others.
 
-        They stay so in the backward pass, in which blocks may be computed once more (``with_cp``).
+        They stay so during the backward pass, in which blocks may be recomputed (``with_cp``).
         """
         for norm in self._settled:
             norm.train()
@@ -194,7 +194,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
 
 
 def sum_cells(density: Tensor, stride: int) -> Tensor:
-    """People a cell ``(N, 1, ceil(H / stride), ceil(W / stride))`` from people a pixel ``(N, 1, H, W)``, exactly.
+    """Sum people per pixel ``(N, 1, H, W)`` to people per cell ``(N, 1, ceil(H / stride), ceil(W / stride))``, exactly.
 
     Examples:
         >>> sum_cells(torch.ones(1, 1, 3, 4), 2).tolist()

@@ -1,4 +1,4 @@
-"""Pictures with the heat of a density on them, the count, and a colour bar."""
+"""Images overlaid with a density heat map, with the count and a color bar."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from scipy.ndimage import gaussian_filter
 
 from tasks.showing import HEAT, NARROWEST, WIDEST, fitting, font, shown_size
 
-#: Densities are read in people on a square of this side, in pixels.
+#: Densities are displayed as people per square of this side, in pixels.
 SQUARE = 100
-#: What the colour bar reaches at least, in people a square: the noise of an empty street stays dark.
+#: Minimum upper end of the color bar, in people per square: noise on an empty street stays dark.
 LEAST = 2.0
 
 
 @dataclass(frozen=True)
 class Heat:
-    """How a density is drawn.
+    """Drawing options of the heat map.
 
     Args:
-        opacity: of the heat where it is greatest, from 0 to 1.
-        top: people on a square of 100 x 100 pixels at the bright end of the colour bar; the next round number above the
-            density's highest value if None.
+        opacity: opacity of the heat map where it is brightest, from 0 to 1.
+        top: people per 100 x 100 pixels at the bright end of the color bar; if None, the next round number above the
+            density's maximum.
     """
 
     opacity: float = 0.8
@@ -35,18 +35,18 @@ class Heat:
 def draw_overlay(
     pixels: NDArray[np.uint8], density: NDArray[np.float32], label: str, heat: Heat | None = None
 ) -> Image.Image:
-    """A picture with the heat of its density, and below it a label and the colour bar.
+    """Draw an image with the heat map of its density, and below it a label and the color bar.
 
-    The density is smoothed for the eye only, by about the width of a cell.
+    The density is smoothed by about the width of a cell, for display only.
 
     Args:
-        pixels: RGB ``(H, W, 3)``.
-        density: people a pixel, ``(H, W)``.
-        label: e.g. ``'123 people'``.
-        heat: how it is drawn.
+        pixels: RGB image ``(H, W, 3)``.
+        density: people per pixel, ``(H, W)``.
+        label: text such as ``'123 people'``.
+        heat: drawing options.
 
     Returns:
-        RGB, between 480 and 1600 pixels wide; a picture too tall to be shown at 480 is narrower, in the middle.
+        RGB image, 480 to 1600 pixels wide; an image too tall to be shown 480 pixels wide is narrower and centered.
     """
     heat = heat or Heat()
     shown = display_density(density)
@@ -66,9 +66,9 @@ def draw_overlay(
 
 
 def display_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    """People on a square of 100 x 100 pixels around each pixel, smoothed and at most 1600 pixels wide."""
+    """People per 100 x 100 pixels around each pixel, smoothed and reduced to at most 1600 pixels wide."""
     factor = max(1, math.ceil(density.shape[1] / WIDEST))
-    if factor > 1:  # means of blocks; what does not fill one at the edges repeats its neighbours
+    if factor > 1:  # block means; incomplete blocks at the edges are padded by repetition
         height, width = density.shape
         padded = np.pad(density, ((0, -height % factor), (0, -width % factor)), mode="edge")
         rows, columns = padded.shape[0] // factor, padded.shape[1] // factor
@@ -77,7 +77,7 @@ def display_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def round_top(shown: NDArray[np.float32]) -> float:
-    """The next of 1, 2, 5, 10, 20, … above the highest value of a density as displayed, 2 at least."""
+    """Next of 1, 2, 5, 10, 20, … above the maximum of a displayed density, at least 2."""
     highest = max(float(shown.max(initial=0)), LEAST)
     power = 10.0 ** math.floor(math.log10(highest))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= highest * (1 - 1e-9))
@@ -95,7 +95,7 @@ def people(count: float) -> str:
 
 
 def _strip(width: int, label: str, top: float) -> Image.Image:
-    """The label at the left, the colour bar with its ends and unit at the right."""
+    """Draw the label on the left, and the color bar with its ends and unit on the right."""
     height = max(56, width // 14)
     strip = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(strip)
@@ -107,7 +107,7 @@ def _strip(width: int, label: str, top: float) -> Image.Image:
     upper = (height - line - small.getbbox("0", anchor="lt")[3]) // 2
     gradient = HEAT(np.linspace(0, 1, bar), bytes=True)[None, :, :3]
     strip.paste(Image.fromarray(np.repeat(gradient, thickness, 0)), (left, upper))
-    most, unit = f"{top:,g}", f"people on {SQUARE} x {SQUARE} px"  # the font has no ×
+    most, unit = f"{top:,g}", f"people per {SQUARE} x {SQUARE} px"  # the font has no ×
     base = upper + line + small.getbbox("0", anchor="lt")[3]
     draw.text((left, base), "0", "black", font=small, anchor="ls")
     draw.text((right, base), most, "black", font=small, anchor="rs")

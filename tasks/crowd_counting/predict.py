@@ -1,4 +1,4 @@
-"""``ean crowd predict``: counts and overlays of pictures, folders, videos and webcams."""
+"""``ean crowd predict``: counts and overlays for images, folders, videos and webcams."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
 
-#: Counts of a video are smoothed over about so many seconds.
+#: Time constant for smoothing the counts of a video, in seconds.
 SMOOTHING_S = 1.0
-#: A webcam that does not say how fast it is.
+#: Frame rate assumed for a webcam that does not report one.
 USUAL_FPS = 25.0
-#: Of a video during which Ctrl-C was pressed.
+#: Problem of a video interrupted by Ctrl-C.
 STOPPED = "stopped before its end"
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What came out of one source.
+    """Result for one source.
 
     Args:
-        file: of it.
-        count: of people; of a video the mean over its frames; None where it could not be read.
-        width, height: in pixels.
-        frames: 1 for a picture.
-        peak: the highest count of a frame of a video.
-        overlay: the file with the heat on it, relative to the output folder.
-        problem: why there is no count, or only a part of one.
+        file: file or webcam number.
+        count: number of people, for a video the mean over its frames; None if it could not be read.
+        width, height: size in pixels.
+        frames: number of frames; 1 for an image.
+        peak: highest count of a frame of a video.
+        overlay: file with the heat map, relative to the output folder.
+        problem: why there is no count, or only a partial one.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Counted:
 
 
 class Smoothed:
-    """An exponential mean of a count over time, which follows a step by 63 % in ``seconds``.
+    """Exponential moving average of a count over time, which covers 63 % of a step within ``seconds``.
 
     Examples:
         >>> smoothed = Smoothed(seconds=1.0)
@@ -73,11 +73,11 @@ class Smoothed:
         self._at = 0.0
 
     def __call__(self, count: float, at: float) -> float:
-        """The mean, with one more count.
+        """Add a count and return the average.
 
         Args:
-            count: of a frame.
-            at: its time in seconds, not before that of the last one.
+            count: count of a frame.
+            at: time of the frame in seconds, not before that of the last one.
         """
         if self.value is None:
             self.value = count
@@ -88,13 +88,13 @@ class Smoothed:
 
 
 class Predictor:
-    """Counts in sources one after the other, and writes what it finds into a folder.
+    """Counts in sources one after another, and writes the results to a folder.
 
     Args:
-        counter: that counts.
-        out: the folder.
-        heat: how overlays are drawn; none are if None.
-        seconds: of a video or webcam at most; all of it if None.
+        counter: counter to use.
+        out: output folder.
+        heat: drawing options of overlays; None draws none.
+        seconds: maximum duration of a video or webcam; unlimited if None.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Predictor:
         self.seconds = seconds
 
     def picture(self, path: Path, name: str) -> Counted:
-        """Count in a picture; a problem instead of an error if it cannot be read."""
+        """Count in an image; if it cannot be read, return a problem instead of raising."""
         try:
             pixels = read_picture(path)
         except (OSError, ValueError) as error:
@@ -127,13 +127,13 @@ class Predictor:
         return Counted(str(path), count, width, height, 1, overlay=overlay)
 
     def video(self, source: str, name: str) -> Counted:
-        """Count in the frames of a video or webcam: a line a frame in ``NAME.counts.csv``, flushed at once, and an
-        annotated video.
+        """Count in the frames of a video or webcam.
 
-        An interruption by Ctrl-C ends it; what was written until then is whole. A webcam has no other end.
+        Writes an annotated video, and one line per frame to ``NAME.counts.csv``, flushed immediately. Ctrl-C stops it,
+        and leaves complete files; a webcam does not end otherwise.
         """
-        if source != printable(source):  # OpenCV crashes
-            return Counted(source, problem="cannot be read as a video: its name is no UTF-8; rename it")
+        if source != printable(source):  # OpenCV would crash
+            return Counted(source, problem="cannot be read as a video: its name is not UTF-8; rename it")
         with _quiet_opencv():
             capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
         try:
@@ -165,17 +165,17 @@ class Predictor:
                     at = time.monotonic() - start if live else number / fps
                     if self.seconds is not None and at >= self.seconds and counts:
                         break
-                    pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV has blue first
+                    pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV uses BGR
                     height, width = pixels.shape[:2]
                     count, density = self.counter(pixels)
                     steady = smoothed(count, at)
                     drawn = None
                     if self.heat is not None:
-                        if len(tops) < max(1, round(fps)):  # a bar that changes in every frame could not be read
+                        if len(tops) < max(1, round(fps)):  # a scale that changes with every frame would be unreadable
                             tops.append(round_top(display_density(density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
                         drawn = draw_overlay(pixels, density, people(steady), heat)
-                    # All that is kept of a frame is kept at once, so that Ctrl-C leaves as many lines as frames.
+                    # All outputs of a frame are written together, so that Ctrl-C leaves as many lines as frames.
                     counts.append(count)
                     lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
                     file.flush()
@@ -186,7 +186,7 @@ class Predictor:
             except MemoryError:
                 problem = _too_large(width, height)
         if not counts:
-            return Counted(source, problem=problem or "has no frame that can be read")
+            return Counted(source, problem=problem or "has no readable frame")
         mean = sum(counts) / len(counts)
         return Counted(source, mean, width, height, len(counts), max(counts), overlay if self.heat else "", problem)
 
@@ -196,12 +196,12 @@ def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
         good, frame = capture.read()
         if not good:
             return
-        yield frame  # type: ignore[misc]  # OpenCV's types allow for other images than a video's
+        yield frame  # type: ignore[misc]  # OpenCV's type is wider than that of video frames
 
 
 @contextmanager
 def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]]:
-    """Takes the frames of an MP4, which gets its name when it is whole; without a frame there is none."""
+    """Write frames to an MP4 that gets its name when it is complete; without frames, none is written."""
     partial = path.with_suffix(".part.mp4")
     writer: cv2.VideoWriter | None = None
 
@@ -221,17 +221,17 @@ def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]
 
 def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     width, height = size
-    even = (width - width % 2, height - height % 2)  # codecs want even sides
-    fps = fps if fps < 65 else round(fps, 1)  # MPEG-4 has fractions with numbers below 65536 only
+    even = (width - width % 2, height - height % 2)  # codecs need even sides
+    fps = fps if fps < 65 else round(fps, 1)  # MPEG-4 limits numerator and denominator to 65535
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
     if not writer.isOpened():
-        raise OSError(f"{path} cannot be written: this OpenCV writes no MP4, or the folder cannot be written")
+        raise OSError(f"{path} cannot be written: this OpenCV build has no MP4 writer, or the folder is not writable")
     return writer
 
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Without the half dozen lines that OpenCV prints about a camera that is not there."""
+    """Silence OpenCV, which prints half a dozen lines about a missing camera."""
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield
@@ -252,27 +252,27 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def predict_command(
-    sources: Annotated[list[str], typer.Argument(help="Pictures, folders, videos, or the number of a webcam, 0.")],
-    model: Annotated[str, typer.Option(help="A model of the zoo, a checkpoint, or a run's folder.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Folder of counts and overlays.")] = Path("counted"),
-    overlay: Annotated[bool, typer.Option(help="Draw the heat of the density on each picture.")] = True,
-    opacity: Annotated[float, typer.Option(help="Of the heat.", min=0, max=1)] = Heat.opacity,
+    sources: Annotated[list[str], typer.Argument(help="Images, folders, videos, or the number of a webcam, 0.")],
+    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
+    out: Annotated[Path, typer.Option(help="Folder for counts and overlays.")] = Path("counted"),
+    overlay: Annotated[bool, typer.Option(help="Draw the density heat map on each image.")] = True,
+    opacity: Annotated[float, typer.Option(help="Opacity of the heat map.", min=0, max=1)] = Heat.opacity,
     top: Annotated[
         float | None,
         typer.Option(
-            help="People on 100 x 100 pixels at the bright end, the same in all overlays; each one's own if not."
+            help="People per 100 x 100 pixels at the bright end of all overlays; by default set for each one."
         ),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop a video or webcam after so long.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop a video or webcam after this time.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
 ) -> None:
-    """Count people in pictures and videos: counts.csv, counts.json, and overlays."""
+    """Count people in images and videos; writes counts.csv, counts.json, and overlays."""
     if top is not None and not (math.isfinite(top) and top > 0):
-        raise ValueError(f"--top is a number above 0, got {top}")
+        raise ValueError(f"--top must be a number above 0, got {top}")
     listed = list(find_sources(sources))
     if not listed:
         raise ValueError(
-            f"no picture or video in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
+            f"no image or video in {', '.join(sources)}; supported: {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
         )
     keep_freed_memory()
     counter = Counter.load(model, device=device)
@@ -309,7 +309,7 @@ def predict_command(
         write_text(out / "counts.json", _json(counter, model, found))
     else:
         partial.unlink()
-        where = f"{table} of an earlier run is left as it was"
+        where = f"{table} of an earlier run was kept"
     typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
     if stopped:
         raise typer.Exit(130)
@@ -322,7 +322,7 @@ def _say(one: Counted) -> None:
     if one.count is None:
         typer.echo(f"{file}: {one.problem}; skipped", err=True)
         return
-    more = f" on average over {one.frames} frames, {one.peak:.1f} at most" if one.peak is not None else ""
+    more = f" on average over {one.frames} frames, at most {one.peak:.1f}" if one.peak is not None else ""
     typer.echo(f"{file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
 
 

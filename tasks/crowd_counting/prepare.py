@@ -1,4 +1,4 @@
-"""``ean crowd prepare``: annotated pictures as one checked HDF5 file each, with points, density and provenance."""
+"""``ean crowd prepare``: check annotated images; write points, density and provenance of each to an HDF5 file."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from tasks.prepared import read_manifest as read_prepared_manifest
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
 from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, resolve_outside
 
-#: Of the files' form; a change of what they hold makes older ones anew.
+#: Version of the file format; files of another version are written anew.
 VERSION = 1
-#: Files are compressed in blocks of so many rows and columns, so that a crop reads few of them.
+#: Rows and columns of an HDF5 chunk, so that a crop reads only a few chunks.
 BLOCK = 256
-#: Kernels of ShanghaiTech's parts in the field's papers, and of pictures of one's own.
+#: Default kernels: those common in the literature for ShanghaiTech's parts, and one for custom images.
 SIGMAS: dict[str, float | Literal["adaptive"]] = {"A": "adaptive", "B": 15.0, OWN: 15.0}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How densities are made; see :func:`~tasks.crowd_counting.density.density_map`.
+    """Options of density maps; see :func:`~tasks.crowd_counting.density.density_map`.
 
     Args:
-        sigma: in pixels, or ``'adaptive'``; None for the part's own, see :data:`SIGMAS`.
-        beta, k: of adaptive kernels.
-        outside: what becomes of points outside of their picture.
+        sigma: pixels, or ``'adaptive'``; None for the part's default, see :data:`SIGMAS`.
+        beta, k: parameters of adaptive kernels.
+        outside: treatment of points outside of their image.
     """
 
     sigma: float | Literal["adaptive"] | None = None
@@ -54,30 +54,30 @@ class Kernel:
         check_outside(self.outside)
 
     def of(self, part: str) -> Kernel:
-        """With the part's own deviation where none is given."""
+        """Return a copy with the part's default sigma if none is set."""
         return self if self.sigma is not None else replace(self, sigma=SIGMAS[part])
 
 
 def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, workers: int = 1) -> dict[str, Any]:
-    """Write ``out``: an HDF5 file a picture, and ``manifest.json``, which says which picture is in which split.
+    """Write ``out``: an HDF5 file per image, and ``manifest.json``, which assigns the images to splits.
 
-    A file holds ``points`` (N, 2), x and y in pixels, ``density`` (H, W) float32 of the picture's size, and where both
-    came from, as attributes. Files whose picture, annotation and kernel have not changed are left as they are. Each
-    file gets its name when it is whole.
+    A file holds ``points`` (N, 2), x and y in pixels, ``density`` (H, W) float32 at the size of the image, and their
+    provenance as attributes. Files whose image, annotation and kernel have not changed are kept. Files are written
+    atomically.
 
     Args:
-        found: pictures and what is wrong so far.
-        root: the folder that pictures are named relative to.
-        out: the folder to write.
-        kernel: of the densities.
-        workers: processes.
+        found: images, and problems known so far.
+        root: folder that image names are relative to.
+        out: folder to write.
+        kernel: options of the density maps.
+        workers: number of processes.
 
     Returns:
-        The manifest, whose ``made`` says how many files were written.
+        The manifest; its ``made`` is the number of files written.
 
     Raises:
-        InUseError: if another process prepares this folder.
-        ValueError: if not a single picture could be prepared, or ``out`` holds another data set.
+        InUseError: if another process is preparing this folder.
+        ValueError: if no image could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written.
     """
     kernel = kernel or Kernel()
@@ -101,26 +101,26 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What is in a prepared folder.
+    """Read the manifest of a prepared folder.
 
     Raises:
-        FileNotFoundError: if it is none.
-        ValueError: if its manifest is damaged or of another version.
+        FileNotFoundError: if the folder is not prepared.
+        ValueError: if its manifest is damaged or has another version.
     """
     return read_prepared_manifest(
         folder,
         VERSION,
-        f"`ean crowd prepare --out {folder}` makes it, with --root SHANGHAITECH, or --root PICTURES --points FILE for "
-        "those of your own",
+        f"`ean crowd prepare --out {folder}` prepares it, with --root SHANGHAITECH, or --root IMAGES --points FILE for "
+        "your own images",
     )
 
 
 def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[NDArray[np.float64], Any]:
-    """Points ``(N, 2)`` of a prepared file, and its density or a rectangle of that, ``(h, w)`` float32.
+    """Read the points ``(N, 2)`` of a prepared file, and a rectangle of its density, ``(h, w)`` float32.
 
     Args:
-        path: of the file.
-        part: rows and columns of the density; None reads none of it.
+        path: prepared file.
+        part: rows and columns of the density to read; None skips the density.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -138,22 +138,22 @@ def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[
 
 
 def _refuse_elsewhere(file: h5py.File) -> None:
-    """HDF5 follows links into other files, and to bytes of any file."""
+    """Refuse links to other files: HDF5 would follow them, even to the raw bytes of any file."""
     for name in ("points", "density"):
         link = file.get(name, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{name} leads to another place")
+            raise ValueError(f"{name} is a link to another location")
         if link is not None and not isinstance(file[name], h5py.Dataset):
-            raise ValueError(f"{name} holds no numbers")
+            raise ValueError(f"{name} is not a data set of numbers")
         if link is not None and (file[name].external or file[name].is_virtual):
-            raise ValueError(f"{name} lies in another file")
+            raise ValueError(f"{name} is stored in another file")
         if (
             link is not None and (file[name].size or 0) * file[name].dtype.itemsize > 16 * MAX_PIXELS
-        ):  # compressed, that is a file of a few kilobytes
-            raise ValueError(f"{name} has {file[name].size:,} values, more than are known of a picture")
+        ):  # compressed, that may be a file of a few kilobytes
+            raise ValueError(f"{name} has {file[name].size:,} values, more than any image may have")
 
 
-# ---------------------------------------------------------------- one picture
+# ---------------------------------------------------------------- one image
 
 
 def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path, kernel: Kernel) -> Prepared:
@@ -161,7 +161,7 @@ def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path
     try:
         content, truth = picture.image.read_bytes(), _truth(picture)
     except OSError as error:
-        return Prepared(None, [(relative(picture.image, root), f"cannot be read: {error}; left out")])
+        return Prepared(None, [(relative(picture.image, root), f"cannot be read: {error}; skipped")])
     source = {
         "version": VERSION,
         "image": relative(picture.image, root),
@@ -181,12 +181,12 @@ def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path
             for file in (picture.image, picture.truth):
                 text = text.removeprefix(f"{file} ").removeprefix(f"{file}: ")
             wrong = picture.truth if str(picture.truth) in str(error) else picture.image
-            return Prepared(None, [(relative(wrong, root), f"{text}; left out")])
+            return Prepared(None, [(relative(wrong, root), f"{text}; skipped")])
         try:
             entry = _write(path, pixels.shape[:2], points, number, kernel, source)
         except MemoryError:
             size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            return Prepared(None, [(source["image"], f"is too large for this machine's memory: {size}; left out")])
+            return Prepared(None, [(source["image"], f"is too large for this machine's memory: {size}; skipped")])
     facts = {"name": name, "part": picture.part, "split": picture.split, "file": f"{name}.h5", **entry}
     return Prepared(facts, list(_problems(picture, entry, root, kernel)), made)
 
@@ -199,7 +199,7 @@ def _write(
     kernel: Kernel,
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the file of one picture, and say what the manifest says of it."""
+    """Write the file of one image, and return its manifest entry."""
     kept, _ = resolve_outside(points, shape, kernel.outside)
     sigma: Any = kernel.sigma
     density = density_map(points, shape, sigma, kernel.beta, kernel.k, outside=kernel.outside)
@@ -226,7 +226,7 @@ def _write(
 def _packed(
     points: NDArray[np.float64], density: NDArray[np.float32], source: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> bytes:
-    """An HDF5 file. It is made in memory, as HDF5 itself prints errors of full disks, and tries again at its end."""
+    """Build an HDF5 file in memory: on a full disk, HDF5 itself prints errors, and retries when the process ends."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file["points"] = points
@@ -239,7 +239,7 @@ def _packed(
 
 
 def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run found, if its file is whole and of the same picture, annotation and kernel."""
+    """Return the entry of an earlier run if its file is complete and has the same image, annotation and kernel."""
     if not path.is_file():
         return None
     try:
@@ -258,28 +258,27 @@ def _problems(
 ) -> Iterator[tuple[str, str]]:
     truth, image = relative(picture.truth, root), relative(picture.image, root)
     if entry["number"] != entry["annotated"]:
-        yield truth, f"says {entry['number']} heads and has {entry['annotated']} points; the points count"
+        yield truth, f"states {entry['number']} heads but has {entry['annotated']} points; the points are used"
     if entry["outside"]:
-        became = {"clamp": "moved to the nearest pixel", "drop": "left out", "keep": "kept where they are"}
+        became = {"clamp": "moved to the nearest pixel", "drop": "dropped", "keep": "kept in place"}
         what = f"{entry['outside']} of {entry['annotated']} points outside of {image}"
         yield truth, f"has {what} ({entry['width']} x {entry['height']}); {became[kernel.outside]}"
 
 
 def _truth(picture: AnnotatedPicture) -> bytes:
-    """What the annotation of one picture consists of."""
+    """Return the annotation of one image as bytes."""
     return picture.truth.read_bytes() if picture.points is None else picture.points.tobytes()
 
 
 def _name(picture: AnnotatedPicture, root: Path) -> str:
-    """A picture's name in the manifest, and that of its file without the suffix."""
+    """Name of an image in the manifest, also that of its file without the suffix."""
     if picture.part == OWN:
         return f"{OWN}/{relative(picture.image, root)}"
     return f"{picture.part}/{picture.split}/{picture.image.stem}"
 
 
 def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
-    """Make a tenth of each part's training images its validation images; where annotations name some, these are the
-    ones."""
+    """Move a tenth of each part's training images to validation, unless its annotations name validation images."""
     for part in {entry["part"] for entry in entries}:
         own = [entry for entry in entries if entry["part"] == part]
         training = [entry for entry in own if entry["split"] == "train"]
@@ -296,30 +295,30 @@ def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
 def prepare_command(
     root: Annotated[
         Path | None,
-        typer.Option(help="Folder of ShanghaiTech, EAN_DATA/ShanghaiTech by default; or of your own pictures."),
+        typer.Option(help="Folder of ShanghaiTech, by default EAN_DATA/ShanghaiTech; or of your own images."),
     ] = None,
     points: Annotated[
         Path | None,
-        typer.Option(help="Heads in your own pictures: CSV of image,x,y, or JSON of names and lists of pairs."),
+        typer.Option(help="Heads in your own images: CSV with image,x,y, or JSON of image names and lists of [x, y]."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own by default.")
+        Path | None, typer.Option(help="Output folder; by default EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own.")
     ] = None,
     sigma: Annotated[
         str | None,
-        typer.Option(help="Of the kernels, pixels, or adaptive. By default adaptive for part A, 15 for others."),
+        typer.Option(help="Kernel sigma: pixels, or adaptive. By default adaptive for part A, 15 for others."),
     ] = None,
-    beta: Annotated[float, typer.Option(help="Of adaptive kernels: a share of the mean distance to neighbours.")] = 0.3,
-    k: Annotated[int, typer.Option(help="Of adaptive kernels: how many neighbours.", min=1)] = 3,
-    outside: Annotated[str, typer.Option(help="Points outside of their picture: clamp, drop or keep.")] = OUTSIDE[0],
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.", min=1)] = None,
+    beta: Annotated[float, typer.Option(help="Adaptive kernels: factor of the mean distance to neighbors.")] = 0.3,
+    k: Annotated[int, typer.Option(help="Adaptive kernels: number of neighbors.", min=1)] = 3,
+    outside: Annotated[str, typer.Option(help="Points outside of their image: clamp, drop or keep.")] = OUTSIDE[0],
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
-    """Check annotated pictures and write points and density maps for training."""
+    """Check annotated images and write points and density maps for training."""
     if points is not None and root is None:
-        raise ValueError("give the folder of your pictures, too: --root PICTURES --points FILE")
+        raise ValueError("give the folder of your images, too: --root IMAGES --points FILE")
     root = root or data_root() / "ShanghaiTech"
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder at {root}; give --root, that of ShanghaiTech or of your own pictures")
+        raise FileNotFoundError(f"no folder at {root}; give that of ShanghaiTech or of your own images as --root")
     out = out or data_root() / "crowd" / (OWN if points else "shanghaitech")
     kernel = Kernel(_sigma(sigma), beta, k, outside)  # type: ignore[arg-type]
     found = find_own(root, points) if points else find_shanghaitech(root)
@@ -328,7 +327,7 @@ def prepare_command(
 
 
 def say(manifest: Mapping[str, Any], out: Path) -> None:
-    """Print what was found: problems, and images and heads of each split."""
+    """Print the problems found, and the number of images and heads in each split."""
     problems = manifest["problems"]
     say_problems(problems, out)
     heads: Counter[tuple[str, str]] = Counter()
@@ -339,10 +338,15 @@ def say(manifest: Mapping[str, Any], out: Path) -> None:
     for part in sorted({part for part, _ in images}):
         splits = [split for split in ("train", "val", "test") if images[part, split]]
         texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
-        typer.echo(f"{'own pictures' if part == OWN else f'part {part}'}: {', '.join(texts)}")
-        for split, use in (("train", "train on"), ("val", "select a checkpoint on"), ("test", "measure it on")):
+        typer.echo(f"{'own images' if part == OWN else f'part {part}'}: {', '.join(texts)}")
+        missing = {
+            "train": "training images",
+            "val": "validation images to select a checkpoint on",
+            "test": "test images to evaluate it on",
+        }
+        for split, what in missing.items():
             if not images[part, split]:
-                typer.echo(f"there is none to {use} (split {split})", err=True)
+                typer.echo(f"no {what}", err=True)
     typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
 
 
@@ -350,5 +354,5 @@ def _sigma(text: str | None) -> float | Literal["adaptive"] | None:
     if text is None or text == "adaptive":
         return text  # type: ignore[return-value]
     if not re.fullmatch(r"\d+(\.\d+)?", text):
-        raise ValueError(f"--sigma is a number of pixels or adaptive, got {text!r}")
+        raise ValueError(f"--sigma must be a number of pixels or adaptive, got {text!r}")
     return float(text)

@@ -1,4 +1,4 @@
-"""Registers data set, network, losses and metric with mmengine: for ``custom_imports`` in configs of counters."""
+"""Register the data set, network, losses and metric with mmengine, for ``custom_imports`` in counter configs."""
 
 from . import dataset, losses, metrics, network
 

@@ -1,4 +1,4 @@
-"""``ean crowd serve``: the web page of a counter, served on this machine."""
+"""``ean crowd serve``: serve the web page of a counter on this machine."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ import typer
 from .counter import MODEL, Counter
 from .webpage import CSS, Limits, build_page, import_gradio
 
-#: The port of Gradio's pages; how many above it are tried where it is taken.
+#: Gradio's usual port, and the number of ports to try from it on.
 PORT, PORTS = 7860, 100
-#: Visitors whose last picture is remembered; each may take four bytes for each of its pixels.
+#: Number of visitors whose last image is kept in memory, each at four bytes per pixel.
 VISITORS = 8
 
 
 def serve_command(
-    model: Annotated[str, typer.Option(help="A model of the zoo, a checkpoint, or a run's folder.")] = MODEL,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The next free one if it is taken; 0 is any.", min=0, max=65535)] = PORT,
-    max_mb: Annotated[float, typer.Option(help="Most MB of a file that is sent.")] = Limits.upload_mb,
-    max_pixels: Annotated[float, typer.Option(help="Most millions of pixels of a picture.")] = Limits.megapixels,
-    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; if taken, the next free one. 0 is any.", min=0, max=65535)] = PORT,
+    max_mb: Annotated[float, typer.Option(help="Maximum size of an upload, in MB.")] = Limits.upload_mb,
+    max_pixels: Annotated[
+        float, typer.Option(help="Maximum size of an image, in millions of pixels.")
+    ] = Limits.megapixels,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
     open: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Try a counter on a local web page: count, see where, and count in a box. Ctrl-C ends it."""
+    """Try a counter on a local web page: count people, see where they are, count in a box. Ctrl-C stops it."""
     limits = Limits(max_mb, max_pixels)
     address, local = _resolve(host)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="ean-crowd-") as temporary:
-        # Uploads go where nothing else is, and with the folder when the command ends.
+        # Uploads get a folder of their own, which is deleted when the command ends.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary, "files"))
         _bypass_proxies(host, address)
         import_gradio()
@@ -60,9 +62,9 @@ def serve_command(
             theme=gr.themes.Base(
                 primary_hue="blue",
                 neutral_hue="slate",
-                font=["system-ui", "sans-serif"],  # of the visitor's system; others would come from the internet
+                font=["system-ui", "sans-serif"],  # the visitor's own; others would be loaded from the internet
                 font_mono=["ui-monospace", "monospace"],
-            ).set(  # with more contrast than Gradio has
+            ).set(  # more contrast than Gradio's defaults
                 body_text_color_subdued="*neutral_600",
                 body_text_color_subdued_dark="*neutral_400",
                 button_primary_background_fill="*primary_600",
@@ -83,13 +85,13 @@ def serve_command(
         try:
             if not local:
                 typer.echo(
-                    f"warning: {host} can be reached from other machines, and whoever reaches it can use the page; "
-                    "--host 127.0.0.1 keeps it to this one",
+                    f"warning: {host} can be reached from other machines, and anyone who reaches it can use the page; "
+                    "--host 127.0.0.1 restricts it to this machine",
                     err=True,
                 )
             everywhere = ipaddress.ip_address(address).is_unspecified
             url = f"http://{'127.0.0.1' if everywhere else bracketed}:{free}"
-            typer.echo(f"{counter.name} counts at {url} (Ctrl-C ends it)")
+            typer.echo(f"{counter.name} counts at {url} (Ctrl-C stops it)")
             sys.stdout.flush()
             if open:
                 _open_browser(url)
@@ -101,61 +103,61 @@ def serve_command(
 
 
 def _answers() -> dict[type[Exception], Callable[..., Any]]:
-    """What the server answers to faults of its visitors that Gradio would take for its own."""
+    """Handlers for client errors that Gradio would report as server errors."""
     from python_multipart.exceptions import FormParserError
     from starlette.requests import ClientDisconnect
     from starlette.responses import PlainTextResponse
 
     def bad_request(request: Any, error: Exception) -> PlainTextResponse:
-        return PlainTextResponse("this is no upload of a file\n", status_code=400)
+        return PlainTextResponse("this is not a file upload\n", status_code=400)
 
-    return {FormParserError: bad_request, ClientDisconnect: bad_request}  # the latter nobody receives
+    return {FormParserError: bad_request, ClientDisconnect: bad_request}  # nobody receives the second answer
 
 
 def free_port(address: str, port: int) -> int:
-    """A port that is free at an address: this one, or the next above it; any for 0.
+    """Find a free port at an address: this one, or the next free one above it; any port for 0.
 
     Raises:
-        OSError: if there is none, or it is not ours to take.
+        OSError: if there is none, or this process may not use it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     last = min(port + PORTS, 65536)
     for candidate in range(port, last) if port else [0]:
         with socket.socket(family) as probe:
-            if os.name == "posix":  # elsewhere it would share a port that is taken
+            if os.name == "posix":  # on Windows it would share a port in use
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, candidate))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue
-                hint = "; ports below 1024 are the system's, try --port 7860" if error.errno == errno.EACCES else ""
+                hint = "; ports below 1024 are reserved, try --port 7860" if error.errno == errno.EACCES else ""
                 raise OSError(f"cannot listen on port {candidate} of {address}: {error.strerror}{hint}") from error
             return int(probe.getsockname()[1])
-    raise OSError(f"the ports {port} to {last - 1} of {address} are all taken; --port 0 takes any free one")
+    raise OSError(f"ports {port} to {last - 1} of {address} are all in use; --port 0 takes any free one")
 
 
 def _resolve(host: str) -> tuple[str, bool]:
-    """The numeric address of a host, and whether only this machine reaches it."""
+    """Return the numeric address of a host, and whether only this machine can reach it."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ValueError(
-            f"--host is an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them; got {host!r}"
+            f"--host must be an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all; got {host!r}"
         ) from error
-    found.sort(key=lambda one: one[0] != socket.AF_INET)  # localhost is both
+    found.sort(key=lambda one: one[0] != socket.AF_INET)  # localhost may resolve to both families
     address = str(found[0][4][0])
     return address, ipaddress.ip_address(address).is_loopback
 
 
 def _bypass_proxies(*hosts: str) -> None:
-    """Gradio asks its own server whether it runs, which a proxy of the environment could not answer."""
+    """Exclude hosts from proxies: Gradio checks its own server by a request, which a proxy could not answer."""
     for name in ("NO_PROXY", "no_proxy"):
         known = os.environ.get(name, "")
         os.environ[name] = ",".join([*filter(None, [known]), "localhost", "127.0.0.1", *hosts])
 
 
 def _open_browser(url: str) -> None:
-    """Open a browser with windows; one in text mode would take the terminal."""
+    """Open a graphical browser; one in text mode would take over the terminal."""
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(url)

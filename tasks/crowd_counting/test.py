@@ -1,4 +1,4 @@
-"""Measure a counter: ``python tasks/crowd_counting/test.py CONFIG CHECKPOINT`` is ``ean crowd evaluate`` with these."""
+"""Evaluate a counter: ``python tasks/crowd_counting/test.py`` takes the arguments of ``ean crowd evaluate``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train a counter: ``python tasks/crowd_counting/train.py CONFIG`` is ``ean train CONFIG``."""
+"""Train a counter: ``python tasks/crowd_counting/train.py`` takes the arguments of ``ean train``."""
 
 import sys
 

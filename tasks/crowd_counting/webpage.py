@@ -1,7 +1,7 @@
-"""A web page where one tries a counter on pictures."""
+"""A web page to try a counter on images."""
 
-# Annotations are evaluated here, unlike in other modules: Gradio finds by them which argument is a click, and Gradio is
-# imported only where a page is built, for it takes seconds and is optional.
+# Unlike in other modules, annotations are evaluated here: Gradio uses them to find the click argument. Gradio is
+# imported only when a page is built, because it takes seconds and is optional.
 
 import html
 import os
@@ -25,21 +25,21 @@ from .overlay import SQUARE, Heat, display_density, draw_overlay, people, round_
 if TYPE_CHECKING:
     import gradio
 
-#: Requests that may wait; more are told to come back.
+#: Maximum number of waiting requests; further ones are asked to come back later.
 WAITING = 32
-#: Uploads and results are deleted when they are so old, in seconds; how often that is looked after.
+#: Age at which uploads and results are deleted, and the interval between checks, in seconds.
 KEPT_S, SWEEP_S = 3600, 600
-#: People in the drawn examples.
+#: Number of people in each drawn example.
 EXAMPLES = (8, 45, 160)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may send.
+    """Limits for visitors' uploads.
 
     Args:
-        upload_mb: of a file, in MiB.
-        megapixels: of a picture, in millions of pixels.
+        upload_mb: maximum file size, in MiB.
+        megapixels: maximum image size, in millions of pixels.
     """
 
     upload_mb: float = 20
@@ -48,24 +48,24 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in (("--max-mb", self.upload_mb), ("--max-pixels", self.megapixels)):
             if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is a number above 0, got {value}")
+                raise ValueError(f"{name} must be a number above 0, got {value}")
 
 
-# ---------------------------------------------------------------- what a visitor sees
+# ---------------------------------------------------------------- results
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A picture that was counted, kept for its visitor.
+    """An image with its count, kept for its visitor.
 
     Args:
-        pixels: RGB, at most as large as shown.
-        density: people a pixel of the picture, ``(H, W)``.
-        count: of people.
-        seconds: that counting took.
-        top: of the colour bar, see :class:`~tasks.crowd_counting.overlay.Heat`.
-        overlay: without the box.
-        corners: of the box that was clicked so far.
+        pixels: RGB image, at most as large as displayed.
+        density: people per pixel of the full-size image, ``(H, W)``.
+        count: number of people.
+        seconds: time that counting took.
+        top: upper end of the color bar, see :class:`~tasks.crowd_counting.overlay.Heat`.
+        overlay: overlay without the box.
+        corners: corners of the box clicked so far.
     """
 
     pixels: NDArray[np.uint8]
@@ -78,49 +78,51 @@ class Counted:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the picture."""
+        """Height and width of the full-size image."""
         height, width = self.density.shape
         return height, width
 
     def with_opacity(self, opacity: float) -> "Counted":
-        """With another overlay; the network does not run for it."""
+        """Return a copy with a new overlay, without running the network again."""
         overlay = draw_overlay(self.pixels, self.density, people(self.count), Heat(opacity, self.top))
         return replace(self, overlay=overlay)
 
     def draw(self) -> Image.Image:
-        """The overlay with what was clicked on it."""
+        """Return the overlay with the clicked corners or box."""
         return draw_corners(self.overlay, self.corners, self.shape)
 
 
 def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float = Heat.opacity) -> Counted:
-    """Count in a file that a visitor sent.
+    """Count in a visitor's upload.
 
     Raises:
-        ValueError: if it cannot be read, or is too large; the message has the file's name, and not its folder.
+        ValueError: if it cannot be read, or is too large; the message gives the file's name without its folder.
     """
     try:
         pixels = read_picture(path, round(limits.megapixels * 1e6))
     except FileNotFoundError:
-        raise ValueError(f"{path.name} is no longer here, pictures are deleted after a while; send it again") from None
+        raise ValueError(
+            f"{path.name} is no longer here, images are deleted after a while; please upload it again"
+        ) from None
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), path.name)) from error
     height, width = pixels.shape[:2]
     across, down = shown_size((height, width))
     if across < NARROWEST:
         raise ValueError(
-            f"{path.name} is too long for its width to be shown: {width} x {height} pixels; cut it into parts"
+            f"{path.name} is too narrow for its height to be shown: {width} x {height} pixels; cut it into parts"
         )
     start = time.perf_counter()
     try:
         count, density = counter(pixels)
-    except (MemoryError, RuntimeError) as error:  # PyTorch says it by a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError when out of memory
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise ValueError(
-            f"{path.name} is too large for this machine's memory: {width} x {height} pixels; make it smaller"
+            f"{path.name} is too large for this machine's memory: {width} x {height} pixels; scale it down"
         ) from error
     seconds = time.perf_counter() - start
-    if across < width:  # what is kept need not be larger than what is drawn
+    if across < width:  # keep no more than is displayed
         pixels = np.asarray(Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR))
     top = round_top(display_density(density))
     overlay = draw_overlay(pixels, density, people(count), Heat(opacity, top))
@@ -128,16 +130,16 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
 
 
 def describe(counted: Counted | None) -> str:
-    """The counts as HTML: of the picture, and of the box once it has both corners."""
+    """Return the counts as HTML: that of the image, and that of the box once it has both corners."""
     if counted is None:
-        return _figures(_figure("", "No count yet", "Send a picture, or click an example.", "picture"))
+        return _figures(_figure("", "No count yet", "Upload an image, or click an example.", "picture"))
     height, width = counted.shape
     details = f"{counted.count:,.2f} unrounded · {width:,} × {height:,} px · {counted.seconds:.2f} s"
-    whole = _figure(f"{round(counted.count):,}", _in("picture", counted.count), details, "picture")
+    whole = _figure(f"{round(counted.count):,}", _in("image", counted.count), details, "picture")
     if not counted.corners:
         return _figures(whole)
     if len(counted.corners) == 1:
-        return _figures(whole, _figure("", "One corner of a box", "Now click the opposite one.", "box"))
+        return _figures(whole, _figure("", "First corner set", "Now click the opposite corner of the box.", "box"))
     box = box_between(*counted.corners)
     count = count_in(counted.density, box)
     details = f"{count:,.2f} unrounded · {box.right - box.left:,} × {box.bottom - box.top:,} px"
@@ -163,20 +165,20 @@ def _figure(number: str, unit: str, details: str, kind: str) -> str:
 
 
 def describe_heat(counted: Counted | None) -> str:
-    """The colour bar as HTML, for phones, on which that of the overlay is too small to be read."""
+    """Return the color bar as HTML, for phones, where that of the overlay is too small to read."""
     if counted is None:
         return ""
     steps = [f"rgb({','.join(str(round(255 * part)) for part in HEAT(step)[:3])})" for step in np.linspace(0, 1, 9)]
     return (
         f'<div class="bar" style="background: linear-gradient(to right, {", ".join(steps)})"></div>'
-        f'<div class="ends"><span>0</span><span>people on {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span>'
+        f'<div class="ends"><span>0</span><span>people per {SQUARE} × {SQUARE} px</span><span>{counted.top:g}</span>'
         "</div>"
     )
 
 
 # ---------------------------------------------------------------- the page
 
-#: What an event returns: what is kept, the result, the counts, and the colour bar.
+#: Result of an event: the kept state, the overlay, the counts, and the color bar.
 Shown = tuple[Counted | None, Image.Image | None, str, str]
 
 CSS = """
@@ -201,7 +203,7 @@ CSS = """
 }
 """
 
-#: Bring the counts of a new picture into sight where they are below it, on phones.
+#: Scroll to the counts of a new image where they are below the screen, on phones.
 SCROLL = """() => {
     const counts = document.getElementById("counts");
     if (document.querySelector("#result img") && counts.getBoundingClientRect().top > window.innerHeight / 2)
@@ -210,12 +212,12 @@ SCROLL = """() => {
 
 
 def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks":
-    """The page where one tries a counter.
+    """Build the page to try a counter.
 
     Args:
-        counter: that counts, in one picture at a time.
-        limits: of what visitors may send; that of files is ``launch``'s to enforce.
-        folder: to draw the examples into.
+        counter: counter to use, on one image at a time.
+        limits: limits for uploads; ``launch`` has to enforce that of the file size.
+        folder: folder for the drawn examples.
 
     Raises:
         ImportError: if Gradio is not installed.
@@ -224,7 +226,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
     import gradio as gr
 
     def fail(text: str) -> gr.Error:
-        # Gradio shows messages as HTML, and names of files are the visitors'.
+        # Gradio renders messages as HTML, and file names come from visitors.
         return gr.Error(html.escape(text, quote=False), duration=30, print_exception=False)
 
     def count(path: Path | None, opacity: float) -> Shown:
@@ -237,7 +239,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
 
     def count_again(path: Path | None, opacity: float) -> Shown:
         if path is None:
-            raise fail("there is no picture yet; send one, or click an example")
+            raise fail("there is no image yet; upload one, or click an example")
         return count(path, opacity)
 
     def redraw(opacity: float, counted: Counted | None) -> Shown:
@@ -245,7 +247,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
 
     def click(event: gr.SelectData, counted: Counted | None) -> Shown:
         if counted is None:
-            raise fail("this picture is no longer in memory; press Count first")
+            raise fail("this image is no longer in memory; press Count first")
         x, y = event.index
         point = picture_point((float(x), float(y)), counted.shape)
         return show(replace(counted, corners=next_corners(counted.corners, point)))
@@ -254,13 +256,13 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
         return show(counted and replace(counted, corners=()))
 
     examples = draw_examples(folder)
-    # One at a time for all visitors: the network's memory is needed once, and no answer overtakes another.
+    # One at a time across visitors: the network's memory is needed once, and results stay in order.
     in_turn: dict[str, Any] = {"concurrency_id": "counter", "concurrency_limit": 1, "api_visibility": "private"}
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     with gr.Blocks(title="Crowd counter", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
         gr.HTML(
-            "<h1>Crowd counter</h1><p>How many people are in a picture, and where. Pictures go no further than the "
-            "machine that serves this page, which deletes them after an hour.</p>"
+            "<h1>Crowd counter</h1><p>Count the people in an image, and see where they are. Images stay on the machine "
+            "that serves this page, and are deleted after an hour.</p>"
             f"<p>Model: <code>{html.escape(counter.name)}</code></p>",
             elem_id="intro",
             padding=False,
@@ -274,7 +276,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
                     format="png",
                     sources=["upload", "webcam", "clipboard"],
                     webcam_options=gr.WebcamOptions(mirror=False),
-                    label="Picture",
+                    label="Image",
                     height=300,
                     elem_id="picture",
                 )
@@ -291,7 +293,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
                     elem_id="examples",
                 )
                 gr.Markdown(
-                    "These are drawings, not photographs; a counter trained on photographs may be off on them.",
+                    "These are drawings, not photos; a counter trained on photos may be wrong on them.",
                     elem_classes="hint",
                 )
             with gr.Column(scale=3, min_width=320):
@@ -300,7 +302,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
                     type="pil",
                     format="jpeg",
                     interactive=False,
-                    label="People on the picture",
+                    label="People in the image",
                     show_label=False,
                     buttons=["download", "fullscreen"],
                     elem_id="result",
@@ -309,19 +311,19 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
                 with gr.Row(equal_height=False):
                     with gr.Column(scale=4, min_width=240):
                         gr.Markdown(
-                            "Click two opposite corners on the picture to count the people in a box; a third click "
-                            "starts a new one.",
+                            "Click two opposite corners in the image to count the people in a box; a third click "
+                            "starts a new box.",
                             elem_classes="hint",
                         )
                     clearing = gr.Button("Clear the box", size="sm", scale=1, min_width=130, elem_id="clear")
-                opacity = gr.Slider(0, 1, Heat.opacity, step=0.05, label="Opacity of the heat", elem_id="opacity")
-        # What Gradio would do is to open the file, and to fail for what is no picture without saying why.
+                opacity = gr.Slider(0, 1, Heat.opacity, step=0.05, label="Opacity of the heat map", elem_id="opacity")
+        # Gradio itself would open the file, and fail without an explanation if it is not an image.
         vars(picture)["preprocess"] = _as_sent
         shown = [state, result, counts, bar]
         # An example is set as a plain value: an update would replace the component, and its preprocess with it.
         choice.click(lambda number: str(examples[number]), choice, picture, trigger_mode="always_last", **at_once)
         changed = picture.change(lambda: show(None), None, shown, **at_once)
-        # Gradio drops what comes while an event runs, and so would leave the count of the picture before.
+        # By default Gradio drops events that arrive while one is running, which would leave the previous image's count.
         counting: dict[str, Any] = {"trigger_mode": "always_last", "show_progress_on": result, **in_turn}
         for done in (
             changed.then(count, [picture, opacity], shown, **counting),
@@ -336,12 +338,12 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
 
 
 def show(counted: Counted | None) -> Shown:
-    """What the page keeps and shows of a picture."""
+    """Return the state and the outputs for an image."""
     return counted, counted.draw() if counted else None, describe(counted), describe_heat(counted)
 
 
 def draw_examples(folder: Path) -> list[Path]:
-    """Drawn crowds, as files."""
+    """Write the drawn examples, and return their files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in EXAMPLES:
@@ -352,10 +354,10 @@ def draw_examples(folder: Path) -> list[Path]:
 
 
 def import_gradio() -> None:
-    """Import Gradio with its telemetry and its records of runs off.
+    """Import Gradio with telemetry and run history disabled.
 
     Raises:
-        ImportError: if it is not installed, or of a version that has other functions.
+        ImportError: if it is not installed, or its version is below 6.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
@@ -368,5 +370,5 @@ def import_gradio() -> None:
 
 
 def _as_sent(payload: Any) -> Path | None:
-    """The file of a picture as its visitor sent it, whatever is in it."""
+    """Return the uploaded file as it is, whatever it contains."""
     return Path(payload.path) if payload is not None and payload.path else None

@@ -1,1 +1,1 @@
-"""Semantic segmentation: from a VOCdevkit to a segmentor of mmsegmentation with an EAN backbone."""
+"""Semantic segmentation: from a VOCdevkit to an mmsegmentation segmentor with an EAN backbone."""

@@ -1,4 +1,4 @@
-"""Prepared VOC images for mmsegmentation's pipelines, with draws that a resumed run repeats."""
+"""Prepared VOC images for mmsegmentation's pipelines, with random draws that a resumed run repeats."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .prepare import read_manifest
 
 @DATASETS.register_module()
 class KeyedDataset(Dataset):
-    """A data set of mmsegmentation whose draws depend on the :class:`~ean_core.data.SampleKey` an item is asked for by.
+    """An mmsegmentation data set with random draws that depend on the :class:`~ean_core.data.SampleKey` of an item.
 
     Args:
-        dataset: its config; a relative ``data_root`` is looked up in ``EAN_DATA``.
+        dataset: config of the data set; a relative ``data_root`` is looked up in ``EAN_DATA``.
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
@@ -39,28 +39,28 @@ class KeyedDataset(Dataset):
 
     @property
     def metainfo(self) -> Mapping[str, Any]:
-        """Of the data set: ``classes`` and ``palette``."""
+        """Meta information of the data set: ``classes`` and ``palette``."""
         return self.dataset.metainfo
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey | int) -> Any:
-        """What the pipeline makes of an image."""
+        """Return an image as processed by the pipeline."""
         return keyed(self.dataset.__getitem__, key)
 
 
 @DATASETS.register_module()
 class PreparedVOC(PascalVOCDataset):
-    """Images and masks that ``ean seg prepare`` has checked.
+    """Images and masks checked by ``ean seg prepare``.
 
-    Draws depend on the key, as those of :class:`KeyedDataset`.
+    Random draws depend on the key, as in :class:`KeyedDataset`.
 
     Args:
-        split: a list of the prepared folder: ``train``, ``trainaug``, ``val``, ``fit`` or ``held_out``.
+        split: image list of the prepared folder: ``train``, ``trainaug``, ``val``, ``fit`` or ``held_out``.
         root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
-        pipeline: of mmsegmentation's transforms.
-        test_mode: whether items are for measuring.
+        pipeline: mmsegmentation transforms.
+        test_mode: whether items are for evaluation.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
@@ -81,9 +81,9 @@ class PreparedVOC(PascalVOCDataset):
             hint = "; trainaug needs SBD" if split == "trainaug" else ""
             raise ValueError(f"{unknown_name(f'list of {self.folder}', split, manifest['lists'])}{hint}")
         entries = {entry["name"]: entry for entry in manifest["images"]}
-        #: Of the manifest, in the order of the list.
+        #: Manifest entries, in the order of the list.
         self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]
-        #: The folder that entries name their pictures relative to.
+        #: Folder that the image names of entries are relative to.
         self.images = self.folder / manifest["root"]
         with DefaultScope.overwrite_default_scope(SCOPE):
             super().__init__(
@@ -94,7 +94,7 @@ class PreparedVOC(PascalVOCDataset):
             )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """What mmsegmentation wants to know of each image, from the manifest: whatever a list's file says by now."""
+        """Return mmsegmentation's record of each image, from the manifest, ignoring later edits of the list files."""
         common = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label}
         return [
             {
@@ -107,17 +107,17 @@ class PreparedVOC(PascalVOCDataset):
         ]
 
     def __getitem__(self, key: SampleKey | int) -> Any:
-        """What the pipeline makes of an image."""
+        """Return an image as processed by the pipeline."""
         return keyed(super().__getitem__, key)
 
     @cached_property
     def class_pixels(self) -> list[int]:
-        """How many pixels of all images are of each class."""
+        """Number of pixels of each class, over all images."""
         return np.sum([entry["pixels"] for entry in self.entries], 0).tolist()
 
 
 def keyed(get: Callable[[int], Any], key: SampleKey | int) -> Any:
-    """An item with draws that depend on its key alone; those of an item asked for by its number are anyone's."""
+    """Return an item; its random draws depend on the key alone, or are unseeded if it is indexed by a number."""
     if not isinstance(key, SampleKey):
         return get(key)
     with seeded(key.seed, Stream.AUGMENTATION, key.epoch, key.item):

@@ -1,4 +1,4 @@
-"""Figures of segmentors: predictions beside the truth."""
+"""Figures of segmentors: predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .voc import CLASSES, IGNORED, read_mask
 
 
 def prediction_figure(segmenter: Segmenter, dataset: PreparedVOC, path: Path, number: int = 6) -> list[int]:
-    """Write pictures with what is annotated and what the segmentor says, in one legend's colours.
+    """Draw images with their annotated and predicted labels, in the same colors.
 
     Args:
-        segmenter: that predicts.
+        segmenter: segmentor that predicts.
         dataset: prepared images.
-        path: of the figure.
-        number: of pictures, evenly spaced in the data set.
+        path: figure file.
+        number: number of images, evenly spaced in the data set.
 
     Returns:
-        The pictures' places in the data set.
+        Indices of the images in the data set.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)).tolist()
     figure = Figure(figsize=(13, 3.9 * len(chosen)), layout="constrained", dpi=80)
@@ -42,9 +42,9 @@ def prediction_figure(segmenter: Segmenter, dataset: PreparedVOC, path: Path, nu
         axes[0].imshow(pixels)
         axes[0].set_title(entry["name"], loc="left")
         axes[1].imshow(_drawn(pixels, truth, segmenter))
-        axes[1].set_title("annotated (borders do not count)", loc="left")
+        axes[1].set_title("annotated (borders are ignored)", loc="left")
         axes[2].imshow(_drawn(pixels, found.labels, segmenter))
-        axes[2].set_title(f"predicted: {100 * right:.0f} % of the pixels are right", loc="left")
+        axes[2].set_title(f"predicted: {100 * right:.0f} % of pixels correct", loc="left")
         for each in axes:
             each.axis("off")
     save(figure, path)
@@ -52,6 +52,6 @@ def prediction_figure(segmenter: Segmenter, dataset: PreparedVOC, path: Path, nu
 
 
 def _drawn(pixels: NDArray[np.uint8], labels: NDArray[np.uint8], segmenter: Segmenter) -> NDArray[np.uint8]:
-    """An overlay of labels, in which what does not count is background."""
+    """Draw an overlay of labels, with ignored pixels shown as background."""
     shown = np.where(labels == IGNORED, CLASSES.index("background"), labels).astype(np.uint8)
     return np.asarray(draw_overlay(pixels, Segmentation(shown, segmenter.classes), segmenter.palette))

@@ -1,19 +1,19 @@
-"""What is used of mmsegmentation, imported once, with a word on how to install it."""
+"""The parts of mmsegmentation used here, imported in one place, with an install hint if they are missing."""
 
 try:
-    import mmseg.models  # noqa: F401  # its heads and losses are found by name from here on
+    import mmseg.models  # noqa: F401  # registers its heads and losses
     from mmseg.datasets import PascalVOCDataset
     from mmseg.evaluation import IoUMetric
     from mmseg.models import EncoderDecoder
     from mmseg.registry import DATASETS, MODELS
     from mmseg.structures import SegDataSample
-except (ImportError, AssertionError) as error:  # the latter of an mmcv that mmsegmentation does not take
+except (ImportError, AssertionError) as error:  # the latter: an incompatible mmcv
     raise ImportError(
-        f"segmentation needs mmsegmentation 1.2 with mmcv, or mmcv-lite, below 2.2: {error}. `pip install "
-        '"ean-zoo[seg,mmcv-lite]"` installs them; leave mmcv-lite out where the full mmcv is'
+        f"segmentation needs mmsegmentation 1.2 with mmcv or mmcv-lite below 2.2: {error}. `pip install "
+        '"ean-zoo[seg,mmcv-lite]"` installs them; omit mmcv-lite if the full mmcv is installed'
     ) from error
 
 __all__ = ["DATASETS", "MODELS", "EncoderDecoder", "IoUMetric", "PascalVOCDataset", "SegDataSample"]
 
-#: Where its types are registered.
+#: mmsegmentation's registry scope.
 SCOPE = "mmseg"

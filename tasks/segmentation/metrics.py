@@ -1,4 +1,4 @@
-"""mIoU, mAcc and aAcc, and what they are made of, class by class."""
+"""mIoU, mAcc and aAcc, with a table per class."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ClassIoU(IoUMetric):
     """mmsegmentation's ``IoUMetric`` (``mIoU``, ``mAcc``, ``aAcc`` in percent), with a table of the classes.
 
     Args:
-        csv: file of one line a class; none is written if None, and ``MetricTableHook`` names one for tests.
-        others: of ``IoUMetric``.
+        csv: file to write, one line per class; not written if None. ``MetricTableHook`` sets it for tests.
+        others: arguments of ``IoUMetric``.
     """
 
     table = "classes.csv"
@@ -30,19 +30,18 @@ class ClassIoU(IoUMetric):
         self.csv = csv
 
     def compute_metrics(self, results: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:
-        if self.csv and results:  # there are none where predictions are only written
+        if self.csv and results:  # empty if predictions are only written
             sums = [sum(part.double() for part in parts) for parts in zip(*results, strict=True)]
             write_text(Path(self.csv), classes_csv(self.dataset_meta["classes"], *sums))
         return super().compute_metrics(list(results))
 
 
 def classes_csv(names: Sequence[str], intersection: Tensor, union: Tensor, predicted: Tensor, annotated: Tensor) -> str:
-    """One line a class: its IoU and accuracy in percent, empty where there is none, and its pixels, annotated and
-    predicted.
+    """One line per class: IoU and accuracy in percent, empty if undefined, and the annotated and predicted pixels.
 
     Args:
-        names: of the classes.
-        intersection, union, predicted, annotated: pixels of each class ``(classes,)``.
+        names: class names.
+        intersection, union, predicted, annotated: number of pixels of each class ``(classes,)``.
     """
     lines = []
     for name, *counts in zip(names, intersection, union, predicted, annotated, strict=True):

@@ -1,4 +1,4 @@
-"""A segmentor: mmsegmentation's, in the form that training, timing and publishing here rely on."""
+"""mmsegmentation's segmentor, adapted to the training, timing and publishing of this package."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .library import SCOPE, EncoderDecoder
 
 @MODELS.register_module()
 class Segmentor(PretrainedOrRaise, EncoderDecoder):
-    """mmsegmentation's ``EncoderDecoder`` with weights in channels-last order, the faster one on most machines.
+    """mmsegmentation's ``EncoderDecoder`` with weights in channels-last order, which is faster on most machines.
 
-    It is built without a registry scope, too, takes a checkpoint whose keys do not fit as an error, and is what the zoo
-    publishes for segmentation.
+    It can be built outside of mmsegmentation's registry scope, and raises an error if the keys of a checkpoint do not
+    fit. The zoo publishes segmentation models of this class.
 
     Args:
         backbone, decode_head, data_preprocessor: as in mmsegmentation.
-        test_cfg: as in mmsegmentation, whole images by default. With ``shorter_side=512`` images are brought to that
-            size before, though no longer than four times it, as by ``Resize(scale=(2048, 512), keep_ratio=True)`` in
-            a pipeline (here smoothed where they become smaller): what predicts needs to know no pipeline then. Mode
-            ``tensor`` gives logits of images as they come.
-        channels_last: whether weights are in that order.
-        others: of ``EncoderDecoder``.
+        test_cfg: as in mmsegmentation, by default ``mode="whole"``. With ``shorter_side=512``, images are first
+            resized to that shorter side, the longer side being at most four times as long, as by
+            ``Resize(scale=(2048, 512), keep_ratio=True)`` in a pipeline (but antialiased when shrinking), so that
+            prediction needs no pipeline. Mode ``tensor`` returns logits of images at the size they come in.
+        channels_last: whether to keep weights in that order.
+        others: further arguments of ``EncoderDecoder``.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
         channels_last: bool = True,
         **others: Any,
     ) -> None:
-        with DefaultScope.overwrite_default_scope(SCOPE):  # whatever was run before in this process
+        with DefaultScope.overwrite_default_scope(SCOPE):  # regardless of what ran before in this process
             if not isinstance(data_preprocessor, nn.Module):
                 data_preprocessor = PARTS.build({"type": "SegDataPreProcessor", **(data_preprocessor or {})})
             super().__init__(
@@ -58,16 +58,16 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
             self.to(memory_format=torch.channels_last)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Logits ``(N, classes, h, w)`` of normalised images ``(N, 3, H, W)``, at the size at which they are tested.
+        """Logits ``(N, classes, h, w)`` of normalized images ``(N, 3, H, W)``, at their test size.
 
         Raises:
-            ValueError: if images of another size are padded, which would be resized with them.
+            ValueError: if images that need resizing are padded, since the padding would be resized with them.
         """
         size = tested_size(inputs.shape[2:], self.test_cfg.get("shorter_side"))
         if size != tuple(inputs.shape[2:]):
             if any(any(meta.get("img_padding_size", ())) for meta in batch_img_metas):
                 raise ValueError(
-                    "test_cfg.shorter_side goes with images that are not padded; remove data_preprocessor.test_cfg"
+                    "test_cfg.shorter_side needs images without padding; remove data_preprocessor.test_cfg"
                 )
             smaller = size[0] < inputs.shape[2]
             inputs = F.interpolate(inputs, size, mode="bilinear", align_corners=False, antialias=smaller)
@@ -79,8 +79,8 @@ def tested_size(shape: Sequence[int], shorter_side: int | None) -> tuple[int, in
     """Height and width at which an image is tested.
 
     Args:
-        shape: its height and width.
-        shorter_side: in pixels; None for the image's own size.
+        shape: height and width of the image.
+        shorter_side: length of the shorter side in pixels; None keeps the size.
 
     Examples:
         >>> tested_size((375, 500), 512), tested_size((100, 1000), 512), tested_size((375, 500), None)

@@ -1,4 +1,4 @@
-"""Pictures with the colours of what is in them, and a legend."""
+"""Images overlaid with the colors of their labels, and a legend."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tasks.showing import NARROWEST, fitting, font, shown_size
 
 from .segmenter import Segmentation
 
-#: Classes on less of the picture than this share are not in the legend.
+#: Classes that cover less than this fraction of the image are omitted from the legend.
 LEAST = 0.001
-#: The label that has no colour on the picture, where it is called so.
+#: Name of the class that is left uncolored.
 BACKGROUND = "background"
 
 
@@ -22,16 +22,16 @@ def draw_overlay(
     palette: NDArray[np.uint8],
     opacity: float = 0.55,
 ) -> Image.Image:
-    """A picture with its labels in colour, their outlines in white, and below it a legend with each one's share.
+    """Draw an image with its labels in color and white outlines, and below it a legend with the share of each class.
 
     Args:
-        pixels: RGB ``(H, W, 3)``.
-        segmentation: of it.
-        palette: colours of the labels ``(classes, 3)``.
-        opacity: of the colours, from 0 to 1.
+        pixels: RGB image ``(H, W, 3)``.
+        segmentation: labels of the image.
+        palette: colors of the labels ``(classes, 3)``.
+        opacity: opacity of the colors, from 0 to 1.
 
     Returns:
-        RGB, between 480 and 1600 pixels wide, as :func:`tasks.showing.shown_size` says.
+        RGB image, 480 to 1600 pixels wide, see :func:`tasks.showing.shown_size`.
     """
     size = shown_size((pixels.shape[0], pixels.shape[1]))
     labels = np.asarray(Image.fromarray(segmentation.labels).resize(size, Image.Resampling.NEAREST))
@@ -48,7 +48,7 @@ def draw_overlay(
 
 
 def draw_legend(width: int, segmentation: Segmentation, palette: NDArray[np.uint8]) -> Image.Image:
-    """Colours, names and shares of the classes that there are, the largest first, in as many lines as they need."""
+    """Draw colors, names and shares of the classes present, largest first, in as many lines as needed."""
     shares = {name: share for name, share in segmentation.shares.items() if share >= LEAST}
     size = max(13, width // 50)
     pad, box = size // 2, size
@@ -74,7 +74,7 @@ def draw_legend(width: int, segmentation: Segmentation, palette: NDArray[np.uint
 
 
 def _outlines(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The pixels whose right or lower neighbour has another label."""
+    """Mask of the pixels with a different label on their right or below."""
     edges = np.zeros(labels.shape, bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]

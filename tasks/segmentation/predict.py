@@ -1,4 +1,4 @@
-"""``ean seg predict``: pictures and folders coloured by what is in them."""
+"""``ean seg predict``: label the pixels of images, and draw overlays."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LABELS = ".labels.png"
 
 @dataclass(frozen=True)
 class Labelled:
-    """What came out of one picture.
+    """Result for one image.
 
     Args:
-        file: of it.
-        width, height: in pixels.
-        shares: of the picture, by class, the largest first.
-        problem: why there are none.
+        file: image file.
+        width, height: size in pixels.
+        shares: fraction of the image by class, largest first.
+        problem: why there are no labels.
     """
 
     file: str
@@ -39,14 +39,14 @@ class Labelled:
 
 
 def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacity: float) -> Labelled:
-    """Write the labels of a picture and an overlay; a problem instead of an error if it cannot be read.
+    """Write the labels and an overlay of an image; if it cannot be read, return a problem instead of raising.
 
     Args:
-        segmenter: that labels.
-        path: of the picture.
-        name: of what is written, ``NAME.labels.png`` and ``NAME.overlay.jpg``.
-        out: the folder.
-        opacity: of the overlay's colours.
+        segmenter: segmentor to use.
+        path: image file.
+        name: base name of the outputs, ``NAME.labels.png`` and ``NAME.overlay.jpg``.
+        out: output folder.
+        opacity: opacity of the overlay's colors.
     """
     try:
         pixels = read_picture(path)
@@ -69,16 +69,16 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
 
 
 def predict_command(
-    sources: Annotated[list[str], typer.Argument(help="Pictures and folders.")],
-    model: Annotated[str, typer.Option(help="A model of the zoo, a checkpoint, or a run's folder.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Folder of labels and overlays.")] = Path("segmented"),
-    opacity: Annotated[float, typer.Option(help="Of the colours.", min=0, max=1)] = 0.55,
-    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
+    sources: Annotated[list[str], typer.Argument(help="Images and folders.")],
+    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
+    out: Annotated[Path, typer.Option(help="Folder for labels and overlays.")] = Path("segmented"),
+    opacity: Annotated[float, typer.Option(help="Opacity of the colors.", min=0, max=1)] = 0.55,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
 ) -> None:
-    """Label the pixels of pictures: NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
+    """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
     listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command
     if not listed:
-        raise ValueError(f"no picture in {', '.join(sources)}; known are {' '.join(sorted(SUFFIXES))}")
+        raise ValueError(f"no image in {', '.join(sources)}; supported: {' '.join(sorted(SUFFIXES))}")
     keep_freed_memory()
     segmenter = Segmenter.load(model, device=device)
     found: list[Labelled] = []
@@ -88,7 +88,7 @@ def predict_command(
             if kind == "missing":
                 one = Labelled(source, problem="there is no such file or folder")
             elif kind == "video":
-                one = Labelled(source, problem="is a video or a webcam; only pictures are labelled")
+                one = Labelled(source, problem="is a video or a webcam; only images are labeled")
             else:
                 one = label_picture(segmenter, Path(source), name, out, opacity)
             found.append(one)
@@ -103,7 +103,7 @@ def predict_command(
             for name, share in one.shares.items()
         ]
         write_text(out / "classes.csv", csv_text(("file", "width", "height", "class", "share"), lines))
-    typer.echo(f"{len(good)} of {len(listed)} labelled by {segmenter.name}: {out}")
+    typer.echo(f"{len(good)} of {len(listed)} labeled by {segmenter.name}: {out}")
     if stopped:
         raise typer.Exit(130)
     if not good:

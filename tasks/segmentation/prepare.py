@@ -1,4 +1,4 @@
-"""``ean seg prepare``: a VOCdevkit, with SBD where it is there, as checked masks and lists."""
+"""``ean seg prepare``: check a VOCdevkit, optionally with SBD, and write masks and lists."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .voc import CLASSES, Found, Pair, as_image, class_pixels, find_voc, read_mask
 
-#: Of the files' form; a change of what they hold makes older ones anew.
+#: Version of the file format; files of another version are written anew.
 VERSION = 1
-#: The lists of images, and what each is for.
+#: Image lists and their purposes.
 LISTS = {
     "train": "VOC's training images",
-    "trainaug": "those and SBD's",
-    "val": "VOC's validation images, on which papers report",
-    "fit": "nine tenths of the training images, to try settings with",
+    "trainaug": "VOC's training images and SBD's",
+    "val": "VOC's validation images, as reported in papers",
+    "fit": "nine tenths of the training images, for trying settings",
     "held_out": "the other tenth",
 }
 
@@ -36,28 +36,28 @@ LISTS = {
 def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, Any]:
     """Write ``out``: ``masks/NAME.png``, ``lists/LIST.txt`` (see :data:`LISTS`) and ``manifest.json``.
 
-    A mask is a PNG of labels with VOC's palette, whatever it was before. Masks whose image and source have not changed
-    are left as they are. Each file gets its name when it is whole. mmsegmentation's own data sets read the folder with
+    A mask is written as a PNG of labels with VOC's palette, whatever its source format. Masks whose image and source
+    have not changed are kept. Files are written atomically. mmsegmentation's own data sets can read the folder with
     ``data_prefix=dict(img_path=.../JPEGImages, seg_map_path=.../masks)`` and ``ann_file=.../lists/train.txt``.
 
     Args:
-        found: pairs, lists, and what is wrong so far.
-        root: the folder that images are named relative to.
-        out: the folder to write.
-        workers: processes.
+        found: pairs, lists, and problems known so far.
+        root: folder that image names are relative to.
+        out: folder to write.
+        workers: number of processes.
 
     Returns:
-        The manifest, whose ``made`` says how many masks were written.
+        The manifest; its ``made`` is the number of masks written.
 
     Raises:
-        InUseError: if another process prepares this folder.
-        ValueError: if not a single pair could be prepared, or ``out`` holds another data set.
+        InUseError: if another process is preparing this folder.
+        ValueError: if no pair could be prepared, or ``out`` holds another data set.
         OSError: if ``out`` cannot be written.
     """
 
     def describe(entries: list[dict[str, Any]]) -> dict[str, Any]:
         lists = _lists(found, {entry["name"] for entry in entries})
-        for name in LISTS.keys() - lists.keys():  # of an earlier run
+        for name in LISTS.keys() - lists.keys():  # left by an earlier run
             (out / "lists" / f"{name}.txt").unlink(missing_ok=True)
         for name, images in lists.items():
             write_text(out / "lists" / f"{name}.txt", "".join(f"{image}\n" for image in images))
@@ -78,20 +78,22 @@ def prepare(found: Found, root: Path, out: Path, workers: int = 1) -> dict[str, 
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What is in a prepared folder.
+    """Read the manifest of a prepared folder.
 
     Raises:
-        FileNotFoundError: if it is none.
-        ValueError: if its manifest is damaged or of another version.
+        FileNotFoundError: if the folder is not prepared.
+        ValueError: if its manifest is damaged or has another version.
     """
-    make = f"`ean seg prepare --out {folder}` makes it, with --root VOCDEVKIT"
+    make = f"`ean seg prepare --out {folder}` prepares it, with --root VOCDEVKIT"
     manifest = read_prepared_manifest(folder, VERSION, make)
     names = {entry.get("name") for entry in manifest["images"]}
     lists = manifest.get("lists")
     if not isinstance(lists, dict) or not all(
         isinstance(each, list) and names.issuperset(each) for each in lists.values()
     ):
-        raise ValueError(f"{folder / MANIFEST} has lists of other images than its own; delete it and prepare again")
+        raise ValueError(
+            f"{folder / MANIFEST} has lists with images that it does not contain; delete it and prepare again"
+        )
     return manifest
 
 
@@ -113,7 +115,7 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
     try:
         contents = [file.read_bytes() for file in (pair.image, pair.mask)]
     except OSError as error:
-        return Prepared(None, [(image, f"cannot be read: {error}; left out")])
+        return Prepared(None, [(image, f"cannot be read: {error}; skipped")])
     hashes = [hashlib.sha256(content).hexdigest() for content in contents]
     source = {"version": VERSION, "image": image, "image_sha256": hashes[0], "mask": mask, "mask_sha256": hashes[1]}
     entry = _unchanged(path, source)
@@ -122,11 +124,11 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
     try:
         height, width = read_picture(pair.image).shape[:2]
     except (OSError, ValueError) as error:
-        return Prepared(None, [(image, f"{str(error).removeprefix(f'{pair.image} ')}; left out")])
+        return Prepared(None, [(image, f"{str(error).removeprefix(f'{pair.image} ')}; skipped")])
     try:
         labels = read_mask(pair.mask, (height, width))
     except ValueError as error:
-        return Prepared(None, [(mask, f"{error}; left out")])
+        return Prepared(None, [(mask, f"{error}; skipped")])
     entry = {
         "name": pair.name,
         "file": relative(path, out),
@@ -143,7 +145,7 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
 
 
 def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run found, if its mask is whole and of the same files."""
+    """Return the entry of an earlier run if its mask is complete and made from the same files."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()
@@ -152,7 +154,7 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
                 return None
             entry = json.loads(texts["entry"])
             whole = image.mode == "P" and class_pixels(np.asarray(image)) == entry["pixels"]
-    except Exception:  # not there, damaged, or of someone else
+    except Exception:  # missing, damaged, or not written by this command
         return None
     return entry if whole else None
 
@@ -162,29 +164,29 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def prepare_command(
     root: Annotated[
-        Path | None, typer.Option(help="A VOCdevkit or its VOC2012; EAN_DATA/VOCdevkit by default.")
+        Path | None, typer.Option(help="A VOCdevkit or its VOC2012; by default EAN_DATA/VOCdevkit.")
     ] = None,
     sbd: Annotated[
-        Path | None, typer.Option(help="Folder of SBD's archive; benchmark_RELEASE beside the devkit by default.")
+        Path | None, typer.Option(help="Folder of SBD's archive; by default benchmark_RELEASE beside the devkit.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; EAN_DATA/segmentation/voc2012 by default.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; by default EAN_DATA/segmentation/voc2012.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
     """Check the images and masks of Pascal VOC and SBD, and write masks and lists for training."""
     root = root or data_root() / "VOCdevkit"
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder at {root}; give --root, that of a VOCdevkit")
+        raise FileNotFoundError(f"no folder at {root}; give that of a VOCdevkit as --root")
     out = out or data_root() / "segmentation" / "voc2012"
     manifest = prepare(find_voc(root, sbd), root, out, workers or os.cpu_count() or 1)
     say_problems(manifest["problems"], out)
     sizes = {name: len(images) for name, images in manifest["lists"].items()}
     typer.echo(", ".join(f"{name} {number:,} images" for name, number in sizes.items()))
-    for name, use in (("train", "train on"), ("val", "measure on")):
+    for name, use in (("train", "train on"), ("val", "evaluate on")):
         if name not in sizes:
-            typer.echo(f"there is none to {use} (list {name})", err=True)
+            typer.echo(f"no images to {use} (list {name})", err=True)
     seen = np.sum([entry["pixels"] for entry in manifest["images"]], 0) > 0
     if not seen.all():
-        typer.echo(f"no pixel is {', '.join(np.array(CLASSES)[~seen])}", err=True)
+        typer.echo(f"no pixels of {', '.join(np.array(CLASSES)[~seen])}", err=True)
     typer.echo(
         f"{out}: {manifest['made']} of {len(manifest['images'])} masks written, {len(manifest['problems'])} problems"
     )

@@ -1,4 +1,4 @@
-"""Registers data sets, network, metric, and all of mmsegmentation: for ``custom_imports`` in configs of segmentors."""
+"""Register the data sets, network, metric, and all of mmsegmentation, for ``custom_imports`` in segmentor configs."""
 
 from . import dataset, metrics, network
 

@@ -23,20 +23,20 @@ from .network import Segmentor
 from .task import TASK
 from .voc import CLASSES, colours
 
-#: The segmentor that is used where none is named.
+#: The default segmentor.
 MODEL = "ean_resnet20_se.voc2012"
-#: Pixels above which a picture is made smaller before it is looked at, and its labels larger again.
+#: Images with more pixels are downscaled before prediction, and their labels upscaled again.
 MOST_PIXELS = 4_000_000
 
 Own = TypeVar("Own", bound="Segmenter")
 
 
 class Segmentation(NamedTuple):
-    """What a segmentor sees.
+    """Labels of an image.
 
     Args:
-        labels: of each pixel, uint8 ``(H, W)``; places in ``classes``.
-        classes: their names.
+        labels: label of each pixel, uint8 ``(H, W)``; indices into ``classes``.
+        classes: class names.
     """
 
     labels: NDArray[np.uint8]
@@ -44,18 +44,18 @@ class Segmentation(NamedTuple):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The classes that there are by the share of the picture that each takes, the largest first."""
+        """Fraction of the image covered by each class present, largest first."""
         found = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
         return {self.classes[label]: float(found[label]) for label in np.argsort(-found, kind="stable") if found[label]}
 
 
 class Segmenter(Trained[Segmentor]):
-    """Says what each pixel of a picture is of, with the deployed form of a network.
+    """Labels each pixel of an image, with the deployed form of a network.
 
     Args:
-        network: in any mode; it is copied.
-        name: of it, for reports.
-        device: where to; a GPU if there is one by default.
+        network: the network, in any mode; it is copied.
+        name: name of the network, for reports.
+        device: device to run on; by default a GPU if there is one.
 
     Raises:
         ValueError: if PyTorch cannot use the device.
@@ -68,19 +68,19 @@ class Segmenter(Trained[Segmentor]):
         self.set_classes()
 
     def set_classes(self, classes: Sequence[str] | None = None, palette: Sequence[Sequence[int]] | None = None) -> None:
-        """Name and colour the labels.
+        """Set the names and colors of the labels.
 
         Args:
-            classes: names; VOC's for 21 labels, numbers otherwise, if None.
-            palette: colours ``(labels, 3)``; VOC's if None.
+            classes: names; if None, VOC's for 21 labels, otherwise numbers.
+            palette: colors ``(labels, 3)``; VOC's if None.
 
         Raises:
-            ValueError: if there are not as many as labels.
+            ValueError: if their number differs from that of the labels.
         """
         number = self.network.num_classes
         self.classes = tuple(classes or (CLASSES if number == len(CLASSES) else map(str, range(number))))
         self.palette = np.array(colours()[:number] if palette is None else palette, np.uint8)
-        for what, given in (("names", self.classes), ("colours", self.palette)):
+        for what, given in (("names", self.classes), ("colors", self.palette)):
             if len(given) != number:
                 raise ValueError(f"{self.name} has {number} labels, got {len(given)} {what}")
 
@@ -100,17 +100,17 @@ class Segmenter(Trained[Segmentor]):
 
     @torch.inference_mode()
     def __call__(self, picture: Picture) -> Segmentation:
-        """Label the pixels of a picture of any size.
+        """Label the pixels of an image of any size.
 
-        Pictures of more than four million pixels are looked at in a smaller size; the labels are as large as they.
+        Images of more than four million pixels are downscaled for prediction; their labels have the original size.
 
         Args:
-            picture: a file, an image of Pillow's, or uint8 ``(H, W, 3)`` in RGB, or ``(H, W)`` in grey.
+            picture: a file, a PIL image, or a uint8 array, RGB ``(H, W, 3)`` or gray ``(H, W)``.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be read as a picture.
-            MemoryError: if there is too little, of the machine's or the GPU's.
+            ValueError: if it cannot be read as an image.
+            MemoryError: if the machine or the GPU runs out of memory.
         """
         pixels = pixels_of(picture)
         height, width = pixels.shape[:2]
@@ -121,17 +121,17 @@ class Segmenter(Trained[Segmentor]):
             seen = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
         try:
             labels = self._labels(seen)
-        except RuntimeError as error:  # as which PyTorch says it
+        except RuntimeError as error:  # PyTorch's out-of-memory errors
             if "memory" not in str(error).lower():
                 raise
-            raise MemoryError(f"there is not enough memory for {width} x {height} pixels") from error
+            raise MemoryError(f"not enough memory for {width} x {height} pixels") from error
         if factor < 1:
             labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
         return Segmentation(labels, self.classes)
 
     def _labels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         preprocess: Any = self.network.data_preprocessor
-        # Blue first, as mmsegmentation reads files: networks that want red first turn it around.
+        # BGR, as mmsegmentation reads files: networks that expect RGB swap the channels.
         image = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1)
         sample = SegDataSample(metainfo={"ori_shape": pixels.shape[:2], "img_shape": pixels.shape[:2]})
         device = next(self.network.parameters()).device

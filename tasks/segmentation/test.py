@@ -1,4 +1,4 @@
-"""Measure a segmentor: ``python tasks/segmentation/test.py CONFIG CHECKPOINT`` is ``ean seg evaluate`` with these."""
+"""Evaluate a segmentor: ``python tasks/segmentation/test.py`` takes the arguments of ``ean seg evaluate``."""
 
 import sys
 

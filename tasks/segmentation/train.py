@@ -1,4 +1,4 @@
-"""Train a segmentor: ``python tasks/segmentation/train.py CONFIG`` is ``ean train CONFIG``."""
+"""Train a segmentor: ``python tasks/segmentation/train.py`` takes the arguments of ``ean train``."""
 
 import sys
 

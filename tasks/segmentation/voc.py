@@ -1,5 +1,8 @@
-"""Pascal VOC's files: lists, images and masks of a VOCdevkit, and the Semantic Boundaries Dataset (SBD), which gives
-masks to 10,582 images instead of 1,464 ("Semantic Contours from Inverse Detectors", Hariharan et al., ICCV 2011)."""
+"""Pascal VOC's files: lists, images and masks of a VOCdevkit, and of the Semantic Boundaries Dataset (SBD).
+
+SBD extends the training set from 1,464 to 10,582 images ("Semantic Contours from Inverse Detectors", Hariharan et al.,
+ICCV 2011).
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,10 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-#: The label of pixels that count for nothing: the borders of objects, and what is too hard.
+#: Label of ignored pixels: object borders, and objects marked as too difficult.
 IGNORED = 255
 LAYOUT = "VOC2012/{JPEGImages/NAME.jpg, SegmentationClass[Aug]/NAME.png, ImageSets/Segmentation/{train,val}.txt}"
-#: Folders of masks, the better one first: that of SBD's has no ignored borders.
+#: Mask folders, the better one first: SBD's masks have no ignored borders.
 _MASKS = ("SegmentationClass", "SegmentationClassAug")
 _SBD = "benchmark_RELEASE"
 
@@ -50,9 +53,9 @@ class Pair:
     """An image and its mask.
 
     Args:
-        name: of both, without a suffix.
-        image: a JPEG.
-        mask: a PNG, or a ``.mat`` file of SBD.
+        name: name of both, without a suffix.
+        image: path of the JPEG.
+        mask: path of the PNG, or of SBD's ``.mat`` file.
     """
 
     name: str
@@ -62,11 +65,11 @@ class Pair:
 
 @dataclass
 class Found:
-    """What there is of a data set.
+    """Contents of a data set.
 
     Args:
-        pairs: one for each name in a list whose image and mask are there.
-        lists: names by list: ``train``, ``val``, and where there is more to train on ``trainaug``.
+        pairs: one for each listed name that has both an image and a mask.
+        lists: names by list: ``train``, ``val``, and ``trainaug`` if there are more training images.
         problems: files and what is wrong with them.
     """
 
@@ -76,8 +79,8 @@ class Found:
 
 
 def colours() -> NDArray[np.uint8]:
-    """The colours ``(256, 3)`` in which VOC's masks show labels: bits 0, 3 and 6 of a label are the high bits of red,
-    1, 4 and 7 of green, 2 and 5 of blue, and so on.
+    """VOC's color map ``(256, 3)``: bits 0, 3 and 6 of a label are the high bits of red, 1, 4 and 7 those of green, and
+    2 and 5 those of blue.
 
     Examples:
         >>> colours()[[0, 1, 15, 255]].tolist()
@@ -92,18 +95,18 @@ def colours() -> NDArray[np.uint8]:
 
 
 def find_voc(root: Path, sbd: Path | None = None) -> Found:
-    """Look for images, masks and lists.
+    """Find images, masks and lists.
 
-    The list ``trainaug`` is the devkit's own ``trainaug.txt``, or ``train.txt`` with ``aug.txt``, or with all that SBD
-    has masks of. Images of ``val``, and of ``trainval.txt`` that are not in ``train.txt``, are kept out of it; where no
-    list names any, nothing is taken from SBD.
+    The list ``trainaug`` is the devkit's ``trainaug.txt``, or ``train.txt`` with ``aug.txt``, or ``train.txt`` with all
+    images that SBD has masks for. Images of ``val``, and images of ``trainval.txt`` that are not in ``train.txt``, are
+    excluded from it; if no list names such images, nothing is taken from SBD.
 
     Args:
-        root: a ``VOC2012`` folder, or one that it is in.
-        sbd: the folder of SBD's archive; ``benchmark_RELEASE`` beside or in ``root`` if None.
+        root: a ``VOC2012`` folder, or the folder that contains it.
+        sbd: folder of SBD's archive; ``benchmark_RELEASE`` beside or in ``root`` if None.
 
     Raises:
-        FileNotFoundError: if ``root`` has no such folder or lists, or ``sbd`` no masks.
+        FileNotFoundError: if ``root`` has no such folder or lists, or ``sbd`` has no masks.
     """
     devkit = next((path for path in (root, root / "VOC2012", root / "VOCdevkit/VOC2012") if _is_devkit(path)), None)
     if devkit is None:
@@ -122,10 +125,10 @@ def find_voc(root: Path, sbd: Path | None = None) -> Found:
         lists["trainaug"] = list(dict.fromkeys([*lists.get("train", ()), *more]))
     for name in ("train", "trainaug"):
         seen = [image for image in lists.get(name, ()) if image in kept_out]
-        # SBD covers images of val on purpose; a list that was made for training should not.
+        # SBD covers images of val on purpose; a list made for training should not.
         if seen and (name in named or "aug" in named):
             where = devkit / "ImageSets/Segmentation" / f"{name if name in named else 'aug'}.txt"
-            found.problems.append((where, f"has {len(seen)} images of val, the first {seen[0]}; left out of {name}"))
+            found.problems.append((where, f"has {len(seen)} images of val, the first {seen[0]}; excluded from {name}"))
         if name in lists:
             lists[name] = [image for image in lists[name] if image not in kept_out]
     found.pairs = list(
@@ -137,17 +140,17 @@ def find_voc(root: Path, sbd: Path | None = None) -> Found:
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Labels ``(H, W)`` from 0 to 20 and 255 of a mask.
+    """Read a mask as labels ``(H, W)`` from 0 to 20, and 255.
 
-    Read are PNGs with a palette, whose indices are the labels, in grey, whose values are, and in VOC's colours; and
+    Supported are palette PNGs (the indices are the labels), gray PNGs (the values are), RGB PNGs in VOC's colors, and
     SBD's ``.mat`` files.
 
     Args:
-        path: of the mask.
+        path: mask file.
         shape: height and width of its image, upright; a PNG of another size is refused before it is decoded.
 
     Raises:
-        ValueError: if it cannot be read, is of another size, or has other labels or colours. The message does not name
+        ValueError: if it cannot be read, has another size, or has other labels or colors. The message does not name
             the file.
     """
     if path.suffix == ".mat":
@@ -161,12 +164,12 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.ui
                 labels = _labels_of(image)
         except ValueError:
             raise
-        except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+        except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files
             raise ValueError(f"cannot be read as a mask: {error}") from error
     wrong = np.setdiff1d(labels, [*range(len(CLASSES)), IGNORED])
     if wrong.size:
         listing = ", ".join(map(str, wrong[:5].tolist()))
-        raise ValueError(f"has labels outside of 0 to {len(CLASSES) - 1} and {IGNORED} (ignored): {listing}")
+        raise ValueError(f"has labels other than 0 to {len(CLASSES) - 1} and {IGNORED} (ignored): {listing}")
     return labels
 
 
@@ -180,7 +183,7 @@ def _is_devkit(folder: Path) -> bool:
 
 
 def _find_sbd(root: Path, devkit: Path, given: Path | None) -> dict[str, Path]:
-    """SBD's masks by the names of their images."""
+    """SBD's masks by image name."""
     places = [given] if given else [folder / _SBD for folder in (root, root.parent, devkit, devkit.parent)]
     for place in places:
         for folder in (place / "dataset/cls", place / "cls"):
@@ -192,17 +195,17 @@ def _find_sbd(root: Path, devkit: Path, given: Path | None) -> dict[str, Path]:
 
 
 def _read_list(path: Path, found: Found) -> list[str]:
-    """The names in a list, each once."""
+    """Read the distinct names in a list."""
     names = [
         line.split()[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
     ]
     strange = [name for name in names if not name.replace("_", "").replace("-", "").isalnum()]
     for name in dict.fromkeys(strange):
-        found.problems.append((path, f"names {name!r}, expected names of images without folder and suffix; left out"))
+        found.problems.append((path, f"lists {name!r}, expected image names without folder and suffix; skipped"))
     good = [name for name in names if name not in strange]
     distinct = list(dict.fromkeys(good))
     if len(distinct) < len(good):
-        found.problems.append((path, f"names {len(good) - len(distinct)} images more than once; they count once"))
+        found.problems.append((path, f"lists {len(good) - len(distinct)} images more than once; each is used once"))
     return distinct
 
 
@@ -212,9 +215,9 @@ def _pairs(names: Iterable[str], devkit: Path, boundaries: dict[str, Path], foun
         masks = [devkit / folder / f"{name}.png" for folder in _MASKS]
         mask = next((path for path in masks if path.is_file()), boundaries.get(name))
         if not image.is_file():
-            found.problems.append((image, "is in a list and not there; left out"))
+            found.problems.append((image, "is listed but missing; skipped"))
         elif mask is None:
-            found.problems.append((image, f"has no mask in {' or '.join(_MASKS)}; left out"))
+            found.problems.append((image, f"has no mask in {' or '.join(_MASKS)}; skipped"))
         else:
             yield Pair(name, image, mask)
 
@@ -223,7 +226,7 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("P", "L"):
         return np.array(image)
     if image.mode not in ("RGB", "RGBA"):
-        raise ValueError(f"is of mode {image.mode}; expected labels with a palette or in grey, or VOC's colours")
+        raise ValueError(f"has mode {image.mode}; expected a palette or gray mask, or VOC's colors")
     pixels = np.asarray(image.convert("RGB"), dtype=np.int32)
     codes = pixels @ (1 << 16, 1 << 8, 1)
     table = {int(code): label for label, code in enumerate(colours().astype(np.int32) @ (1 << 16, 1 << 8, 1))}
@@ -231,7 +234,7 @@ def _labels_of(image: Image.Image) -> NDArray[np.uint8]:
     wrong = [int(code) for code in present if table.get(int(code)) not in (*range(len(CLASSES)), IGNORED)]
     if wrong:
         listing = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in wrong[:3])
-        raise ValueError(f"has colours that stand for no class of VOC: {listing}")
+        raise ValueError(f"has colors that do not belong to a VOC class: {listing}")
     labels = np.array([table[int(code)] for code in present], np.uint8)
     return labels[places].reshape(codes.shape)
 
@@ -249,22 +252,22 @@ def _read_boundaries(path: Path) -> NDArray[np.uint8]:
 
 
 def as_image(labels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Image.Image:
-    """Labels ``(H, W)`` as VOC has them: a picture with a palette, that of :func:`colours` if None is given."""
+    """Convert labels ``(H, W)`` to a palette image, as VOC's masks are; the default palette is :func:`colours`."""
     image = Image.fromarray(labels)
     image.putpalette((colours() if palette is None else palette).tobytes())
     return image
 
 
 def class_pixels(labels: NDArray[np.uint8]) -> list[int]:
-    """How many pixels of each of the 21 classes labels ``(H, W)`` have."""
+    """Number of pixels of each of the 21 classes in labels ``(H, W)``."""
     return np.bincount(labels.ravel(), minlength=256)[: len(CLASSES)].tolist()
 
 
 def constant_answer(pixels: Sequence[int]) -> dict[str, float]:
-    """``mIoU``, ``mAcc`` and ``aAcc``, in percent, of calling every pixel background.
+    """``mIoU``, ``mAcc`` and ``aAcc``, in percent, of labeling every pixel background.
 
     Args:
-        pixels: of each class, over all images that are measured.
+        pixels: number of pixels of each class, over all evaluated images.
 
     Examples:
         >>> {name: round(value, 1) for name, value in constant_answer([75, 25]).items()}

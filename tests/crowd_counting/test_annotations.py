@@ -43,8 +43,8 @@ def test_files_without_their_pair_are_named_and_the_others_found(tmp_path):
     found = find_shanghaitech(tmp_path)
     assert [image.image.name for image in found.images] == ["IMG_2.jpg", "IMG_1.jpg"]
     assert [(path.name, text) for path, text in found.problems] == [
-        ("GT_IMG_1.mat", "has no picture images/IMG_1.jpg; left out"),
-        ("IMG_3.jpg", "has no annotation ground-truth/GT_IMG_3.mat; left out"),
+        ("GT_IMG_1.mat", "has no image images/IMG_1.jpg; skipped"),
+        ("IMG_3.jpg", "has no annotation ground-truth/GT_IMG_3.mat; skipped"),
     ]
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_mat_file_is_refused_by_name(tmp_path, content):
 @pytest.mark.parametrize("content", [{"x": 1}, {"image_info": np.zeros(3)}, {"image_info": np.zeros((2, 2))}])
 def test_a_mat_file_of_something_else_is_refused(tmp_path, content):
     savemat(tmp_path / "a.mat", content)
-    with pytest.raises(ValueError, match=r"a.mat is no annotation of ShanghaiTech: it has no N x 2 points"):
+    with pytest.raises(ValueError, match=r"a.mat is not a ShanghaiTech annotation: no N x 2 points"):
         read_mat(tmp_path / "a.mat")
 
 
@@ -120,27 +120,27 @@ def test_points_are_read_from_csv_and_json_alike(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "", "expected the columns image,x,y and perhaps split, got ''"),
-        ("a.csv", "x,y\n1,2\n", "expected the columns image,x,y and perhaps split, got 'x,y'"),
-        ("a.csv", "image,x,y\n", "names no picture"),
+        ("a.csv", "", "expected the columns image,x,y and optionally split, got ''"),
+        ("a.csv", "x,y\n1,2\n", "expected the columns image,x,y and optionally split, got 'x,y'"),
+        ("a.csv", "image,x,y\n", "lists no images"),
         ("a.csv", "image,x,y\na.jpg,1\n", "line 2: expected 3 values"),
         ("a.csv", "image,x,y\na.jpg,1,2\na.jpg,1,2,3\n", "line 3: expected 3 values"),
-        ("a.csv", "image,x,y\na.jpg,1,b\n", "line 2: x and y are numbers of pixels, got '1' and 'b'"),
-        ("a.csv", "image,x,y\na.jpg,1,\n", "line 2: x and y are numbers of pixels, got '1' and ''"),
-        ("a.csv", "image,x,y\na.jpg,1,inf\n", "line 2: x and y are finite"),
-        ("a.csv", "image,x,y\n,1,2\n", "line 2: there is no name"),
+        ("a.csv", "image,x,y\na.jpg,1,b\n", "line 2: x and y must be numbers (pixels), got '1' and 'b'"),
+        ("a.csv", "image,x,y\na.jpg,1,\n", "line 2: x and y must be numbers (pixels), got '1' and ''"),
+        ("a.csv", "image,x,y\na.jpg,1,inf\n", "line 2: x and y must be finite"),
+        ("a.csv", "image,x,y\n,1,2\n", "line 2: the image name is missing"),
         ("a.csv", "image,x,y,split\na.jpg,1,2,tset\n", "line 2: unknown split 'tset'; did you mean 'test'"),
         ("a.csv", "image,x,y,split\na.jpg,1,2,test\na.jpg,1,2,train\n", "line 3: a.jpg is in two splits"),
         ("a.json", "{", "cannot be read as JSON"),
         ("a.json", "[" * 100_000, "cannot be read as JSON"),
-        ("a.json", "[]", "expected pictures' names with their points, got list"),
-        ("a.json", "{}", "names no picture"),
+        ("a.json", "[]", "expected a mapping of image names to points, got list"),
+        ("a.json", "{}", "lists no images"),
         ("a.json", '{"a.jpg": 3}', "'a.jpg': expected"),
-        ("a.json", '{"a.jpg": [[1, 2, 3]]}', "'a.jpg': points are pairs"),
-        ("a.json", '{"a.jpg": [[1], [1, 2]]}', "'a.jpg': points are pairs"),
-        ("a.json", '{"a.jpg": [[1, NaN]]}', "'a.jpg': points are finite"),
+        ("a.json", '{"a.jpg": [[1, 2, 3]]}', "'a.jpg': points must be pairs"),
+        ("a.json", '{"a.jpg": [[1], [1, 2]]}', "'a.jpg': points must be pairs"),
+        ("a.json", '{"a.jpg": [[1, NaN]]}', "'a.jpg': points must be finite"),
         ("a.json", '{"a.jpg": {"points": [], "splt": "test"}}', "'a.jpg': expected"),
-        ("a.txt", "", "points are read from a .csv or .json file"),
+        ("a.txt", "", "expected a .csv or .json file of points"),
     ],
 )
 def test_a_file_of_points_with_a_fault_is_refused_by_name_and_place(tmp_path, name, text, message):
@@ -162,9 +162,9 @@ def test_own_pictures_are_paired_with_their_points_and_the_rest_named(tmp_path):
         "gone.png": "does not exist, but points.csv has points of it",
         "1.png": "has no entry in points.csv",
     }
-    with pytest.raises(FileNotFoundError, match="no folder of pictures at"):
+    with pytest.raises(FileNotFoundError, match="no image folder at"):
         find_own(tmp_path / "nowhere", tmp_path / "points.csv")
-    with pytest.raises(FileNotFoundError, match="no file of points at"):
+    with pytest.raises(FileNotFoundError, match="no points file at"):
         find_own(tmp_path / "pictures", tmp_path / "nowhere.csv")
 
 
@@ -173,10 +173,10 @@ def test_a_picture_under_two_names_counts_once_and_the_other_is_named(tmp_path):
     (tmp_path / "points.csv").write_text("image,x,y,split\n./0.png,1,1,test\n0.png,2,2,\n0.png,3,3,\n")
     found = find_own(tmp_path / "pictures", tmp_path / "points.csv")
     assert [image.heads()[0].tolist() for image in found.images] == [[[1, 1]]]
-    assert [text for _, text in found.problems] == ["is './0.png' under another name; these 2 points are left out"]
+    assert [text for _, text in found.problems] == ["is './0.png' under another name; these 2 points are skipped"]
 
 
 def test_a_number_that_is_none_is_no_annotation(tmp_path):
     write_truth(tmp_path / "a.mat", [[1, 1]], number=np.inf)
-    with pytest.raises(ValueError, match=r"a.mat is no annotation of ShanghaiTech"):
+    with pytest.raises(ValueError, match=r"a.mat is not a ShanghaiTech annotation"):
         read_mat(tmp_path / "a.mat")

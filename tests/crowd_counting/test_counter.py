@@ -128,7 +128,7 @@ def test_the_given_picture_and_network_stay_as_they_are(network):
     [
         (
             np.zeros((4, 4, 4), np.uint8),
-            r"expected uint8 \(H, W, 3\) in RGB or \(H, W\) in grey, got uint8 \(4, 4, 4\)",
+            r"expected uint8, RGB \(H, W, 3\) or gray \(H, W\), got uint8 \(4, 4, 4\)",
         ),
         (np.zeros((3, 4, 4), np.uint8), r"got uint8 \(3, 4, 4\)"),
         (np.zeros((4, 4, 3), np.float32), r"got float32 \(4, 4, 3\)"),
@@ -145,7 +145,7 @@ def test_other_arrays_are_refused(counter, picture, message):
 
 def test_files_that_are_no_pictures_are_refused_by_name(counter, tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as an image"):
         counter(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"b\.jpg does not exist"):
         counter(str(tmp_path / "b.jpg"))
@@ -260,7 +260,7 @@ def test_what_the_training_started_from_is_not_looked_for(network, tmp_path):
         (settings(type="ImageClassifier"), "is of type 'ImageClassifier'; expected"),
         (settings(backbone__depth=21), "cannot be built: unknown depth 21; choose from 20"),
         (settings(backbone__attention="ECA"), "cannot be built: unknown attention 'ECA'"),
-        (settings(backbone__type="Backbone"), "a network is of registered modules"),
+        (settings(backbone__type="Backbone"), "a network may only use registered modules"),
         (settings(backbone=None), "cannot be built: "),
         (settings(heads=3), "cannot be built: .*unexpected keyword argument 'heads'"),
         (settings(head_channels=10**13), "cannot be built: .*memory"),
@@ -371,7 +371,7 @@ def test_a_missing_checkpoint_is_refused_by_name(tmp_path, monkeypatch, name):
     [
         ("ean_resnet20_se.cifar100", r"ean_resnet20_se\.cifar100 is for image classification; counters are \w+"),
         ("ean_resnet20_se.shanghaitech_c", r"'ean_resnet20_se.shanghaitech_c'.*did you mean .*shanghaitech"),
-        ("resnet20", r"no model is called 'resnet20'"),
+        ("resnet20", r"there is no model 'resnet20'"),
         ("", r"''"),
     ],
 )

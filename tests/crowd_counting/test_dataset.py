@@ -163,7 +163,7 @@ def test_items_make_batches_and_pictures_of_several_sizes_do_not(folder):
     assert (batch["inputs"].shape, batch["density"].shape) == ((3, 3, 48, 64), (3, 1, 48, 64))
     assert [len(batch[key]) for key in ("points", "name")] == [3, 3]
     whole = CrowdDataset("trainval", folder)
-    with pytest.raises(ValueError, match=r"pictures of several sizes make no batch.*batch_size=1, or crop"):
+    with pytest.raises(ValueError, match=r"cannot batch images of different sizes.*batch_size=1, or crop"):
         crowd_batch([whole[0], whole[-1]])
 
 
@@ -172,11 +172,11 @@ def test_items_make_batches_and_pictures_of_several_sizes_do_not(folder):
     [
         ({"split": "tset"}, ValueError, "unknown split 'tset'"),
         ({"part": "C"}, ValueError, "unknown part of .*'C'.*'A', 'B'"),
-        ({"crop": (64,)}, ValueError, r"crop is height and width in pixels, got \(64,\)"),
-        ({"crop": (0, 64)}, ValueError, r"crop is height and width in pixels, got \(0, 64\)"),
-        ({"crop": (48, 64), "scale": (2, 1)}, ValueError, "scale is the least and the most enlargement"),
-        ({"scale": (0.5, 1)}, ValueError, "goes with a crop"),
-        ({"root": "nowhere"}, FileNotFoundError, "holds no prepared pictures"),
+        ({"crop": (64,)}, ValueError, r"crop must be height and width in pixels, got \(64,\)"),
+        ({"crop": (0, 64)}, ValueError, r"crop must be height and width in pixels, got \(0, 64\)"),
+        ({"crop": (48, 64), "scale": (2, 1)}, ValueError, "scale must be the smallest and largest scale factor"),
+        ({"scale": (0.5, 1)}, ValueError, "needs a crop"),
+        ({"root": "nowhere"}, FileNotFoundError, "holds no prepared images"),
     ],
 )
 def test_a_wrong_option_is_said(folder, options, error, message):
@@ -189,7 +189,7 @@ def test_a_split_without_pictures_and_a_picture_that_has_changed_are_said(tmp_pa
     prepare(find_shanghaitech(tmp_path / "data"), tmp_path / "data", tmp_path / "out")
     with pytest.raises(
         ValueError,
-        match=r"no picture in split 'test' of part B, only in 'train' and 'val'; .*test_dataloader.dataset.split=SPLIT",
+        match=r"no image in split 'test' of part B, only in 'train' and 'val'; .*test_dataloader.dataset.split=SPLIT",
     ):
         CrowdDataset("test", tmp_path / "out", "B")
     dataset = CrowdDataset("train", tmp_path / "out")

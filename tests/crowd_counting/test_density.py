@@ -140,17 +140,17 @@ def test_a_head_kept_outside_brings_what_its_kernel_reaches():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[1, 2, 3]], SHAPE), r"points are pairs \(x, y\), an array \(N, 2\); got the shape \(1, 3\)"),
-        (([[1, math.nan]], SHAPE), "points are finite"),
-        (([["a", "b"]], SHAPE), "points are pairs"),
-        (([[1, 2]], SHAPE, -1), "sigma is a number of pixels from 0 on"),
-        (([[1, 2]], SHAPE, math.inf), "sigma is a number of pixels from 0 on"),
+        (([[1, 2, 3]], SHAPE), r"points must be pairs \(x, y\), an array \(N, 2\); got shape \(1, 3\)"),
+        (([[1, math.nan]], SHAPE), "points must be finite"),
+        (([["a", "b"]], SHAPE), "points must be pairs"),
+        (([[1, 2]], SHAPE, -1), "sigma must be a non-negative number of pixels"),
+        (([[1, 2]], SHAPE, math.inf), "sigma must be a non-negative number of pixels"),
         (([[1, 2]], SHAPE, np.ones(3)), "one for each of the 1"),
         (([[1, 2]], SHAPE, "adaptve"), "or 'adaptive', got 'adaptve'"),
-        (([[1, 2]], SHAPE, "adaptive", 0.0), "beta is above 0 and k at least 1"),
-        (([[1, 2]], SHAPE, "adaptive", 0.3, 0), "beta is above 0 and k at least 1"),
+        (([[1, 2]], SHAPE, "adaptive", 0.0), "beta must be above 0 and k at least 1"),
+        (([[1, 2]], SHAPE, "adaptive", 0.3, 0), "beta must be above 0 and k at least 1"),
         (([[1, 2]], (0, 5)), "at least one pixel"),
-        (([[1, 2]], (5,)), "shape is the height and width"),
+        (([[1, 2]], (5,)), "shape must be the height and width"),
     ],
 )
 def test_what_makes_no_map_is_said(arguments, message):
@@ -180,7 +180,7 @@ def test_cells_spread_over_their_pixels_keep_their_sums(shape):
     pixels = spread(cells, 8, shape)
     assert pixels.shape == shape
     assert np.allclose(block_sum(pixels.astype(float), 8), cells, rtol=1e-6)
-    with pytest.raises(ValueError, match="another number of cells"):
+    with pytest.raises(ValueError, match="cells do not match an image"):
         spread(cells, 8, (shape[0] + 8, shape[1]))
 
 

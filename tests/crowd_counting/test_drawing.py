@@ -26,5 +26,5 @@ def test_heads_are_where_they_are_said_to_be():
 
 @pytest.mark.parametrize(("people", "size"), [(-1, (50, 50)), (3, (8, 50))])
 def test_what_cannot_be_drawn_is_said(people, size):
-    with pytest.raises(ValueError, match="0 or more people on 16 x 16 pixels or more"):
+    with pytest.raises(ValueError, match="needs at least 0 people and 16 x 16 pixels"):
         draw_crowd(people, size)

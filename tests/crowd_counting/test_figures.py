@@ -33,7 +33,7 @@ def test_a_learning_curve_is_drawn_with_and_without_the_answer_of_the_mean(tmp_p
     learning_curve(RECORD, tmp_path / "a.svg", naive)
     text = (tmp_path / "a.svg").read_text()
     assert "chosen: 3.0" in text
-    assert ("always answering the training mean: 20.0" in text) == (naive is not None)
+    assert ("always predicting the training mean: 20.0" in text) == (naive is not None)
     learning_curve(RECORD, tmp_path / "b.svg", naive)
     assert (tmp_path / "b.svg").read_text() == text
 

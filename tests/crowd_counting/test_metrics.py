@@ -26,7 +26,7 @@ def test_pictures_without_people_count_for_all_errors_but_the_relative_one():
 @pytest.mark.parametrize(
     ("counts", "truths", "message"),
     [
-        ([], [], "expected a count and a truth a picture, got 0 and 0"),
+        ([], [], "expected a count and a truth per image, got 0 and 0"),
         ([1.0], [1, 2], "got 1 and 2"),
         ([1.0, math.nan, math.inf], [1, 2, 3], "2 of 3 counts are not finite, the first nan"),
     ],

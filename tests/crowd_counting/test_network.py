@@ -130,7 +130,7 @@ def test_sums_over_cells_are_exact_also_where_a_side_is_no_multiple(shape, strid
 
 
 def test_a_density_of_another_size_than_the_images_is_refused():
-    with pytest.raises(ValueError, match="as large as the images of 32 x 48, got 4 x 6"):
+    with pytest.raises(ValueError, match="the size of the images, 32 x 48, got 4 x 6"):
         counter()(images(1, 3, 32, 48), [torch.zeros(0, 2)], torch.zeros(1, 1, 4, 6), mode="loss")
 
 

@@ -227,7 +227,7 @@ def test_texts_are_whole_and_touch_neither_each_other_nor_the_bar_nor_the_edge(d
     texts = [text for text, _, _ in drawn]
     assert texts[0] == "0"
     assert float(texts[1].replace(",", "")) == (top or 2)
-    assert texts[2:] == ["people on 100 x 100 px", label]
+    assert texts[2:] == ["people per 100 x 100 px", label]
     saturated = np.argwhere((strip.max(2) - strip.min(2)) > 40)  # the bar
     (upper, left), (lower, right) = saturated.min(0), saturated.max(0) + 1
     boxes = [*(box for _, box, _ in drawn), (left, upper, right, lower)]

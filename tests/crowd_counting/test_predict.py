@@ -130,8 +130,8 @@ def test_a_folder_is_counted_whole_and_what_is_broken_is_named_and_skipped(
     for name in bad:
         result = found[str(pictures / name)]
         assert (result["count"], result["width"], result["frames"], result["overlay"]) == (None, None, 0, "")
-        assert result["problem"].startswith("cannot be read as a picture: ")
-        assert f"{pictures / name}: cannot be read as a picture: " in err
+        assert result["problem"].startswith("cannot be read as an image: ")
+        assert f"{pictures / name}: cannot be read as an image: " in err
     assert err.count("; skipped") == 2
     assert f"5 of 7 counted by {counter_file.name}" in out
     assert files(tmp_path / "out") == sorted(["counts.csv", "counts.json", *(f"{name}.overlay.jpg" for name in good)])
@@ -180,7 +180,7 @@ def test_pictures_are_named_one_by_one_too_and_what_is_missing_is_said(capsys, t
     found = counted(out)
     assert [result["count"] is None for result in found.values()] == [True, True, False]
     assert f"{gone}: there is no such file or folder; skipped\n" in err
-    assert f"{text}: cannot be read as a picture: " in err
+    assert f"{text}: cannot be read as an image: " in err
 
 
 def test_where_nothing_could_be_counted_the_status_is_1(capsys, tmp_path, counter_file):
@@ -199,7 +199,7 @@ def test_a_folder_without_pictures_is_an_error_and_leaves_earlier_counts(capsys,
     (empty / "deep").mkdir(parents=True)
     (empty / "notes.txt").write_text("no picture")
     code, _, _ = run(capsys, empty, "--model", counter_file, "--out", out)
-    assert code.startswith(f"ean crowd predict: no picture or video in {empty}; known are ")
+    assert code.startswith(f"ean crowd predict: no image or video in {empty}; supported: ")
     assert ".jpg" in code
     assert {name: (out / name).read_bytes() for name in files(out)} == before
 
@@ -232,10 +232,10 @@ def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, t
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        (["--top", "0"], "ean crowd predict: --top is a number above 0, got 0.0"),
-        (["--top", "nan"], "ean crowd predict: --top is a number above 0, got nan"),
+        (["--top", "0"], "ean crowd predict: --top must be a number above 0, got 0.0"),
+        (["--top", "nan"], "ean crowd predict: --top must be a number above 0, got nan"),
         (["--model", "nowhere.pth"], "ean crowd predict: no checkpoint at nowhere.pth"),
-        (["--model", "resnet20"], "ean crowd predict: no model is called 'resnet20'"),
+        (["--model", "resnet20"], "ean crowd predict: there is no model 'resnet20'"),
         (["--opacity", "2"], 2),
         (["--seconds", "-1"], 2),
         (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, cpu can: "),
@@ -260,7 +260,7 @@ def test_names_that_are_no_text_end_nothing(capsys, tmp_path, counter_file):
     out = tmp_path / "out"
     code, _, err = run(capsys, tmp_path / "in", "--model", counter_file, "--out", out)
     assert code == 0
-    assert "?.avi: cannot be read as a video: its name is no UTF-8; rename it; skipped" in err
+    assert "?.avi: cannot be read as a video: its name is not UTF-8; rename it; skipped" in err
     results = json.loads((out / "counts.json").read_text())["results"]
     assert [result["count"] is None for result in results] == [False, True, False]
     assert len(table(out / "counts.csv")) == 3
@@ -310,7 +310,7 @@ def test_a_video_is_counted_frame_by_frame_and_annotated(capsys, tmp_path, count
     assert result["count"] == pytest.approx(sum(expected) / 6)
     assert result["peak"] == pytest.approx(max(expected))
     assert result["overlay"] == f"{name}.overlay.mp4"
-    assert f"{sum(expected) / 6:.1f} on average over 6 frames, {max(expected):.1f} at most" in printed
+    assert f"{sum(expected) / 6:.1f} on average over 6 frames, at most {max(expected):.1f}" in printed
 
     drawn, fps = read_video(out / result["overlay"])
     assert (len(drawn), fps) == (6, 4)

@@ -135,7 +135,7 @@ def test_problems_are_named_by_file_and_the_rest_is_prepared(root, tmp_path, cap
     names = [line.split(":")[0].rpartition("/")[2] for line in printed.err.strip().splitlines()]
     assert names == [f"GT_IMG_{n}.mat" for n in (3, 5, 6, 7)] + [f"IMG_{n}.jpg" for n in (1, 2, 4)]
     assert "has 2 of 3 points outside of part_B/train_data/images/IMG_5.jpg (128 x 96); moved to" in printed.err
-    assert "GT_IMG_6.mat: says 7 heads and has 1 points; the points count" in printed.err
+    assert "GT_IMG_6.mat: states 7 heads but has 1 points; the points are used" in printed.err
     assert "7 problems" in printed.out
     manifest = read_manifest(tmp_path / "out")
     assert len(manifest["images"]) == 35 - 5
@@ -158,7 +158,7 @@ def test_own_pictures_are_prepared_by_the_same_command(tmp_path, capsys):
     (tmp_path / "points.json").write_text(json.dumps({name: heads.tolist() for name, heads in listed.items()}))
     words = ("--root", tmp_path / "pictures", "--points", tmp_path / "points.json", "--out", tmp_path / "out")
     assert ean("crowd", "prepare", *words) == 0
-    assert "own pictures: train 9 images" in capsys.readouterr().out
+    assert "own images: train 9 images" in capsys.readouterr().out
     manifest = read_manifest(tmp_path / "out")
     assert {entry["image"]: entry["heads"] for entry in manifest["images"]} == {n: len(h) for n, h in listed.items()}
     _, density = read_prepared(tmp_path / "out/own/1.png.h5", WHOLE)
@@ -168,10 +168,10 @@ def test_own_pictures_are_prepared_by_the_same_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--root", "nowhere"], "no folder at nowhere; give --root"),
+        (["--root", "nowhere"], "no folder at nowhere; give that of"),
         (["--root", "."], "no part of ShanghaiTech in"),
-        (["--points", "p.csv"], "give the folder of your pictures, too: --root PICTURES --points FILE"),
-        (["--root", ".", "--sigma", "wide"], "--sigma is a number of pixels or adaptive, got 'wide'"),
+        (["--points", "p.csv"], "give the folder of your images, too: --root IMAGES --points FILE"),
+        (["--root", ".", "--sigma", "wide"], "--sigma must be a number of pixels or adaptive, got 'wide'"),
         (["--root", ".", "--outside", "wrap"], "unknown rule for points outside of the image 'wrap'"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_folder_where_nothing_can_be_read_is_an_error(tmp_path):
     part = write_part(tmp_path, images=(2, 0))
     for path in part.rglob("*.mat"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no picture of .* could be prepared: .*GT_IMG_1.mat"):
+    with pytest.raises(ValueError, match=r"no image in .* could be prepared: .*GT_IMG_1.mat"):
         prepared(tmp_path, tmp_path / "out")
 
 
@@ -197,7 +197,7 @@ def test_another_data_set_is_not_prepared_into_a_folder_in_use(root, tmp_path):
 
 def test_two_at_once_are_refused_by_name(root, tmp_path):
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out/prepare.lock"), pytest.raises(InUseError, match="another process prepares"):
+    with FileLock(tmp_path / "out/prepare.lock"), pytest.raises(InUseError, match="another process is preparing"):
         prepared(root, tmp_path / "out")
 
 
@@ -231,10 +231,10 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no manifest of prepared pictures"),
-        ("[]", "is no manifest of prepared pictures"),
-        ('{"version": 1}', "is no manifest of prepared pictures"),
-        ('{"version": 0, "root": "x", "images": []}', "is of version 0, expected 1"),
+        ("{", "is not a manifest of prepared images"),
+        ("[]", "is not a manifest of prepared images"),
+        ('{"version": 1}', "is not a manifest of prepared images"),
+        ('{"version": 0, "root": "x", "images": []}', "has version 0, expected 1"),
         ('{"version": 1, "root": "x", "images": [{"file": "../a.h5", "image": "a"}]}', "names a file outside"),
         ('{"version": 1, "root": "x", "images": [{"file": "a.h5", "image": "/etc/passwd"}]}', "names a file outside"),
     ],
@@ -255,7 +255,7 @@ def test_a_missing_or_damaged_file_says_what_to_run(root, tmp_path):
             read_prepared(path, WHOLE)
     with pytest.raises(FileNotFoundError, match="run `ean crowd prepare` again"):
         read_prepared(tmp_path / "gone.h5")
-    with pytest.raises(FileNotFoundError, match="holds no prepared pictures"):
+    with pytest.raises(FileNotFoundError, match="holds no prepared images"):
         read_manifest(tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_of_few_pictures_one_validates(tmp_path, capsys, number, expected):
     assert ean("crowd", "prepare", *words) == 0
     splits = [entry["split"] for entry in read_manifest(tmp_path / "out")["images"]]
     assert (splits.count("train"), splits.count("val")) == expected
-    assert ("there is none to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
+    assert ("no validation images to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
 
 
 def test_validation_images_that_annotations_name_are_these(tmp_path):

@@ -274,13 +274,13 @@ def test_two_clicks_count_the_people_in_the_box_between_them(visit, counter, tmp
         assert precise == pytest.approx(expected, abs=0.011)
 
     first = seen.click(0.7, 0.6)
-    seen.expect("#count-of-box", "One corner of a box")
+    seen.expect("#count-of-box", "First corner set")
     seen.shot("one_corner")
     second = seen.click(0.3, 0.2)  # the upper left corner after the lower right one
     check(first, second)
     seen.shot("box")
     third = seen.click(0.1, 0.5)
-    seen.expect("#count-of-box", "One corner of a box")
+    seen.expect("#count-of-box", "First corner set")
     fourth = seen.click(0.5, 0.97)  # on the strip below the picture
     check(third, fourth)
     seen.page.click("#clear")
@@ -299,7 +299,7 @@ def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tm
     notes = tmp_path / "notes.jpg"
     notes.write_text("no picture")
     seen.send(notes)  # also after an example, what is sent is read as it is
-    seen.expect(".toast-body", "notes.jpg cannot be read as a picture")
+    seen.expect(".toast-body", "notes.jpg cannot be read as an image")
 
 
 def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
@@ -321,20 +321,20 @@ def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
 def test_what_is_no_picture_or_too_large_is_refused_in_words(visit, server, tmp_path):
     seen = visit()
     seen.page.click("#count")
-    seen.expect(".toast-body", "there is no picture yet; send one, or click an example")
+    seen.expect(".toast-body", "there is no image yet; upload one, or click an example")
     seen.send(save(tmp_path / "a.png"))
     seen.count()
     notes = tmp_path / "notes <b>bold<b>.jpg"
     notes.write_text("no picture")
     seen.send(notes)
-    message = seen.expect(".toast-body", "cannot be read as a picture: ")
+    message = seen.expect(".toast-body", "cannot be read as an image: ")
     assert "/" not in message
     seen.shot("refused")
     seen.expect("#counts", "No count yet")  # not the count of the picture before
     assert seen.page.locator("#result img").count() == 0
     seen.send(save(tmp_path / "vast.png", shape=(1100, 1000)))
     seen.expect(
-        ".toast-body", "vast.png cannot be read as a picture: 1000 x 1100 are 1.1 million pixels, more than the limit"
+        ".toast-body", "vast.png cannot be read as an image: 1000 x 1100 are 1.1 million pixels, more than the limit"
     )
     noise = tmp_path / "heavy.jpg"
     noise.write_bytes(os.urandom(MAX_MB * 2**20 + 1))

@@ -43,12 +43,12 @@ def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda path: path.write_text("hello"), "notes.jpg cannot be read as a picture: "),
-        (lambda path: path.write_bytes(b""), "notes.jpg cannot be read as a picture"),
+        (lambda path: path.write_text("hello"), "notes.jpg cannot be read as an image: "),
+        (lambda path: path.write_bytes(b""), "notes.jpg cannot be read as an image"),
         (lambda path: save(path, shape=(1001, 1000)), "1000 x 1001 are 1.0 million pixels, more than the limit of 1.0"),
         (
             lambda path: Image.new("RGB", (10, 60000)).save(path),
-            "notes.jpg is too long for its width to be shown: 10 x 60000",
+            "notes.jpg is too narrow for its height to be shown: 10 x 60000",
         ),
         (lambda path: None, "notes.jpg is no longer here"),
     ],
@@ -76,5 +76,5 @@ def test_other_errors_of_the_network_are_not_taken_for_the_visitors(tmp_path):
 def test_counts_in_words_agree_with_their_number(tmp_path):
     counted = count_picture(Fake(), save(tmp_path / "a.png", shape=(40, 30)), Limits())
     assert ">1</span>" in describe(counted)
-    assert "person in the picture" in describe(counted)
+    assert "person in the image" in describe(counted)
     assert "1.20 unrounded · 30 × 40 px" in describe(counted)

@@ -228,7 +228,7 @@ def test_an_index_whose_address_is_a_folder_or_no_web(index, tally, base):
     (root / "model-index.yml").write_text(yaml.safe_dump({**head, "Base Address": base}))
     shutil.rmtree(root / "weights")
     (entry,) = Index(root).entries.values()
-    with tally.case(), pytest.raises(DownloadError, match="cannot fetch from"):
+    with tally.case(), pytest.raises(DownloadError, match="cannot download from"):
         locate(entry)
 
 

@@ -94,7 +94,7 @@ def test_a_prepared_folder(forks, tally, tmp_path):
         second = forks.ean(*words)
         second.join(60)
         assert second.exitcode == 1
-        assert f"another process prepares {tmp_path / 'out'}; wait for it, or give another --out" in forks.said()
+        assert f"another process is preparing {tmp_path / 'out'}; wait for it, or give another --out" in forks.said()
         first.join(120)
         assert first.exitcode == 0
 

@@ -110,5 +110,5 @@ def test_items_are_those_of_the_manifest_whatever_a_list_says(data, monkeypatch,
     assert [Path(dataset.get_data_info(n)["img_path"]).stem for n in range(len(dataset))] == manifest["lists"]["val"]
     manifest["lists"]["val"].append("2007_999999")
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="has lists of other images than its own"):
+    with pytest.raises(ValueError, match="has lists with images that it does not contain"):
         PreparedVOC("val", root=copied)

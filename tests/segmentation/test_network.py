@@ -57,7 +57,7 @@ def test_images_are_brought_to_the_tested_size_and_answers_back(network):
 def test_padded_images_are_not_resized(network):
     padded = sample(40, 100)
     padded.set_metainfo({"img_padding_size": [0, 4, 0, 0]})
-    with pytest.raises(ValueError, match="shorter_side goes with images that are not padded"):
+    with pytest.raises(ValueError, match="shorter_side needs images without padding"):
         network(torch.zeros(1, 3, 40, 104), [padded], mode="predict")
 
 

@@ -115,23 +115,23 @@ def test_pairs_that_are_wrong_are_left_out_and_named(devkit, tmp_path):
     }
     assert "is 70 x 60 pixels, its image" in problems[f"{folder}/SegmentationClass/2007_000000.png"]
     assert "labels outside of 0 to 20" in problems[f"{folder}/SegmentationClass/2007_000001.png"]
-    assert "cannot be read as a picture" in problems[f"{folder}/JPEGImages/2007_000002.jpg"]
+    assert "cannot be read as an image" in problems[f"{folder}/JPEGImages/2007_000002.jpg"]
     assert "60 x 80 (upright)" in problems[f"{folder}/SegmentationClass/2007_000003.png"]
-    assert all(text.endswith("; left out") for text in problems.values())
+    assert all(text.endswith("; skipped") for text in problems.values())
     assert len(manifest["lists"]["train"]) == 8
 
 
 def test_nothing_at_all_is_an_error(devkit, tmp_path):
     for path in (devkit / "SegmentationClass").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no picture of .* could be prepared: .*cannot be read as a mask"):
+    with pytest.raises(ValueError, match=r"no image in .* could be prepared: .*cannot be read as a mask"):
         run(devkit, tmp_path / "out")
 
 
 def test_one_process_at_a_time(devkit, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with FileLock(out / "prepare.lock"), pytest.raises(InUseError, match="another process prepares"):
+    with FileLock(out / "prepare.lock"), pytest.raises(InUseError, match="another process is preparing"):
         run(devkit, out)
 
 
@@ -179,7 +179,7 @@ def test_the_command_says_what_it_found(devkit, tmp_path, monkeypatch, capsys):
     assert "train 11 images, val 3 images" in output
     assert "14 of 14 masks written, 1 problems" in output
     assert "2007_000005.jpg: has no mask" in errors
-    assert "no pixel is aeroplane" in errors
+    assert "no pixels of aeroplane" in errors
     assert json.loads((tmp_path / "segmentation/voc2012/manifest.json").read_text())["version"] == 1
 
 

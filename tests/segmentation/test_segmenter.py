@@ -99,7 +99,7 @@ def test_settings_may_leave_out_what_has_a_default():
 
 def test_damaged_and_missing_pictures_are_errors(segmenter, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"a.jpg cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"a.jpg cannot be read as an image"):
         segmenter(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         segmenter(tmp_path / "b.jpg")

@@ -67,7 +67,7 @@ def test_a_training_list_with_images_of_val_is_said_and_cleaned(tmp_path):
     devkit = write_voc(tmp_path, (3, 2))
     write_list(devkit, "aug", ["2007_000001", "2007_000003"])
     found = find_voc(tmp_path)
-    assert texts(found) == ["aug.txt: has 1 images of val, the first 2007_000003; left out of trainaug"]
+    assert texts(found) == ["aug.txt: has 1 images of val, the first 2007_000003; excluded from trainaug"]
     assert found.lists["trainaug"] == found.lists["train"]
 
 
@@ -79,9 +79,9 @@ def test_missing_images_masks_and_strange_names_are_said_by_file(tmp_path):
     found = find_voc(tmp_path)
     assert found.lists["train"] == ["2007_000002", "2007_000003"]
     assert sorted(texts(found)) == [
-        "2007_000000.jpg: is in a list and not there; left out",
-        "2007_000001.jpg: has no mask in SegmentationClass or SegmentationClassAug; left out",
-        "train.txt: names '../../etc/passwd', expected names of images without folder and suffix; left out",
+        "2007_000000.jpg: is listed but missing; skipped",
+        "2007_000001.jpg: has no mask in SegmentationClass or SegmentationClassAug; skipped",
+        "train.txt: lists '../../etc/passwd', expected image names without folder and suffix; skipped",
         "train.txt: names 1 images more than once; they count once",
     ]
 
@@ -125,14 +125,14 @@ def test_colours_of_no_class_are_refused(tmp_path, labels):
     pixels = np.array(as_image(labels).convert("RGB"))
     pixels[3, 3] = (1, 2, 3)
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"colours that stand for no class of VOC: \(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"colors that do not belong to a VOC class: \(1, 2, 3\)"):
         read_mask(tmp_path / "mask.png")
 
 
 def test_labels_of_no_class_are_refused(tmp_path, labels):
     labels[0, 1] = 21
     Image.fromarray(labels).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"labels outside of 0 to 20 and 255 \(ignored\): 21"):
+    with pytest.raises(ValueError, match=r"labels other than 0 to 20 and 255 \(ignored\): 21"):
         read_mask(tmp_path / "mask.png")
 
 

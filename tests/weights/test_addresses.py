@@ -187,7 +187,7 @@ def test_offline_forbids_other_addresses_too(monkeypatch):
 
 
 def test_an_unknown_name_and_one_without_weights():
-    with pytest.raises(ValueError, match=r"no model is called 'ean_resnet20_se.digit'; did you mean ean_resnet20"):
+    with pytest.raises(ValueError, match=r"there is no model 'ean_resnet20_se.digit'; did you mean ean_resnet20"):
         load_weights(EANResNetCIFAR(20, scheme="full"), "ean://ean_resnet20_se.digit")
     with pytest.raises(ValueError, match=r"has no weights yet; `ean train resnet50_se_imagenet"):
         EANResNet(init_cfg={"type": "Pretrained", "checkpoint": "ean://ean_resnet50_se.imagenet"}).init_weights()

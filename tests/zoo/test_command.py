@@ -54,7 +54,7 @@ def test_info(ean, root):
     for fact in ("Top 1 Accuracy", "100-010-001", "275,014", "Training Command", f"in {root}"):
         assert fact in text
     assert json.loads(ean("info", NAME, "--json"))["scheme"] == "100-010-001"
-    assert "no model is called 'x', `ean zoo list --all` names all" in ean("info", "x", fails=True)
+    assert "there is no model 'x', `ean zoo list --all` lists all" in ean("info", "x", fails=True)
 
 
 def test_download(ean, elsewhere, tmp_path):
@@ -70,7 +70,7 @@ def test_json_is_alone_on_standard_output_also_while_a_file_is_fetched(root, els
     command = [sys.executable, "-m", "tasks.cli", "zoo", "download", NAME, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)[NAME].endswith(elsewhere.file)
-    assert f"fetching {elsewhere.file}" in done.stderr
+    assert f"downloading {elsewhere.file}" in done.stderr
 
 
 def test_a_downloaded_backbone_loads_without_a_prefix(ean, tmp_path):

@@ -64,7 +64,7 @@ def at_hand_again(path, entry):
 def test_offline_never_touches_the_network_and_says_what_to_do(elsewhere, server, monkeypatch):
     monkeypatch.setenv("EAN_OFFLINE", "1")
     with pytest.raises(
-        DownloadError, match=r"neither in this installation nor in .*, and EAN_OFFLINE forbids to fetch"
+        DownloadError, match=r"neither in this installation nor in .*, and EAN_OFFLINE forbids downloading"
     ):
         zoo.get_model(NAME, pretrained=True)
     assert server.requests == []
@@ -81,7 +81,7 @@ def test_a_folder_may_stand_in_for_the_network(elsewhere, server, monkeypatch):
 
 def test_the_index_may_name_the_address(elsewhere, root, server, monkeypatch):
     monkeypatch.delenv("EAN_ZOO_URL")
-    with pytest.raises(DownloadError, match=r"no address is known to fetch it from; set EAN_ZOO_URL to one"):
+    with pytest.raises(DownloadError, match=r"no download address is known; set EAN_ZOO_URL"):
         locate(elsewhere)
     head = root / "model-index.yml"
     head.write_text(head.read_text() + f"Base Address: {server.address}\n")
@@ -91,7 +91,7 @@ def test_the_index_may_name_the_address(elsewhere, root, server, monkeypatch):
 @pytest.mark.parametrize("address", ["ftp://somewhere", "somewhere", "/some/folder"])
 def test_an_address_of_another_kind_is_refused(elsewhere, monkeypatch, address):
     monkeypatch.setenv("EAN_ZOO_URL", address)
-    with pytest.raises(DownloadError, match=r"cannot fetch from '.*': expected an address with http\(s\):// or hf://"):
+    with pytest.raises(DownloadError, match=r"cannot download from '.*': expected http\(s\):// or hf://"):
         locate(elsewhere)
 
 
@@ -138,7 +138,7 @@ def test_a_process_that_dies_with_the_lock_gives_it_back(elsewhere, server):
 def test_a_cache_that_cannot_be_written_is_named(elsewhere, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAN_HOME", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"the cache .*file/zoo cannot be written \(Not a directory\); set EAN_HOME"):
+    with pytest.raises(OSError, match=r"the cache .*file/zoo is not writable \(Not a directory\); set EAN_HOME"):
         locate(elsewhere)
 
 
@@ -224,6 +224,6 @@ def test_a_repository_of_the_hub(elsewhere, server, monkeypatch, tmp_path):
             locate(elsewhere)
         monkeypatch.delenv("EAN_OFFLINE")
         monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/others")
-        with pytest.raises(DownloadError, match=r"could not be fetched from hf://someone/others"):
+        with pytest.raises(DownloadError, match=r"could not be downloaded from hf://someone/others"):
             locate(elsewhere)
         hub.shutdown()

@@ -80,7 +80,7 @@ def test_modules_that_no_block_connects_to_are_left_out_and_named(checkpoints):
 def test_the_scheme_on_record_is_asked_for_by_name(checkpoints):
     _, path = checkpoints["DIA"]
     assert str(import_weights(path, "ean").network.backbone.scheme) == "110-0011-110010-011"
-    with pytest.raises(ValueError, match=r"has DIA modules, and its tensors do not tell .* --scheme"):
+    with pytest.raises(ValueError, match=r"has DIA modules, but its tensors do not say .* --scheme"):
         import_weights(path)
 
 
@@ -114,17 +114,18 @@ def test_torchvisions_networks_give_their_logits(tmp_path, name):
 
 def test_other_networks_are_refused(tmp_path):
     torch.save({"features.0.weight": torch.ones(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(ValueError, match=r"is neither of torchvision's ResNets nor of the authors' networks"):
+    with pytest.raises(ValueError, match=r"is neither a torchvision ResNet nor one of the authors' networks"):
         import_weights(tmp_path / "vgg.pth")
     torch.save(torchvision.models.resnext50_32x4d().state_dict(), tmp_path / "resnext.pth")
     with pytest.raises(
-        ValueError, match=r"another kind of ResNet, .*: layer1.0.conv1.weight is \(128, 64, 1, 1\), in ResNet-50"
+        ValueError,
+        match=r"an unsupported kind of ResNet, .*: layer1.0.conv1.weight has shape \(128, 64, 1, 1\), in ResNet-50",
     ):
         import_weights(tmp_path / "resnext.pth")
     state = torchvision.models.resnet18().state_dict()
     cut = {name: value for name, value in state.items() if not name.startswith("layer4.1")}
     torch.save(cut, tmp_path / "cut.pth")
-    with pytest.raises(ValueError, match=r"has \(2, 2, 2, 1\) basic blocks in its stages, which is none of"):
+    with pytest.raises(ValueError, match=r"has \(2, 2, 2, 1\) basic blocks in its stages, expected those of"):
         import_weights(tmp_path / "cut.pth")
 
 

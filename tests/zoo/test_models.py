@@ -68,11 +68,11 @@ def test_another_number_of_classes_initialises_the_head_alone_anew_and_says_so(o
     assert model.fc.out_features == 3
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, trained[f"backbone.{name}"])
-    assert "the head is initialised anew for 3 classes, the weights have 10" in log.text
+    assert "the head is newly initialized for 3 classes, the weights have 10" in log.text
     log.clear()
     same = zoo.get_model(own, pretrained=True, num_classes=10)
     assert torch.equal(same.fc.weight, trained["fc.weight"])
-    assert "anew" not in log.text
+    assert "newly" not in log.text
 
 
 def test_features_only_is_the_backbone_with_all_its_maps(own):
@@ -100,7 +100,7 @@ def test_a_scheme_that_the_weights_were_not_trained_with_is_pointed_out(own, log
 def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
     text = (root / "metafiles" / "resnet20_digits.yml").read_text()
     (root / "metafiles" / "resnet20_digits.yml").write_text(text.replace("    num_classes: 10\n", ""))
-    with pytest.raises(ValueError, match=r"ean_resnet20_se.digits is no classifier and has no num_classes"):
+    with pytest.raises(ValueError, match=r"ean_resnet20_se.digits is not a classifier and has no num_classes"):
         zoo.get_model(own, num_classes=3)
 
 
@@ -109,9 +109,9 @@ def test_arguments_that_do_not_go_together_or_are_none_are_refused(own):
         ValueError, match=r"unknown argument of EANResNetCIFAR 'frozen_stage'; did you mean 'frozen_stages'"
     ):
         zoo.get_model(own, frozen_stage=1)
-    with pytest.raises(ValueError, match=r"out_indices=\(0, 1\) goes with features_only"):
+    with pytest.raises(ValueError, match=r"out_indices=\(0, 1\) needs features_only"):
         zoo.get_model(own, out_indices=(0, 1))
-    with pytest.raises(ValueError, match=r"pretrained is True or False, got 'weights.pth'"):
+    with pytest.raises(ValueError, match=r"pretrained must be True or False, got 'weights.pth'"):
         zoo.get_model(own, "weights.pth")
 
 
@@ -125,7 +125,7 @@ def test_a_scheme_of_ones_own_where_none_is_on_record():
 
 
 def test_feature_maps_have_no_classes(own):
-    with pytest.raises(ValueError, match=r"features_only=True has no head for num_classes=3; leave one of them out"):
+    with pytest.raises(ValueError, match=r"features_only=True has no head for num_classes=3; remove one of them"):
         zoo.get_model(own, num_classes=3, features_only=True)
 
 
@@ -138,15 +138,15 @@ def test_a_scheme_beyond_the_trained_modules_is_refused(own):
 def test_names_without_weights_say_what_trains_them():
     with pytest.raises(zoo.NoWeightsError, match=r"has no weights yet; `ean train resnet50_se_voc2012 .*` trains it"):
         zoo.get_weights("ean_resnet50_se.voc2012")
-    with pytest.raises(ValueError, match=r"no model is called 'org_resnet50_dia.imagenet'"):
+    with pytest.raises(ValueError, match=r"there is no model 'org_resnet50_dia.imagenet'"):
         zoo.get_weights("org_resnet50_dia.imagenet")
 
 
 @pytest.mark.parametrize("function", [zoo.get_weights, zoo.get_model])
 def test_an_unknown_name_is_answered_with_the_nearest(function):
-    with pytest.raises(ValueError, match=r"no model is called 'ean_resnet5_se.imagenet'; did you mean ean_resnet50_s"):
+    with pytest.raises(ValueError, match=r"there is no model 'ean_resnet5_se.imagenet'; did you mean ean_resnet50_s"):
         function("ean_resnet5_se.imagenet")
-    with pytest.raises(ValueError, match=r"no model is called '\?', `ean zoo list --all` names all"):
+    with pytest.raises(ValueError, match=r"there is no model '\?', `ean zoo list --all` lists all"):
         function("?")
 
 

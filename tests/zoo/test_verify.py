@@ -42,7 +42,10 @@ def test_an_altered_file_is_found(entry, damage):
     ("edit", "problem"),
     [
         (lambda m: m["Metadata"].update({"Parameters": 5}), r"parameters, its entry says 5"),
-        (lambda m: m["Metadata"].update({"Scheme": "111-111-111"}), r"have several schemes: 100-010-001, 111-111-111"),
+        (
+            lambda m: m["Metadata"].update({"Scheme": "111-111-111"}),
+            r"have different schemes: 100-010-001, 111-111-111",
+        ),
         (lambda m: m["Metadata"].update({"Seed": 7}), r"Seed is 7 in its entry, 0 in its training record"),
         (
             lambda m: m["Results"][0]["Metrics"].update({"Top 1 Accuracy": 99.9}),
