@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from .index import Entry
 
@@ -49,6 +48,8 @@ class Preprocessing:
         Raises:
             ValueError: if a tensor has another type or number of channels.
         """
+        from torchvision.transforms.v2 import functional as F  # slow to import
+
         channels = len(self.mean)
         if isinstance(picture, Image):
             pixels = F.pil_to_tensor(self._sized(picture.convert("RGB" if channels == 3 else "L")))
@@ -67,6 +68,8 @@ class Preprocessing:
         """Resize and crop an image or tensor."""
         if self.size is None:
             return picture
+        from torchvision.transforms.v2 import functional as F
+
         shorter = self.resize or self.size
         height, width = F.get_size(picture)
         if min(height, width) != shorter:

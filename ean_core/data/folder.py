@@ -13,8 +13,6 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from ean_core.common.places import data_root
 
@@ -56,6 +54,9 @@ class ImageTree(Dataset):
         size: int = 224,
         augment: bool = False,
     ) -> None:
+        from torchvision.datasets import ImageFolder  # torchvision takes a third of the time of importing this package
+        from torchvision.transforms import v2
+
         check_split(split)
         folder = data_root() / Path(root).expanduser() / ("val" if split == "test" else "train")
         try:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import quantile_test
 from torch import Tensor
 
 from ean_core.common.memory import keep_freed_memory
@@ -166,6 +165,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
         >>> median_interval([0.1, 0.3, 0.2, 0.4, 0.3, 0.2])
         (0.1, 0.4)
     """
+    from scipy.stats import quantile_test  # which takes over a second to import
+
     low, high = quantile_test(list(values), p=0.5).confidence_interval(CONFIDENCE)
     return None if math.isnan(low) or math.isnan(high) else (float(low), float(high))
 
