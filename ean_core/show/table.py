@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from ean_core.scheme import ConnectionScheme
 
-#: One line of a table: column titles and texts, a title for every column; columns without a text in any row are left out.
+#: One line of a table: a text under each column's title; columns without a text in any row are left out.
 Cells = Mapping[str, str]
 #: A number as tables have it: with a sign, thousands, an interval or a unit.
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
@@ -47,18 +48,6 @@ class NetworkRow:
         macs: multiply-accumulate operations an image.
     """
 
-    titles: ClassVar[tuple[str, ...]] = (
-        "network",
-        "parameters",
-        "accuracy (%)",
-        "latency (ms)",
-        "increment (%)",
-        "memory (MB)",
-        "GMACs",
-        "scheme",
-    )
-    words: ClassVar[tuple[str, ...]] = ("network", "scheme")
-
     name: str
     scheme: ConnectionScheme
     parameters: int
@@ -86,19 +75,16 @@ class NetworkRow:
 
     def cells(self) -> dict[str, str]:
         """Column titles and texts."""
-        cells = {"network": self.name, "parameters": f"{self.parameters:,}"}
-        if self.accuracy is not None:
-            cells["accuracy (%)"] = f"{self.accuracy:.2f}"
-        if self.seconds is not None:
-            cells["latency (ms)"] = f"{1e3 * self.seconds:.2f}"
-        if self.increment is not None:
-            cells["increment (%)"] = in_percent(self.increment, self.increment_interval)
-        if self.memory is not None:
-            cells["memory (MB)"] = f"{self.memory / 1e6:.3g}"
-        if self.macs is not None:
-            cells["GMACs"] = f"{self.macs / 1e9:.3g}"
-        cells["scheme"] = str(self.scheme)
-        return cells
+        return {
+            "network": self.name,
+            "parameters": f"{self.parameters:,}",
+            "accuracy (%)": "" if self.accuracy is None else f"{self.accuracy:.2f}",
+            "latency (ms)": "" if self.seconds is None else f"{1e3 * self.seconds:.2f}",
+            "increment (%)": "" if self.increment is None else in_percent(self.increment, self.increment_interval),
+            "memory (MB)": "" if self.memory is None else f"{self.memory / 1e6:.3g}",
+            "GMACs": "" if self.macs is None else f"{self.macs / 1e9:.3g}",
+            "scheme": str(self.scheme),
+        }
 
 
 def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
@@ -140,7 +126,8 @@ def markdown_table(rows: Sequence[Row | Cells]) -> str:
     """The rows as a Markdown table.
 
     Examples:
-        >>> print(markdown_table([NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)]))
+        >>> row = NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)
+        >>> print(markdown_table([row.cells()]))
         | network | parameters | accuracy (%) | scheme |
         |---|---|---|---|
         | EAN | 1,234 | 70.50 | 10-01 |
@@ -157,7 +144,7 @@ def print_table(rows: Sequence[Row | Cells], title: str) -> None:
     titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(titles):
-        numbers = all(_NUMBER.fullmatch(row[number]) for row in texts if row[number])
+        numbers = are_numbers(row[number] for row in texts)
         table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
     for row in texts:
         table.add_row(*row)
@@ -177,6 +164,27 @@ def columns(rows: Sequence[Row | Cells]) -> tuple[list[str], list[list[str]]]:
     every = dict.fromkeys(title for row in rows for title in (row if isinstance(row, Mapping) else row.titles))
     titles = [title for title in every if any(cells.get(title) for cells in table)]
     return titles, [[cells.get(title, "") for title in titles] for cells in table]
+
+
+def are_numbers(texts: Iterable[str]) -> bool:
+    """Whether the texts of a column, beside empty ones, are all numbers as tables have them.
+
+    Examples:
+        >>> are_numbers(['1,234', '', '+1.2 (+1.0 to +2.0)']), are_numbers(['3', '1 of 3'])
+        (True, False)
+    """
+    return all(_NUMBER.fullmatch(text) for text in texts if text)
+
+
+def spread_text(values: Sequence[float], digits: int) -> str:
+    """Mean and sample standard deviation of at least one value, e.g. over seeds; no deviation where there is none.
+
+    Examples:
+        >>> spread_text([3, 4, 5], 1), spread_text([3], 1), spread_text([3, 3], 0)
+        ('4.0 ± 1.0', '3.0', '3')
+    """
+    deviation = statistics.stdev(values) if len(values) > 1 else 0
+    return f"{statistics.fmean(values):,.{digits}f}" + (f" ± {deviation:,.{digits}f}" if deviation else "")
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:

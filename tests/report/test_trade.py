@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ean_core.report.chart import trade_charts
 from matplotlib.figure import Figure
 
-from ean_core.report.chart import trade_charts
 from ean_core.report.results import read_results, table_rows
 from ean_core.report.trade import _draw, _write_names, panels, panels_figure, trade_points
 
