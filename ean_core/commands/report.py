@@ -10,7 +10,7 @@ import typer
 
 from ean_core.common.record import csv_text, write_text
 from ean_core.report.page import page_text
-from ean_core.report.records import LeaveOut, refuse
+from ean_core.report.records import LeaveOut, label, refuse
 from ean_core.report.sections import Records, Section, sections
 from ean_core.show.table import columns, markdown_table
 
@@ -37,11 +37,15 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
         ValueError: by default, see ``leave_out``.
     """
     found = sections(Records.read(folders, leave_out))
+    names = (
+        folder.resolve().name if len(folders) == 1 else label(folder / "record.json", folders) for folder in folders
+    )
     introduction = (
-        f"From the run records in {', '.join(folder.resolve().name for folder in folders)}, each of which names its "
+        f"From the run records in {' and '.join(names)}, each of which names its "
         "command, seed, versions and machine; beside them what the paper (Huang et al., arXiv 2011.14058) prints."
     )
-    parts = [f"# {TITLE}", f"{introduction} `index.html` holds the same for a browser, with tables that can be sorted."]
+    browser = "`ean report` writes this page, and `index.html`: the same for a browser, with tables that can be sorted."
+    parts = [f"# {TITLE}", f"{introduction} {browser}"]
     for section in found:
         parts += [f"## {section.title}", *_write(section, out)]
     write_text(out / "README.md", "\n\n".join(part for part in parts if part) + "\n")

@@ -49,7 +49,7 @@ class Claim:
         return [pair for pair in PAIRS if self.networks.keys() >= {*pair}]
 
     def rows(self) -> Iterator[Cells]:
-        """A row a pair."""
+        """One row per pair."""
         ean = self.networks["EAN"]
         for one, other in self.pairs:
             first, second = self.networks[one], self.networks[other]
@@ -71,7 +71,7 @@ class Claim:
     def in_short(self) -> str:
         """The rows in a sentence or two."""
         ean = self.networks["EAN"]
-        what = f"{ean.attention} (`{ean.scheme}`, {ean.network} on {ean.data})"
+        what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}"
         if len(self.pairs) < len(PAIRS):
             return f"{what}: not all of the three networks are trained yet."
         seeds = min(len(each.runs) for each in self.networks.values())

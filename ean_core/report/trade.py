@@ -114,6 +114,7 @@ def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
     columns = min(2, len(found))
     rows = math.ceil(len(found) / columns)
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout="constrained", dpi=150)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
     grid = figure.subplots(rows, columns, squeeze=False).flat
     names = []
     for axes, (title, own) in zip(grid, found, strict=False):
