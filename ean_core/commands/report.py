@@ -37,9 +37,8 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
         ValueError: by default, see ``leave_out``.
     """
     found = sections(Records.read(folders, leave_out))
-    names = (
-        folder.resolve().name if len(folders) == 1 else label(folder / "record.json", folders) for folder in folders
-    )
+    places = [label(folder / "record.json", folders) for folder in folders]
+    names = places if len(folders) > 1 else [folders[0].resolve().name]
     introduction = (
         f"From the run records in {' and '.join(names)}, each of which names its "
         "command, seed, versions and machine; beside them what the paper (Huang et al., arXiv 2011.14058) prints."

@@ -81,7 +81,7 @@ class Claim:
             within = low <= self.paper[one] - self.paper[other] <= high
             clear = "shown" if seeds > 1 and low * high > 0 else "open"
             seen[clear if within else "not seen"].append(f"{one} against {other}")
-        texts = [IN_SHORT[name].format(" and ".join(pairs)) for name, pairs in seen.items() if pairs]
+        texts = [IN_SHORT[name].format(", ".join(pairs)) for name, pairs in seen.items() if pairs]
         over = "one training each" if seeds == 1 else f"{seeds} trainings or more of each"
         time = "holds" if faster(ean, self.networks["Share-full"]) else "is not shown"
         return f"{what}, by {over}: {'; '.join(texts)}. Of time, the claim {time}."

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
@@ -113,8 +114,8 @@ def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
     found = panels(points)
     columns = min(2, len(found))
     rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout="constrained", dpi=150)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout=layout, dpi=150)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     names = []
     for axes, (title, own) in zip(grid, found, strict=False):
