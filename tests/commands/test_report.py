@@ -81,7 +81,7 @@ def test_a_report_of_ones_own_runs(tmp_path):
     save_run(tmp_path / "b/full", scheme="111-111-111", accuracy=64.0)
     save_timing(tmp_path / "a/time", [("010-100-000", "SE", "eager", 0.1), ("010-100-000", "SE", "deployed", 0.02)])
     found = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    assert [section.name for section in found] == ["figure1", "table1", "times", "records"]
+    assert [section.name for section in found] == ["figure1", "table1", "claim", "times", "records"]
     ours = [line for line in lines_of(tmp_path / "out/table1.csv") if line["whose"].startswith("here")]
     assert [(line["connection"], line["accuracy (%)"], line["increment (%)"]) for line in ours] == [
         ("Share-full", "64.00", ""),
