@@ -6,30 +6,17 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ean_core.scheme import ConnectionScheme
 
-#: One line of a table: a text under each column's title; columns without a text in any row are left out.
+#: One line of a table: column titles and texts, a title for every column; those without a text in any row are left out.
 Cells = Mapping[str, str]
 #: A number as tables have it: with a sign, thousands, an interval or a unit.
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
-
-
-class Row(Protocol):
-    """One line of a table."""
-
-    #: Columns that such a row may have, first one first.
-    titles: ClassVar[tuple[str, ...]]
-    #: Those of them that are words, not numbers.
-    words: ClassVar[tuple[str, ...]]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts; a column without a text in any row is left out."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -122,7 +109,7 @@ def size_text(size: int | Sequence[int]) -> str:
     return str(size) if isinstance(size, int) else " x ".join(map(str, size))
 
 
-def markdown_table(rows: Sequence[Row | Cells]) -> str:
+def markdown_table(rows: Sequence[Cells]) -> str:
     """The rows as a Markdown table.
 
     Examples:
@@ -139,7 +126,7 @@ def markdown_table(rows: Sequence[Row | Cells]) -> str:
     )
 
 
-def print_table(rows: Sequence[Row | Cells], title: str) -> None:
+def print_table(rows: Sequence[Cells], title: str) -> None:
     """The rows on the terminal, as wide as they need; columns of numbers are set to the right."""
     titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
@@ -153,17 +140,16 @@ def print_table(rows: Sequence[Row | Cells], title: str) -> None:
     Console(width=max(console.width, needed), markup=False).print(table)
 
 
-def columns(rows: Sequence[Row | Cells]) -> tuple[list[str], list[list[str]]]:
+def columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]]]:
     """Titles of the columns in which any row has a text, and each row's texts under them.
 
     Examples:
         >>> columns([{'network': 'EAN', 'accuracy (%)': '', 'GMACs': '4.1'}])
         (['network', 'GMACs'], [['EAN', '4.1']])
     """
-    table = [row if isinstance(row, Mapping) else row.cells() for row in rows]
-    every = dict.fromkeys(title for row in rows for title in (row if isinstance(row, Mapping) else row.titles))
-    titles = [title for title in every if any(cells.get(title) for cells in table)]
-    return titles, [[cells.get(title, "") for title in titles] for cells in table]
+    every = dict.fromkeys(title for row in rows for title in row)
+    titles = [title for title in every if any(row.get(title) for row in rows)]
+    return titles, [[row.get(title, "") for title in titles] for row in rows]
 
 
 def are_numbers(texts: Iterable[str]) -> bool:
