@@ -13,13 +13,13 @@ from mmengine.config import Config, ConfigDict
 
 from ean_core.common.record import write_record
 from ean_core.inference.latency import BlockTimes
-from ean_core.report.search import SEEDLESS, ComparisonRow, write_comparison
+from ean_core.report.search import SEEDLESS, write_comparison
 from ean_core.runs.curves import use_tensorboard
 from ean_core.search.bench import Bench
 from ean_core.search.darts import GivenScheme, run_darts
 from ean_core.search.reward import Reward
 from ean_core.search.strategy import Evaluation, Strategy, build_strategy, strategy_class
-from ean_core.show.table import print_table
+from ean_core.show.table import Cells, print_table
 
 from .options import (
     Amp,
@@ -40,7 +40,7 @@ PASSES_PER_STEP = 3
 
 def run_comparison(
     config: Config, supernet: Path, work_dir: Path, *, strategies: Sequence[str], evaluations: int, seeds: int
-) -> list[ComparisonRow]:
+) -> list[Cells]:
     """Run strategies on one supernet, each with every seed, and write the report that
     :func:`ean_core.report.search.write_comparison` describes.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from mmengine.config import Config
@@ -18,7 +18,7 @@ from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.statistics import NEARLY_CONSTANT, GateStatistics, gate_statistics
 from ean_core.report.gates import block_names, gates_figure
 from ean_core.runs.folder import check_same_network, chosen_checkpoint
-from ean_core.show.table import print_table
+from ean_core.show.table import Cells, print_table
 from ean_core.weights.loading import load_weights
 
 from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
@@ -27,7 +27,7 @@ from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
 def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
     """Measure the gates of a checkpoint on the config's validation images, or where it has none, its test images.
 
-    Writes ``gates.json``, ``gates.csv``, ``gates.png`` and ``gates.svg``.
+    Writes ``gates.json``, ``gates.csv`` and ``gates.png``.
 
     Returns:
         Statistics by the name of each connected block, its stage and place, such as ``2.1``.
@@ -56,31 +56,19 @@ def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, Gat
     write_record(work_dir / "gates.json", kind="gates", **fields)
     rows = fields["blocks"]
     write_text(work_dir / "gates.csv", csv_text(rows[0], (row.values() for row in rows)))
-    for suffix in (".png", ".svg"):
-        gates_figure(fields, work_dir / f"gates{suffix}")
+    gates_figure(fields, work_dir / "gates.png")
     return {names[number]: found for number, found in statistics.items()}
 
 
-@dataclass(frozen=True)
-class GateRow:
-    """A connected block."""
-
-    titles: ClassVar[tuple[str, ...]] = ("block", "mean", "between channels", "between images", "of the mean (%)")
-    words: ClassVar[tuple[str, ...]] = ("block",)
-
-    block: str
-    statistics: GateStatistics
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        own = self.statistics
-        return {
-            "block": self.block,
-            "mean": f"{own.mean:.3f}",
-            "between channels": f"{own.between_channels:.3f}",
-            "between images": f"{own.between_images:.3f}",
-            "of the mean (%)": f"{100 * own.between_images / own.mean:.1f}",
-        }
+def _cells(block: str, own: GateStatistics) -> Cells:
+    """A connected block for a table."""
+    return {
+        "block": block,
+        "mean": f"{own.mean:.3f}",
+        "between channels": f"{own.between_channels:.3f}",
+        "between images": f"{own.between_images:.3f}",
+        "of the mean (%)": f"{100 * own.between_images / own.mean:.1f}",
+    }
 
 
 def gates(
@@ -93,7 +81,7 @@ def gates(
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     statistics = run_gates(cfg, checkpoint, folder)
-    print_table([GateRow(name, found) for name, found in statistics.items()], title="Gates of connected blocks")
+    print_table([_cells(name, found) for name, found in statistics.items()], title="Gates of connected blocks")
     constant = [name for name, found in statistics.items() if found.nearly_constant]
     share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
     if constant:

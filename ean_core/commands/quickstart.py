@@ -49,7 +49,7 @@ def quickstart(
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
     with resumable(folder):
         rows = run_quickstart(dataset.value, folder, amp=amp, options=cfg_options or [])
-    print_table(rows, title=_title(dataset.value, folder))
+    print_table([row.cells() for row in rows], title=_title(dataset.value, folder))
     typer.echo(f"figure, ledger and records: {folder}")
 
 
@@ -105,7 +105,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         NetworkRow.of_record(name, measured, tests[name]["metrics"]["accuracy/top1"])
         for name, measured in timing["networks"].items()
     ]
-    write_text(folder / "table.md", markdown_table(rows) + "\n")
+    write_text(folder / "table.md", markdown_table([row.cells() for row in rows]) + "\n")
     trade_figure(rows, _title(dataset, folder), folder / "figure.png")
     return rows
 

@@ -80,14 +80,7 @@ def run_search(
     record_search(work_dir, bench, settings, result, seed=bench.seed)
     scheme = result.scheme.scheme
     network_figure(scheme, find_backbone(bench.plain.supernet).attention_cfg["type"], work_dir / "scheme.svg")
-    different = {evaluation.scheme: evaluation for evaluation in result.history}
-    front_figure(
-        list(different.values()),
-        result.finalists,
-        work_dir / "front.png",
-        exact=len(different) == 2 ** len(scheme.bits),
-        cost="attention time (ms a batch)" if reward.latency else "connections",
-    )
+    front_figure(result.history, result.finalists, work_dir / "front.png", latency=bool(reward.latency))
     return result
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -61,38 +60,6 @@ class Protocol(str, Enum):
     @property
     def rounds(self) -> int:
         return 1000 if self is Protocol.paper else 50
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """What one connection costs, in each form that was timed.
-
-    Args:
-        block: stage and place in it, from 1.
-        without: milliseconds of the block without attention, by form.
-        attention: milliseconds that its connection adds, by form.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "block",
-        "eager (ms)",
-        "+ attention, eager (ms)",
-        "deployed (ms)",
-        "+ attention, deployed (ms)",
-    )
-    words: ClassVar[tuple[str, ...]] = ("block",)
-
-    block: str
-    without: Mapping[str, float]
-    attention: Mapping[str, float]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        cells = {"block": self.block}
-        for form, milliseconds in self.without.items():
-            cells[f"{form} (ms)"] = f"{milliseconds:.3f}"
-            cells[f"+ attention, {form} (ms)"] = f"{self.attention[form]:+.4f}"
-        return cells
 
 
 def time_per_block(
@@ -205,7 +172,7 @@ def time(
     write_text(out.with_suffix(".csv"), _csv(record["networks"]))
     draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
     draw(rows, title, out.with_suffix(".png"))
-    print_table(rows, title=title)
+    print_table([row.cells() for row in rows], title=title)
     typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
     for name in networks:
         if Path(name).is_dir() and not (Path(name) / "test.json").is_file():
@@ -259,14 +226,13 @@ def _say_per_block(
     stages = find_backbone(whole[0].network).stage_blocks
     places = [f"{k + 1}.{i + 1}" for k, n in enumerate(stages) for i in range(n)]
     times = {form: profile.times for form, (profile, _) in profiles.items()}
-    rows = [
-        BlockRow(
-            place,
-            {form: 1e3 * (t.bodies[index] + t.joins[index]) for form, t in times.items()},
-            {form: 1e3 * t.connections[index] for form, t in times.items()},
-        )
-        for index, place in enumerate(places)
-    ]
+    rows = []
+    for index, place in enumerate(places):
+        cells = {"block": place}
+        for form, t in times.items():
+            cells[f"{form} (ms)"] = f"{1e3 * (t.bodies[index] + t.joins[index]):.3f}"
+            cells[f"+ attention, {form} (ms)"] = f"{1e3 * t.connections[index]:+.4f}"
+        rows.append(cells)
     print_table(rows, title=f"{whole[0].attention}, batch {batch}, median of {rounds} passes")
     for form, (profile, file) in profiles.items():
         line = f"{form}: all connections add {in_percent(profile.increment, profile.increment_interval, 2)} %"

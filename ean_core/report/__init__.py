@@ -1,5 +1,1 @@
-"""Tables and figures."""
-
-from ean_core.show.table import NetworkRow, markdown_table, print_table
-
-__all__ = ["NetworkRow", "markdown_table", "print_table"]
+"""The paper's tables and figures out of run records."""

@@ -84,9 +84,7 @@ class TrainedAlone:
         for each in results:
             by_config = any(run.training["config"] == of.config for run in each.runs)
             if by_config and each.scheme in of.schemes and METRIC in each.runs[0].test["metrics"]:
-                key = each.runs[0].key
-                common = key._replace(attention="", scheme=ConnectionScheme.none(key.scheme.stages), parameters=0)
-                recipes.setdefault(common, {})[each.scheme] = each
+                recipes.setdefault(each.runs[0].key.common, {})[each.scheme] = each
         most = max(recipes, key=lambda key: (len(recipes[key]), key.epochs, key.recipe), default=None)
         return cls(of, {} if most is None else recipes[most])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ean_core.show.figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, save, style
 
 #: Fields of a record's schemes, and how they are called.
 PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms estimated anew"}
@@ -35,20 +35,12 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
             ecolor=EMPTY,
             elinewidth=1.5,
         )
-        one.set_title(
-            f"{title}\nPearson {with_interval(found, 'pearson')}\nSpearman {with_interval(found, 'spearman')}",
-            loc="left",
-            fontsize=10,
+        coefficients = (
+            f"{coefficient.title()} {found[coefficient]:.2f} ({low:.2f} to {high:.2f})"
+            for coefficient in ("pearson", "spearman")
+            for low, high in [found[f"{coefficient}_interval"]]
         )
+        style(one, title="\n".join([title, *coefficients]))
         one.set_xlabel("supernet's validation accuracy (%)")
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(color=EMPTY, linewidth=0.8)
-        one.set_axisbelow(True)
     axes[0].set_ylabel(f"accuracy alone, {record['epochs']} epochs (%)")
     save(figure, path)
-
-
-def with_interval(found: Mapping[str, Any], name: str) -> str:
-    """A coefficient of a record, ``pearson`` or ``spearman``, with its interval."""
-    low, high = found[f"{name}_interval"]
-    return f"{found[name]:.2f} ({low:.2f} to {high:.2f})"

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ean_core.scheme import ConnectionScheme
-from ean_core.show.figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, EMPTY, INK, save, style
 
-INK = "#222222"
 BETWEEN_CHANNELS, BETWEEN_IMAGES = COLOURS[4], COLOURS[5]
 #: Room between stages, in blocks.
 GAP = 0.6
@@ -49,7 +48,15 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for place, name in zip(places, names, strict=True):
         own = found.get(name)
-        axes.add_artist(_square(place, own is not None, axes))
+        axes.plot(  # a square below the axes, filled where the block is connected
+            place,
+            -0.055,
+            "s",
+            markersize=9,
+            color=EMPTY if own is None else COLOURS[0],
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+        )
         if own is None:
             continue
         mean, channels, images = own["mean"], own["between_channels"], own["between_images"]
@@ -62,14 +69,12 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     high = max(each["mean"] + max(each["between_channels"], each["between_images"]) for each in found.values())
     axes.set_ylim(min(0.0, low), max(1.0, high))
     axes.set_xlim(-0.7, places[-1] + 0.7)
-    axes.set_xticks(places, names, fontsize=8 if len(places) <= 20 else 6, rotation=0 if len(places) <= 20 else 90)
+    axes.set_xticks(places, names, fontsize=8)
     axes.tick_params(axis="x", length=0, pad=18)
     axes.set_xlabel("block: stage and place, filled where it is connected")
     axes.set_ylabel("gate")
-    axes.set_title(f"{record['attention']}, {record['images']:,} images", loc="left", fontsize=10)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.grid(axis="y", color=EMPTY, linewidth=0.8)
-    axes.set_axisbelow(True)
+    title = f"{record['attention']}, {record['images']:,} images"
+    style(axes, "y", hidden=("top", "right", "bottom"), title=title)
     handles = [
         Line2D([], [], marker="o", linestyle="", color=INK, label="mean"),
         Line2D([], [], color=BETWEEN_IMAGES, linewidth=7, solid_capstyle="butt", label="± between images"),
@@ -77,16 +82,3 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     save(figure, path)
-
-
-def _square(place: float, connected: bool, axes: Any) -> Line2D:
-    """A square below the axes, filled where a block is connected."""
-    return Line2D(
-        [place],
-        [-0.055],
-        marker="s",
-        markersize=9,
-        color=COLOURS[0] if connected else EMPTY,
-        transform=axes.get_xaxis_transform(),
-        clip_on=False,
-    )

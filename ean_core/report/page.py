@@ -1,39 +1,38 @@
-"""A report as one page that needs no network: tables that can be sorted, charts that say what a point stands for."""
+"""A report as one page that needs no network: figures as they are written, tables that can be sorted."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.strip import scheme_strip
-from ean_core.show.table import Row, columns
+from ean_core.show.table import Cells, are_numbers, columns
 
-from .chart import Chart
-from .sections import Section, TableSection, TextSection
+from .sections import Section
 
 HERE = Path(__file__).resolve().parent
 #: Texts of cells that are longer may be broken.
 LONG = 80
 _PARTS = re.compile("(`[^`]*`)")
 _SCHEME = re.compile("[01]+(-[01]+)+")
+#: Names in a picture, and where it refers to them.
+_NAME = re.compile(r'(\bid="|href="#|url\(#)')
 
 
-def page_text(title: str, introduction: str, sections: Sequence[Section]) -> str:
+def page_text(title: str, introduction: str, sections: Sequence[Section], figures: Mapping[str, str]) -> str:
     """The HTML of a report; equal sections make equal pages.
 
     Args:
         title: of the page.
         introduction: below it.
         sections: in order.
+        figures: the pictures of those that have one, as SVG, by the sections' names.
     """
-    charts: list[Chart] = []
-    parts = [_section(section, charts) for section in sections]
+    parts = [_section(section, figures.get(section.name)) for section in sections]
     links = "\n".join(f'<a href="#{escape(each.name)}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
-    data = json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -54,8 +53,6 @@ def page_text(title: str, introduction: str, sections: Sequence[Section]) -> str
 </div></nav>
 <main>
 {"".join(parts)}</main>
-<div id="tip" role="status" hidden></div>
-<script type="application/json" id="charts">{data}</script>
 <script>
 {(HERE / "page.js").read_text(encoding="utf-8")}</script>
 </body>
@@ -63,41 +60,43 @@ def page_text(title: str, introduction: str, sections: Sequence[Section]) -> str
 """
 
 
-def _section(section: Section, charts: list[Chart]) -> str:
-    """A section; its charts are added to those of the page, and drawn by their number."""
-    if isinstance(section, TableSection):
-        inner, note = _table(section.title, section.rows), section.note
-    elif isinstance(section, TextSection):
-        inner, note = "", section.note
-    else:
-        first, note = len(charts), section.caption
-        charts += section.charts
-        holders = [f'<div class="chart" data-chart="{k}"></div>\n' for k in range(first, len(charts))]
-        inner = f'<div class="charts">\n{"".join(holders)}</div>\n'
-    return (
-        f'<section id="{escape(section.name)}">\n<h2>{escape(section.title)}</h2>\n{inner}'
-        f'<p class="note">{_html(note)}</p>\n</section>\n'
-    )
+def _section(section: Section, figure: str | None) -> str:
+    inner = ""
+    if figure is not None:
+        inner = _scrolled("figure", section.title, inline_svg(figure, section.name, section.title))
+    elif section.rows:
+        inner = _scrolled("table", section.title, _table(section.rows))
+    notes = "".join(f'<p class="note">{_html(paragraph)}</p>\n' for paragraph in section.note.split("\n\n"))
+    return f'<section id="{escape(section.name)}">\n<h2>{escape(section.title)}</h2>\n{inner}{notes}</section>\n'
 
 
-def _table(title: str, rows: Sequence[Row]) -> str:
+def _scrolled(kind: str, title: str, inner: str) -> str:
+    """What may be wider than a screen, in a box of its own that the keyboard reaches."""
+    return f'<div class="scroll {kind}" tabindex="0" role="region" aria-label="{escape(title)}">\n{inner}</div>\n'
+
+
+def inline_svg(text: str, name: str, title: str) -> str:
+    """A picture of Matplotlib as a part of a page, beside others: its names begin with its own, its style is the
+    page's.
+
+    Examples:
+        >>> inline_svg('<?xml?><svg width="1pt"><g id="a"/><use href="#a"/></svg>', 'one', 'A picture')
+        '<svg role="img" aria-label="A picture" width="1pt"><g id="one-a"/><use href="#one-a"/></svg>'
+    """
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = _NAME.sub(rf"\g<1>{name}-", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+def _table(rows: Sequence[Cells]) -> str:
     titles, texts = columns(rows)
-    words = rows[0].words
+    words = [not are_numbers(line[place] for line in texts) for place in range(len(titles))]
     head = "".join(
-        f'<th scope="col"{word}><button type="button">{escape(name)}</button></th>'
-        for name in titles
-        for word in [' class="word"' if name in words else ""]
+        f'<th scope="col"{" class=word" * word}><button type="button">{escape(name)}</button></th>'
+        for name, word in zip(titles, words, strict=True)
     )
-    body = "\n".join(
-        f"<tr{_whose(titles, line)}>"
-        + "".join(_cell(text, name in words) for name, text in zip(titles, line, strict=True))
-        + "</tr>"
-        for line in texts
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">\n'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
-    )
+    body = "\n".join(f"<tr{_whose(titles, line)}>{''.join(map(_cell, line, words))}</tr>" for line in texts)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
 def _whose(titles: Sequence[str], line: Sequence[str]) -> str:

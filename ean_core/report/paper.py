@@ -5,8 +5,9 @@ Increments are relative inference time increments (Eqn 9), batch 50 on a V100, o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 Connection = Literal["vanilla", "Org-full", "Share-full", "EAN"]
 
@@ -36,41 +37,21 @@ class PaperRow:
     increment: float | None = None
 
 
-def _table1(data: str, network: str, *lines: tuple[str, Connection, float, float, float]) -> tuple[PaperRow, ...]:
-    return tuple(
-        PaperRow(1, data, network, attention, connection, {"accuracy/top1": accuracy}, parameters, increment)
-        for attention, connection, accuracy, parameters, increment in lines
-    )
-
-
-def _table3(data: str, *lines: tuple[str, Connection, float, float, float | None]) -> tuple[PaperRow, ...]:
-    return tuple(
-        PaperRow(3, data, "ResNet-50", attention, connection, {"count/MAE": mae, "count/RMSE": rmse}, None, increment)
-        for attention, connection, mae, rmse, increment in lines
-    )
-
-
-def _table5(*lines: tuple[str, Connection, float, float, float, float | None]) -> tuple[PaperRow, ...]:
-    return tuple(
-        PaperRow(
-            5,
-            "Pascal VOC 2012",
-            "ResNet-50",
-            attention,
-            connection,
-            {"mIoU": miou, "mAcc": macc, "aAcc": aacc},
-            None,
-            increment,
-        )
-        for attention, connection, miou, macc, aacc, increment in lines
-    )
+def _rows(table: int, data: str, network: str, columns: str, *lines: tuple[Any, ...]) -> Iterator[PaperRow]:
+    """Lines of a table: attention, connection, and a value under each of the columns."""
+    for attention, connection, *values in lines:
+        metrics = dict(zip(columns.split(), values, strict=True))
+        parameters, increment = metrics.pop("parameters", None), metrics.pop("increment")
+        yield PaperRow(table, data, network, attention, connection, metrics, parameters, increment)
 
 
 #: The rows in the paper's order.
 PAPER: tuple[PaperRow, ...] = (
-    *_table1(
+    *_rows(
+        1,
         "CIFAR-100",
         "ResNet-164",
+        "accuracy/top1 parameters increment",
         ("", "vanilla", 74.29, 1.727, 0.0),
         ("SE", "Org-full", 75.80, 1.929, 54.46),
         ("SE", "Share-full", 76.09, 1.739, 52.09),
@@ -81,9 +62,11 @@ PAPER: tuple[PaperRow, ...] = (
         ("DIA", "Share-full", 77.26, 1.946, 121.11),
         ("DIA", "EAN", 77.12, 1.946, 65.46),
     ),
-    *_table1(
+    *_rows(
+        1,
         "ImageNet-1k",
         "ResNet-50",
+        "accuracy/top1 parameters increment",
         ("", "vanilla", 76.01, 25.584, 0.0),
         ("SE", "Org-full", 77.01, 28.115, 25.94),
         ("SE", "Share-full", 77.35, 26.284, 25.92),
@@ -94,16 +77,22 @@ PAPER: tuple[PaperRow, ...] = (
         ("DIA", "Share-full", 77.24, 28.385, 27.26),
         ("DIA", "EAN", 77.56, 28.385, 16.58),
     ),
-    *_table3(
+    *_rows(
+        3,
         "ShanghaiTech B",
+        "ResNet-50",
+        "count/MAE count/RMSE increment",
         ("SE", "Org-full", 9.5, 15.93, 19.19),
         ("SE", "Share-full", 8.9, 14.6, 19.19),
         ("SE", "EAN", 8.6, 14.7, 6.16),
         ("DIA", "Share-full", 9.1, 14.9, 16.93),
         ("DIA", "EAN", 8.2, 13.9, 8.71),
     ),
-    *_table3(
+    *_rows(
+        3,
         "ShanghaiTech A",
+        "ResNet-50",
+        "count/MAE count/RMSE increment",
         ("SGE", "Org-full", 93.9, 144.5, 58.98),
         ("SGE", "Share-full", 91.6, 143.1, 58.85),
         ("SGE", "EAN", 88.4, 140.0, 30.55),
@@ -113,7 +102,11 @@ PAPER: tuple[PaperRow, ...] = (
         ("DIA", "Share-full", 92.5, 130.4, 51.75),
         ("DIA", "EAN", 90.3, 141.6, 29.43),
     ),
-    *_table5(
+    *_rows(
+        5,
+        "Pascal VOC 2012",
+        "ResNet-50",
+        "mIoU mAcc aAcc increment",
         ("", "vanilla", 69.39, 78.87, 92.97, None),
         ("SE", "Share-full", 73.03, 82.13, 93.74, 48.16),
         ("SE", "EAN", 73.68, 83.08, 93.79, 16.43),
@@ -123,15 +116,9 @@ PAPER: tuple[PaperRow, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class PaperScheme:
-    """A line of Table 2: what a search found for SE in ResNet-164 on CIFAR-100.
-
-    Args:
-        method: as the paper calls it.
-        scheme: as printed, stages joined by ``-``.
-        accuracy: of the network trained with it, in percent.
-    """
+class PaperScheme(NamedTuple):
+    """A line of Table 2: what a search found for SE in ResNet-164 on CIFAR-100, and the accuracy of the network trained
+    with it, in percent."""
 
     method: str
     scheme: str
@@ -143,15 +130,9 @@ class PaperScheme:
         return {len(stage) for stage in self.scheme.split("-")} == {18}
 
 
-@dataclass(frozen=True)
-class PaperMethod:
-    """A line of Table 4: what the scheme of a search method comes to, for SE in ResNet-164 on CIFAR-100.
-
-    Args:
-        method: as the paper calls it.
-        accuracy: of the network trained with its scheme, in percent.
-        increment: relative inference time increment (Eqn 9), in percent.
-    """
+class PaperMethod(NamedTuple):
+    """A line of Table 4: what the scheme of a search method comes to, for SE in ResNet-164 on CIFAR-100: accuracy, and
+    relative inference time increment (Eqn 9), in percent."""
 
     method: str
     accuracy: float

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,43 +77,20 @@ def of_kind(records: Mapping[Path, Mapping[str, Any]], kind: str) -> dict[Path, 
     return {path: record for path, record in records.items() if record["kind"] == kind}
 
 
-class Labels:
-    """Names of records for a reader: their paths, in the folder that was given.
-
-    Args:
-        folders: in which the records were found. Where there are several, their names come first, with as much of what
-            is above them as tells them apart.
+def label(path: Path, folders: Sequence[Path]) -> str:
+    """The name of a record for a reader: its folder's, and its own where that is not the usual one of its kind; below
+    the folder that all those in which records were found have in common.
 
     Examples:
-        >>> Labels([Path('here/runs')]).of(Path('here/runs/ean/timing_a.json'))
+        >>> label(Path('here/runs/ean/timing_a.json'), [Path('here/runs')])
         'ean/timing_a'
-        >>> Labels([Path('here/runs'), Path('there/runs')]).of(Path('there/runs/ean/record.json'))
+        >>> label(Path('there/runs/ean/record.json'), [Path('here/runs'), Path('there/runs')])
         'there/runs/ean'
     """
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = dict(zip(folders, _tails(folders), strict=True))
-
-    def of(self, path: Path) -> str:
-        """The name of a record: its folder's, and its own where that is not the usual one of its kind."""
-        usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "schemes", "timing")
-        place = path.parent if usual else path.with_suffix("")
-        for folder, name in self._folders.items():
-            if folder in (place, *place.parents):
-                inner = place.relative_to(folder).as_posix()
-                return inner if len(self._folders) == 1 else f"{name}/{inner}".removesuffix("/.")
-        return place.as_posix()
-
-
-def _tails(folders: Iterable[Path]) -> list[str]:
-    """The ends of paths, as long as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    longest = max(map(len, parts), default=1)
-    for length in range(1, longest + 1):
-        tails = ["/".join(each[-length:]) for each in parts]
-        if len(set(tails)) == len(set(parts)):
-            break
-    return tails
+    usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "schemes", "timing")
+    place = (path.parent if usual else path.with_suffix("")).resolve()
+    common = os.path.commonpath([folder.resolve() for folder in folders])
+    return place.relative_to(common).as_posix()
 
 
 def slug(label: str) -> str:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
-
-from scipy import stats
+from typing import Any, NamedTuple
 
 from ean_core.common.config import parse_name
 from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
+from ean_core.runs.folder import RECORD, TEST, Run
 from ean_core.scheme import ConnectionScheme
-from ean_core.show.table import in_percent, size_text
+from ean_core.show.table import Cells, in_percent, size_text, spread_text
 
 from .paper import PAPER, PaperRow
 from .records import LeaveOut, of_kind, read_records, refuse
-from .search import Spread
 
 #: Metrics of each table of the paper: their names in records, and the paper's titles.
 METRICS: dict[int, dict[str, str]] = {
@@ -51,9 +47,14 @@ class Key(NamedTuple):
     images: int
     recipe: str
 
+    @property
+    def common(self) -> Key:
+        """The key without what tells networks of one recipe apart: attention and connections."""
+        return self._replace(attention="", scheme=ConnectionScheme.none(self.scheme.stages), shared=True, parameters=0)
+
 
 @dataclass(frozen=True)
-class Run:
+class Measured:
     """A network that one seed trained, and what it was measured to do.
 
     Args:
@@ -129,7 +130,7 @@ class Result:
         timings: its rows in timing records, by form, each with the record it is of.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[Measured, ...]
     timings: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
 
     @property
@@ -187,7 +188,7 @@ class Result:
         return in_percent(row[0]["increment"], row[0]["increment_interval"]) if row else ""
 
 
-def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Run]:
+def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Measured]:
     """All runs among some records that were measured, sorted by their path.
 
     Args:
@@ -197,10 +198,11 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
     """
     found = []
     for path, test in of_kind(records, "test").items():
-        training = records.get(path.parent / "record.json")
-        if path.name != "test.json" or training is None or training["kind"] != "training":
+        folder = Run(path.parent)
+        training = records.get(folder.path(RECORD))
+        if path != folder.path(TEST) or training is None or training["kind"] != "training":
             continue
-        run = Run(path.parent, training, test)
+        run = Measured(path.parent, training, test)
         try:
             best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
             trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
@@ -224,7 +226,7 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
         records: by path, as :func:`~ean_core.report.records.read_records` gives them.
         leave_out: what to do with a run whose records disagree, and with one that is there twice.
     """
-    grouped: dict[Key, dict[int, Run]] = {}
+    grouped: dict[Key, dict[int, Measured]] = {}
     for run in find_runs(records, leave_out):
         seeds = grouped.setdefault(run.key, {})
         first = seeds.setdefault(run.training["seed"], run)
@@ -260,59 +262,32 @@ def _place(result: Result) -> tuple[int, str, int, str, int]:
     return data, key.data, known, key.attention, ORDER.index(result.connection)
 
 
-@dataclass(frozen=True)
-class ResultRow:
-    """A network in the form of one of the paper's tables, ours or the paper's.
-
-    Args:
-        table: number of the table: 1, 3 or 5.
-        of: what it shows.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "data",
-        "network",
-        "connection",
-        *(title for metrics in METRICS.values() for title in metrics.values()),
-        "seeds",
-        "parameters",
-        "connections",
-        "increment (%)",
-        "deployed (%)",
-        "whose",
-    )
-    words: ClassVar[tuple[str, ...]] = ("data", "network", "connection", "connections", "whose")
-
-    table: int
-    of: Result | PaperRow
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        row = self.of
-        cells = {
-            "data": row.data,
-            "network": " ".join(filter(None, (row.network, row.attention))),
-            "connection": row.connection,
-        }
-        if isinstance(row, PaperRow):
-            for metric, title in METRICS[self.table].items():
-                cells[title] = f"{row.metrics[metric]:.2f}" if self.table != 3 else f"{row.metrics[metric]:g}"
-            cells["parameters"] = f"{row.parameters:.3f} M" if row.parameters else ""
-            cells["increment (%)"] = f"{row.increment:+.2f}" if row.increment is not None else ""
-            cells["whose"] = f"paper, Table {row.table}"
-            return cells
-        for metric, title in METRICS[self.table].items():
-            cells[title] = Spread.of(row.values(metric)).text(2)
+def result_cells(row: Result | PaperRow, table: int) -> Cells:
+    """A network, ours or the paper's, in the form of one of the paper's tables: 1, 3 or 5."""
+    if isinstance(row, PaperRow):
+        metrics = [f"{row.metrics[name]:.2f}" if table != 3 else f"{row.metrics[name]:g}" for name in METRICS[table]]
+        seeds, connections, deployed, whose = "", "", "", f"paper, Table {row.table}"
+        parameters = f"{row.parameters:.3f} M" if row.parameters else ""
+        eager = f"{row.increment:+.2f}" if row.increment is not None else ""
+    else:
+        metrics = [spread_text(row.values(name), 2) for name in METRICS[table]]
+        seeds, connections = str(len(row.runs)), f"{row.scheme.connections} `{row.scheme}`"
+        parameters, eager, deployed = f"{row.parameters:,}", row.increment("eager"), row.increment("deployed")
         split = row.runs[0].test.get("data", {}).get("split", "test")
-        return {
-            **cells,
-            "seeds": str(len(row.runs)),
-            "parameters": f"{row.parameters:,}",
-            "connections": f"{row.scheme.connections} `{row.scheme}`",
-            "increment (%)": row.increment("eager"),
-            "deployed (%)": row.increment("deployed"),
-            "whose": f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {_split(split)} images",
-        }
+        split = {"val": "validation"}.get(split, split)
+        whose = f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {split} images"
+    return {
+        "data": row.data,
+        "network": " ".join(filter(None, (row.network, row.attention))),
+        "connection": row.connection,
+        **dict(zip(METRICS[table].values(), metrics, strict=True)),
+        "seeds": seeds,
+        "parameters": parameters,
+        "connections": connections,
+        "increment (%)": eager,
+        "deployed (%)": deployed,
+        "whose": whose,
+    }
 
 
 def schedule_text(training: Mapping[str, Any]) -> str:
@@ -321,11 +296,7 @@ def schedule_text(training: Mapping[str, Any]) -> str:
     return f"{training['epochs']} epochs{images}"
 
 
-def _split(name: str) -> str:
-    return {"val": "validation"}.get(name, name)
-
-
-def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[ResultRow]:
+def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[Result | PaperRow]:
     """The rows of one of the paper's tables, by data set: ours, then the paper's.
 
     Args:
@@ -341,7 +312,7 @@ def table_rows(results: Sequence[Result], table: int, *, everything: bool = Fals
     for data in {**own, **dict.fromkeys(row.data for row in theirs if everything)}:
         rows += [each for each in ours if _plain_data(each) == data]
         rows += [row for row in theirs if row.data == data]
-    return [ResultRow(table, each) for each in rows]
+    return rows
 
 
 def _plain_data(result: Result) -> str:
@@ -376,46 +347,3 @@ def timing_text(results: Sequence[Result]) -> str:
         "the vanilla network of its form, with 95 % intervals within that one process. "
         f"{f'{measured}. ' if measured else ''}The paper's: batch 50, a V100."
     )
-
-
-def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:
-    """Mean of the first less mean of the second, and a 95 % interval.
-
-    Args:
-        first, second: a value a seed.
-        noise: standard error of a single value, from the finite number of test images.
-
-    Returns:
-        The difference and the ends of its interval: Welch's over seeds where both have several; else that of the test
-        images alone, which knows nothing of how trainings differ.
-
-    Examples:
-        >>> [round(value, 2) for value in difference([2.0, 2.2], [1.0, 1.2], noise=9)]
-        [1.0, 0.39, 1.61]
-        >>> [round(value, 2) for value in difference([65.6], [65.2], noise=0.5)]
-        [0.4, -0.99, 1.79]
-    """
-    gap = statistics.fmean(first) - statistics.fmean(second)
-    if min(len(first), len(second)) > 1 and len({*first}) + len({*second}) > 2:  # with values all alike there is none
-        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-        return gap, float(interval.low), float(interval.high)
-    return gap, gap - 1.96 * math.sqrt(2) * noise, gap + 1.96 * math.sqrt(2) * noise
-
-
-def compared(first: Result, second: Result) -> tuple[float, float, float]:
-    """By how many points the accuracy of one network is higher than that of another, as :func:`difference` has it."""
-    ours, others = first.values("accuracy/top1"), second.values("accuracy/top1")
-    share = statistics.fmean(others) / 100
-    return difference(ours, others, noise=100 * math.sqrt(share * (1 - share) / first.images))
-
-
-def comparison_text(first: Result, second: Result) -> str:
-    """How the accuracy of one network compares with that of another, with its interval and what that is one of."""
-    gap, low, high = compared(first, second)
-    if min(len(first.runs), len(second.runs)) > 1:
-        of = f"95 % interval over {len(first.runs)} and {len(second.runs)} seeds"
-        verdict = "no difference is shown" if low <= 0 <= high else ("better" if gap > 0 else "worse")
-    else:
-        of = "95 % interval of the test images alone, taken as two samples"
-        verdict = "no difference is shown" if low <= 0 <= high else "undecided"
-    return f"{first.title} against {second.title}: {gap:+.2f} points ({low:+.2f} to {high:+.2f}, {of}): {verdict}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 from ean_core.common.record import csv_text, read_record, write_text
 from ean_core.inference.latency import BlockTimes
@@ -16,7 +16,7 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
 from ean_core.search.prefixes import count_bodies, walk_seconds
 from ean_core.search.strategy import Evaluation
-from ean_core.show.table import markdown_table
+from ean_core.show.table import Cells, markdown_table, spread_text
 
 from .search_figures import convergence_figure, distribution_figure, front_figure
 
@@ -258,143 +258,46 @@ def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches
     )
 
 
-class Spread(NamedTuple):
-    """Mean and sample standard deviation over seeds; no deviation where there is one seed.
-
-    Examples:
-        >>> print(Spread.of([3, 4, 5]).text(1), Spread.of([3]).text(1), Spread.of([3, 3]).text(0))
-        4.0 ± 1.0 3.0 3
-    """
-
-    mean: float
-    deviation: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-    def text(self, digits: int) -> str:
-        """In digits after the point; without a deviation where there is none."""
-        return f"{self.mean:,.{digits}f}" + (f" ± {self.deviation:,.{digits}f}" if self.deviation else "")
+def comparison_rows(comparison: Comparison) -> list[Cells]:
+    """What each strategy of a comparison came to, over its seeds: the highest reward it saw, with the scheme of that,
+    what it returned, and what one search alone takes, see :class:`SearchRun`."""
+    return [_cells(strategy, runs, comparison) for strategy, runs in comparison.by_strategy().items()]
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One strategy of a comparison, over its seeds.
-
-    Args:
-        strategy: its name.
-        seeds: how many searches.
-        best_reward: the highest it saw.
-        accuracy: of the scheme of that reward, in percent.
-        connections: of that scheme.
-        returned_reward: of the scheme it returned.
-        rule: by which that was chosen.
-        evaluations: that were asked for.
-        unique: different schemes among them.
-        bodies: block bodies that one search alone computes; None for a trainer.
-        seconds: that one search alone takes, see :class:`SearchRun`.
-        optimum: in how many searches the best of all schemes was found; None where that is not known.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "strategy",
-        "best reward",
-        "accuracy (%)",
-        "connections",
-        "optimum found",
-        "reward returned",
-        "rule",
-        "evaluations",
-        "unique",
-        "block bodies",
-        "seconds",
-    )
-    words: ClassVar[tuple[str, ...]] = ("strategy", "rule")
-
-    strategy: str
-    seeds: int
-    best_reward: Spread
-    accuracy: Spread
-    connections: Spread
-    returned_reward: Spread
-    rule: str
-    evaluations: Spread
-    unique: Spread
-    bodies: Spread | None
-    seconds: Spread
-    optimum: int | None
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        cells = {
-            "strategy": self.strategy,
-            "best reward": self.best_reward.text(2),
-            "accuracy (%)": self.accuracy.text(2),
-            "connections": self.connections.text(1),
-            "reward returned": self.returned_reward.text(2),
-            "rule": self.rule,
-            "evaluations": self.evaluations.text(0),
-            "unique": self.unique.text(0),
-            "seconds": self.seconds.text(1 if self.seconds.mean < 100 else 0),
-        }
-        if self.optimum is not None:
-            cells["optimum found"] = f"{self.optimum} of {self.seeds}"
-        if self.bodies is not None:
-            cells["block bodies"] = self.bodies.text(0)
-        return cells
+def _cells(strategy: str, runs: Sequence[SearchRun], comparison: Comparison) -> Cells:
+    bodies = [run.bodies for run in runs if run.bodies is not None]
+    seconds = [run.seconds for run in runs]
+    found = sum(map(bool, map(comparison.found_optimum, runs)))
+    return {
+        "strategy": strategy,
+        "best reward": spread_text([run.history.best.reward for run in runs], 2),
+        "accuracy (%)": spread_text([run.history.best.accuracy for run in runs], 2),
+        "connections": spread_text([run.history.best.scheme.connections for run in runs], 1),
+        "optimum found": "" if comparison.optimum is None else f"{found} of {len(runs)}",
+        "reward returned": spread_text([run.returned.reward for run in runs], 2),
+        "rule": runs[0].rule,
+        "evaluations": spread_text([len(run.history.evaluations) for run in runs], 0),
+        "unique": spread_text([run.history.unique for run in runs], 0),
+        "block bodies": spread_text(bodies, 0) if bodies else "",
+        "seconds": spread_text(seconds, 1 if statistics.fmean(seconds) < 100 else 0),
+    }
 
 
-def comparison_rows(folder: Path) -> list[ComparisonRow]:
-    """What each strategy of a comparison came to.
-
-    Raises:
-        FileNotFoundError: if a part of the comparison is missing.
-        ValueError: if a part is damaged.
-    """
-    return _rows(read_comparison(folder))
-
-
-def _rows(comparison: Comparison) -> list[ComparisonRow]:
-    def row(strategy: str, runs: list[SearchRun]) -> ComparisonRow:
-        def spread(value: Callable[[SearchRun], float]) -> Spread:
-            return Spread.of([value(run) for run in runs])
-
-        bodies = [run.bodies for run in runs if run.bodies is not None]
-        return ComparisonRow(
-            strategy=strategy,
-            seeds=len(runs),
-            best_reward=spread(lambda run: run.history.best.reward),
-            accuracy=spread(lambda run: run.history.best.accuracy),
-            connections=spread(lambda run: run.history.best.scheme.connections),
-            returned_reward=spread(lambda run: run.returned.reward),
-            rule=runs[0].rule,
-            evaluations=spread(lambda run: len(run.history.evaluations)),
-            unique=spread(lambda run: run.history.unique),
-            bodies=Spread.of(bodies) if bodies else None,
-            seconds=spread(lambda run: run.seconds),
-            optimum=None if comparison.optimum is None else sum(map(bool, map(comparison.found_optimum, runs))),
-        )
-
-    return [row(strategy, runs) for strategy, runs in comparison.by_strategy().items()]
-
-
-def write_comparison(folder: Path) -> list[ComparisonRow]:
+def write_comparison(folder: Path) -> list[Cells]:
     """Write the report of a comparison into its folder.
 
     It is ``comparison.md``, ``comparison.csv`` (unrounded, a line a search), and the figures ``front.png``,
     ``convergence.png`` and, where random search took part, ``distribution.png``.
 
     Returns:
-        The table's rows, for :func:`ean_core.report.print_table`.
+        The table's rows, for :func:`ean_core.show.table.print_table`.
 
     Raises:
         FileNotFoundError: if a part of the comparison is missing.
         ValueError: if a part is damaged.
     """
     comparison = read_comparison(folder)
-    rows, figures = _rows(comparison), _write_figures(comparison, folder)
+    rows, figures = comparison_rows(comparison), _write_figures(comparison, folder)
     pictures = "\n\n".join(f"![{name}]({name}.png)\n\n{FIGURES[name]}" for name in figures)
     text = f"{_title(comparison)}\n\n{markdown_table(rows)}\n\n{_caption(comparison)}\n\n{pictures}\n"
     write_text(folder / "comparison.md", text)
@@ -404,13 +307,11 @@ def write_comparison(folder: Path) -> list[ComparisonRow]:
 
 def _write_figures(comparison: Comparison, folder: Path) -> list[str]:
     """Draw what there is to draw, and name it."""
-    histories = [run.history for run in comparison.runs]
     front_figure(
-        {e.scheme: e for history in histories for e in history.evaluations}.values(),
+        (evaluation for run in comparison.runs for evaluation in run.history.evaluations),
         comparison.finalists,
         folder / "front.png",
-        exact=comparison.optimum is not None,
-        cost="attention time (ms a batch)" if comparison.reward["latency"] else "connections",
+        latency=bool(comparison.reward["latency"]),
     )
     draw_convergence(comparison, folder / "convergence.png")
     if not draw_distribution(comparison, folder / "distribution.png"):

@@ -18,9 +18,8 @@ from scipy.stats import ttest_ind
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 from ean_core.search.strategy import Evaluation
-from ean_core.show.figures import COLOURS, EMPTY, draw_schemes, save
+from ean_core.show.figures import COLOURS, INK, draw_schemes, save, style
 
-INK = "#222222"
 #: Colours of strategies in every figure; what learns nothing is grey.
 STRATEGY_COLOURS = {
     "ean": COLOURS[0],
@@ -58,35 +57,28 @@ SCORES = Sampling()
 
 
 def front_figure(
-    evaluations: Iterable[Evaluation],
-    finalists: Sequence[Evaluation],
-    path: Path,
-    *,
-    exact: bool,
-    cost: str = "connections",
-    chosen: Evaluation | None = None,
+    evaluations: Iterable[Evaluation], finalists: Sequence[Evaluation], path: Path, *, latency: bool = False
 ) -> None:
-    """Write accuracy against cost: all that was scored, the finalists, and the schemes of their front.
+    """Write accuracy against cost: all that was scored, the finalists, and the schemes of their front; where all
+    schemes there are were scored, their exact front, too.
 
     Args:
-        evaluations: with the supernet's own batch norms, one a scheme.
-        finalists: with batch norms re-estimated, none and full among them.
+        evaluations: with the supernet's own batch norms; a scheme may be there several times.
+        finalists: with batch norms re-estimated, none and full among them; the one of best reward is marked.
         path: of the picture; the format is that of the suffix.
-        exact: whether ``evaluations`` are of all schemes there are, so that their front is drawn, too.
-        cost: what the evaluations' cost counts.
-        chosen: the finalist to mark as the EAN; the one of best reward is marked as that by default.
+        latency: whether the cost is the attention's time, not the number of connections.
     """
+    scored = list({evaluation.scheme: evaluation for evaluation in evaluations}.values())
     kept = front(finalists)
-    best = chosen or max(finalists, key=lambda evaluation: evaluation.reward)
+    best = max(finalists, key=lambda evaluation: evaluation.reward)
     blocks = len(best.scheme.bits) + 0.5 * len(best.scheme.stages)
     square = 0.2 if blocks < 30 else 0.14  # inches; labels need a row's height
     width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + (best not in kept) + 1)
     figure = Figure(figsize=(width, 4.4 + strips), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(4.4, strips))
-    _draw_front(list(evaluations), finalists, kept, best, above, exact)
-    _name("EAN" if chosen else "best reward", best, 1, above, COLOURS[5])
-    above.set_xlabel(cost)
-    above.xaxis.get_major_locator().set_params(integer=cost == "connections")
+    _draw_front(scored, finalists, kept, best, above)
+    above.set_xlabel(cost_title(latency))
+    above.xaxis.get_major_locator().set_params(integer=not latency)
     names: dict[str, ConnectionScheme] = {}
     for evaluation in [*kept, *([best] if best not in kept else [])]:
         connections = evaluation.scheme.connections
@@ -104,9 +96,8 @@ def _draw_front(
     kept: list[Evaluation],
     best: Evaluation,
     axes: Axes,
-    exact: bool,
 ) -> None:
-    _style(axes)
+    style(axes)
     axes.set_ylabel("validation accuracy (%)")
     axes.scatter(
         [e.cost for e in evaluations],
@@ -117,7 +108,7 @@ def _draw_front(
         linewidth=0,
         label=f"as scored in the search ({len(evaluations):,} schemes)",
     )
-    if exact:
+    if has_all(evaluations):
         axes.plot(
             *_places(front(evaluations)),
             color="#777777",
@@ -141,12 +132,23 @@ def _draw_front(
         **bars,
     )
     axes.plot(*_places([best]), "o", color=COLOURS[5], markersize=9, zorder=4)
+    _name("best reward", best, 1, axes, COLOURS[5])
     for end in (ConnectionScheme.none(best.scheme.stages), ConnectionScheme.full(best.scheme.stages)):
         for evaluation in finalists:
             if evaluation.scheme == end:
                 _name("full" if end.connections else "none", evaluation, -1, axes, INK)
     axes.margins(0.06, 0.12)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
+
+
+def cost_title(latency: bool) -> str:
+    """What a search's costs count."""
+    return "attention time (ms a batch)" if latency else "connections"
+
+
+def has_all(evaluations: Sequence[Evaluation]) -> bool:
+    """Whether different schemes are all that the network has."""
+    return len(evaluations) == 2 ** len(evaluations[0].scheme.bits)
 
 
 def _places(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
@@ -215,8 +217,7 @@ def convergence_figure(
         for name, curves in probabilities.items():
             values = _matrix(curves, min(map(len, curves)))
             _draw_curve(name, values, values.min(0), values.max(0), axes, "default")
-        _style(axes)
-        axes.set_title("controllers; band: all seeds", loc="left", fontsize=10)
+        style(axes, title="controllers; band: all seeds")
         axes.set_xlabel("step")
         axes.set_ylabel("mean probability of what is sampled")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -230,8 +231,7 @@ def convergence_figure(
         )
     if optimum is not None:
         handles.append(right.axhline(optimum, color=INK, linestyle="--", label="best of all (exhaustive)"))
-    _style(right)
-    right.set_title("all strategies; band: standard error of the mean", loc="left", fontsize=10)
+    style(right, title="all strategies; band: standard error of the mean")
     right.set_xscale("log")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set_xlabel("evaluations")
@@ -255,7 +255,7 @@ def _draw_curve(
     single: int = 1,
 ) -> Line2D:
     """The mean over the rows and a band; where there is one column only, a dot at ``single``."""
-    x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), strategy_colour(name)
+    x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), _colour(name)
     axes.fill_between(x, low, high, step="post" if style == "steps-post" else None, color=colour, alpha=0.15, lw=0)
     dot: dict[str, Any] = {"marker": "o", "linestyle": ""} if len(x) == 1 else {}
     (line,) = axes.plot(x, values.mean(0), color=colour, label=name, linewidth=1.8, drawstyle=style, **dot)
@@ -273,12 +273,13 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: 
         path: of the picture; the format is that of the suffix.
         of: what the accuracies are.
     """
-    base, order = samples.get("random", ()), in_order(samples)
+    base = samples.get("random", ())
+    order = sorted(samples, key=lambda name: name != "random")
     bins = np.histogram_bin_edges([value for values in samples.values() for value in values], bins=32)
     figure = Figure(figsize=(9, 0.8 + 0.75 * len(order)), layout="constrained", dpi=150)
     panels = figure.subplots(len(order), 1, sharex=True, squeeze=False)[:, 0]
     for name, axes in zip(order, panels, strict=True):
-        values, colour = samples[name], strategy_colour(name)
+        values, colour = samples[name], _colour(name)
         if len(values) >= MANY:
             axes.hist(values, bins, weights=[1 / len(values)] * len(values), color=colour, alpha=0.7)
         else:
@@ -297,11 +298,6 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: 
     save(figure, path)
 
 
-def in_order(samples: Iterable[str]) -> list[str]:
-    """Strategies as they are drawn: ``random``, where it is there, before those that are compared with it."""
-    return sorted(samples, key=lambda name: name != "random")
-
-
 def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sampling = SCORES) -> str:
     """Mean and standard deviation of a strategy's accuracies, and how they compare with random ones, in two lines."""
     listed = of.listed.get(name)
@@ -317,12 +313,6 @@ def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sam
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
 
 
-def strategy_colour(strategy: str) -> str:
+def _colour(strategy: str) -> str:
     """The colour of a strategy, in whatever case; of those without one of their own, all the same."""
     return STRATEGY_COLOURS.get(strategy.lower(), OTHER)
-
-
-def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=EMPTY, linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from ean_core.common.config import parse_name
 from ean_core.common.record import significant
 from ean_core.common.tasks import find_dataset, known_datasets
 from ean_core.scheme import ConnectionScheme
-from ean_core.search.front import front
-from ean_core.show.table import Row, in_percent, size_text
+from ean_core.show.table import Cells, in_percent, size_text, spread_text
 
 from .alone import SchemeGroups, TrainedAlone, read_groups
-from .chart import (
-    Chart,
-    correlation_charts,
-    distribution_chart,
-    front_chart,
-    gates_chart,
-    lines_chart,
-    trade_charts,
-)
+from .claim import CLAIM, find_claims, transferred_text
 from .correlation import PROXIES, correlation_figure
 from .gates import gates_figure
-from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperMethod, PaperRow, PaperScheme
-from .records import Labels, LeaveOut, of_kind, read_records, refuse, slug
+from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperRow
+from .records import LeaveOut, label, of_kind, read_records, refuse, slug
 from .results import (
     ATTENTIONS,
     Result,
     find_results,
     machine_text,
+    result_cells,
     schedule_text,
     table_rows,
     timing_text,
@@ -43,13 +35,12 @@ from .search import (
     Comparison,
     SearchHistory,
     SearchRun,
-    Spread,
     draw_convergence,
     draw_distribution,
     read_comparison,
     read_search,
 )
-from .search_figures import distribution_figure, front_figure
+from .search_figures import cost_title, distribution_figure, front_figure, has_all
 from .trade import TradePoint, panels_figure, trade_points
 
 T = TypeVar("T")
@@ -60,61 +51,22 @@ PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
 
 
 @dataclass(frozen=True)
-class TableSection:
-    """A table of a report.
+class Section:
+    """A part of a report: a table, a figure with its data, or words alone.
 
     Args:
-        name: of its file, without the suffix.
+        name: of its files, without the suffix, and of its place in the page.
         title: above it.
-        rows: at least one.
-        note: below it.
-    """
-
-    name: str
-    title: str
-    rows: Sequence[Row]
-    note: str
-
-
-@dataclass(frozen=True)
-class FigureSection:
-    """A figure of a report.
-
-    Args:
-        name: of its files, without the suffix.
-        title: above it.
-        header: titles of the columns of its data.
-        lines: the data, in six significant digits.
-        draw: writes the picture, in the format of the path's suffix.
-        charts: the same for the page.
-        caption: below it.
-    """
-
-    name: str
-    title: str
-    header: Sequence[str]
-    lines: Sequence[Sequence[Any]]
-    draw: Callable[[Path], object]
-    charts: Sequence[Chart]
-    caption: str
-
-
-@dataclass(frozen=True)
-class TextSection:
-    """Words in the place of a table or figure that there is too little for.
-
-    Args:
-        name: of the section.
-        title: above them.
-        note: the words.
+        note: below it, paragraphs with an empty line between them.
+        rows: of the table; of a figure its data, in six significant digits.
+        draw: writes the figure, in the format of the path's suffix; None for tables and words.
     """
 
     name: str
     title: str
     note: str
-
-
-Section = TableSection | FigureSection | TextSection
+    rows: Sequence[Mapping[str, Any]] = ()
+    draw: Callable[[Path], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +81,7 @@ class Records:
         timings: timing records.
         gates: records of gates, block by block.
         groups: records of schemes to be trained alone, and the groups that they list.
-        labels: gives the records names for a reader.
+        folders: in which all of it was found.
     """
 
     results: Sequence[Result]
@@ -139,7 +91,7 @@ class Records:
     timings: Mapping[Path, Mapping[str, Any]]
     gates: Mapping[Path, Mapping[str, Any]]
     groups: Mapping[Path, tuple[Mapping[str, Any], SchemeGroups]]
-    labels: Labels
+    folders: Sequence[Path]
 
     @classmethod
     def read(cls, folders: Sequence[Path], leave_out: LeaveOut = refuse) -> Records:
@@ -171,7 +123,7 @@ class Records:
             of_kind(records, "timing"),
             of_kind(records, "gates"),
             _read_each(listed, lambda path: (listed[path], read_groups(listed[path])), leave_out),
-            Labels(folders),
+            folders,
         )
         everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates, found.groups)
         if not (found.results or any(everything)):
@@ -181,6 +133,10 @@ class Records:
                 "leave them in their work directories"
             )
         return found
+
+    def label(self, path: Path) -> str:
+        """The name of a record for a reader."""
+        return label(path, self.folders)
 
     def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
         """The classifier of a search's data set, depth and attention that was trained with a scheme by itself; the one
@@ -222,9 +178,6 @@ def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: Le
     return found
 
 
-# ---------------------------------------------------------------- rows
-
-
 def _network(config: str | None) -> dict[str, str]:
     """Data set and network of a search's config."""
     parts = parse_name(config or "")
@@ -242,123 +195,6 @@ def _place(record: Mapping[str, Any]) -> tuple[int, int]:
     return list(known_datasets()).index(parts.dataset), ATTENTIONS.index(attention) if attention in ATTENTIONS else 9
 
 
-@dataclass(frozen=True)
-class SchemeRow:
-    """A scheme that a search returned, or that a network was trained with (Table 2).
-
-    Args:
-        method: the strategy, and its seed.
-        config: of the search; None for the paper's.
-        scheme: its connections, as text.
-        supernet: accuracy as scored in the search, in percent.
-        own_norms: accuracy with batch norms estimated for it.
-        alone: test accuracies of the network trained with it, one a seed.
-        whose: where it is from.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "method",
-        "data",
-        "network",
-        "connections",
-        "trained alone (%)",
-        "seeds",
-        "supernet (%)",
-        "with its own norms (%)",
-        "scheme",
-        "whose",
-    )
-    words: ClassVar[tuple[str, ...]] = ("method", "data", "network", "scheme", "whose")
-
-    method: str
-    config: str | None
-    scheme: str
-    supernet: float | None
-    own_norms: float | None
-    alone: Sequence[float]
-    whose: str
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        cells = {
-            "method": self.method,
-            **(_network(self.config) if self.config else PAPER_NETWORK),
-            "scheme": f"`{self.scheme}`",
-            "connections": str(self.scheme.count("1")),
-            "whose": self.whose,
-        }
-        if self.alone:
-            cells["trained alone (%)"] = Spread.of(self.alone).text(2)
-        if self.alone and self.config:
-            cells["seeds"] = str(len(self.alone))
-        if self.supernet is not None:
-            cells["supernet (%)"] = f"{self.supernet:.2f}"
-        if self.own_norms is not None:
-            cells["with its own norms (%)"] = f"{self.own_norms:.2f}"
-        return cells
-
-
-@dataclass(frozen=True)
-class MethodRow:
-    """What the schemes that a search method returned come to, over its seeds (Table 4).
-
-    Args:
-        of: the searches of a strategy in a comparison, or the paper's line.
-        comparison: that comparison; None for the paper's.
-        alone: a test accuracy a search, the mean over the trainings with its scheme; empty where one was not trained.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "method",
-        "data",
-        "network",
-        "trained alone (%)",
-        "increment (%)",
-        "predicted increment (%)",
-        "supernet (%)",
-        "with its own norms (%)",
-        "connections",
-        "evaluations",
-        "searches",
-        "whose",
-    )
-    words: ClassVar[tuple[str, ...]] = ("method", "data", "network", "whose")
-
-    of: Sequence[SearchRun] | PaperMethod
-    comparison: Comparison | None = None
-    alone: Sequence[float] = ()
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        if isinstance(self.of, PaperMethod):
-            return {
-                "method": self.of.method,
-                **PAPER_NETWORK,
-                "trained alone (%)": f"{self.of.accuracy:.2f}",
-                "increment (%)": f"{self.of.increment:+.2f}",
-                "whose": "paper, Table 4",
-            }
-        assert self.comparison is not None
-        schemes = [run.returned.scheme for run in self.of]
-        scored, finalists = _scores(self.comparison)
-        increments = [100 * self.comparison.predicted_increment(each) for each in schemes]
-        cells = {
-            "method": self.of[0].strategy,
-            **_network(self.comparison.record["config"]),
-            "predicted increment (%)": f"+{Spread.of(increments).text(2)}",
-            "supernet (%)": Spread.of([scored[each] for each in schemes]).text(2),
-            "connections": Spread.of([each.connections for each in schemes]).text(1),
-            "evaluations": Spread.of([len(run.history.evaluations) for run in self.of]).text(0),
-            "searches": str(len(self.of)),
-            "whose": "here",
-        }
-        if all(each in finalists for each in schemes):
-            cells["with its own norms (%)"] = Spread.of([finalists[each] for each in schemes]).text(2)
-        if self.alone:
-            cells["trained alone (%)"] = Spread.of(self.alone).text(2)
-        return cells
-
-
 def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict[ConnectionScheme, float]]:
     """By scheme, what the supernet of a comparison says of it, and with batch norms of its own."""
     # What a controller holds most probable, its search may never have asked for: it is scored for the result alone.
@@ -366,79 +202,6 @@ def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict
     scored = {each.scheme: each.accuracy for run in comparison.runs for each in run.history.evaluations}
     scored = modes | scored
     return scored, {each.scheme: each.accuracy for each in comparison.finalists}
-
-
-@dataclass(frozen=True)
-class TimeRow:
-    """A network in a timing record.
-
-    Args:
-        label: of the record.
-        name: of the network in it.
-        record: the whole of it.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "record",
-        "network",
-        "scheme",
-        "parameters",
-        "batch",
-        "pixels",
-        "precision",
-        "median (ms)",
-        "increment (%)",
-        "machine",
-    )
-    words: ClassVar[tuple[str, ...]] = ("record", "network", "scheme", "precision", "machine")
-
-    label: str
-    name: str
-    record: Mapping[str, Any]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        row = self.record["networks"][self.name]
-        return {
-            "record": self.label,
-            "network": f"{row['attention']}, {self.name}" if "attention" in row else self.name,
-            "scheme": f"`{row['scheme']}`",
-            "parameters": f"{row['parameters']:,}",
-            "batch": str(self.record["batch"]),
-            "pixels": size_text(self.record["size"]),
-            "precision": self.record["dtype"],
-            "median (ms)": f"{1e3 * row['median_s']:.2f}",
-            "increment (%)": in_percent(row["increment"], row["increment_interval"]),
-            "machine": machine_text(self.record),
-        }
-
-
-@dataclass(frozen=True)
-class SourceRow:
-    """A record that a report is made of: how to come to it again.
-
-    Args:
-        label: of its folder.
-        record: the whole of it.
-    """
-
-    titles: ClassVar[tuple[str, ...]] = ("record", "kind", "command", "seed", "finished", "machine", "PyTorch")
-    words: ClassVar[tuple[str, ...]] = titles
-
-    label: str
-    record: Mapping[str, Any]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts."""
-        return {
-            "record": self.label,
-            "kind": self.record["kind"],
-            "command": f"`{self.record['command']}`",
-            "seed": str(self.record.get("seed", "")),
-            "finished": self.record["finished"][:10],
-            "machine": machine_text(self.record),
-            "PyTorch": self.record["environment"]["packages"]["torch"],
-        }
 
 
 # ---------------------------------------------------------------- sections
@@ -459,32 +222,26 @@ def sections(records: Records) -> list[Section]:
 
 def _sections(records: Records) -> Iterator[Section | None]:
     own = records.own
-    first = table_rows(own, 1, everything=True)
-    yield _trade(trade_points(first))
+    yield _trade(trade_points(table_rows(own, 1, everything=True)))
     yield _results(own, 1, "Classification: accuracy, parameters and time")
+    yield _claim(own)
     yield _schemes(records)
     for path, (record, history) in records.searches.items():
-        yield _front(records.labels.of(path), record, history)
+        yield _front(records.label(path), record, history)
     for path, record in records.correlations.items():
-        yield _correlation(records.labels.of(path), record)
+        yield _correlation(records.label(path), record)
     yield _results(own, 3, "Crowd counting")
     yield _methods(records)
     for path, (_, groups) in records.groups.items():
-        yield _alone(records.labels.of(path), records.trained_alone(groups))
+        yield _alone(records.label(path), records.trained_alone(groups))
     for comparison in records.comparisons.values():
         yield _distribution(comparison)
         yield _convergence(comparison)
     yield _results(own, 5, "Semantic segmentation")
     for path, record in records.gates.items():
-        yield _gates(records.labels.of(path), record)
-    times = [
-        TimeRow(records.labels.of(path), name, each)
-        for path, each in records.timings.items()
-        for name in each["networks"]
-    ]
-    if times:
-        yield TableSection("times", "Inference times (Eqn 9)", times, TIMES)
-    yield TableSection("records", "The records behind all this", list(_sources(records)), SOURCES)
+        yield _gates(records.label(path), record)
+    yield _times(records)
+    yield Section("records", "The records behind all this", SOURCES, list(_sources(records)))
 
 
 TIMES = (
@@ -495,33 +252,32 @@ TIMES = (
 SOURCES = "Paths are in the folders that the report was made of."
 
 
-def _trade(points: list[TradePoint]) -> FigureSection | None:
+def _rounded(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A figure's data as they are written; what is None is left empty."""
+    return [{name: "" if value is None else significant(value) for name, value in row.items()} for row in rows]
+
+
+def _trade(points: list[TradePoint]) -> Section | None:
     if not any(point.whose == "here" for point in points):
         return None
-    return FigureSection(
+    return Section(
         "figure1",
         "Figure 1: accuracy against time",
-        [field.name for field in fields(TradePoint) if field.name != "interval"] + ["low", "high"],
-        [_numbers(*astuple(point)[:-1], *(point.interval or ("", ""))) for point in points],
-        lambda path: panels_figure(points, path),
-        trade_charts(points),
         "Test accuracy against relative inference time increment (Eqn 9), circles as large as the networks of their "
         "panel have parameters. Ours: eager and, hollow, deployed, each over the vanilla network of its form; bars are "
         "standard deviations over seeds, where there are several. The paper: eager, batch 50, a V100. The panels have "
         "axes of their own: networks, schedules and machines differ.",
+        _rounded(map(asdict, points)),
+        lambda path: panels_figure(points, path),
     )
 
 
-def _numbers(*values: Any) -> list[Any]:
-    return ["" if value is None else significant(value) for value in values]
-
-
-def _results(results: Sequence[Result], table: int, title: str) -> TableSection | None:
+def _results(results: Sequence[Result], table: int, title: str) -> Section | None:
     rows = table_rows(results, table, everything=True)
-    ours = [row.of for row in rows if isinstance(row.of, Result)]
+    ours = [row for row in rows if isinstance(row, Result)]
     if not ours:
         return None
-    theirs = [row.of for row in rows if isinstance(row.of, PaperRow)]
+    theirs = [row for row in rows if isinstance(row, PaperRow)]
     sentences = ["± is the standard deviation over seeds; without it there is one."]
     for data in dict.fromkeys(each.data for each in ours):
         own = dict.fromkeys(each.network for each in ours if each.data == data)
@@ -533,144 +289,198 @@ def _results(results: Sequence[Result], table: int, title: str) -> TableSection 
         sentences.append(f"Not measured here: {', '.join(missing)}.")
     if table != 1:
         sentences.append("The paper's networks start from weights of ImageNet; ResNet-50 is inferred from that.")
-    return TableSection(
-        f"table{table}", f"Table {table}: {title.lower()}", rows, " ".join([*sentences, timing_text(ours)]).strip()
-    )
+    note = " ".join([*sentences, timing_text(ours)]).strip()
+    return Section(f"table{table}", f"Table {table}: {title.lower()}", note, [result_cells(row, table) for row in rows])
 
 
-def _schemes(records: Records) -> TableSection | None:
-    rows: list[SchemeRow] = []
+def _claim(results: Sequence[Result]) -> Section | None:
+    claims = find_claims(results)
+    if not claims:
+        return None
+    note = "\n\n".join(filter(None, [CLAIM, *(each.in_short() for each in claims), transferred_text(results)]))
+    return Section("claim", "The paper's claim", note, [row for each in claims for row in each.rows()])
+
+
+def _schemes(records: Records) -> Section | None:
+    rows: list[Cells] = []
     returned: dict[str, set[ConnectionScheme]] = {}
     for record, _ in records.searches.values():
         scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
         returned.setdefault(record["config"] or "", set()).add(scheme)
     for record, history in records.searches.values():
-        scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
+        config = record["config"]
         scored = {each.scheme: each.accuracy for each in history.evaluations}
         finalists = {each.scheme: each.accuracy for each in history.finalists}
-        rows.append(_scheme_row(records, record["strategy"]["type"], record, scheme, scored, finalists))
-        shown = returned[record["config"] or ""]
+        listed = {ConnectionScheme.parse(record["scheme"]["scheme"]): record["strategy"]["type"]}
+        shown = returned[config or ""]
         for each in records.own:  # networks of the search's kind that were trained with other schemes
             own = each.connection == "EAN" and each.scheme not in shown
-            if own and records.trained(record["config"], each.scheme) is each:
+            if own and records.trained(config, each.scheme) is each:
                 shown.add(each.scheme)
-                rows.append(_scheme_row(records, "EAN as trained", record, each.scheme, scored, finalists))
+                listed[each.scheme] = "EAN as trained"
+        rows += [_scheme(records, method, config, each, scored, finalists) for each, method in listed.items()]
     for comparison in records.comparisons.values():
         scored, finalists = _scores(comparison)
         rows += [
-            _scheme_row(
-                records, f"{run.strategy}, seed {run.seed}", comparison.record, run.returned.scheme, scored, finalists
+            _scheme(
+                records,
+                f"{run.strategy}, seed {run.seed}",
+                comparison.record["config"],
+                run.returned.scheme,
+                scored,
+                finalists,
             )
             for run in comparison.runs
             if run.strategy in CONTROLLERS
         ]
     if not rows:
         return None
-    rows += [_paper_scheme(each) for each in SCHEMES]
+    rows += [
+        {
+            "method": line.method,
+            **PAPER_NETWORK,
+            "connections": str(line.scheme.count("1")),
+            "trained alone (%)": f"{line.accuracy:.2f}",
+            "scheme": f"`{line.scheme}`",
+            "whose": "paper, Table 2",
+        }
+        for line in SCHEMES
+    ]
     damaged = ", ".join(each.method for each in SCHEMES if not each.whole)
-    return TableSection(
+    return Section(
         "table2",
         "Table 2: connection schemes that searches returned",
-        rows,
         "Squares are blocks, filled where they are connected to their stage's attention. Accuracies of the supernet "
         "are on validation images, those of networks trained alone on test images. "
         f"The paper prints {damaged} with a wrong number of digits; its line stands as printed.",
+        rows,
     )
 
 
-def _scheme_row(
+def _scheme(
     records: Records,
     method: str,
-    record: Mapping[str, Any],
+    config: str | None,
     scheme: ConnectionScheme,
     scored: Mapping[ConnectionScheme, float],
     finalists: Mapping[ConnectionScheme, float],
-) -> SchemeRow:
-    network, config = records.trained(record["config"], scheme), record["config"]
+) -> Cells:
+    """A scheme that a search returned, or that a network was trained with."""
+    network = records.trained(config, scheme)
     alone = network.values("accuracy/top1") if network else []
-    return SchemeRow(method, config, str(scheme), scored.get(scheme), finalists.get(scheme), alone, "here")
+    return {
+        "method": method,
+        **_network(config),
+        "connections": str(scheme.connections),
+        "trained alone (%)": spread_text(alone, 2) if alone else "",
+        "seeds": str(len(alone)) if alone else "",
+        "supernet (%)": f"{scored[scheme]:.2f}" if scheme in scored else "",
+        "with its own norms (%)": f"{finalists[scheme]:.2f}" if scheme in finalists else "",
+        "scheme": f"`{scheme}`",
+        "whose": "here",
+    }
 
 
-def _paper_scheme(line: PaperScheme) -> SchemeRow:
-    return SchemeRow(line.method, None, line.scheme, None, None, [line.accuracy], "paper, Table 2")
-
-
-def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> FigureSection | None:
+def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Section | None:
     """Accuracy against cost of a single search."""
     if not history.finalists:
         return None
     evaluations = list({each.scheme: each for each in history.evaluations}.values())
-    exact = len(evaluations) == 2 ** len(evaluations[0].scheme.bits)
-    cost = "attention time (ms a batch)" if history.key["reward"]["latency"] else "connections"
+    latency = bool(history.key["reward"]["latency"])
     names = _network(record["config"])
     short = f"{names['network'].rpartition(' ')[2]} schemes" + f" ({names['data']})" * bool(names["data"])
-    title = f"{short}: {'all those' if exact else 'those scored'} of a {names['network']} supernet"
-    finalists = {each.scheme: each for each in history.finalists}
-    return FigureSection(
+    which = "all those" if has_all(evaluations) else "those scored"
+    finalists = {each.scheme: each.accuracy for each in history.finalists}
+    return Section(
         f"schemes_{slug(record['config'] or label)}",
-        title,
-        ["scheme", cost, "supernet (%)", "standard error", "with its own norms (%)"],
-        [
-            _numbers(
-                str(each.scheme),
-                each.cost,
-                each.accuracy,
-                each.standard_error,
-                finalists[each.scheme].accuracy if each.scheme in finalists else None,
-            )
-            for each in evaluations
-        ],
-        lambda path: front_figure(evaluations, history.finalists, path, exact=exact, cost=cost),
-        [front_chart(evaluations, history.finalists, front(history.finalists), cost)],
+        f"{short}: {which} of a {names['network']} supernet",
         "Accuracy against cost: the schemes as scored in the search, and finalists with batch norms re-estimated; the "
         f"line is their front. By `{record['strategy']['type']}`, {len(history.evaluations)} evaluations. From "
         f"`{label}`.",
+        _rounded(
+            {
+                "scheme": str(each.scheme),
+                cost_title(latency): each.cost,
+                "supernet (%)": each.accuracy,
+                "standard error": each.standard_error,
+                "with its own norms (%)": finalists.get(each.scheme),
+            }
+            for each in evaluations
+        ),
+        lambda path: front_figure(evaluations, history.finalists, path, latency=latency),
     )
 
 
-def _correlation(label: str, record: Mapping[str, Any]) -> FigureSection:
+def _correlation(label: str, record: Mapping[str, Any]) -> Section:
     """What a supernet says of schemes against what they reach alone."""
-    names = _network(record["config"])
-    return FigureSection(
+    return Section(
         f"correlation_{slug(record['config'] or label)}",
-        f"Supernet against training alone: {names['network']}, {names['data']}".rstrip(", "),
-        ["scheme", *PROXIES, "alone"],
-        [_numbers(*(row[name] for name in ("scheme", *PROXIES, "alone"))) for row in record["schemes"]],
-        lambda path: correlation_figure(record, path),
-        correlation_charts(record),
+        f"Supernet against training alone{_of(record)}",
         f"Validation accuracies of {len(record['schemes'])} random schemes, {record['epochs']} epochs of training for "
         f"each; one standard error is {record['standard_error']:.2f}. The paper has a Pearson correlation of 0.71 over "
         f"42. From `{label}`.",
+        _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
+        lambda path: correlation_figure(record, path),
     )
 
 
-def _methods(records: Records) -> TableSection | None:
-    rows: list[MethodRow] = []
-    for comparison in records.comparisons.values():
-        for runs in comparison.by_strategy().values():
-            networks = [records.trained(comparison.record["config"], run.returned.scheme) for run in runs]
-            alone = [fmean(each.values("accuracy/top1")) for each in networks if each]
-            rows.append(MethodRow(runs, comparison, alone if all(networks) else []))
+def _methods(records: Records) -> Section | None:
+    rows = [
+        _method(records, comparison, runs)
+        for comparison in records.comparisons.values()
+        for runs in comparison.by_strategy().values()
+    ]
     if not rows:
         return None
-    rows += [MethodRow(each) for each in METHODS]
-    return TableSection(
+    rows += [
+        {
+            "method": line.method,
+            **PAPER_NETWORK,
+            "trained alone (%)": f"{line.accuracy:.2f}",
+            "increment (%)": f"{line.increment:+.2f}",
+            "whose": "paper, Table 4",
+        }
+        for line in METHODS
+    ]
+    return Section(
         "table4",
         "Table 4: search methods",
-        rows,
         "The schemes that each method returned: mean and standard deviation over its searches. Ours are judged by the "
         "supernet on validation images, and by networks trained alone where each scheme of a method was; the paper's "
         "are all trained alone. Predicted increments are sums of parts that were timed one by one (eager).",
+        rows,
     )
 
 
-def _alone(label: str, trained: TrainedAlone) -> FigureSection | TextSection:
+def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun]) -> Cells:
+    """What the schemes that the searches of a strategy returned come to."""
+    schemes = [run.returned.scheme for run in runs]
+    scored, finalists = _scores(comparison)
+    networks = [records.trained(comparison.record["config"], each) for each in schemes]
+    alone = [fmean(each.values("accuracy/top1")) for each in networks if each]  # a scheme's seeds count as one
+    increments = [100 * comparison.predicted_increment(each) for each in schemes]
+    rescored = [finalists[each] for each in schemes if each in finalists]
+    return {
+        "method": runs[0].strategy,
+        **_network(comparison.record["config"]),
+        "trained alone (%)": spread_text(alone, 2) if len(alone) == len(runs) else "",
+        "increment (%)": "",
+        "predicted increment (%)": f"+{spread_text(increments, 2)}",
+        "supernet (%)": spread_text([scored[each] for each in schemes], 2),
+        "with its own norms (%)": spread_text(rescored, 2) if len(rescored) == len(runs) else "",
+        "connections": spread_text([each.connections for each in schemes], 1),
+        "evaluations": spread_text([len(run.history.evaluations) for run in runs], 0),
+        "searches": str(len(runs)),
+        "whose": "here",
+    }
+
+
+def _alone(label: str, trained: TrainedAlone) -> Section:
     """Accuracies of networks trained alone, by the groups of their schemes."""
     samples, networks, config = trained.samples(), trained.networks, trained.of.config
-    names = _network(config)
-    title = f"Figure 4, trained alone: random and searched schemes: {names['network']}, {names['data']}"
+    title = f"Figure 4, trained alone: random and searched schemes{_of({'config': config})}"
     if not trained.enough:
-        return TextSection(
+        return Section(
             "figure4_alone",
             title,
             f"{len(networks)} of {len(trained.of.schemes)} schemes are trained alone so far ({trained.counts()}), too "
@@ -680,94 +490,111 @@ def _alone(label: str, trained: TrainedAlone) -> FigureSection | TextSection:
     several = sum(len(each.runs) > 1 for each in networks.values())
     means = f" ({several} with several seeds: their means)" if several else ""
     first = next(iter(networks.values()))
-    return FigureSection(
+    return Section(
         "figure4_alone",
         title,
-        ["group", "scheme", "accuracy (%)", "seeds"],
-        [
-            _numbers(name, str(scheme), value, len(networks[scheme].runs))
-            for name, found in samples.items()
-            for scheme, value in found.items()
-        ],
-        lambda path: distribution_figure(values, path, trained.sampling),
-        [distribution_chart(values, trained.sampling)],
         f"Test accuracies of networks trained alone, one training a scheme{means}, by `{config}` with one recipe for "
         f"all: {schedule_text(first.runs[0].training)}, measured on {first.images:,} test images. Trained of the "
         f"schemes listed in `{label}`: {trained.counts()}; a scheme of several groups counts in each. p is of Welch's "
         f"t-test against random schemes, which takes schemes as independent of each other. {DISTRIBUTION}",
+        _rounded(
+            {"group": name, "scheme": str(scheme), "accuracy (%)": value, "seeds": len(networks[scheme].runs)}
+            for name, found in samples.items()
+            for scheme, value in found.items()
+        ),
+        lambda path: distribution_figure(values, path, trained.sampling),
     )
 
 
-def _distribution(comparison: Comparison) -> FigureSection | None:
+def _distribution(comparison: Comparison) -> Section | None:
     samples = comparison.samples()
     if "random" not in samples:
         return None
-    return FigureSection(
+    return Section(
         "figure4",
-        f"Figure 4: accuracies of random and of searched schemes{_of(comparison)}",
-        ["strategy", "scheme", "accuracy (%)"],
-        [_numbers(name, str(scheme), value) for name, found in samples.items() for scheme, value in found.items()],
-        lambda path: draw_distribution(comparison, path),
-        [distribution_chart({name: list(found.values()) for name, found in samples.items()})],
+        f"Figure 4: accuracies of random and of searched schemes{_of(comparison.record)}",
         f"{FIGURES['distribution']} Accuracies are the supernet's on validation images. {DISTRIBUTION}",
+        _rounded(
+            {"strategy": name, "scheme": str(scheme), "accuracy (%)": value}
+            for name, found in samples.items()
+            for scheme, value in found.items()
+        ),
+        lambda path: draw_distribution(comparison, path),
     )
 
 
-def _convergence(comparison: Comparison) -> FigureSection | None:
+def _convergence(comparison: Comparison) -> Section | None:
     curves = {"mean probability": comparison.probabilities(), "best reward": comparison.rewards()}
     if not curves["best reward"]:
         return None
-    charts = [
-        lines_chart("Controllers", "step", "mean probability of what is sampled", curves["mean probability"]),
-        lines_chart("All strategies", "evaluations", "best reward so far", curves["best reward"], logarithmic=True),
-    ]
-    return FigureSection(
+    return Section(
         "figure5",
-        f"Figure 5: how searches converge{_of(comparison)}",
-        ["what", "strategy", "seed", "step", "value"],
-        [
-            _numbers(what, name, run.seed, step, value)
+        f"Figure 5: how searches converge{_of(comparison.record)}",
+        f"{FIGURES['convergence']} {CONVERGENCE}",
+        _rounded(
+            {"what": what, "strategy": name, "seed": run.seed, "step": step, "value": value}
             for what, strategies in curves.items()
             for name, seeds in strategies.items()
             for run, values in zip(comparison.by_strategy()[name], seeds, strict=True)
             for step, value in enumerate(values, 1)
-        ],
+        ),
         lambda path: draw_convergence(comparison, path),
-        [chart for chart in charts if chart["series"]],
-        f"{FIGURES['convergence']} {CONVERGENCE}",
     )
 
 
-def _gates(label: str, record: Mapping[str, Any]) -> FigureSection:
+def _gates(label: str, record: Mapping[str, Any]) -> Section:
     """Gates of one network, block by block."""
-    names = _network(record["config"])
-    return FigureSection(
-        f"gates_{slug(label.removeprefix('gates/'))}".rstrip("_."),
-        f"{record['attention']} gates ({record['scheme']}): {names['network']}, {names['data']}".rstrip(", "),
-        list(record["blocks"][0]),
-        [_numbers(*block.values()) for block in record["blocks"]],
-        lambda path: gates_figure(record, path),
-        [gates_chart(record)],
+    return Section(
+        f"gates_{slug(label.rpartition('gates/')[2])}".rstrip("_."),
+        f"{record['attention']} gates ({record['scheme']}){_of(record)}",
         "How much the gate of each connected block differs between images, and between channels. What differs between "
         "channels only could be folded into weights; what differs between images (for SGE, also between positions) is "
         f"what attention is for. Mean and standard deviations over {record['images']:,} images.",
+        _rounded(record["blocks"]),
+        lambda path: gates_figure(record, path),
     )
 
 
-def _of(comparison: Comparison) -> str:
-    names = _network(comparison.record["config"])
+def _of(record: Mapping[str, Any]) -> str:
+    """The network and data set of a search's or a gates' record, for the end of a title."""
+    names = _network(record["config"])
     return f": {names['network']}, {names['data']}".rstrip(", ")
 
 
-def _sources(records: Records) -> Iterator[SourceRow]:
-    label = records.labels.of
-    for each in records.results:
-        for run in each.runs:
-            yield SourceRow(label(run.folder / "record.json"), run.training)
-            yield SourceRow(label(run.folder / "test.json"), run.test)
-    for path, (record, _) in (*records.searches.items(), *records.groups.items()):
-        yield SourceRow(label(path), record)
-    for path, comparison in records.comparisons.items():
-        yield SourceRow(label(path), comparison.record)
-    for path, record in (*records.correlations.items(), *records.timings.items(), *records.gates.items()):
-        yield SourceRow(label(path), record)
+def _times(records: Records) -> Section | None:
+    rows = [
+        {
+            "record": records.label(path),
+            "network": f"{row['attention']}, {name}" if "attention" in row else name,
+            "scheme": f"`{row['scheme']}`",
+            "parameters": f"{row['parameters']:,}",
+            "batch": str(record["batch"]),
+            "pixels": size_text(record["size"]),
+            "precision": record["dtype"],
+            "median (ms)": f"{1e3 * row['median_s']:.2f}",
+            "increment (%)": in_percent(row["increment"], row["increment_interval"]),
+            "machine": machine_text(record),
+        }
+        for path, record in records.timings.items()
+        for name, row in record["networks"].items()
+    ]
+    return Section("times", "Inference times (Eqn 9)", TIMES, rows) if rows else None
+
+
+def _sources(records: Records) -> Iterator[Cells]:
+    """The records that a report is made of: how to come to each of them again."""
+    found: list[tuple[Path, Mapping[str, Any]]] = []
+    for run in (run for each in records.results for run in each.runs):
+        found += [(run.folder / "record.json", run.training), (run.folder / "test.json", run.test)]
+    found += [(path, record) for path, (record, _) in (*records.searches.items(), *records.groups.items())]
+    found += [(path, comparison.record) for path, comparison in records.comparisons.items()]
+    for path, record in (*found, *records.correlations.items(), *records.timings.items(), *records.gates.items()):
+        yield {
+            "record": records.label(path),
+            "kind": record["kind"],
+            "command": f"`{record['command']}`",
+            "seed": str(record.get("seed", "")),
+            "finished": record["finished"][:10],
+            "machine": machine_text(record),
+            "PyTorch": record["environment"]["packages"]["torch"],
+        }

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from ean_core.show.figures import COLOURS, EMPTY, save
+from ean_core.show.figures import COLOURS, INK, save, style
 
 from .paper import PaperRow
-from .results import ResultRow
-from .search import Spread
+from .results import Result
 
-INK = "#222222"
 #: Colours of attention modules in every chart; the plain network is grey.
 ATTENTION_COLOURS = {"": "#777777", "SE": COLOURS[0], "DIA": COLOURS[1], "SGE": COLOURS[2]}
 OTHER = COLOURS[3]
@@ -48,7 +48,7 @@ class TradePoint:
         accuracy: in percent, the mean over seeds.
         deviation: its standard deviation over seeds; None where there is one.
         increment: relative inference time increment (Eqn 9), in percent.
-        interval: its 95 % interval; None for networks of the paper, and where too few rounds were timed for one.
+        low, high: its 95 % interval; None for networks of the paper, and where too few rounds were timed for one.
     """
 
     whose: str
@@ -62,63 +62,36 @@ class TradePoint:
     accuracy: float
     deviation: float | None
     increment: float
-    interval: tuple[float, float] | None
+    low: float | None
+    high: float | None
 
     @property
     def panel(self) -> tuple[str, str, str]:
         """What is drawn together: networks of one data set and depth, ours or the paper's."""
         return self.data, self.network, self.whose
 
-    @property
-    def name(self) -> str:
-        """Connection and attention, e.g. ``EAN SE``."""
-        return " ".join(filter(None, (self.connection, self.attention)))
 
-
-def trade_points(rows: Sequence[ResultRow]) -> list[TradePoint]:
+def trade_points(rows: Sequence[Result | PaperRow]) -> list[TradePoint]:
     """The rows of Table 1 that have a time, as points; ours once a form that was timed."""
     return [point for row in rows for point in _points(row)]
 
 
-def _points(row: ResultRow) -> Iterator[TradePoint]:
-    of = row.of
-    if isinstance(of, PaperRow):
-        if of.increment is not None and of.parameters is not None:
-            yield TradePoint(
-                "paper",
-                of.data,
-                of.network,
-                of.attention,
-                of.connection,
-                "eager",
-                "",
-                round(1e6 * of.parameters),
-                of.metrics["accuracy/top1"],
-                None,
-                of.increment,
-                None,
-            )
+def _points(row: Result | PaperRow) -> Iterator[TradePoint]:
+    names = (row.data, row.network, row.attention, row.connection)
+    if isinstance(row, PaperRow):
+        if row.increment is not None and row.parameters is not None:
+            parameters, accuracy = round(1e6 * row.parameters), row.metrics["accuracy/top1"]
+            yield TradePoint("paper", *names, "eager", "", parameters, accuracy, None, row.increment, None, None)
         return
-    accuracy = Spread.of(of.values("accuracy/top1"))
+    values = row.values("accuracy/top1")
+    deviation = stdev(values) if len(values) > 1 else None
     for form in ("eager", "deployed"):
-        if form not in of.timings or (form == "deployed" and not of.attention):  # it is at 0 in each form
+        if form not in row.timings or (form == "deployed" and not row.attention):  # it is at 0 in each form
             continue
-        timing, _ = of.timings[form]
-        interval = timing["increment_interval"]
-        yield TradePoint(
-            "here",
-            of.data,
-            of.network,
-            of.attention,
-            of.connection,
-            form,
-            str(of.scheme),
-            of.parameters,
-            accuracy.mean,
-            accuracy.deviation,
-            100 * timing["increment"],
-            (100 * interval[0], 100 * interval[1]) if interval else None,
-        )
+        timing, _ = row.timings[form]
+        low, high = [100 * value for value in timing["increment_interval"] or ()] or (None, None)
+        own = (str(row.scheme), row.parameters, fmean(values), deviation)
+        yield TradePoint("here", *names, form, *own, 100 * timing["increment"], low, high)
 
 
 def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:
@@ -141,12 +114,13 @@ def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
     found = panels(points)
     columns = min(2, len(found))
     rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout="constrained", dpi=150)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout=layout, dpi=150)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     names = []
     for axes, (title, own) in zip(grid, found, strict=False):
         names.append((axes, own, _draw(own, axes)))
-        axes.set_title(title, loc="left", fontsize=10)
+        style(axes, title=title)
     for axes in list(grid)[len(found) :]:
         axes.axis("off")
     attentions = [name for name in ("", "SE", "SGE", "DIA") if any(point.attention == name for point in points)]
@@ -187,9 +161,6 @@ def _draw(points: Sequence[TradePoint], axes: Axes) -> list[float]:
     axes.set_xlabel("relative inference time increment (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.margins(0.16, 0.22)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=EMPTY, linewidth=0.8)
-    axes.set_axisbelow(True)
     return sizes
 
 

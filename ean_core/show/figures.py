@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from .table import NetworkRow
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-EMPTY = "#E4E4E4"
+EMPTY, INK = "#E4E4E4", "#222222"
 
 
 def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequence[str] = COLOURS) -> None:
@@ -58,9 +59,7 @@ def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
     axes.set_xlabel("relative inference time increment (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.margins(0.25, 0.35)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=EMPTY, linewidth=0.8)
-    axes.set_axisbelow(True)
+    style(axes)
 
 
 def draw_network(scheme: ConnectionScheme, attention: str, axes: Axes) -> None:
@@ -144,10 +143,18 @@ def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.8)
     axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
     axes.set_xlabel("relative inference time increment (%), 95 % interval")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    style(axes, "x", hidden=("top", "right", "left"))
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=EMPTY, linewidth=0.8)
+
+
+def style(
+    axes: Axes, grid: Literal["both", "x", "y"] = "both", *, hidden: Sequence[str] = ("top", "right"), title: str = ""
+) -> None:
+    """The look of all charts: a light grid behind, the frame at two sides, a title that starts at the left."""
+    axes.spines[list(hidden)].set_visible(False)
+    axes.grid(axis=grid, color=EMPTY, linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.set_title(title, loc="left", fontsize=10)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,19 +18,6 @@ from ean_core.scheme import ConnectionScheme
 Cells = Mapping[str, str]
 #: A number as tables have it: with a sign, thousands, an interval or a unit.
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
-
-
-class Row(Protocol):
-    """One line of a table."""
-
-    #: Columns that such a row may have, first one first.
-    titles: ClassVar[tuple[str, ...]]
-    #: Those of them that are words, not numbers.
-    words: ClassVar[tuple[str, ...]]
-
-    def cells(self) -> dict[str, str]:
-        """Column titles and texts; a column without a text in any row is left out."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,18 +35,6 @@ class NetworkRow:
         memory: bytes that a forward pass of the timed batch takes at its peak.
         macs: multiply-accumulate operations an image.
     """
-
-    titles: ClassVar[tuple[str, ...]] = (
-        "network",
-        "parameters",
-        "accuracy (%)",
-        "latency (ms)",
-        "increment (%)",
-        "memory (MB)",
-        "GMACs",
-        "scheme",
-    )
-    words: ClassVar[tuple[str, ...]] = ("network", "scheme")
 
     name: str
     scheme: ConnectionScheme
@@ -87,19 +63,16 @@ class NetworkRow:
 
     def cells(self) -> dict[str, str]:
         """Column titles and texts."""
-        cells = {"network": self.name, "parameters": f"{self.parameters:,}"}
-        if self.accuracy is not None:
-            cells["accuracy (%)"] = f"{self.accuracy:.2f}"
-        if self.seconds is not None:
-            cells["latency (ms)"] = f"{1e3 * self.seconds:.2f}"
-        if self.increment is not None:
-            cells["increment (%)"] = in_percent(self.increment, self.increment_interval)
-        if self.memory is not None:
-            cells["memory (MB)"] = f"{self.memory / 1e6:.3g}"
-        if self.macs is not None:
-            cells["GMACs"] = f"{self.macs / 1e9:.3g}"
-        cells["scheme"] = str(self.scheme)
-        return cells
+        return {
+            "network": self.name,
+            "parameters": f"{self.parameters:,}",
+            "accuracy (%)": "" if self.accuracy is None else f"{self.accuracy:.2f}",
+            "latency (ms)": "" if self.seconds is None else f"{1e3 * self.seconds:.2f}",
+            "increment (%)": "" if self.increment is None else in_percent(self.increment, self.increment_interval),
+            "memory (MB)": "" if self.memory is None else f"{self.memory / 1e6:.3g}",
+            "GMACs": "" if self.macs is None else f"{self.macs / 1e9:.3g}",
+            "scheme": str(self.scheme),
+        }
 
 
 def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
@@ -138,11 +111,12 @@ def size_text(size: int | Sequence[int]) -> str:
     return str(size) if isinstance(size, int) else " x ".join(map(str, size))
 
 
-def markdown_table(rows: Sequence[Row | Cells]) -> str:
+def markdown_table(rows: Sequence[Cells]) -> str:
     """The rows as a Markdown table.
 
     Examples:
-        >>> print(markdown_table([NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)]))
+        >>> row = NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)
+        >>> print(markdown_table([row.cells()]))
         | network | parameters | accuracy (%) | scheme |
         |---|---|---|---|
         | EAN | 1,234 | 70.50 | 10-01 |
@@ -154,12 +128,12 @@ def markdown_table(rows: Sequence[Row | Cells]) -> str:
     )
 
 
-def print_table(rows: Sequence[Row | Cells], title: str) -> None:
+def print_table(rows: Sequence[Cells], title: str) -> None:
     """The rows on the terminal, as wide as they need; columns of numbers are set to the right."""
     titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(titles):
-        numbers = all(_NUMBER.fullmatch(row[number]) for row in texts if row[number])
+        numbers = are_numbers(row[number] for row in texts)
         table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
     for row in texts:
         table.add_row(*row)
@@ -168,17 +142,37 @@ def print_table(rows: Sequence[Row | Cells], title: str) -> None:
     Console(width=max(console.width, needed), markup=False).print(table)
 
 
-def columns(rows: Sequence[Row | Cells]) -> tuple[list[str], list[list[str]]]:
+def columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]]]:
     """Titles of the columns in which any row has a text, and each row's texts under them.
 
     Examples:
         >>> columns([{'network': 'EAN', 'accuracy (%)': '', 'GMACs': '4.1'}])
         (['network', 'GMACs'], [['EAN', '4.1']])
     """
-    table = [row if isinstance(row, Mapping) else row.cells() for row in rows]
-    every = dict.fromkeys(title for row in rows for title in (row if isinstance(row, Mapping) else row.titles))
-    titles = [title for title in every if any(cells.get(title) for cells in table)]
-    return titles, [[cells.get(title, "") for title in titles] for cells in table]
+    every = dict.fromkeys(title for row in rows for title in row)
+    titles = [title for title in every if any(row.get(title) for row in rows)]
+    return titles, [[row.get(title, "") for title in titles] for row in rows]
+
+
+def are_numbers(texts: Iterable[str]) -> bool:
+    """Whether the texts of a column, beside empty ones, are all numbers as tables have them.
+
+    Examples:
+        >>> are_numbers(['1,234', '', '+1.2 (+1.0 to +2.0)']), are_numbers(['3', '1 of 3'])
+        (True, False)
+    """
+    return all(_NUMBER.fullmatch(text) for text in texts if text)
+
+
+def spread_text(values: Sequence[float], digits: int) -> str:
+    """Mean and sample standard deviation of at least one value, e.g. over seeds; no deviation where there is none.
+
+    Examples:
+        >>> spread_text([3, 4, 5], 1), spread_text([3], 1), spread_text([3, 3], 0)
+        ('4.0 ± 1.0', '3.0', '3')
+    """
+    deviation = statistics.stdev(values) if len(values) > 1 else 0
+    return f"{statistics.fmean(values):,.{digits}f}" + (f" ± {deviation:,.{digits}f}" if deviation else "")
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:

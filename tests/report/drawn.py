@@ -16,7 +16,8 @@ def save_run(
         "optim_wrapper": {"optimizer": optimizer},
     }
     write_record(folder / "record.json", kind="training", config=config, seed=seed, epochs=epochs, settings=settings)
-    test = {"scheme": scheme, "parameters": 279024, "images": 10000, "metrics": {"accuracy/top1": accuracy}}
+    test = {"scheme": scheme, "parameters": 279024, "images": 10000}
+    test["metrics"] = more.get("metrics", {"accuracy/top1": accuracy})
     write_record(folder / "test.json", kind="test", config=config, checkpoint={"name": f"epoch_{epochs}.pth"}, **test)
 
 

@@ -1,7 +1,6 @@
 """Networks gathered from records, over seeds, beside the paper's."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,10 @@ from ean_core.common.record import read_record
 from ean_core.report.paper import PAPER
 from ean_core.report.records import read_records
 from ean_core.report.results import (
-    comparison_text,
-    difference,
     find_results,
     machine_text,
     read_results,
+    result_cells,
     table_rows,
     timing_text,
 )
@@ -23,7 +21,7 @@ from ean_core.show.table import markdown_table
 
 from .drawn import save_run, save_timing
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results/campaign"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
@@ -41,7 +39,7 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
         ("EAN", [65.0, 66.0]),
         ("EAN", [70.0]),
     ]
-    cells = table_rows(found, 1)[3].cells()
+    cells = result_cells(table_rows(found, 1)[3], 1)
     assert cells["accuracy (%)"] == "65.50 ± 0.71"
     assert cells["seeds"] == "2"
     assert cells["connections"] == "2 `010-100-000`"
@@ -163,15 +161,27 @@ def test_networks_of_others_are_named_and_left_out(tmp_path):
 
 
 def test_the_committed_records_stand_beside_the_papers_rows():
-    found = read_results([RESULTS])
-    text = markdown_table(table_rows(found, 1))
-    assert "| CIFAR-100 | ResNet-20 SE | EAN |" in text
-    assert "| CIFAR-100 | ResNet-164 SE | EAN | 76.93 |  | 1.739 M |  | +23.52 |  | paper, Table 1 |" in text
-    assert "ImageNet" not in text  # nothing of ours stands beside it
-    assert "| ShanghaiTech B | ResNet-50 DIA | EAN | 8.2 | 13.9 |" in markdown_table(table_rows(found, 3))
-    assert "| Pascal VOC 2012 | ResNet-50 SE | Share-full | 73.03 | 82.13 | 93.74 |" in markdown_table(
-        table_rows(found, 5)
-    )
+    found = read_results([ROOT / "benchmarks/results", ROOT / "zoo/records"])
+
+    def table(number):
+        return markdown_table([result_cells(row, number) for row in table_rows(found, number)])
+
+    assert "| CIFAR-100 | ResNet-20 SE | EAN |" in table(1)
+    assert "| CIFAR-100 | ResNet-164 SE | EAN | 76.93 |  | 1.739 M |  | +23.52 |  | paper, Table 1 |" in table(1)
+    assert "ImageNet" not in table(1)  # nothing of ours stands beside it
+    assert "| ShanghaiTech B | ResNet-50 DIA | EAN | 8.2 | 13.9 |" in table(3)
+    assert "| Pascal VOC 2012 | ResNet-50 SE | Share-full | 73.03 | 82.13 | 93.74 |" in table(5)
+
+
+def test_a_published_run_is_a_seed_of_those_beside_it():
+    """The zoo's records lack the settings of the machine; those of seed 1 have them."""
+    found = read_results([ROOT / "benchmarks/results", ROOT / "zoo/records"])
+    folders = {
+        each.title: [run.folder.relative_to(ROOT).parts[0] for run in each.runs]
+        for each in found
+        if each.data == "CIFAR-100"
+    }
+    assert folders["vanilla"] == folders["Share-full SE"] == ["zoo", "benchmarks"]
 
 
 @pytest.mark.parametrize("row", [row for row in PAPER if row.parameters and row.network == "ResNet-164"], ids=repr)
@@ -187,38 +197,6 @@ def test_the_papers_counts_on_cifar_are_those_of_our_networks(row):
     network = ImageClassifier(backbone, num_classes=100)
     counted = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert counted == pytest.approx(row.parameters, abs=6e-4)
-
-
-def test_a_comparison_says_what_its_interval_allows(tmp_path):
-    for seed, (ours, theirs) in enumerate([(66.0, 65.0), (66.1, 65.1), (66.05, 64.9)]):
-        save_run(tmp_path / f"ean{seed}", seed=seed, accuracy=ours)
-        save_run(tmp_path / f"full{seed}", seed=seed, accuracy=theirs, scheme="111-111-111")
-    full, ean = read_results([tmp_path])
-    assert comparison_text(ean, full).endswith("over 3 and 3 seeds): better")
-    assert comparison_text(full, ean).endswith("worse")
-    shutil.rmtree(tmp_path / "ean1")
-    shutil.rmtree(tmp_path / "ean2")
-    full, ean = read_results([tmp_path])
-    alone = comparison_text(ean, full)  # one seed against three: 10,000 images are good to some 0.5 points
-    assert alone.endswith("interval of the test images alone, taken as two samples): no difference is shown")
-    save_run(tmp_path / "ean0", accuracy=70.0)
-    full, ean = read_results([tmp_path])
-    assert comparison_text(ean, full).endswith("undecided")  # another training might differ
-
-
-def test_values_that_are_all_alike_have_the_interval_of_the_images():
-    assert difference([65.0, 65.0], [65.0, 65.0], 0.5) == pytest.approx((0, -1.386, 1.386), abs=1e-3)
-
-
-def test_a_difference_is_as_wide_as_chance_makes_it():
-    # 1,000 pairs of samples of equal means: some 950 intervals hold 0.
-    import numpy as np
-
-    draws = np.random.default_rng(0).normal(size=(1000, 2, 4))
-    held = [low <= 0 <= high for first, second in draws for _, low, high in [difference(first, second, 1)]]
-    assert 930 <= sum(held) <= 970
-    single = [low <= 0 <= high for pair in draws[:, :, :1] for _, low, high in [difference(*pair, 1)]]
-    assert 930 <= sum(single) <= 970
 
 
 def test_other_numbers_of_processes_are_not_seeds_of_one(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ean_core.report.chart import trade_charts
 from ean_core.report.results import read_results, table_rows
 from ean_core.report.trade import _draw, _write_names, panels, panels_figure, trade_points
 
@@ -31,17 +30,17 @@ def points(tmp_path):
 
 def test_points_are_the_networks_that_were_timed_ours_and_the_papers(points):
     ours = [point for point in points if point.whose == "here"]
-    assert [(point.name, point.form, point.increment) for point in ours] == [
-        ("vanilla", "eager", 0.0),
-        ("EAN SE", "eager", 10.0),
-        ("EAN SE", "deployed", 2.0),
+    assert [(point.connection, point.attention, point.form, point.increment) for point in ours] == [
+        ("vanilla", "", "eager", 0.0),
+        ("EAN", "SE", "eager", 10.0),
+        ("EAN", "SE", "deployed", 2.0),
     ]
     assert ours[1].accuracy == 65.5
     assert ours[1].deviation == pytest.approx(np.std([65, 66], ddof=1))
-    assert ours[1].interval == pytest.approx((9.0, 11.0))
+    assert (ours[1].low, ours[1].high) == pytest.approx((9.0, 11.0))
     theirs = [point for point in points if point.whose == "paper"]
     assert len(theirs) == 9
-    assert (theirs[3].name, theirs[3].parameters, theirs[3].increment) == ("EAN SE", 1_739_000, 23.52)
+    assert (theirs[3].connection, theirs[3].parameters, theirs[3].increment) == ("EAN", 1_739_000, 23.52)
 
 
 def test_a_panel_is_one_data_set_and_network(points):
@@ -53,10 +52,6 @@ def test_circles_have_the_area_of_their_parameters(points):
     own = [replace(point, parameters=100 * (k + 1)) for k, point in enumerate(points[:3])]
     sizes = _draw(own, Figure().subplots())
     assert sizes == pytest.approx([sizes[2] / 3, 2 * sizes[2] / 3, sizes[2]])
-    radii = [point["r"] for point in trade_charts(own)[0]["points"]]
-    assert [radius**2 for radius in radii] == pytest.approx(
-        [radii[2] ** 2 / 3, 2 * radii[2] ** 2 / 3, radii[2] ** 2], rel=1e-4
-    )
 
 
 def test_names_do_not_overlap_where_there_is_room(points):
@@ -80,15 +75,3 @@ def test_equal_points_make_equal_files(tmp_path, points, suffix):
     for name in "ab":
         panels_figure(points, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
-
-
-def test_a_point_says_its_figures(points):
-    chart = trade_charts(points)[0]
-    (deployed,) = [point for point in chart["points"] if point["hollow"]]
-    assert deployed["tip"] == [
-        "EAN SE, deployed",
-        "accuracy 65.50 ± 0.71 %",
-        "time +2.0 % (+1.0 to +3.0)",
-        "279,024 parameters",
-    ]
-    assert deployed["scheme"] == "010-100-000"

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ean_core import ConnectionScheme
-from ean_core.report import NetworkRow
 from ean_core.show.figures import (
     COLOURS,
     EMPTY,
@@ -18,6 +17,7 @@ from ean_core.show.figures import (
     network_figure,
     trade_figure,
 )
+from ean_core.show.table import NetworkRow
 
 SCHEMES = {"vanilla": "000-0000", "Share-full": "111-1111", "EAN": "010-0011"}
 ROWS = [
