@@ -55,7 +55,7 @@ def test_limits_are_above_zero(options, name):
 
 
 def test_a_host_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"--host must be an address of this machine, such as 127\.0\.0\.1.*'no such host'"):
+    with pytest.raises(ValueError, match=r"--host must be an address of this machine, such as 127.*'no such host'"):
         serve.serve_command(host="no such host")
 
 
