@@ -48,5 +48,5 @@ def test_other_versions_are_named(tmp_path):
     savemat(tmp_path / "four.mat", {"a": np.ones((2, 2))}, format="4")
     (tmp_path / "seven.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
     for name in ("four", "seven"):
-        with pytest.raises(ValueError, match="not a MATLAB file of version 5 to 7; `save -v7`"):
+        with pytest.raises(ValueError, match="not a MATLAB file of version 5 to 7; MATLAB's `save -v7`"):
             read_matlab(tmp_path / f"{name}.mat")

@@ -266,7 +266,7 @@ def _point(x: str, y: str, where: str) -> tuple[float, float]:
     try:
         point = float(x), float(y)
     except ValueError:
-        raise ValueError(f"{where}: x and y must be numbers (pixels), got {x!r} and {y!r}") from None
+        raise ValueError(f"{where}: x and y must be numbers of pixels, got {x!r} and {y!r}") from None
     if not np.isfinite(point).all():
         raise ValueError(f"{where}: x and y must be finite, got {x} and {y}")
     return point

@@ -125,8 +125,8 @@ def test_points_are_read_from_csv_and_json_alike(tmp_path):
         ("a.csv", "image,x,y\n", "lists no images"),
         ("a.csv", "image,x,y\na.jpg,1\n", "line 2: expected 3 values"),
         ("a.csv", "image,x,y\na.jpg,1,2\na.jpg,1,2,3\n", "line 3: expected 3 values"),
-        ("a.csv", "image,x,y\na.jpg,1,b\n", "line 2: x and y must be numbers (pixels), got '1' and 'b'"),
-        ("a.csv", "image,x,y\na.jpg,1,\n", "line 2: x and y must be numbers (pixels), got '1' and ''"),
+        ("a.csv", "image,x,y\na.jpg,1,b\n", "line 2: x and y must be numbers of pixels, got '1' and 'b'"),
+        ("a.csv", "image,x,y\na.jpg,1,\n", "line 2: x and y must be numbers of pixels, got '1' and ''"),
         ("a.csv", "image,x,y\na.jpg,1,inf\n", "line 2: x and y must be finite"),
         ("a.csv", "image,x,y\n,1,2\n", "line 2: the image name is missing"),
         ("a.csv", "image,x,y,split\na.jpg,1,2,tset\n", "line 2: unknown split 'tset'; did you mean 'test'"),
@@ -159,7 +159,7 @@ def test_own_pictures_are_paired_with_their_points_and_the_rest_named(tmp_path):
     assert [(image.image.name, len(image.heads()[0])) for image in found.images] == [("0.png", 3), ("2.png", 5)]
     assert {path.name: text.split(";")[0] for path, text in found.problems} == {
         "outside.png": f"is outside of {tmp_path / 'pictures'}",
-        "gone.png": "does not exist, but points.csv has points of it",
+        "gone.png": "does not exist, but points.csv has points for it",
         "1.png": "has no entry in points.csv",
     }
     with pytest.raises(FileNotFoundError, match="no image folder at"):

@@ -50,12 +50,12 @@ REDRAWN = """() => {
 
 @pytest.mark.parametrize(("options", "name"), [({"max_mb": 0}, "--max-mb"), ({"max_pixels": -1}, "--max-pixels")])
 def test_limits_are_above_zero(options, name):
-    with pytest.raises(ValueError, match=rf"{name} is a number above 0, got"):
+    with pytest.raises(ValueError, match=rf"{name} must be a number above 0, got"):
         serve.serve_command(**options)
 
 
 def test_a_host_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"--host is an address of this machine, such as 127\.0\.0\.1.*'no such host'"):
+    with pytest.raises(ValueError, match=r"--host must be an address of this machine, such as 127.*'no such host'"):
         serve.serve_command(host="no such host")
 
 
@@ -291,7 +291,7 @@ def test_two_clicks_count_the_people_in_the_box_between_them(visit, counter, tmp
 def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tmp_path):
     seen = visit()
     assert seen.page.locator("#examples img").count() == 3
-    assert "drawings, not photographs" in seen.page.inner_text("body")
+    assert "drawings, not photos" in seen.page.inner_text("body")
     seen.shot("start")
     seen.page.locator("#examples button").nth(1).click()
     number, _ = seen.count(size="640 × 480 px")

@@ -33,7 +33,7 @@ def test_a_folder_is_labelled_and_what_is_broken_is_named(pictures, segmentor_fi
     code, output, errors = run(capsys, pictures, "--model", segmentor_file, "--out", out, "--device", "cpu")
     assert code == 0
     assert "broken.jpg: cannot be read as an image" in errors
-    assert "2 of 3 labelled by segmentor.safetensors" in output
+    assert "2 of 3 labeled by segmentor.safetensors" in output
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert written == {
         "a.png.labels.png",

@@ -114,7 +114,7 @@ def test_pairs_that_are_wrong_are_left_out_and_named(devkit, tmp_path):
         f"{folder}/SegmentationClass/2007_000003.png",
     }
     assert "is 70 x 60 pixels, its image" in problems[f"{folder}/SegmentationClass/2007_000000.png"]
-    assert "labels outside of 0 to 20" in problems[f"{folder}/SegmentationClass/2007_000001.png"]
+    assert "labels other than 0 to 20" in problems[f"{folder}/SegmentationClass/2007_000001.png"]
     assert "cannot be read as an image" in problems[f"{folder}/JPEGImages/2007_000002.jpg"]
     assert "60 x 80 (upright)" in problems[f"{folder}/SegmentationClass/2007_000003.png"]
     assert all(text.endswith("; skipped") for text in problems.values())

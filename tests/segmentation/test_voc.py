@@ -82,7 +82,7 @@ def test_missing_images_masks_and_strange_names_are_said_by_file(tmp_path):
         "2007_000000.jpg: is listed but missing; skipped",
         "2007_000001.jpg: has no mask in SegmentationClass or SegmentationClassAug; skipped",
         "train.txt: lists '../../etc/passwd', expected image names without folder and suffix; skipped",
-        "train.txt: names 1 images more than once; they count once",
+        "train.txt: lists 1 images more than once; each is used once",
     ]
 
 
