@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import join
+from ean_core.backbone import Place, join, walk
 from ean_core.classifier import ImageClassifier
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record, write_record
@@ -227,14 +227,17 @@ class RelaxedClassifier(ImageClassifier):
         """
         if mode not in ("tensor", "loss"):
             raise unknown_name("mode of a relaxed network", mode, ("tensor", "loss"))
-        x = self.backbone.forward_stem(self.prepare(inputs))
-        state: State = None
-        for gate, (k, i, block) in zip(self.gates, self.backbone.blocks(), strict=True):
+        gates = iter(self.gates)
+
+        def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
+            k, i, block = place
             residual, shortcut = block(x)
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the backbone is fully connected
-            residual, state = attention(residual, state if i else None, gate)
-            x = join(residual, shortcut)
+            residual, state = attention(residual, state, next(gates))
+            return join(residual, shortcut), state
+
+        (x,) = walk(self.backbone.stages(), self.backbone.forward_stem(self.prepare(inputs)), step)
         logits = self.head(x)
         if mode == "tensor":
             return logits
