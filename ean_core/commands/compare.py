@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from mmengine.config import Config, ConfigDict
 
+from ean_core.common.config import config_name
 from ean_core.common.record import write_record
 from ean_core.inference.latency import BlockTimes
 from ean_core.report.search import SEEDLESS, ComparisonRow, write_comparison
@@ -95,7 +96,7 @@ def run_comparison(
     write_record(
         work_dir / "compare.json",
         kind="search comparison",
-        config=Path(config.filename).stem if config.filename else None,
+        config=config_name(config),
         supernet=str(supernet),
         strategies=list(strategies),
         evaluations=evaluations,

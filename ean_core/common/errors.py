@@ -21,8 +21,6 @@ _PLACES = {
     errno.EPERM: "permission denied",
     errno.EFBIG: "it may not become so large",
 }
-
-
 #: Free megabytes with which a folder is not what is full.
 _SOME_ROOM = 100.0
 

@@ -138,6 +138,3 @@ def gate_statistics(model: Any, batches: Any) -> dict[int, GateStatistics]:
             model.test_step(batch)
             progress.advance()
     return {number: found.statistics() for number, found in moments.items()}
-
-
-# ---------------------------------------------------------------- command

@@ -24,7 +24,6 @@ from .supernet import RandomSchemeHook
 #: Passes over a batch before it is recorded: libraries choose kernels and take workspaces in the first ones.
 WARM_UP = 3
 
-
 #: Runs the passes now and then; returns their losses, and what runs them again and writes to the same memory.
 Recorder = Callable[[Callable[[], dict[str, Tensor]]], tuple[dict[str, Tensor], Callable[[], None]]]
 

@@ -17,12 +17,13 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ean_core.common.config import config_name
 from ean_core.common.errors import DivergedError
 from ean_core.common.progress import Progress
 from ean_core.common.record import write_record
 from ean_core.common.seeding import Stream, seed_of
 
-from .folder import latest_checkpoint
+from .folder import RECORD, Run
 
 
 @HOOKS.register_module()
@@ -86,15 +87,15 @@ class RunRecordHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        path = Path(runner.work_dir) / "record.json"
-        if not self._trained and path.exists():
+        run = Run(Path(runner.work_dir))
+        if not self._trained and run.finished:
             return  # resumed after its end: the record is there
         seconds = self._epochs(runner)
         images = len(runner.train_dataloader.dataset)
         write_record(
-            path,
+            run.path(RECORD),
             kind="training",
-            config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            config=config_name(runner.cfg),
             seed=runner.seed,
             world_size=runner.world_size,
             epochs=runner.epoch,
@@ -162,7 +163,7 @@ class FiniteHook(Hook):
         good, self._good = self._good, None
         if good is None or good.item():
             return
-        last = latest_checkpoint(runner.work_dir)
+        last = Run(Path(runner.work_dir)).latest
         kept = f"{last} is from before; go on from it with load_from={last}" if last else "start again"
         raise DivergedError(
             f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {iteration}: training "

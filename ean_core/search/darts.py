@@ -29,13 +29,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ean_core.attention import State
 from ean_core.backbone import Place, join, walk
 from ean_core.classifier import ImageClassifier
+from ean_core.common.config import config_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record, write_record
 from ean_core.inference.latency import BlockTimes
 from ean_core.runs.folder import check_same_network
 from ean_core.runs.training import run_training
 from ean_core.scheme import ConnectionScheme
-from ean_core.weights.files import read_state_dict
+from ean_core.weights.files import WeightsFile, read_state_dict
 from ean_core.weights.loading import load_weights
 
 from .evaluator import weights_hash
@@ -43,6 +44,7 @@ from .strategy import Evaluation, Strategy
 
 #: A block whose gate is above this is connected in the end.
 THRESHOLD = 0.5
+#: The file of what was found, beside those of the run.
 RECORD = "darts.json"
 
 
@@ -119,11 +121,12 @@ def run_darts(
         raise ValueError(f"darts trains in one process, not in {get_world_size()}; start it without --launcher")
     config = copy.deepcopy(config)
     settings = DartsSettings.read(config.search.strategy)
-    check_same_network(supernet, config)
+    checkpoint = WeightsFile(supernet)
+    check_same_network(checkpoint, config)
     config.model.update(
         type="RelaxedClassifier",
         # The hash refuses to resume on a supernet that was trained again.
-        supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(supernet))},
+        supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(checkpoint))},
         penalty=settings.penalty,
         costs=list(times.connections) if times else None,
     )
@@ -326,7 +329,7 @@ class GateHook(Hook):
         write_record(
             path,
             kind="darts",
-            config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            config=config_name(runner.cfg),
             supernet=runner.model.supernet["checkpoint"],
             weights=runner.model.supernet["weights"],
             seed=runner.seed,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ean_core.common.config import load_config
 from ean_core.inference.export import export_backbone
-from ean_core.runs.folder import check_same_network, latest_checkpoint
+from ean_core.runs.folder import Run, check_same_network
 from ean_core.runs.training import run_test, run_training
 from ean_core.weights.files import read_state_dict, save_weights
 from ean_core.weights.loading import load_weights
@@ -80,10 +80,10 @@ def supernet(tmp_path_factory):
 def test_a_killed_supernet_run_resumes_to_the_same_tensors(supernet, tmp_path):
     arguments = ("train", SUPERNET, "--work-dir", tmp_path, "--cfg-options", f"train_cfg.max_epochs={EPOCHS}")
     process = ean(*arguments, cwd=tmp_path)
-    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    wait_for(lambda: Run(tmp_path).latest is not None, process)
     time.sleep(0.3)  # into the next epoch
     kill(process)
-    reached = int(latest_checkpoint(tmp_path).stem.split("_")[1])
+    reached = int(Run(tmp_path).latest.stem.split("_")[1])
     assert reached < EPOCHS, "killed too late to test anything"
 
     refused = ean(*arguments, cwd=tmp_path)
@@ -115,7 +115,7 @@ def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
     # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     process = ean("train", SUPERNET, "--work-dir", tmp_path, cwd=tmp_path, **listening)
-    wait_for(lambda: latest_checkpoint(tmp_path) is not None, process)
+    wait_for(lambda: Run(tmp_path).latest is not None, process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -314,7 +314,7 @@ def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, 
 
 
 def test_settings_in_a_checkpoint_are_read_and_not_executed(supernet, tmp_path):
-    content = torch.load(latest_checkpoint(supernet), weights_only=True)
+    content = torch.load(Run(supernet).latest, weights_only=True)
     content["meta"]["cfg"] = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()\nmodel = dict()"
     torch.save(content, tmp_path / "epoch_1.pth")
     with pytest.raises(

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from ean_core.common.config import load_config
 from ean_core.common.record import read_record
-from zoo.download import file_hash
+from ean_core.weights.files import file_hash
 from zoo.index import Index
 from zoo.names import ModelName
 from zoo.publish import publish, renew_timing
