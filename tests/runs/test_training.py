@@ -103,14 +103,6 @@ def test_a_killed_supernet_run_resumes_to_the_same_tensors(supernet, tmp_path):
     assert record["images_per_second"] > 0
 
 
-def test_checkpoints_hold_plain_values_only(supernet):
-    # weights_only=True on any torch: nothing in the file may need an allow-list
-    checkpoint = torch.load(supernet / f"epoch_{EPOCHS}.pth", weights_only=True)
-    assert checkpoint["meta"]["epoch"] == EPOCHS
-    assert checkpoint["message_hub"]["log_scalars"] == {}
-    assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == EPOCHS
-
-
 def test_interrupting_with_ctrl_c_says_how_to_go_on(tmp_path):
     # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -180,44 +172,6 @@ def test_the_command_line_trains_under_torchrun(tmp_path):
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["world_size"] == 2
     assert set(record["validation"]) == {"accuracy/top1"}
-
-
-LEAVE_PROCESSES = """
-import atexit
-from pathlib import Path
-
-def gloo_threads():
-    return sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
-
-atexit.register(lambda: print("threads:", gloo_threads()))  # called last
-
-from torch import nn
-from mmengine.config import Config
-from ean_core.runs.training import initialize_processes
-
-initialize_processes(Config({"env_cfg": {}}), "pytorch")
-
-class Runner:
-    def __init__(self):
-        self.model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
-        self.itself = self  # as a runner's hooks and loops refer to it
-
-Runner()
-print("threads:", gloo_threads())
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names in Linux's /proc")
-def test_no_thread_of_gloo_outlives_the_run(tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1")
-    script = tmp_path / "leave.py"
-    script.write_text(LEAVE_PROCESSES)
-    output = subprocess.run(
-        [sys.executable, *launcher, str(script)], capture_output=True, text=True, check=True, timeout=120
-    ).stdout
-    during, after = (int(count) for count in re.findall(r"threads: (\d+)", output))
-    assert during > 0
-    assert after == 0
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ def test_the_same_checkpoint_gives_the_same_bytes(run, tmp_path):
     assert first.packaged_file.read_bytes() == second.packaged_file.read_bytes()
 
 
+def test_the_checkpoint_is_read_once(run, tmp_path, monkeypatch):
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: read.append(path) or load(path, **options))
+    publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    assert read == [run / "epoch_1.pth"]
+
+
 def test_figures_are_those_of_the_records(run, tmp_path):
     entry = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
     test, training = read_record(run / "test.json"), read_record(run / "record.json")
