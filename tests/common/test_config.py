@@ -17,7 +17,6 @@ from mmengine.registry import (
 )
 
 from ean_core.backbone import find_backbone
-from ean_core.commands.configs import show_configs
 from ean_core.common.config import config_root, find_config, load_config, packaged_configs
 from ean_core.search import Reward, build_strategy
 
@@ -241,14 +240,6 @@ def test_a_path_without_a_file_is_a_missing_file(name):
         find_config(name)
 
 
-def test_configs_are_listed_by_folder(capsys):
-    show_configs()
-    listed = capsys.readouterr().out.splitlines()
-    assert "classification/resnet20_se_digits" in listed
-    assert len(listed) == len(NAMES)
-    assert [find_config(name).stem for name in listed] == [name.split("/")[-1] for name in listed]
-
-
 # ---------------------------------------------------------------- overriding entries
 
 
@@ -314,13 +305,3 @@ def test_one_network_of_each_kind_builds_and_runs(name):
 def test_one_cycle_rises_to_the_learning_rate_of_the_optimizer():
     config = load_config("resnet20_se_cifar100", ["optim_wrapper.optimizer.lr=0.05"])
     assert config.param_scheduler.eta_max == 0.05
-
-
-def test_a_printed_config_is_a_config(tmp_path, capsys):
-    show_configs("supernet_resnet20_se_cifar100")
-    path = tmp_path / "mine.py"
-    path.write_text(capsys.readouterr().out)
-    mine = load_config(str(path), ["train_cfg.max_epochs=3"])
-    packaged = load_config("supernet_resnet20_se_cifar100", ["train_cfg.max_epochs=3"])
-    assert mine.to_dict() == packaged.to_dict()
-    assert mine.param_scheduler.total_steps == 3
