@@ -110,32 +110,6 @@ def run_comparison(
     return write_comparison(work_dir)
 
 
-def _equal_epochs(bench: Bench, evaluations: int) -> int:
-    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
-    images: in each iteration it trains on two batches."""
-    passes = evaluations * bench.plain.images
-    return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
-
-
-def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
-    """What DARTS ends in, as a strategy that proposes just that."""
-    config = copy.deepcopy(bench.config)
-    config.randomness.seed = seed
-    config.log_level = "ERROR"  # progress is what one wants to see here
-    config.default_hooks.progress.always = True
-    config.search.strategy = ConfigDict(settings)
-    assert bench.supernet is not None
-    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
-
-
-def _block_times(bench: Bench, path: Path) -> BlockTimes:
-    """On batches as those that are scored; measured once a comparison."""
-    if not path.exists():
-        images = len(bench.plain.batches[0][0])
-        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
-    return BlockTimes.load(path)
-
-
 def compare(
     config: ConfigName,
     strategies: Annotated[str, typer.Option(help="Their names, joined by commas.")] = (
@@ -166,3 +140,29 @@ def compare(
         )
     print_table(rows, title=f"{evaluations} evaluations a search, mean and standard deviation over {seeds} seeds")
     typer.echo(f"report and figures: {folder / 'comparison.md'}")
+
+
+def _equal_epochs(bench: Bench, evaluations: int) -> int:
+    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
+    images: in each iteration it trains on two batches."""
+    passes = evaluations * bench.plain.images
+    return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
+
+
+def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
+    """What DARTS ends in, as a strategy that proposes just that."""
+    config = copy.deepcopy(bench.config)
+    config.randomness.seed = seed
+    config.log_level = "ERROR"  # progress is what one wants to see here
+    config.default_hooks.progress.always = True
+    config.search.strategy = ConfigDict(settings)
+    assert bench.supernet is not None
+    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
+
+
+def _block_times(bench: Bench, path: Path) -> BlockTimes:
+    """On batches as those that are scored; measured once a comparison."""
+    if not path.exists():
+        images = len(bench.plain.batches[0][0])
+        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
+    return BlockTimes.load(path)

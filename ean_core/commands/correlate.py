@@ -89,25 +89,6 @@ def run_correlation(
     return found
 
 
-def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
-    """Validation accuracy after the last epoch."""
-    settings = copy.deepcopy(config)
-    settings.pop("search")
-    settings.default_hooks.pop("scheme")
-    settings.model.backbone.scheme = str(scheme)
-    settings.log_level = "ERROR"  # progress is what one wants to see here
-    settings.default_hooks.progress.always = True
-    run = Run(folder)
-    if resume and run.latest and run.record:
-        what = (*RUN_SETTINGS, "train_cfg.max_epochs")
-        check_same_settings(run.record["settings"], settings, what, f"{folder} holds a run with")
-    else:
-        run_training(settings, folder, resume=resume)
-        run = Run(folder)
-    assert run.record is not None  # the training has ended
-    return float(run.record["validation"]["accuracy/top1"])
-
-
 def correlate(
     config: ConfigName,
     schemes: Annotated[int, typer.Option(help="How many schemes to train alone.", min=3)] = 10,
@@ -134,6 +115,25 @@ def correlate(
             f"Spearman {each.spearman:+.2f} ({_span(each.spearman_interval)}) over {each.count} schemes"
         )
     typer.echo(f"in brackets, 95 % intervals; record and figure: {folder}")
+
+
+def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
+    """Validation accuracy after the last epoch."""
+    settings = copy.deepcopy(config)
+    settings.pop("search")
+    settings.default_hooks.pop("scheme")
+    settings.model.backbone.scheme = str(scheme)
+    settings.log_level = "ERROR"  # progress is what one wants to see here
+    settings.default_hooks.progress.always = True
+    run = Run(folder)
+    if resume and run.latest and run.record:
+        what = (*RUN_SETTINGS, "train_cfg.max_epochs")
+        check_same_settings(run.record["settings"], settings, what, f"{folder} holds a run with")
+    else:
+        run_training(settings, folder, resume=resume)
+        run = Run(folder)
+    assert run.record is not None  # the training has ended
+    return float(run.record["validation"]["accuracy/top1"])
 
 
 def _span(interval: tuple[float, float]) -> str:

@@ -1,4 +1,4 @@
-"""Errors that several rooms raise."""
+"""Exceptions shared across the package."""
 
 from __future__ import annotations
 
@@ -69,11 +69,6 @@ def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: OSError) -> bool:
-    """Libraries in C, such as HDF5, say it in words."""
-    return error.errno == errno.ENOSPC or "No space left on device" in str(error)
-
-
 def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueError:
     """The error for a name outside a fixed set: what was given, what is nearest, what there is.
 
@@ -100,3 +95,8 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
             yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield name, before, now
+
+
+def _is_full(error: OSError) -> bool:
+    """Libraries in C, such as HDF5, say it in words."""
+    return error.errno == errno.ENOSPC or "No space left on device" in str(error)

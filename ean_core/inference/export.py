@@ -1,4 +1,4 @@
-"""Deployed networks as files that run without this package: ONNX, and PyTorch's own exported programs."""
+"""Trained networks as files: a backbone's weights, and deployed networks that run without this package (ONNX, pt2)."""
 
 from __future__ import annotations
 

@@ -45,19 +45,6 @@ class PlainCheckpointHook(Hook):
                 checkpoint[part] = _plain(checkpoint[part])
 
 
-def _plain(value: Any) -> Any:
-    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if not callable(item)}
-    if isinstance(value, (list, tuple)):
-        return type(value)([_plain(item) for item in value])
-    return value
-
-
 @HOOKS.register_module()
 class RunRecordHook(Hook):
     """Times the epochs, logs training throughput, and writes ``record.json`` at the end of training.
@@ -262,3 +249,16 @@ class ProgressHook(Hook):
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(max(handler.level, logging.WARNING))
         self._progress = Progress(name, total, done).__enter__()
+
+
+def _plain(value: Any) -> Any:
+    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_plain(item) for item in value])
+    return value

@@ -62,31 +62,6 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         return _train(config, work_dir, resume, launcher)
 
 
-def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
-    latest = agreed(Run(work_dir).latest)
-    if latest and not resume:
-        raise FileExistsError(
-            f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
-        )
-    if latest:
-        check_same_settings(trained_config(latest), config, RUN_SETTINGS, f"{work_dir} holds a run with")
-        config.load_from = str(latest)
-        config.resume = True
-    place_curves(config, work_dir, latest)
-    runner = build_runner(config, work_dir, launcher)
-    try:
-        runner.train()
-    finally:
-        for hook in runner.hooks:
-            if isinstance(hook, ProgressHook):
-                hook.stop()
-    barrier()  # the first process writes the checkpoint
-    final = agreed(Run(work_dir).latest)
-    if final is None:
-        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
-    return final
-
-
 def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
     """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
 
@@ -118,3 +93,28 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
             metrics=metrics,
         )
     return metrics
+
+
+def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
+    latest = agreed(Run(work_dir).latest)
+    if latest and not resume:
+        raise FileExistsError(
+            f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
+        )
+    if latest:
+        check_same_settings(trained_config(latest), config, RUN_SETTINGS, f"{work_dir} holds a run with")
+        config.load_from = str(latest)
+        config.resume = True
+    place_curves(config, work_dir, latest)
+    runner = build_runner(config, work_dir, launcher)
+    try:
+        runner.train()
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, ProgressHook):
+                hook.stop()
+    barrier()  # the first process writes the checkpoint
+    final = agreed(Run(work_dir).latest)
+    if final is None:
+        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
+    return final

@@ -347,19 +347,6 @@ class GateHook(Hook):
             yield from self._loader
 
 
-@contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode leave their running statistics alone inside."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-
-
 class GivenScheme(Strategy):
     """Asks for one scheme, and returns it: how the scheme that a trainer ended in is scored and written down."""
 
@@ -378,3 +365,16 @@ class GivenScheme(Strategy):
 
     def mode(self) -> ConnectionScheme:
         return self.scheme
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode leave their running statistics alone inside."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

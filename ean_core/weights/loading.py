@@ -1,4 +1,4 @@
-"""Reading weights, safely and never silently empty; writing the weights of a backbone."""
+"""Loading weights into networks: what fits, and an error where nothing does."""
 
 from __future__ import annotations
 
