@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from itertools import chain
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from mmengine.logging import print_log
@@ -29,6 +30,11 @@ from .attention import Attention, State, attention_class
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
+
+#: A residual block with its stage and its place in it, both from 0.
+Place = tuple[int, int, ResidualBlock]
+
+Block = TypeVar("Block")
 
 
 @MODELS.register_module()
@@ -186,19 +192,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices``, first stage first."""
-        x = self.forward_stem(x)
-        features = []
-        for k in range(max(self.out_indices) + 1):
-            state: State = None
-            for i, block in enumerate(self.stage(k)):
-                attention, connection = self._attention_and_bit(k, i)
-                if self.with_cp and x.requires_grad:
-                    x, state = checkpoint(self._run, block, attention, x, state, connection, use_reentrant=False)
-                else:
-                    x, state = self._run(block, attention, x, state, connection)
-            if k in self.out_indices:
-                features.append(x)
-        return tuple(features)
+        return walk(self.stages()[: max(self.out_indices) + 1], self.forward_stem(x), self._step, self.out_indices)
 
     def set_scheme(self, scheme: Any) -> None:
         """Narrow or widen the connections of a live network, e.g. of a supernet that was built ``full``.
@@ -264,6 +258,13 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         key = self._connected.get((k, i))
         return None if key is None else self.attention[key]  # type: ignore[return-value]
 
+    def _step(self, place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
+        k, i, block = place
+        attention, connection = self._attention_and_bit(k, i)
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._run, block, attention, x, state, connection, use_reentrant=False)
+        return self._run(block, attention, x, state, connection)
+
     def _attention_and_bit(self, k: int, i: int) -> tuple[nn.Module | None, Tensor | None]:
         """What block ``i`` of stage ``k`` runs, and where the scheme is data whether it is connected."""
         if self._bits is None:
@@ -275,11 +276,16 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         used = set(self._connected.values())
         return {p for key, module in self.attention.items() if key not in used for p in module.parameters()}
 
-    def blocks(self) -> Iterator[tuple[int, int, ResidualBlock]]:
+    def stages(self) -> list[list[Place]]:
+        """The residual blocks of each stage, each with its stage and place in it, for :func:`walk`."""
+        return [
+            [(k, i, block) for i, block in enumerate(self.stage(k))]  # type: ignore[misc]
+            for k in range(len(self.stage_blocks))
+        ]
+
+    def blocks(self) -> Iterator[Place]:
         """All residual blocks with their stage and place in it, in the order of the scheme's bits."""
-        for k in range(len(self.stage_blocks)):
-            for i, block in enumerate(self.stage(k)):
-                yield k, i, block  # type: ignore[misc]
+        return chain.from_iterable(self.stages())
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -519,6 +525,57 @@ class EANResNetCIFAR(EANResNet):
         return {**fitting, **options}
 
 
+def walk(
+    stages: Sequence[Iterable[Block]],
+    x: Tensor,
+    step: Callable[[Block, Tensor, State], tuple[Tensor, State]],
+    out_indices: Container[int] | None = None,
+    *,
+    state: State = None,
+) -> tuple[Tensor, ...]:
+    """Pass feature maps through the blocks of a network; the state of an attention begins anew with each stage.
+
+    Args:
+        stages: blocks in whatever form, by stage.
+        x: the input of the first block ``(N, C, H, W)``.
+        step: maps a block, its input, and the state left by the block before it to the block's output and the new
+            state.
+        out_indices: stages whose last feature maps are returned, as indices into ``stages``; that of the last stage
+            if None.
+        state: in front of the first block, for a walk that starts within a stage.
+
+    Returns:
+        Feature maps, first stage first.
+    """
+    if out_indices is None:
+        out_indices = (len(stages) - 1,)
+    features = []
+    for k, blocks in enumerate(stages):
+        for block in blocks:
+            x, state = step(block, x, state)
+        if k in out_indices:
+            features.append(x)
+        state = None
+    return tuple(features)
+
+
+def join(residual: Tensor, shortcut: Tensor) -> Tensor:
+    """The output of a block from its branches; both ``(N, C, H, W)``, neither is changed."""
+    return torch.relu_(residual + shortcut)
+
+
+def find_backbone(model: nn.Module) -> EANResNet:
+    """The EAN backbone inside a model.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, EANResNet):
+            return module
+    raise ValueError(f"{type(model).__name__} has no EANResNet or EANResNetCIFAR inside")
+
+
 def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Options of ``torch.compile`` for code that meets so many forms of blocks and shapes of maps, each compiled by
     itself: dynamo compiles no more than a few of one function unless told otherwise.
@@ -546,11 +603,6 @@ def _run_block(
         arguments = (residual, state) if connection is None else (residual, state, connection)
         residual, state = attention(*arguments)
     return join(residual, shortcut), state
-
-
-def join(residual: Tensor, shortcut: Tensor) -> Tensor:
-    """The output of a block from its branches; both ``(N, C, H, W)``, neither is changed."""
-    return torch.relu_(residual + shortcut)
 
 
 @cache
@@ -602,15 +654,3 @@ def _block_dilations(
         return tuple(multi_grid)
     first = dilation // 2 if contract_dilation and dilation > 1 else dilation
     return (first,) + (dilation,) * (n - 1)
-
-
-def find_backbone(model: nn.Module) -> EANResNet:
-    """The EAN backbone inside a model.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    for module in model.modules():
-        if isinstance(module, EANResNet):
-            return module
-    raise ValueError(f"{type(model).__name__} has no EANResNet or EANResNetCIFAR inside")

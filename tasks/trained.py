@@ -17,6 +17,7 @@ from ean_core.common.tasks import Task
 from ean_core.inference import deploy
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
+from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 from zoo.index import build_network, check_settings
 
@@ -85,12 +86,12 @@ class Trained(Generic[Network]):
             FileNotFoundError: if there is no such file.
             ValueError: if it is no checkpoint of a network of this task.
         """
-        path = Path(path)
-        settings = _settings(path)
+        checkpoint = WeightsFile(Path(path))
+        settings = _settings(checkpoint)
         if settings is None or settings.get("type") != cls.task.networks[0]:
             found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
-        return cls(_built(settings, path), path.name, device=device)
+        return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
 
 
 def checkpoint_of(model: str) -> Path | None:
@@ -118,26 +119,28 @@ def load_network(model: str) -> nn.Module:
     path = checkpoint_of(model)
     if path is None:
         return zoo.get_model(model, pretrained=True).eval()
-    settings = _settings(path)
+    checkpoint = WeightsFile(path)
+    settings = _settings(checkpoint)
     if settings is None:
         raise ValueError(f"{path} says nothing of its network; expected a checkpoint of `ean train`")
-    return _built(settings, path).eval()
+    return _built(settings, checkpoint).eval()
 
 
-def _built(settings: dict[str, Any], path: Path) -> Any:
+def _built(settings: dict[str, Any], checkpoint: WeightsFile) -> Any:
     """The network of a checkpoint with its weights."""
-    check_settings(settings, f"the network in {path}")
+    check_settings(settings, f"the network in {checkpoint}")
     try:
         network = build_network(settings)
     except Exception as error:  # whatever settings of another kind lead constructors to
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ValueError(f"the network in {path} cannot be built: {reason}") from error
-    load_weights(network, path, strict=True)
+        raise ValueError(f"the network in {checkpoint} cannot be built: {reason}") from error
+    load_weights(network, checkpoint, strict=True)
     return network
 
 
-def _settings(path: Path) -> dict[str, Any] | None:
+def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
     """What builds the network of a checkpoint, without what is of its training only."""
+    path = checkpoint.path
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     settings: Any = None
@@ -147,7 +150,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
         except Exception as error:  # the safetensors error class is not a public name in all versions
             raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     else:
-        config = trained_config(path)
+        config = trained_config(checkpoint)
         settings = config.to_dict().get("model") if config is not None else None
     if not isinstance(settings, Mapping):
         return None

@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from ean_core import ATTENTION, RECORDED, Attention, ConnectionScheme, EANResNet, EANResNetCIFAR
-from ean_core.backbone import _log_standing
+from ean_core.backbone import _log_standing, walk
 
 ATTENTIONS = ["SE", "SGE", "DIA"]
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -173,6 +173,28 @@ def test_torchvisions_weights_load_with_only_attention_missing(attention):
     result = mine.load_state_dict(state, strict=False, assign=True)
     assert result.unexpected_keys == ["fc.weight", "fc.bias"]
     assert result.missing_keys == list(mine.attention.state_dict(prefix="attention."))
+
+
+# ---------------------------------------------------------------- walking over blocks
+
+
+def test_a_state_begins_anew_with_each_stage_and_a_walk_may_start_within_one():
+    seen = []
+
+    def step(block, x, state):
+        seen.append((block, state))
+        return x + block, block
+
+    stages = [(1, 2), (3,), (4, 5)]
+    x = torch.zeros(())
+    assert [int(y) for y in walk(stages, x, step, (0, 2))] == [3, 15]
+    assert seen == [(1, None), (2, 1), (3, None), (4, None), (5, 4)]
+    seen.clear()
+    assert [int(y) for y in walk([(), *stages[1:]], x, step, state="left by 2")] == [12]
+    assert seen == [(3, None), (4, None), (5, 4)]
+    seen.clear()
+    assert [int(y) for y in walk([(2,), (3,)], x, step, state=1)] == [5]
+    assert seen == [(2, 1), (3, None)]
 
 
 # ---------------------------------------------------------------- Eqn 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import shutil
 import ssl
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ean_core.weights.files import file_hash
 
 CHUNK = 2**18  # bytes
 LONGEST_WAIT = 60.0  # seconds, even if a server asks for more
@@ -93,15 +94,6 @@ def fetch(
         part.unlink()
         raise DownloadError(f"{address} is not the published file: its SHA-256 is {found[:8]}…, expected {sha256[:8]}…")
     part.replace(path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

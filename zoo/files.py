@@ -12,8 +12,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.logging import print_log
 
 from ean_core.common.places import home, offline
+from ean_core.weights.files import file_hash
 
-from .download import USUAL, DownloadError, Patience, fetch, file_hash
+from .download import USUAL, DownloadError, Patience, fetch
 from .index import Entry, base_of, find_entry
 
 HUB = "hf://"

@@ -19,7 +19,7 @@ from torch import nn
 from ean_core import ConnectionScheme, EANResNet
 from ean_core.backbone import find_backbone
 from ean_core.classifier import CLASSIFICATION
-from ean_core.common.config import config_root, packaged_configs
+from ean_core.common.config import config_name, config_root, packaged_configs
 from ean_core.common.errors import unknown_name, writing
 from ean_core.common.record import read_record, significant, write_text
 from ean_core.common.tasks import find_dataset, find_metric, known_datasets
@@ -27,12 +27,10 @@ from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.inference.export import describe
-from ean_core.runs.folder import NETWORK, check_same_network, check_same_settings
-from ean_core.runs.logs import training_log
-from ean_core.weights.files import read_meta, save_weights
+from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
+from ean_core.weights.files import WeightsFile, file_hash, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .download import file_hash
 from .index import Entry, Index, build_network, file_name
 from .names import ModelName, variant_of
 from .page import validated, write_pages
@@ -79,16 +77,17 @@ def publish(
     if root.is_dir() and not (root / "model-index.yml").is_file() and {path.name for path in root.iterdir()} - OWN:
         raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
     dataset = _dataset(config)
-    check_same_network(checkpoint, config)
-    training, test = map(scrub, _records(checkpoint, config))
+    file, run = WeightsFile(checkpoint), Run(checkpoint.parent)
+    check_same_network(file, config)
+    training, test = map(scrub, _records(file, run, config))
     network = MODELS.build(config.model).eval()
-    load_weights(network, checkpoint, strict=True)
+    load_weights(network, file, strict=True)
     backbone = find_backbone(network)
     name = model_name(dataset, backbone, best=best)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if (parameters, str(backbone.scheme)) != (test["parameters"], test["scheme"]):
         raise ValueError(
-            f"{checkpoint.parent / 'test.json'} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
+            f"{run.path(TEST)} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
     selected = _selected_epoch(training, checkpoint)
@@ -104,7 +103,7 @@ def publish(
         if before and before.file == path.name and "Timing" in before.metadata:
             metadata.setdefault("Timing", before.metadata["Timing"])
         records = root / "records" / str(name)
-        _write_records(records, training, test, checkpoint.parent)
+        _write_records(records, training, test, run)
         fields = {
             "Name": str(name),
             "In Collection": name.collection,
@@ -124,7 +123,7 @@ def publish(
             "Network": _plain(_built(config, backbone.scheme)),
             **_image_size(config, name),
         }
-        entry = Entry(name, fields, _collection(name, checkpoint), root)
+        entry = Entry(name, fields, _collection(name, file), root)
         _write_metafile(index, entry)
         if before and before.file != entry.file:
             before.packaged_file.unlink(missing_ok=True)
@@ -191,7 +190,7 @@ def _config_path(config: Config) -> str:
 
 def _dataset(config: Config) -> str:
     """The data set that a config trains on, by its name."""
-    stem = Path(config.filename).stem if config.filename else ""
+    stem = config_name(config) or ""
     dataset = next((key for key in known_datasets() if stem.endswith(f"_{key}")), None)
     if dataset is None:
         raise ValueError(
@@ -201,25 +200,23 @@ def _dataset(config: Config) -> str:
     return dataset
 
 
-def _records(checkpoint: Path, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The records of the training and of the test of a checkpoint, checked to be of it."""
-    stem = Path(config.filename).stem
-    for name, command in (("record.json", f"ean train {stem}"), ("test.json", f"ean test {stem} {checkpoint}")):
-        if not (checkpoint.parent / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {name} beside {checkpoint}: figures are taken from records only; `{command}` writes it"
-            )
-    training = read_record(checkpoint.parent / "record.json")
-    test = read_record(checkpoint.parent / "test.json")
-    sha256 = file_hash(checkpoint)
-    epoch = _selected_epoch(training, checkpoint) or training["epochs"]
-    if test["checkpoint"]["sha256"] != sha256:
-        raise ValueError(
-            f"{checkpoint.parent / 'test.json'} is of {test['checkpoint']['name']} with SHA-256 "
-            f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.name} has {sha256[:8]}…; run `ean test {stem} "
-            f"{checkpoint}`"
+    stem, training, test = config_name(config), run.record, run.test
+    if training is None or test is None:
+        lacking = (RECORD, f"ean train {stem}") if training is None else (TEST, f"ean test {stem} {checkpoint}")
+        name, command = lacking
+        raise FileNotFoundError(
+            f"there is no {name} beside {checkpoint}: figures are taken from records only; `{command}` writes it"
         )
-    check_same_settings(training["settings"], config, NETWORK, f"{checkpoint.parent / 'record.json'} is of a run with")
+    epoch = _selected_epoch(training, checkpoint.path) or training["epochs"]
+    if test["checkpoint"]["sha256"] != checkpoint.sha256:
+        raise ValueError(
+            f"{run.path(TEST)} is of {test['checkpoint']['name']} with SHA-256 "
+            f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.path.name} has {checkpoint.sha256[:8]}…; run "
+            f"`ean test {stem} {checkpoint}`"
+        )
+    check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is of a run with")
     meta = read_meta(checkpoint)
     for what, there, expected in (
         ("epochs", meta.get("epoch"), epoch),
@@ -266,11 +263,11 @@ def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Pat
     return unnamed.replace(final)
 
 
-def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], run: Path) -> None:
+def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], run: Run) -> None:
     settings = {key: value for key, value in training["settings"].items() if key not in LOCAL}
-    write_text(folder / "record.json", json.dumps({**training, "settings": settings}, indent=2) + "\n")
-    write_text(folder / "test.json", json.dumps(test, indent=2) + "\n")
-    write_text(folder / "log.jsonl", training_log(run))
+    write_text(folder / RECORD, json.dumps({**training, "settings": settings}, indent=2) + "\n")
+    write_text(folder / TEST, json.dumps(test, indent=2) + "\n")
+    write_text(folder / "log.jsonl", run.log())
 
 
 def _metadata(
@@ -357,7 +354,7 @@ def _image_size(config: Config, name: ModelName) -> dict[str, int]:
     return {"Image Size": size, **({"Resize": shorter_side(size)} if tree else {})}
 
 
-def _collection(name: ModelName, checkpoint: Path) -> dict[str, Any]:
+def _collection(name: ModelName, checkpoint: WeightsFile) -> dict[str, Any]:
     title = find_dataset(name.dataset).title
     classes = read_meta(checkpoint).get("dataset_meta", {}).get("classes")
     categories = {"Categories": [str(label) for label in classes]} if classes else {}

@@ -14,8 +14,8 @@ from ean_core.common.config import load_config
 from ean_core.common.tasks import find_metric
 from ean_core.runs.training import run_test
 from ean_core.weights.addresses import read_metadata
+from ean_core.weights.files import file_hash
 
-from .download import file_hash
 from .files import places
 from .index import Entry, build_network
 

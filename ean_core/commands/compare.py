@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from mmengine.config import Config, ConfigDict
 
+from ean_core.common.config import config_name
 from ean_core.common.record import write_record
 from ean_core.inference.latency import BlockTimes
 from ean_core.report.search import SEEDLESS, write_comparison
@@ -95,7 +96,7 @@ def run_comparison(
     write_record(
         work_dir / "compare.json",
         kind="search comparison",
-        config=Path(config.filename).stem if config.filename else None,
+        config=config_name(config),
         supernet=str(supernet),
         strategies=list(strategies),
         evaluations=evaluations,
@@ -107,32 +108,6 @@ def run_comparison(
         **bench.plain.key,
     )
     return write_comparison(work_dir)
-
-
-def _equal_epochs(bench: Bench, evaluations: int) -> int:
-    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
-    images: in each iteration it trains on two batches."""
-    passes = evaluations * bench.plain.images
-    return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
-
-
-def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
-    """What DARTS ends in, as a strategy that proposes just that."""
-    config = copy.deepcopy(bench.config)
-    config.randomness.seed = seed
-    config.log_level = "ERROR"  # progress is what one wants to see here
-    config.default_hooks.progress.always = True
-    config.search.strategy = ConfigDict(settings)
-    assert bench.supernet is not None
-    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
-
-
-def _block_times(bench: Bench, path: Path) -> BlockTimes:
-    """On batches as those that are scored; measured once a comparison."""
-    if not path.exists():
-        images = len(bench.plain.batches[0][0])
-        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
-    return BlockTimes.load(path)
 
 
 def compare(
@@ -165,3 +140,29 @@ def compare(
         )
     print_table(rows, title=f"{evaluations} evaluations a search, mean and standard deviation over {seeds} seeds")
     typer.echo(f"report and figures: {folder / 'comparison.md'}")
+
+
+def _equal_epochs(bench: Bench, evaluations: int) -> int:
+    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
+    images: in each iteration it trains on two batches."""
+    passes = evaluations * bench.plain.images
+    return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
+
+
+def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
+    """What DARTS ends in, as a strategy that proposes just that."""
+    config = copy.deepcopy(bench.config)
+    config.randomness.seed = seed
+    config.log_level = "ERROR"  # progress is what one wants to see here
+    config.default_hooks.progress.always = True
+    config.search.strategy = ConfigDict(settings)
+    assert bench.supernet is not None
+    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
+
+
+def _block_times(bench: Bench, path: Path) -> BlockTimes:
+    """On batches as those that are scored; measured once a comparison."""
+    if not path.exists():
+        images = len(bench.plain.batches[0][0])
+        bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
+    return BlockTimes.load(path)

@@ -11,10 +11,11 @@ import numpy as np
 import typer
 from mmengine.config import Config
 
+from ean_core.common.config import config_name
 from ean_core.common.record import csv_text, read_record, write_record, write_text
 from ean_core.report.correlation import correlation_figure
 from ean_core.runs.capture import use_capture
-from ean_core.runs.folder import RUN, check_same_settings, latest_checkpoint
+from ean_core.runs.folder import RUN_SETTINGS, Run, check_same_settings
 from ean_core.runs.training import run_training
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.bench import Bench
@@ -75,7 +76,7 @@ def run_correlation(
     write_record(
         work_dir / "correlation.json",
         kind="correlation",
-        config=Path(config.filename).stem if config.filename else None,
+        config=config_name(config),
         supernet=str(supernet),
         seed=bench.seed,
         epochs=config.train_cfg.max_epochs,
@@ -86,23 +87,6 @@ def run_correlation(
     )
     correlation_figure(read_record(work_dir / "correlation.json"), work_dir / "correlation.png")
     return found
-
-
-def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
-    """Validation accuracy after the last epoch."""
-    settings = copy.deepcopy(config)
-    settings.pop("search")
-    settings.default_hooks.pop("scheme")
-    settings.model.backbone.scheme = str(scheme)
-    settings.log_level = "ERROR"  # progress is what one wants to see here
-    settings.default_hooks.progress.always = True
-    record = folder / "record.json"
-    if resume and record.exists() and latest_checkpoint(folder):
-        what = (*RUN, "train_cfg.max_epochs")
-        check_same_settings(read_record(record)["settings"], settings, what, f"{folder} holds a run with")
-    else:
-        run_training(settings, folder, resume=resume)
-    return float(read_record(record)["validation"]["accuracy/top1"])
 
 
 def correlate(
@@ -131,6 +115,25 @@ def correlate(
             f"Spearman {each.spearman:+.2f} ({_span(each.spearman_interval)}) over {each.count} schemes"
         )
     typer.echo(f"in brackets, 95 % intervals; record and figure: {folder}")
+
+
+def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
+    """Validation accuracy after the last epoch."""
+    settings = copy.deepcopy(config)
+    settings.pop("search")
+    settings.default_hooks.pop("scheme")
+    settings.model.backbone.scheme = str(scheme)
+    settings.log_level = "ERROR"  # progress is what one wants to see here
+    settings.default_hooks.progress.always = True
+    run = Run(folder)
+    if resume and run.latest and run.record:
+        what = (*RUN_SETTINGS, "train_cfg.max_epochs")
+        check_same_settings(run.record["settings"], settings, what, f"{folder} holds a run with")
+    else:
+        run_training(settings, folder, resume=resume)
+        run = Run(folder)
+    assert run.record is not None  # the training has ended
+    return float(run.record["validation"]["accuracy/top1"])
 
 
 def _span(interval: tuple[float, float]) -> str:

@@ -13,12 +13,14 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from ean_core.backbone import find_backbone
+from ean_core.common.config import config_name
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.statistics import NEARLY_CONSTANT, GateStatistics, gate_statistics
 from ean_core.report.gates import block_names, gates_figure
 from ean_core.runs.folder import check_same_network, chosen_checkpoint
 from ean_core.show.table import Cells, print_table
+from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
 from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
@@ -35,17 +37,18 @@ def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, Gat
     Raises:
         ValueError: if the checkpoint is not of the config's network, or no block is connected.
     """
-    check_same_network(checkpoint, config)
+    file = WeightsFile(checkpoint)
+    check_same_network(file, config)
     keep_freed_memory()
     settings = config.get("val_dataloader") or config.test_dataloader
     model = MODELS.build(config.model).to(get_device()).eval()
-    load_weights(model, checkpoint, strict=True)
+    load_weights(model, file, strict=True)
     batches = Runner.build_dataloader(settings, seed=config.randomness.get("seed") or 0)
     statistics = gate_statistics(model, batches)
     backbone = find_backbone(model)
     names = block_names(backbone.scheme)
     fields: dict[str, Any] = {
-        "config": Path(config.filename).stem if config.filename else None,
+        "config": config_name(config),
         "checkpoint": checkpoint.name,
         "attention": backbone.attention_cfg["type"],
         "scheme": str(backbone.scheme),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from mmengine.config import Config
 
-from ean_core.common.config import load_config
+from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import writing
 
 CfgOptions = Annotated[
@@ -48,7 +48,7 @@ LauncherName = Annotated[Launcher, typer.Option(help="How several processes were
 def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:
     """The config with its overrides, and the folder of its run."""
     cfg = load_config(config, cfg_options or ())
-    return cfg, work_dir or Path("work_dirs") / Path(cfg.filename).stem
+    return cfg, work_dir or Path("work_dirs") / str(config_name(cfg))
 
 
 def use_bf16(config: Config) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -15,9 +16,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core.common.config import load_config
-from ean_core.common.record import read_record, write_text
+from ean_core.common.record import write_text
 from ean_core.inference.comparison import Variant, candidates, image_shape, record_timing
-from ean_core.runs.folder import RUN, check_same_settings, latest_checkpoint
+from ean_core.runs.folder import RUN_SETTINGS, TIMING, Run, check_same_settings
 from ean_core.runs.training import run_test, run_training
 from ean_core.show.figures import trade_figure
 from ean_core.show.table import NetworkRow, markdown_table, print_table
@@ -62,7 +63,6 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         amp: train under bf16 autocast.
         options: overrides, for all configs alike.
     """
-
     if dataset == "digits":
         torch.set_num_threads(1)  # 8x8 images do not fill a second core, and waiting threads stall on a busy machine
 
@@ -90,17 +90,15 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         cfg = config(f"resnet20_se_{dataset}", f"model.backbone.scheme={scheme}")
         place = folder / name.lower()
         checkpoint = _trained(cfg, place)
-        if not (place / "test.json").exists():
+        if Run(place).test is None:
             run_test(cfg, checkpoint, place)
-        tests[name] = read_record(place / "test.json")
+        tests[name] = _test(place)
         networks[name] = _loaded(cfg, checkpoint)
 
     _say("4/4", "timing, batch 50")
     size = config(f"resnet20_se_{dataset}").image_size
     variants = [Variant("", name, network, size=size) for name, network in networks.items()]
-    timing = record_timing(
-        folder / "timing.json", candidates(variants), batch=50, shape=image_shape(variants), rounds=100
-    )
+    timing = record_timing(folder / TIMING, candidates(variants), batch=50, shape=image_shape(variants), rounds=100)
     rows = [
         NetworkRow.of_record(name, measured, tests[name]["metrics"]["accuracy/top1"])
         for name, measured in timing["networks"].items()
@@ -112,11 +110,18 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
 
 def _trained(config: Config, folder: Path) -> Path:
     """The last checkpoint of a run that is finished, after finishing it where it is not."""
-    final = latest_checkpoint(folder)
-    if final is None or not (folder / "record.json").exists():
+    run = Run(folder)
+    if run.latest is None or run.record is None:
         return run_training(config, folder, resume=True)
-    check_same_settings(read_record(folder / "record.json")["settings"], config, RUN, f"{folder} holds a run with")
-    return final
+    check_same_settings(run.record["settings"], config, RUN_SETTINGS, f"{folder} holds a run with")
+    return run.latest
+
+
+def _test(folder: Path) -> Mapping[str, Any]:
+    """The record of a run that was tested."""
+    test = Run(folder).test
+    assert test is not None
+    return test
 
 
 def _loaded(config: Config, checkpoint: Path) -> nn.Module:
@@ -126,8 +131,7 @@ def _loaded(config: Config, checkpoint: Path) -> nn.Module:
 
 
 def _title(dataset: str, folder: Path) -> str:
-    images = read_record(folder / "vanilla" / "test.json")["images"]
-    return f"ResNet20-SE on {dataset}, {images:,} test images"
+    return f"ResNet20-SE on {dataset}, {_test(folder / 'vanilla')['images']:,} test images"
 
 
 def _say(step: str, text: str) -> None:

@@ -12,12 +12,13 @@ import typer
 from mmengine.config import Config, ConfigDict
 
 from ean_core.backbone import find_backbone
+from ean_core.common.config import config_name
 from ean_core.common.record import read_record, write_record
 from ean_core.report.search_figures import front_figure
 from ean_core.runs.curves import use_tensorboard
-from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.folder import Run
 from ean_core.runs.processes import initialize_processes
-from ean_core.search.bench import Bench, _complete, _name, _supernet
+from ean_core.search.bench import Bench, complete_search, supernet_name
 from ean_core.search.darts import GivenScheme, run_darts
 from ean_core.search.front import best_by_coefficient
 from ean_core.search.loop import SearchResult
@@ -37,6 +38,8 @@ from .options import (
     resumable,
     use_bf16,
 )
+
+Supernet = Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")]
 
 
 def run_search(
@@ -96,14 +99,14 @@ def record_search(
         result: of the search.
         seed: of the strategy.
     """
-    path, training = work_dir / "search.json", work_dir / "training" / "record.json"
+    path, training = work_dir / "search.json", Run(work_dir / "training").record
     found = {"rule": result.rule, "scheme": plain_values(result.scheme)}
     if path.exists() and found.items() <= read_record(path).items():
         return
     write_record(
         path,
         kind="search",
-        config=_name(bench.config),
+        config=config_name(bench.config) or "config",
         supernet=str(bench.supernet),
         strategy=dict(settings),
         seed=seed,
@@ -114,13 +117,8 @@ def record_search(
         front=[plain_values(evaluation) for evaluation in result.front],
         evaluations=len(result.history),
         distinct=len({evaluation.scheme for evaluation in result.history}),
-        training_seconds=read_record(training)["seconds"] if training.exists() else None,
+        training_seconds=training["seconds"] if training else None,
     )
-
-
-# ---------------------------------------------------------------- commands
-
-Supernet = Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")]
 
 
 def search(
@@ -168,7 +166,7 @@ def search(
         typer.echo("no connection earns what it costs: lower search.reward.sparsity, or take search.rule=best-seen")
     typer.echo(
         f"record: {folder / 'search.json'}\n"
-        f"train it: ean train {_classification(_name(cfg))} --cfg-options model.backbone.scheme={found.scheme}"
+        f"train it: ean train {_classification(cfg)} --cfg-options model.backbone.scheme={found.scheme}"
     )
 
 
@@ -190,19 +188,21 @@ def find_supernet(config: Config, given: Path | None) -> Path:
         FileNotFoundError: if there is none whose training has ended.
         ValueError: if the config is not of a search.
     """
-    _complete(config)
+    complete_search(config)
     if given or config.search.supernet:
         return Path(given or config.search.supernet)
-    name = _supernet(_name(config))
-    folder = Path("work_dirs") / name
-    found = latest_checkpoint(folder)
-    if found is None:
-        raise FileNotFoundError(f"no supernet in {folder}; train it with `ean train {name}`, or give --supernet FILE")
-    if not (folder / "record.json").exists():
+    name = supernet_name(config)
+    run = Run(Path("work_dirs") / name)
+    if run.latest is None:
         raise FileNotFoundError(
-            f"the training of {found} has not ended; go on with `ean train {name} --resume`, or give --supernet FILE"
+            f"no supernet in {run.folder}; train it with `ean train {name}`, or give --supernet FILE"
         )
-    return found
+    if not run.finished:
+        raise FileNotFoundError(
+            f"the training of {run.latest} has not ended; go on with `ean train {name} --resume`, or give "
+            "--supernet FILE"
+        )
+    return run.latest
 
 
 def plain_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -224,6 +224,7 @@ def _say_coefficients(result: SearchResult) -> None:
         )
 
 
-def _classification(name: str) -> str:
+def _classification(config: Config) -> str:
     """The config that trains what a packaged search config found."""
+    name = config_name(config) or ""
     return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"

@@ -32,6 +32,7 @@ from ean_core.inference.comparison import (
 )
 from ean_core.inference.cost import clock_notes
 from ean_core.inference.latency import BlockProfile, profile_blocks
+from ean_core.runs.folder import TEST, TIMING, Run
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.figures import increment_figure, trade_figure
 from ean_core.show.table import NetworkRow, in_percent, print_table, size_text
@@ -111,9 +112,6 @@ def time_per_block(
     return profiles
 
 
-# ---------------------------------------------------------------- command
-
-
 def time(
     networks: Annotated[
         list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
@@ -175,15 +173,15 @@ def time(
     print_table([row.cells() for row in rows], title=title)
     typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
     for name in networks:
-        if Path(name).is_dir() and not (Path(name) / "test.json").is_file():
-            typer.echo(f"{name} has no test.json: `ean test` adds the accuracy")
+        if Path(name).is_dir() and Run(Path(name)).test is None:
+            typer.echo(f"{name} has no {TEST}: `ean test` adds the accuracy")
 
 
 def _default_out(networks: Sequence[str]) -> Path:
     if len(networks) > 1:
-        return Path("work_dirs") / "timing.json"
+        return Path("work_dirs") / TIMING
     only = Path(networks[0])
-    return only / "timing.json" if only.is_dir() else Path("work_dirs") / f"timing_{only.stem}.json"
+    return only / TIMING if only.is_dir() else Path("work_dirs") / f"timing_{only.stem}.json"
 
 
 def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from mmengine.dist import is_main_process
 
+from ean_core.common.config import config_name
 from ean_core.common.errors import unknown_name
-from ean_core.common.record import read_record
 from ean_core.inference.export import Format, export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
-from ean_core.runs.folder import chosen_checkpoint
+from ean_core.runs.folder import TEST, Run, chosen_checkpoint
 from ean_core.runs.training import run_test, run_training
 from ean_core.show.table import metric_texts
 
@@ -55,7 +55,8 @@ def train(
     with resumable(folder):
         final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
     if is_main_process():
-        record = read_record(folder / "record.json")
+        record = Run(folder).record
+        assert record is not None  # the training has ended
         parts = [f"trained: {final}", f"{record['images_per_second']:.0f} images/s"]
         typer.echo(", ".join([*parts, *metric_texts(record["validation"] or {})]))
         if "best" in record:
@@ -75,7 +76,7 @@ def test(
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if is_main_process():
-        typer.echo(f"{', '.join(metric_texts(metrics))}; record: {folder / 'test.json'}")
+        typer.echo(f"{', '.join(metric_texts(metrics))}; record: {folder / TEST}")
 
 
 def export(
@@ -98,7 +99,7 @@ def export(
         raise unknown_name("format", kind, [known.value for known in Format])
     cfg, _ = prepare(config, None, cfg_options)
     checkpoint = chosen_checkpoint(checkpoint)
-    out = out or checkpoint.with_name(f"{Path(cfg.filename).stem}.{kind}")
+    out = out or checkpoint.with_name(f"{config_name(cfg)}.{kind}")
     if out.suffix != f".{kind}":
         raise ValueError(f"--format {kind} writes a file like {out.stem}.{kind}, got {out.name}")
     if kind == "safetensors":

@@ -39,6 +39,16 @@ def parse_name(config: str) -> NameParts | None:
     return NameParts(int(match["depth"]), match["attention"], match["dataset"])
 
 
+def config_name(config: Config) -> str | None:
+    """The name of a config, that of its file; None for one that was made in memory.
+
+    Examples:
+        >>> config_name(load_config('resnet20_se_digits'))
+        'resnet20_se_digits'
+    """
+    return Path(config.filename).stem if config.filename else None
+
+
 def config_root() -> Path:
     """The folder of packaged configs, in an installed wheel or in a checkout."""
     here = Path(__file__).resolve().parent.parent

@@ -21,8 +21,6 @@ _PLACES = {
     errno.EPERM: "permission denied",
     errno.EFBIG: "it would exceed the file size limit",
 }
-
-
 #: A disk with at least this many megabytes free is not considered full.
 _SOME_ROOM = 100.0
 
@@ -71,11 +69,6 @@ def writing(path: Path, *, alone: bool = True) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: OSError) -> bool:
-    """Whether the disk is full; C libraries such as HDF5 report it only in the message."""
-    return error.errno == errno.ENOSPC or "No space left on device" in str(error)
-
-
 def unknown_name(kind: str, given: object, valid: Iterable[object]) -> ValueError:
     """The error for a name outside a fixed set, with the nearest matches and all valid names.
 
@@ -102,3 +95,8 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
             yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield name, before, now
+
+
+def _is_full(error: OSError) -> bool:
+    """Libraries in C, such as HDF5, say it in words."""
+    return error.errno == errno.ENOSPC or "No space left on device" in str(error)

@@ -22,7 +22,7 @@ from ean_core.attention import attention_class
 from ean_core.backbone import find_backbone
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record, write_record
-from ean_core.runs.folder import latest_checkpoint, trained_config
+from ean_core.runs.folder import Run, trained_config
 
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold
@@ -126,14 +126,12 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     Raises:
         FileNotFoundError: if there is no checkpoint of a run in the folder.
     """
-    checkpoint = latest_checkpoint(folder)
-    config = None if checkpoint is None else trained_config(checkpoint)
+    run = Run(folder)
+    config = None if run.latest is None else trained_config(run.latest)
     if config is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint of a training run")
     import_modules_from_strings(**config.get("custom_imports", {"imports": None}))
-    accuracy = None
-    if (folder / "test.json").is_file():
-        accuracy = read_record(folder / "test.json")["metrics"].get("accuracy/top1")
+    accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
     return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))
 

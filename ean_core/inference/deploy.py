@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
-from ean_core.backbone import EANResNet, compile_options, find_backbone, join
+from ean_core.backbone import EANResNet, compile_options, find_backbone, join, walk
 from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock
 
 from .gates import GATES, Gate
@@ -164,15 +164,9 @@ class DeployedBackbone(Frozen):
 
     def run(self, x: Tensor) -> tuple[Tensor, ...]:
         """:meth:`forward`, operator by operator."""
-        x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
-        features = []
-        for k in range(len(self.stages)):
-            state: State = None
-            for block in self.stage(k):
-                x, state = block(x, state)
-            if k in self.out_indices:
-                features.append(x)
-        return tuple(features)
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        stages: list[Any] = [*self.stages]
+        return walk(stages, self.stem(x), DeployedBlock.__call__, self.out_indices)
 
     @property
     def dtype(self) -> torch.dtype:

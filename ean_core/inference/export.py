@@ -1,4 +1,4 @@
-"""Deployed networks as files that run without this package: ONNX, and PyTorch's own exported programs."""
+"""Trained networks as files: a backbone's weights, and deployed networks that run without this package (ONNX, pt2)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from ean_core.backbone import EANResNet, find_backbone
 from ean_core.classifier import ImageClassifier, ImagePreprocessor
-from ean_core.runs.folder import (
-    check_same_network,
-)
+from ean_core.common.config import config_name
+from ean_core.runs.folder import check_same_network
 from ean_core.weights.addresses import BACKBONE
-from ean_core.weights.files import save_weights
+from ean_core.weights.files import WeightsFile, save_weights
 from ean_core.weights.loading import load_weights
 
 from .deploy import deploy
@@ -130,6 +129,52 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
     partial.replace(path)
 
 
+def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
+    """Write the backbone of a checkpoint, checked against the config's network, as safetensors with plain metadata.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network.
+    """
+    file = WeightsFile(checkpoint)
+    check_same_network(file, config)
+    backbone = MODELS.build(config.model.backbone)
+    load_weights(backbone, file, prefix=BACKBONE, strict=True)
+    save_weights(backbone.state_dict(), out, describe(backbone))
+
+
+def export_network(config: Config, checkpoint: Path, out: Path) -> None:
+    """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network, or that is no classifier.
+    """
+    file = WeightsFile(checkpoint)
+    check_same_network(file, config)
+    network = MODELS.build(config.model).eval()
+    if not isinstance(network, ImageClassifier):
+        raise ValueError(
+            f"{out.suffix} files are written of classifiers, this is a {type(network).__name__}; --format safetensors "
+            "writes its backbone"
+        )
+    load_weights(network, file, strict=True)
+    size = config.get("image_size") or network.backbone.usual_size
+    if out.suffix == ".pt2":
+        write_pt2(network, out, size)
+    else:
+        write_onnx(network, out, size, {**describe(network.backbone), "config": config_name(config) or ""})
+
+
+def describe(backbone: EANResNet) -> dict[str, str]:
+    """What the files of a network say of it: its class, depth, attention and connections."""
+    return {
+        "type": type(backbone).__name__,
+        "depth": str(backbone.depth),
+        "attention": str(backbone.attention_cfg["type"]),
+        "scheme": str(backbone.scheme),
+        "shared": str(backbone.shared),
+    }
+
+
 @torch.no_grad()
 def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
     """Compare a written file with the network it came from, on other batches and sizes than it was traced with."""
@@ -147,51 +192,3 @@ def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
 def _partial(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f"{path.stem}.part{path.suffix}")
-
-
-def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
-    """Write the backbone of a checkpoint, checked against the config's network, as safetensors with plain metadata.
-
-    Raises:
-        ValueError: if the checkpoint is not of the config's network.
-    """
-    check_same_network(checkpoint, config)
-    backbone = MODELS.build(config.model.backbone)
-    load_weights(backbone, checkpoint, prefix=BACKBONE, strict=True)
-    save_weights(backbone.state_dict(), out, describe(backbone))
-
-
-def export_network(config: Config, checkpoint: Path, out: Path) -> None:
-    """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
-
-    Raises:
-        ValueError: if the checkpoint is not of the config's network, or that is no classifier.
-    """
-    check_same_network(checkpoint, config)
-    network = MODELS.build(config.model).eval()
-    if not isinstance(network, ImageClassifier):
-        raise ValueError(
-            f"{out.suffix} files are written of classifiers, this is a {type(network).__name__}; --format safetensors "
-            "writes its backbone"
-        )
-    load_weights(network, checkpoint, strict=True)
-    size = config.get("image_size") or network.backbone.usual_size
-    if out.suffix == ".pt2":
-        write_pt2(network, out, size)
-    else:
-        write_onnx(network, out, size, {**describe(network.backbone), "config": _name(config)})
-
-
-def describe(backbone: EANResNet) -> dict[str, str]:
-    """What the files of a network say of it: its class, depth, attention and connections."""
-    return {
-        "type": type(backbone).__name__,
-        "depth": str(backbone.depth),
-        "attention": str(backbone.attention_cfg["type"]),
-        "scheme": str(backbone.scheme),
-        "shared": str(backbone.shared),
-    }
-
-
-def _name(config: Config) -> str:
-    return Path(config.filename).stem if config.filename else ""

@@ -7,7 +7,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ean_core.attention import State
-from ean_core.backbone import EANResNet, join
+from ean_core.backbone import EANResNet, join, walk
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.progress import Progress
 from ean_core.common.record import read_record, write_record
@@ -230,12 +232,9 @@ def profile_blocks(
     if rounds < 2:
         raise ValueError(f"needs at least 2 passes, one for each order of a block's two forms, got rounds={rounds}")
     keep_freed_memory()
-    stem, cuts = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
+    stem, stages = _deployed_cuts(backbone) if deployed else (backbone.forward_stem, _eager_cuts(backbone))
     stems: list[float] = []
     heads: list[float] = []
-    bodies: list[list[float]] = [[] for _ in cuts]
-    plain: list[list[float]] = [[] for _ in cuts]
-    connected: list[list[float]] = [[] for _ in cuts]
 
     def timed(times: list[float], run: Callable[..., Any], *arguments: Any) -> Any:
         synchronize(inputs.device)
@@ -245,21 +244,20 @@ def profile_blocks(
         times.append(clock() - start)
         return result
 
+    def step(connected_first: bool, cut: _Cut, x: Tensor, state: State) -> tuple[Tensor, State]:
+        z, shortcut = timed(cut.body_times, cut.body, x)
+        if cut.connected is None:
+            return timed(cut.plain_times, cut.plain, z, shortcut), state
+        if not connected_first:
+            timed(cut.plain_times, cut.plain, z, shortcut)
+        x, state = timed(cut.connected_times, cut.connected, z, shortcut, state)
+        if connected_first:
+            timed(cut.plain_times, cut.plain, z, shortcut)
+        return x, state
+
     with Progress("timing blocks", warmup + rounds) as progress:
         for turn in range(warmup + rounds):
-            x = timed(stems, stem, inputs)
-            state: State = None
-            for index, cut in enumerate(cuts):
-                state = None if cut.first else state
-                z, shortcut = timed(bodies[index], cut.body, x)
-                if cut.connected is None:
-                    x = timed(plain[index], cut.plain, z, shortcut)
-                    continue
-                if turn % 2:
-                    timed(plain[index], cut.plain, z, shortcut)
-                x, state = timed(connected[index], cut.connected, z, shortcut, state)
-                if not turn % 2:
-                    timed(plain[index], cut.plain, z, shortcut)
+            (x,) = walk(stages, timed(stems, stem, inputs), partial(step, turn % 2 == 0))
             if head is not None:
                 timed(heads, head, x)
             progress.advance()
@@ -267,13 +265,14 @@ def profile_blocks(
     def counted(times: list[float]) -> tuple[float, ...]:
         return tuple(times[warmup:]) or (0.0,) * rounds
 
+    cuts = list(chain.from_iterable(stages))
     return BlockProfile(
         backbone.scheme,
         "deployed" if deployed else "eager",
         counted(stems),
-        tuple(map(counted, bodies)),
-        tuple(map(counted, plain)),
-        tuple(counted(times) if times else None for times in connected),
+        tuple(counted(cut.body_times) for cut in cuts),
+        tuple(counted(cut.plain_times) for cut in cuts),
+        tuple(counted(cut.connected_times) if cut.connected else None for cut in cuts),
         counted(heads),
     )
 
@@ -293,33 +292,37 @@ def time_blocks(
 
 @dataclass(frozen=True)
 class _Cut:
-    """A block, cut where attention begins to matter; none of the parts changes what it is given."""
+    """A block, cut where attention begins to matter, and what its parts took; none of them changes what it is given."""
 
-    first: bool
     body: Callable[[Tensor], tuple[Tensor, Tensor]]
     plain: Callable[[Tensor, Tensor], Tensor]
     connected: Callable[[Tensor, Tensor, State], tuple[Tensor, State]] | None
+    body_times: list[float] = field(default_factory=list)
+    plain_times: list[float] = field(default_factory=list)
+    connected_times: list[float] = field(default_factory=list)
 
 
-def _eager_cuts(backbone: EANResNet) -> list[_Cut]:
-    def cut(i: int, block: nn.Module, attention: nn.Module | None) -> _Cut:
+def _eager_cuts(backbone: EANResNet) -> list[list[_Cut]]:
+    """The blocks by stage."""
+
+    def cut(block: nn.Module, attention: nn.Module | None) -> _Cut:
         def connected(residual: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
             assert attention is not None
             residual, state = attention(residual, state)
             return join(residual, shortcut), state
 
-        return _Cut(i == 0, block, join, connected if attention is not None else None)
+        return _Cut(block, join, connected if attention is not None else None)
 
-    return [cut(i, block, backbone.attention_at(k, i)) for k, i, block in backbone.blocks()]
+    return [[cut(block, backbone.attention_at(k, i)) for k, i, block in places] for places in backbone.stages()]
 
 
-def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], list[_Cut]]:
-    """The stem and the blocks."""
+def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], list[list[_Cut]]]:
+    """The stem, and the blocks by stage."""
     bare = copy.deepcopy(backbone)
     bare.set_scheme("none")
     without, network = deploy(bare), deploy(backbone)
 
-    def cut(i: int, plain: DeployedBlock, own: DeployedBlock) -> _Cut:
+    def cut(plain: DeployedBlock, own: DeployedBlock) -> _Cut:
         connected = own.attention is not None
 
         def body(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -328,7 +331,7 @@ def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], lis
         def rest(z: Tensor, shortcut: Tensor) -> Tensor:
             return (plain if connected else own).finish(z, shortcut, None)[0]
 
-        return _Cut(i == 0, body, rest, own.finish if connected else None)
+        return _Cut(body, rest, own.finish if connected else None)
 
-    places = (i for _, i, _ in backbone.blocks())
-    return network.stem, [cut(*parts) for parts in zip(places, without.blocks(), network.blocks(), strict=True)]
+    stages: Any = zip(without.stages, network.stages, strict=True)
+    return network.stem, [[cut(*blocks) for blocks in zip(*pair, strict=True)] for pair in stages]

@@ -24,7 +24,6 @@ from .supernet import RandomSchemeHook
 #: Passes before a batch is recorded: libraries select kernels and allocate workspaces in the first passes.
 WARM_UP = 3
 
-
 #: Runs the passes; returns their losses and a function that replays them, writing to the same memory.
 Recorder = Callable[[Callable[[], dict[str, Tensor]]], tuple[dict[str, Tensor], Callable[[], None]]]
 

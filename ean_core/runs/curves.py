@@ -58,15 +58,6 @@ class RunTensorboardVisBackend(TensorboardVisBackend):
         self._tensorboard.flush()
 
 
-def _steps(folder: Path, name: str) -> set[int]:
-    """Steps of a scalar in a folder's event files."""
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
-    events.Reload()
-    return {event.step for event in events.Scalars(name)} if name in events.Tags()[SCALARS] else set()
-
-
 def use_tensorboard(config: Config) -> None:
     """Implement ``--tensorboard``: add the TensorBoard backend to a config.
 
@@ -116,6 +107,15 @@ def search_curves(config: Config, folder: Path) -> Iterator[Callable[[Mapping[st
         yield visualizer.add_scalars
     finally:
         visualizer.close()
+
+
+def _steps(folder: Path, name: str) -> set[int]:
+    """The steps of a scalar in the events of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    events.Reload()
+    return {event.step for event in events.Scalars(name)} if name in events.Tags()[SCALARS] else set()
 
 
 def _backends(config: Config) -> list[Any]:

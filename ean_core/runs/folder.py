@@ -1,10 +1,9 @@
-"""A run's folder: its checkpoints, and whether a config agrees with what it was trained with."""
+"""A run's folder: the files in it, and whether a config agrees with what they were made with."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,17 @@ from mmengine.config import Config
 
 from ean_core.common.errors import differences
 from ean_core.common.record import read_record
-from ean_core.weights.files import read_meta
+from ean_core.weights.files import WeightsFile, read_meta
 
 from .logs import training_log
 from .settings import read_settings
 
+#: Files of a run: progress during ``ean train``, records at the end of ``ean train``, ``ean test`` and ``ean time``.
 PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
+#: Settings that a resumed run must have in common with the run it goes on with.
+RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
+#: Settings that a network must have in common with the one whose checkpoint it takes.
+NETWORK_SETTINGS = ("model.num_classes", "model.data_preprocessor", "model.backbone")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ class Run:
             raise ValueError(f"{path} does not tell the progress of a training")
         return progress
 
+    @property
+    def finished(self) -> bool:
+        """Whether its training has ended."""
+        return self.path(RECORD).exists()
+
     @cached_property
     def record(self) -> Mapping[str, Any] | None:
         """``record.json``, written at the end of training; None before."""
@@ -147,18 +156,8 @@ class Run:
         return self.folder / name
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
-        path = self.folder / name
+        path = self.path(name)
         return read_record(path) if path.exists() else None
-
-
-def _number(checkpoint: Path) -> int:
-    """The epoch in the name of a checkpoint."""
-    return int(checkpoint.stem.rpartition("_")[2])
-
-
-def latest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint of the last finished epoch in a work directory, or None."""
-    return Run(Path(work_dir)).latest
 
 
 def chosen_checkpoint(path: Path) -> Path:
@@ -168,14 +167,6 @@ def chosen_checkpoint(path: Path) -> Path:
         FileNotFoundError: if a folder holds none.
     """
     return Run(path).chosen if path.is_dir() else path
-
-
-#: What a resumed run must have in common with the run it goes on with.
-RUN = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
-
-
-#: What a network must have in common with the one whose checkpoint it takes.
-NETWORK = ("model.num_classes", "model.data_preprocessor", "model.backbone")
 
 
 def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: Sequence[str], what: str) -> None:
@@ -195,7 +186,7 @@ def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: 
         raise ValueError(f"{what} other settings: {listing}. Give the same --cfg-options, or another file or folder")
 
 
-def check_same_network(checkpoint: Path, config: Config) -> None:
+def check_same_network(checkpoint: Path | WeightsFile, config: Config) -> None:
     """Refuse a checkpoint of ours whose network is not the config's, also where the tensors would fit.
 
     A shared module has the same tensors whatever the scheme, so only the settings in the checkpoint tell networks
@@ -212,16 +203,17 @@ def check_same_network(checkpoint: Path, config: Config) -> None:
         ((settings.get("model") or {}).get("backbone") or {}).pop("init_cfg", None)
     if "scheme" in (before.get("default_hooks") or {}):
         now.model.backbone.scheme = before.model.backbone.scheme
-    check_same_settings(before, now, NETWORK, f"{checkpoint} was trained with")
+    check_same_settings(before, now, NETWORK_SETTINGS, f"{checkpoint} was trained with")
 
 
-def trained_config(checkpoint: Path) -> Config | None:
+def trained_config(checkpoint: Path | WeightsFile) -> Config | None:
     """The settings in a checkpoint of ours; None for other files.
 
     Raises:
         ValueError: if there is anything in them but plain settings.
     """
-    if checkpoint.suffix != ".pth" or not checkpoint.is_file():
+    path = Path(checkpoint)
+    if path.suffix != ".pth" or not path.is_file():
         return None
     text = read_meta(checkpoint).get("cfg")
     if not isinstance(text, str):
@@ -230,6 +222,11 @@ def trained_config(checkpoint: Path) -> Config | None:
         return read_settings(text)
     except ValueError as error:
         raise ValueError(f"the settings in {checkpoint} cannot be read: {error}") from error
+
+
+def _number(checkpoint: Path) -> int:
+    """The epoch in the name of a checkpoint."""
+    return int(checkpoint.stem.rpartition("_")[2])
 
 
 def _entry(config: Config | Mapping[str, Any], name: str) -> Any:

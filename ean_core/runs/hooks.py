@@ -20,12 +20,13 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from ean_core.common.config import config_name
 from ean_core.common.errors import CannotWriteError, DivergedError
 from ean_core.common.progress import Progress
 from ean_core.common.record import significant, write_record, write_text
 from ean_core.common.seeding import Stream, seed_of
 
-from .folder import PROGRESS, RECORD, Run, latest_checkpoint
+from .folder import PROGRESS, RECORD, Run
 
 
 @HOOKS.register_module()
@@ -45,19 +46,6 @@ class PlainCheckpointHook(Hook):
         for part in ("message_hub", "meta", "param_schedulers"):
             if part in checkpoint:
                 checkpoint[part] = _plain(checkpoint[part])
-
-
-def _plain(value: Any) -> Any:
-    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if not callable(item)}
-    if isinstance(value, (list, tuple)):
-        return type(value)([_plain(item) for item in value])
-    return value
 
 
 @HOOKS.register_module()
@@ -89,15 +77,15 @@ class RunRecordHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        path = Path(runner.work_dir) / "record.json"
-        if not self._trained and path.exists():
+        run = Run(Path(runner.work_dir))
+        if not self._trained and run.finished:
             return  # resumed after its end: the record is there
         seconds = self._epochs(runner)
         images = len(runner.train_dataloader.dataset)
         write_record(
-            path,
+            run.path(RECORD),
             kind="training",
-            config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            config=config_name(runner.cfg),
             seed=runner.seed,
             world_size=runner.world_size,
             epochs=runner.epoch,
@@ -165,7 +153,7 @@ class FiniteHook(Hook):
         good, self._good = self._good, None
         if good is None or good.item():
             return
-        last = latest_checkpoint(runner.work_dir)
+        last = Run(Path(runner.work_dir)).latest
         kept = f"{last} is from before; go on from it with load_from={last}" if last else "start again"
         raise DivergedError(
             f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {iteration}: training "
@@ -428,3 +416,16 @@ class ProgressFileHook(Hook):
                 pairs = zip(history[::2], history[1::2], strict=True)
                 history[:] = [[last, significant((one + other) / 2)] for (_, one), (last, other) in pairs]
                 state["loss_interval"] *= 2
+
+
+def _plain(value: Any) -> Any:
+    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_plain(item) for item in value])
+    return value

@@ -41,17 +41,6 @@ def initialize_processes(config: Config, launcher: str) -> None:
     }
 
 
-def _leave_processes() -> None:
-    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done.
-
-    They end with the last reference to the group. A runner and its hooks refer to each other and to the network that
-    holds the group, so only the collector frees them.
-    """
-    gc.collect()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def agreed(path: Path | None) -> Path | None:
     """What the first process sees, on all of them."""
     seen = [path]
@@ -78,3 +67,14 @@ def locked(work_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _leave_processes() -> None:
+    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done.
+
+    They end with the last reference to the group. A runner and its hooks refer to each other and to the network that
+    holds the group, so only the collector frees them.
+    """
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

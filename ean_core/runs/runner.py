@@ -1,4 +1,4 @@
-"""What our runs need beyond mmengine's Runner: bf16 on any device, checkpoints that are whole and plain, records."""
+"""mmengine's Runner with checkpoints that are written whole, and bf16 autocast on any device."""
 
 from __future__ import annotations
 

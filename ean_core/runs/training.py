@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,18 +12,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ean_core.backbone import find_backbone
+from ean_core.common.config import config_name
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_record
+from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
 from .curves import place_curves
-from .folder import (
-    RUN,
-    check_same_network,
-    check_same_settings,
-    latest_checkpoint,
-    trained_config,
-)
+from .folder import RUN_SETTINGS, TEST, Run, check_same_network, check_same_settings, trained_config
 from .hooks import ProgressHook
 from .processes import agreed, initialize_processes, locked
 
@@ -67,14 +62,47 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         return _train(config, work_dir, resume, launcher)
 
 
+def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
+    """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
+
+    Returns:
+        Metrics by name; those of classifiers are accuracies in percent, ``accuracy/top1`` and for many classes also
+        ``accuracy/top5``.
+
+    Raises:
+        ValueError: if the checkpoint is not of the config's network.
+    """
+    file = WeightsFile(checkpoint)
+    check_same_network(file, config)
+    config.load_from = None
+    config.resume = False
+    runner = build_runner(config, work_dir, launcher)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, file, strict=True)
+    metrics = {name: float(value) for name, value in runner.test().items()}
+    if is_main_process():
+        write_record(
+            Run(work_dir).path(TEST),
+            kind="test",
+            config=config_name(config),
+            checkpoint={"name": checkpoint.name, "sha256": file.sha256},
+            scheme=str(find_backbone(model).scheme),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            data=config.test_dataloader.dataset.to_dict(),
+            images=len(runner.test_dataloader.dataset),
+            metrics=metrics,
+        )
+    return metrics
+
+
 def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
-    latest = agreed(latest_checkpoint(work_dir))
+    latest = agreed(Run(work_dir).latest)
     if latest and not resume:
         raise FileExistsError(
             f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
         )
     if latest:
-        check_same_settings(trained_config(latest), config, RUN, f"{work_dir} holds a run with")
+        check_same_settings(trained_config(latest), config, RUN_SETTINGS, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
     place_curves(config, work_dir, latest)
@@ -86,45 +114,7 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
             if isinstance(hook, ProgressHook):
                 hook.stop()
     barrier()  # the first process writes the checkpoint
-    final = agreed(latest_checkpoint(work_dir))
+    final = agreed(Run(work_dir).latest)
     if final is None:
         raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
     return final
-
-
-def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
-    """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
-
-    Returns:
-        Metrics by name; those of classifiers are accuracies in percent, ``accuracy/top1`` and for many classes also
-        ``accuracy/top5``.
-
-    Raises:
-        ValueError: if the checkpoint is not of the config's network.
-    """
-    check_same_network(checkpoint, config)
-    config.load_from = None
-    config.resume = False
-    runner = build_runner(config, work_dir, launcher)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model, checkpoint, strict=True)
-    metrics = {name: float(value) for name, value in runner.test().items()}
-    if is_main_process():
-        write_record(
-            work_dir / "test.json",
-            kind="test",
-            config=Path(config.filename).stem if config.filename else None,
-            checkpoint={"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
-            scheme=str(find_backbone(model).scheme),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            data=config.test_dataloader.dataset.to_dict(),
-            images=len(runner.test_dataloader.dataset),
-            metrics=metrics,
-        )
-    return metrics
-
-
-# ---------------------------------------------------------------- commands
-
-
-# ---------------------------------------------------------------- processes and settings

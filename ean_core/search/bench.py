@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ean_core.common.config import config_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record
@@ -29,6 +30,7 @@ from ean_core.data.sampler import SampleKey
 from ean_core.inference.latency import BlockTimes
 from ean_core.runs.curves import search_curves
 from ean_core.runs.folder import check_same_network, trained_config
+from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
 from .evaluator import RecalibratedEvaluator, SupernetEvaluator, dismiss, serve
@@ -40,9 +42,7 @@ from .strategy import Evaluation, Strategy
 
 #: Images of the batch on which latency is measured, as in the paper (Section 5.1).
 LATENCY_BATCH = 50
-
-
-#: What a config's ``search`` may leave out.
+#: What a config's ``search`` may leave out, as ``configs/_base_/search.py`` has it.
 DEFAULTS: dict[str, Any] = {
     "supernet": None,
     "precision": "fp32",
@@ -70,17 +70,18 @@ class Bench:
     supernet: Path | None
 
     def __post_init__(self) -> None:
-        _complete(self.config)
+        complete_search(self.config)
         keep_freed_memory()
         if self.supernet is None:
             return
-        before = trained_config(self.supernet)
+        checkpoint = WeightsFile(self.supernet)
+        before = trained_config(checkpoint)
         if before is not None and "scheme" not in (before.get("default_hooks") or {}):
             raise ValueError(
                 f"{self.supernet} was trained with one scheme, {before.model.backbone.scheme!r}; a search needs a "
-                f"supernet, which `ean train {_supernet(_name(self.config))}` trains"
+                f"supernet, which `ean train {supernet_name(self.config)}` trains"
             )
-        check_same_network(self.supernet, self.config)
+        check_same_network(checkpoint, self.config)
 
     @property
     def seed(self) -> int:
@@ -227,22 +228,28 @@ class Bench:
         )
 
 
-def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
-    """A supernet whose training went wrong scores all schemes alike."""
-    for name, value in model.state_dict().items():
-        if not value.isfinite().all():
-            raise ValueError(f"{path}: {name} holds numbers that are not finite; train the supernet again")
+def complete_search(config: Config) -> None:
+    """Fill in what a config's ``search`` leaves out, by :data:`DEFAULTS`.
+
+    Raises:
+        ValueError: if it has no such section, or nothing to score finalists on.
+    """
+    if "search" not in config:
+        name = config_name(config) or "config"
+        raise ValueError(f"{name} has no `search` section; for example search_resnet20_se_cifar100 has")
+    for name, value in DEFAULTS.items():
+        config.search.setdefault(name, copy.deepcopy(value))
+    config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}
+    for name, number in config.search.finalists.items():
+        if name not in DEFAULTS["finalists"]:
+            raise unknown_name("setting of search.finalists", name, DEFAULTS["finalists"])
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"search.finalists.{name} is a whole number from 1 on, got {number!r}")
 
 
-def _refuse_one_class(images: Any) -> None:
-    """By images of one class schemes cannot be told apart."""
-    labels = getattr(images, "labels", None)  # data sets of one's own may not tell
-    found = set(map(int, labels)) if labels is not None else set()
-    if len(found) == 1:
-        raise ValueError(
-            f"all {len(images)} validation images are of class {found.pop()}: they say nothing of schemes; choose "
-            "others in val_dataloader.dataset"
-        )
+def supernet_name(config: Config) -> str:
+    """The config of the supernet that a packaged search config searches."""
+    return (config_name(config) or "config").replace("search_", "supernet_", 1)
 
 
 class OwnPart:
@@ -275,28 +282,19 @@ def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
     return times
 
 
-def _complete(config: Config) -> None:
-    """Fill what a config's ``search`` leaves out, as ``configs/_base_/search.py`` has it.
-
-    Raises:
-        ValueError: if it has no such section, or nothing to score finalists on.
-    """
-    if "search" not in config:
-        raise ValueError(f"{_name(config)} has no `search` section; for example search_resnet20_se_cifar100 has")
-    for name, value in DEFAULTS.items():
-        config.search.setdefault(name, copy.deepcopy(value))
-    config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}
-    for name, number in config.search.finalists.items():
-        if name not in DEFAULTS["finalists"]:
-            raise unknown_name("setting of search.finalists", name, DEFAULTS["finalists"])
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"search.finalists.{name} is a whole number from 1 on, got {number!r}")
+def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
+    """A supernet whose training went wrong scores all schemes alike."""
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite; train the supernet again")
 
 
-def _name(config: Config) -> str:
-    return Path(config.filename).stem if config.filename else "config"
-
-
-def _supernet(name: str) -> str:
-    """The config of the supernet that a packaged search config searches."""
-    return name.replace("search_", "supernet_", 1)
+def _refuse_one_class(images: Any) -> None:
+    """By images of one class schemes cannot be told apart."""
+    labels = getattr(images, "labels", None)  # data sets of one's own may not tell
+    found = set(map(int, labels)) if labels is not None else set()
+    if len(found) == 1:
+        raise ValueError(
+            f"all {len(images)} validation images are of class {found.pop()}: they say nothing of schemes; choose "
+            "others in val_dataloader.dataset"
+        )

@@ -65,13 +65,6 @@ def correlation(first: Sequence[float], second: Sequence[float], seed: int = 0) 
     )
 
 
-def _pearson(pairs: np.ndarray) -> np.ndarray:
-    """Of each set of pairs ``(R, n, 2)``."""
-    centred = pairs - pairs.mean(1, keepdims=True)
-    product = (centred[..., 0] * centred[..., 1]).sum(1)
-    return product / np.sqrt((centred**2).sum(1).prod(1))
-
-
 def sample_schemes(stages: Sequence[int], count: int, seed: int) -> list[ConnectionScheme]:
     """Different random schemes, drawn before anything is scored.
 
@@ -87,3 +80,10 @@ def sample_schemes(stages: Sequence[int], count: int, seed: int) -> list[Connect
     while len(chosen) < count:
         chosen[ConnectionScheme.random(stages, 0.5, draws)] = None
     return list(chosen)
+
+
+def _pearson(pairs: np.ndarray) -> np.ndarray:
+    """Of each set of pairs ``(R, n, 2)``."""
+    centred = pairs - pairs.mean(1, keepdims=True)
+    product = (centred[..., 0] * centred[..., 1]).sum(1)
+    return product / np.sqrt((centred**2).sum(1).prod(1))

@@ -27,15 +27,16 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import join
+from ean_core.backbone import Place, join, walk
 from ean_core.classifier import ImageClassifier
+from ean_core.common.config import config_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record, write_record
 from ean_core.inference.latency import BlockTimes
 from ean_core.runs.folder import check_same_network
 from ean_core.runs.training import run_training
 from ean_core.scheme import ConnectionScheme
-from ean_core.weights.files import read_state_dict
+from ean_core.weights.files import WeightsFile, read_state_dict
 from ean_core.weights.loading import load_weights
 
 from .evaluator import weights_hash
@@ -43,6 +44,7 @@ from .strategy import Evaluation, Strategy
 
 #: A block whose gate is above this is connected in the end.
 THRESHOLD = 0.5
+#: The file of what was found, beside those of the run.
 RECORD = "darts.json"
 
 
@@ -119,11 +121,12 @@ def run_darts(
         raise ValueError(f"darts trains in one process, not in {get_world_size()}; start it without --launcher")
     config = copy.deepcopy(config)
     settings = DartsSettings.read(config.search.strategy)
-    check_same_network(supernet, config)
+    checkpoint = WeightsFile(supernet)
+    check_same_network(checkpoint, config)
     config.model.update(
         type="RelaxedClassifier",
         # The hash refuses to resume on a supernet that was trained again.
-        supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(supernet))},
+        supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(checkpoint))},
         penalty=settings.penalty,
         costs=list(times.connections) if times else None,
     )
@@ -227,14 +230,17 @@ class RelaxedClassifier(ImageClassifier):
         """
         if mode not in ("tensor", "loss"):
             raise unknown_name("mode of a relaxed network", mode, ("tensor", "loss"))
-        x = self.backbone.forward_stem(self.prepare(inputs))
-        state: State = None
-        for gate, (k, i, block) in zip(self.gates, self.backbone.blocks(), strict=True):
+        gates = iter(self.gates)
+
+        def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
+            k, i, block = place
             residual, shortcut = block(x)
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the backbone is fully connected
-            residual, state = attention(residual, state if i else None, gate)
-            x = join(residual, shortcut)
+            residual, state = attention(residual, state, next(gates))
+            return join(residual, shortcut), state
+
+        (x,) = walk(self.backbone.stages(), self.backbone.forward_stem(self.prepare(inputs)), step)
         logits = self.head(x)
         if mode == "tensor":
             return logits
@@ -323,7 +329,7 @@ class GateHook(Hook):
         write_record(
             path,
             kind="darts",
-            config=Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            config=config_name(runner.cfg),
             supernet=runner.model.supernet["checkpoint"],
             weights=runner.model.supernet["weights"],
             seed=runner.seed,
@@ -339,19 +345,6 @@ class GateHook(Hook):
         for number in count(first):
             self._loader.sampler.set_epoch(number)
             yield from self._loader
-
-
-@contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode leave their running statistics alone inside."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 class GivenScheme(Strategy):
@@ -372,3 +365,16 @@ class GivenScheme(Strategy):
 
     def mode(self) -> ConnectionScheme:
         return self.scheme
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode leave their running statistics alone inside."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

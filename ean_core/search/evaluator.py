@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import join
+from ean_core.backbone import Place, join, walk
 from ean_core.classifier import ImageClassifier, label_ranks
 from ean_core.common.errors import unknown_name
 from ean_core.common.progress import Progress
@@ -105,7 +105,7 @@ class SupernetEvaluator:
         self._images = images
         if images == 0:
             raise ValueError("there are no validation images to score schemes on")
-        self._blocks = list(self.backbone.blocks())
+        self._places = self.backbone.stages()
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -181,13 +181,15 @@ class SupernetEvaluator:
     @torch.inference_mode()
     def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
         """How many of this process' images each of the schemes, all different, gets right."""
+        if not schemes:
+            return []
         self.backbone.set_scheme("full")
         correct = {scheme: torch.zeros((), dtype=torch.int64, device=self.device) for scheme in schemes}
         with self._autocast():
             for inputs, labels in self.batches:
                 data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
                 x = self.backbone.forward_stem(self.supernet.prepare(data["inputs"]))
-                self._walk(0, x, None, schemes, data["labels"], correct)
+                self._score(self._places, x, None, schemes, data["labels"], correct)
         return [int(count) for count in correct.values()]
 
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
@@ -209,36 +211,43 @@ class SupernetEvaluator:
             return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         return nullcontext()
 
-    def _walk(
+    def _score(
         self,
-        depth: int,
+        stages: Sequence[Sequence[Place]],
         x: Tensor,
         state: State,
         schemes: Sequence[ConnectionScheme],
         labels: Tensor,
         correct: dict[ConnectionScheme, Tensor],
     ) -> None:
-        """Go on from the input ``x`` of block ``depth``, which all ``schemes`` share."""
-        if depth == len(self._blocks):
-            (scheme,) = schemes
-            with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes tie
-                logits = self.supernet.head(x.float())
-            correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device: nothing waits for it
-            return
-        k, i, block = self._blocks[depth]
-        if i == 0:
-            state = None
-        residual, shortcut = block(x)
-        self.bodies += 1
-        plain = [scheme for scheme in schemes if not scheme.bits[depth]]
-        if plain:
-            self._walk(depth + 1, join(residual, shortcut), state, plain, labels, correct)
-        connected = [scheme for scheme in schemes if scheme.bits[depth]]
-        if connected:
+        """Walk the blocks that are left, ``stages``, from what the prefix that all ``schemes`` share left: the input
+        ``x`` of the first of them, and its state. Where schemes part, the unconnected ones go on in a walk of their
+        own."""
+
+        def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
+            nonlocal schemes
+            k, i, block = place
+            residual, shortcut = block(x)
+            self.bodies += 1
+            depth = sum(self.stages[:k]) + i
+            plain = [scheme for scheme in schemes if not scheme.bits[depth]]
+            connected = [scheme for scheme in schemes if scheme.bits[depth]]
+            if not connected:
+                return join(residual, shortcut), state
+            if plain:
+                left = [self._places[k][i + 1 :], *self._places[k + 1 :]]
+                self._score(left, join(residual, shortcut), state, plain, labels, correct)
+            schemes = connected
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the supernet is fully connected here
             residual, state = attention(residual, state)
-            self._walk(depth + 1, join(residual, shortcut), state, connected, labels, correct)
+            return join(residual, shortcut), state
+
+        (x,) = walk(stages, x, step, state=state)
+        (scheme,) = schemes
+        with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes tie
+            logits = self.supernet.head(x.float())
+        correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device: nothing waits for it
 
 
 class RecalibratedEvaluator(SupernetEvaluator):

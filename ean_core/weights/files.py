@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickletools
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,45 @@ from ean_core.common.places import offline
 from .addresses import SCHEME, load_from_ean
 
 
+@dataclass(frozen=True)
+class WeightsFile(os.PathLike[str]):
+    """A weights file that is read once, when its content is first needed, by whatever functions take its path.
+
+    Args:
+        path: a ``.safetensors`` or a PyTorch file, which stays as it is as long as this is used.
+    """
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def content(self) -> object:
+        """All that it holds, on the CPU.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read without executing code.
+        """
+        return _read_file(self.path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal digits."""
+        return file_hash(self.path)
+
+
 def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
     """Weights from a file or address, on the CPU.
 
     Args:
         source: a ``.safetensors`` file, a PyTorch file (read with ``weights_only=True``: nothing in it is executed),
-            or an address: ``ean://NAME``, or one that mmengine knows, such as ``torchvision://resnet50``.
+            a :class:`WeightsFile`, or an address: ``ean://NAME``, or one that mmengine knows, such as
+            ``torchvision://resnet50``.
         prefix: keep only keys that begin so, and cut it off; e.g. ``'backbone.'`` for the file of a classifier.
 
     Returns:
@@ -37,9 +73,12 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a checkpoint, needs code to be executed, or has no key with the prefix.
     """
-    source = os.fspath(source)
-    if source.startswith(SCHEME):
-        content: object = load_from_ean(source)
+    content: object
+    given, source = source, os.fspath(source)
+    if isinstance(given, WeightsFile):
+        content = given.content
+    elif source.startswith(SCHEME):
+        content = load_from_ean(source)
     elif "://" in source and not source.startswith("file:"):
         if offline():
             raise OSError(f"EAN_OFFLINE forbids to fetch {source}; unset that, or give a file")
@@ -57,14 +96,14 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         prefix = prefix.rstrip(".") + "."
         chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if not chosen:
-            raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {_heads(state)}")
+            raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {heads_of(state)}")
         return chosen
     return state
 
 
-def read_meta(path: Path) -> Mapping[str, Any]:
+def read_meta(path: Path | WeightsFile) -> Mapping[str, Any]:
     """The ``meta`` entry that mmengine writes into its checkpoints, empty where a file has none."""
-    content = _read_file(path)
+    content = path.content if isinstance(path, WeightsFile) else _read_file(path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return meta if isinstance(meta, Mapping) else {}
 
@@ -84,14 +123,24 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
             partial.unlink(missing_ok=True)
 
 
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata in alphabetical order, which the library writes in a random one."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight bytes
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def heads_of(names: Iterable[str], depth: int = 1) -> str:
+    """The modules that tensors belong to, as a text for messages.
+
+    Examples:
+        >>> heads_of(['backbone.conv1.weight', 'backbone.bn1.weight', 'fc.bias'])
+        'backbone, fc'
+    """
+    heads = sorted({".".join(name.split(".")[:depth]) for name in names})
+    return ", ".join(heads[:8]) + (f", and {len(heads) - 8} more" if len(heads) > 8 else "") or "(nothing)"
 
 
 @contextmanager
@@ -109,6 +158,18 @@ def weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
+def refuse_compressed(path: Path) -> None:
+    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory.
+
+    Raises:
+        ValueError: if a file is a compressed archive.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError(f"{path}: its parts are compressed, those of PyTorch's files are not")
+
+
 def _read_file(path: Path) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -122,16 +183,14 @@ def _read_file(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def refuse_compressed(path: Path) -> None:
-    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory.
-
-    Raises:
-        ValueError: if a file is a compressed archive.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError(f"{path}: its parts are compressed, those of PyTorch's files are not")
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order, which the library writes in a random one."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 @contextmanager
@@ -176,8 +235,3 @@ def _unsafe_globals(source: object) -> list[str]:
     except Exception:  # what cannot be read says nothing
         return []
     return sorted(name for name in wanted if name != "collections.OrderedDict" and not name.startswith("torch."))
-
-
-def _heads(names: Iterable[str], depth: int = 1) -> str:
-    heads = sorted({".".join(name.split(".")[:depth]) for name in names})
-    return ", ".join(heads[:8]) + (f", and {len(heads) - 8} more" if len(heads) > 8 else "") or "(nothing)"

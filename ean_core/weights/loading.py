@@ -1,4 +1,4 @@
-"""Reading weights, safely and never silently empty; writing the weights of a backbone."""
+"""Loading weights into networks: what fits, and an error where nothing does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
 from .addresses import SCHEME, backbone_of, read_metadata, resolve
-from .files import _heads, read_state_dict
+from .files import heads_of, read_state_dict
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
 _ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
@@ -52,7 +52,7 @@ def load_weights(
     missing = own.keys() - state.keys()
     if missing and strict:
         raise ValueError(
-            f"{source} is no checkpoint of this {kind}: it lacks {_heads(missing, depth=3)}{_network_of(path)}"
+            f"{source} is no checkpoint of this {kind}: it lacks {heads_of(missing, depth=3)}{_network_of(path)}"
         )
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     _log_differences(state, own, kind, source)
@@ -105,8 +105,8 @@ def _refuse_misfits(
             if any(name.removeprefix(head) in own for name in state):
                 hint = f"; add prefix={head!r} to load what is under it"
         raise ValueError(
-            f"no key of {source} matches {kind}: its keys begin with {_heads(state)}, "
-            f"those of {kind} with {_heads(own)}{hint}"
+            f"no key of {source} matches {kind}: its keys begin with {heads_of(state)}, "
+            f"those of {kind} with {heads_of(own)}{hint}"
         )
     wrong = [name for name in state if name in matched and state[name].shape != own[name].shape]
     if wrong:
@@ -137,7 +137,7 @@ def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kin
     if missing:
         expected = all("attention" in name.split(".") for name in missing)
         print_log(
-            f"{source}: not in the file, left as initialised: {_heads(missing, depth=2)}",
+            f"{source}: not in the file, left as initialised: {heads_of(missing, depth=2)}",
             logger="current",
             level=logging.INFO if expected else logging.WARNING,
         )
@@ -149,7 +149,7 @@ def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kin
     if left:
         recalibrates = any("attention" in name.split(".") for name in left)  # without it something else is computed
         print_log(
-            f"{source}: not in {kind}, ignored: {_heads(left, depth=2)}",
+            f"{source}: not in {kind}, ignored: {heads_of(left, depth=2)}",
             logger="current",
             level=logging.WARNING if recalibrates else logging.INFO,
         )

@@ -13,9 +13,8 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS
 
 from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
-from ean_core.common.record import read_record
 from ean_core.inference.comparison import increments_over_vanilla, variant
-from ean_core.runs.folder import chosen_checkpoint
+from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.runs.training import run_test
 from ean_core.show.table import print_table, size_text
@@ -76,10 +75,9 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
         naive: MAE of always answering the training images' mean, if these images validated the training.
     """
     prediction_figure(counter, measured, folder / "predictions.png")
-    if (checkpoint.parent / "record.json").is_file():
-        record = read_record(checkpoint.parent / "record.json")
-        if "best" in record:
-            learning_curve(record, folder / "learning_curve.png", naive)
+    record = Run(checkpoint.parent).record
+    if record and "best" in record:
+        learning_curve(record, folder / "learning_curve.png", naive)
 
 
 def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
@@ -119,8 +117,9 @@ def evaluate_command(
     own = variant(cfg, "EAN")
     load_weights(own.network, checkpoint, strict=True)
     measured = DATASETS.build(cfg.test_dataloader.dataset)
-    increments = increments_over_vanilla(cfg, own, folder / "timing.json", rounds) if time else {}
-    test = read_record(folder / "test.json")
+    increments = increments_over_vanilla(cfg, own, folder / TIMING, rounds) if time else {}
+    test = Run(folder).test
+    assert test is not None  # run_test wrote it
     part = PARTS.get(test["data"].get("part"), "all parts")
     row = TaskRow.of(
         own,

@@ -11,9 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.registry import DATASETS
 
 from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
-from ean_core.common.record import read_record
 from ean_core.inference.comparison import increments_over_vanilla, variant
-from ean_core.runs.folder import chosen_checkpoint
+from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.runs.training import run_test
 from ean_core.show.table import print_table, size_text
@@ -47,8 +46,9 @@ def evaluate_command(
         return
     own = variant(cfg, "EAN")
     load_weights(own.network, checkpoint, strict=True)
-    increments = increments_over_vanilla(cfg, own, folder / "timing.json", rounds) if time else {}
-    test = read_record(folder / "test.json")
+    increments = increments_over_vanilla(cfg, own, folder / TIMING, rounds) if time else {}
+    test = Run(folder).test
+    assert test is not None  # run_test wrote it
     row = TaskRow.of(
         own,
         data=_data(test),

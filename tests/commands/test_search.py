@@ -259,39 +259,6 @@ def test_a_network_trained_with_one_scheme_is_no_supernet(network, tmp_path, ean
     assert not (tmp_path / "ledger.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "named"),
-    [
-        ("model.backbone.attention=DIA", "model.backbone.attention is 'SE' there, 'DIA' here"),
-        ("model.backbone.depth=56", "model.backbone.depth is 20 there, 56 here"),
-        ("model.num_classes=9", "model.num_classes is 10 there, 9 here"),
-    ],
-)
-def test_the_supernet_of_another_network_is_refused_by_what_differs(digits_supernet, tmp_path, ean, option, named):
-    code, _ = ean(*words(digits_supernet, tmp_path, *FEW, option))
-    assert code.startswith(f"ean search: {digits_supernet} was trained with other settings: {named}")
-    assert not (tmp_path / "ledger.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        (
-            "model.backbone.attention=DIA",
-            "is no checkpoint of this ImageClassifier: it lacks backbone.attention.layer1",
-        ),
-        ("model.backbone.depth=56", "has 3 blocks in backbone.layer1, ImageClassifier has 9"),
-    ],
-)
-def test_plain_weights_of_another_network_are_refused_by_their_tensors(digits_supernet, tmp_path, ean, option, message):
-    weights = tmp_path / "weights.safetensors"
-    save_weights(read_state_dict(digits_supernet), weights, {})
-    code, _ = ean(*words(weights, tmp_path / "run", *FEW, option))
-    assert code.startswith("ean search: ")
-    assert message in code
-    assert not (tmp_path / "run" / "ledger.jsonl").exists()
-
-
 def test_plain_weights_of_the_supernet_will_do(digits_supernet, finished, tmp_path, ean, ledger_lines):
     weights = tmp_path / "weights.safetensors"
     save_weights(read_state_dict(digits_supernet), weights, {})
@@ -305,11 +272,6 @@ def test_an_empty_validation_set_is_refused(digits_supernet, tmp_path, ean):
     assert code.startswith("ean search: ")
     assert "no images" in code or "at least" in code
     assert not has_lines(tmp_path / "ledger.jsonl", 1)
-
-
-def test_a_config_without_a_search_is_refused(digits_supernet, tmp_path, ean):
-    code, _ = ean("search", "supernet_resnet20_se_digits", "--supernet", digits_supernet, "--work-dir", tmp_path)
-    assert "has no `search` section; for example search_resnet20_se_cifar100 has" in code
 
 
 # ---------------------------------------------------------------- going on

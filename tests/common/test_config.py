@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -18,9 +17,7 @@ from mmengine.registry import (
 )
 
 from ean_core.backbone import find_backbone
-from ean_core.commands.configs import show_configs
 from ean_core.common.config import config_root, find_config, load_config, packaged_configs
-from ean_core.runs.settings import read_settings
 from ean_core.search import Reward, build_strategy
 
 NAMES = sorted(packaged_configs())
@@ -243,14 +240,6 @@ def test_a_path_without_a_file_is_a_missing_file(name):
         find_config(name)
 
 
-def test_configs_are_listed_by_folder(capsys):
-    show_configs()
-    listed = capsys.readouterr().out.splitlines()
-    assert "classification/resnet20_se_digits" in listed
-    assert len(listed) == len(NAMES)
-    assert [find_config(name).stem for name in listed] == [name.split("/")[-1] for name in listed]
-
-
 # ---------------------------------------------------------------- overriding entries
 
 
@@ -316,54 +305,3 @@ def test_one_network_of_each_kind_builds_and_runs(name):
 def test_one_cycle_rises_to_the_learning_rate_of_the_optimizer():
     config = load_config("resnet20_se_cifar100", ["optim_wrapper.optimizer.lr=0.05"])
     assert config.param_scheduler.eta_max == 0.05
-
-
-def test_a_printed_config_is_a_config(tmp_path, capsys):
-    show_configs("supernet_resnet20_se_cifar100")
-    path = tmp_path / "mine.py"
-    path.write_text(capsys.readouterr().out)
-    mine = load_config(str(path), ["train_cfg.max_epochs=3"])
-    packaged = load_config("supernet_resnet20_se_cifar100", ["train_cfg.max_epochs=3"])
-    assert mine.to_dict() == packaged.to_dict()
-    assert mine.param_scheduler.total_steps == 3
-
-
-# ---------------------------------------------------------------- settings in checkpoints
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_settings_come_back_as_mmengine_writes_them(name):
-    config = load_config(name)
-    assert read_settings(config.pretty_text).to_dict() == config.to_dict()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"paramwise_cfg": {"custom_keys": {".cls_token": {"decay_mult": 0.0}}}},
-        {"a": {"b": {"x-y": {"c": 1}}, "e": (1, -2.5), "f": None}, "l": [{"a": 1}, {"p.q": 2}]},
-        {"words": 'it\'s "quoted"\n', "empty": {}, "nested": [[], ()], "flag": True},
-    ],
-)
-def test_settings_with_keys_that_are_no_names_come_back_too(settings):
-    assert read_settings(Config(settings).pretty_text).to_dict() == Config(settings).to_dict()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "import os",
-        "a = __import__('os').getcwd()",
-        "a = dict(b=open('x'))",
-        "a = dict(**b)",
-        "a = dict([('b', 1)])",
-        "a = [x for x in (1, 2)]",
-        "a.b = 1",
-        "print(1)",
-        "a = (",
-        "a = f'{1}'",
-    ],
-)
-def test_settings_that_are_more_than_values_are_refused_and_not_executed(text):
-    with pytest.raises(ValueError, match=r"settings are literals and dict\(\.\.\.\), (found|this is no Python)"):
-        read_settings(text)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ean_core.common.config import load_config
-from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.folder import Run
 from ean_core.search.ledger import read_lines
 from zoo.publish import publish
 
@@ -76,7 +76,7 @@ def test_a_training_on_a_disk_that_fills_up(disk, tally, megabytes, epoch):
         done, kept = disk(megabytes, f"{EAN} train {SUPERNET} --work-dir run --cfg-options train_cfg.max_epochs=5")
         says(done, f"run/epoch_{epoch}.pth", FULL)
         assert not list((kept / "run").glob("*.part"))
-        last = latest_checkpoint(kept / "run")
+        last = Run(kept / "run").latest
         assert (last is None) == (epoch == 1)
         if last:
             assert last.name == f"epoch_{epoch - 1}.pth"
@@ -91,7 +91,7 @@ def test_a_training_goes_on_when_there_is_room_again(disk, tally, forks):
         process = forks.ean("train", SUPERNET, "--work-dir", kept / "run", "--resume", *options.split())
         process.join(120)
         assert process.exitcode == 0, forks.said()
-        assert latest_checkpoint(kept / "run").name == "epoch_4.pth"
+        assert Run(kept / "run").latest.name == "epoch_4.pth"
 
 
 SCHEME = "--cfg-options model.backbone.scheme=100-010-001"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ean_core.common.config import load_config
 from ean_core.common.errors import DivergedError
-from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.folder import Run
 from ean_core.runs.training import run_test, run_training
 from ean_core.search.heuristics import RandomSearch
 from ean_core.search.ledger import read_lines
@@ -62,7 +62,7 @@ def test_training_ends_at_the_last_good_checkpoint(tally, tmp_path, at, what, me
     for path in tmp_path.glob("*.pth"):
         state = torch.load(path, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
-    last = latest_checkpoint(tmp_path)
+    last = Run(tmp_path).latest
     if last:  # and what the error says does go on
         options = ["model.backbone.scheme=full", "train_cfg.max_epochs=1", f"load_from={last}"]
         assert run_training(load_config(DIGITS, options), tmp_path / "on").name == "epoch_1.pth"
@@ -217,7 +217,7 @@ def test_a_rank_that_dies_ends_the_job_which_then_resumes(tally, tmp_path, victi
     job = start()
     try:
         end = time.monotonic() + 120
-        while latest_checkpoint(work_dir) is None:
+        while Run(work_dir).latest is None:
             assert job.poll() is None, job.stdout.read()
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -232,7 +232,7 @@ def test_a_rank_that_dies_ends_the_job_which_then_resumes(tally, tmp_path, victi
             job = start()
             output, _ = job.communicate(timeout=240)
             assert job.returncode == 0, output[-3000:]
-            assert latest_checkpoint(work_dir).name == "epoch_4.pth"
+            assert Run(work_dir).latest.name == "epoch_4.pth"
             assert json.loads((work_dir / "record.json").read_text())["world_size"] == 2
     finally:
         if job.poll() is None:

@@ -10,7 +10,7 @@ import torch
 from fault_jobs import locate_one
 
 from ean_core.common.config import load_config
-from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.folder import Run
 from ean_core.search.ledger import read_lines
 from zoo.index import Index
 from zoo.publish import publish
@@ -33,7 +33,7 @@ def wait_for(condition, process, seconds=120):
 def test_a_work_directory(forks, tally, tmp_path):
     words = ("train", "supernet_resnet20_se_digits", "--resume", "--work-dir", tmp_path / "run")
     first = forks.ean(*words, "--cfg-options", "train_cfg.max_epochs=6")
-    wait_for(lambda: latest_checkpoint(tmp_path / "run"), first)
+    wait_for(lambda: Run(tmp_path / "run").latest, first)
     with tally.case():
         second = forks.ean(*words, "--cfg-options", "train_cfg.max_epochs=6")
         second.join(60)

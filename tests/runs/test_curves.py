@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ean_core.common.config import load_config
 from ean_core.runs import curves
 from ean_core.runs.curves import use_tensorboard
-from ean_core.runs.folder import latest_checkpoint
+from ean_core.runs.folder import Run
 from ean_core.runs.training import run_training
 from tasks.cli import main
 
@@ -54,7 +54,7 @@ def test_a_killed_training_goes_on_in_one_curve(tmp_path):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert int(latest_checkpoint(log).stem.split("_")[1]) < EPOCHS, "killed too late to test anything"
+    assert int(Run(log).latest.stem.split("_")[1]) < EPOCHS, "killed too late to test anything"
     killed = read(log)
     assert set(logged(log, "loss")) - set(killed["loss"]) <= {max(logged(log, "loss"))}  # nothing is kept back
 

@@ -197,3 +197,11 @@ def test_a_damaged_file_is_refused_by_readers_and_replaced_by_a_training(tmp_pat
     with pytest.raises(ValueError, match=r"progress\.json"):
         _ = Run(tmp_path).progress
     assert run_plain(tmp_path, 3).progress["starts"] == 1
+
+
+def test_checkpoints_hold_plain_values_only(digits_supernet):
+    # weights_only=True on any torch: nothing in the file may need an allow-list
+    checkpoint = torch.load(digits_supernet, weights_only=True)
+    assert checkpoint["meta"]["epoch"] == 1
+    assert checkpoint["message_hub"]["log_scalars"] == {}
+    assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == 1

@@ -128,6 +128,7 @@ def test_the_order_of_the_schemes_does_not_matter():
     schemes = [ConnectionScheme.random(STAGES, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
     evaluator = SupernetEvaluator(supernet(), batches((40,)), "data")
     assert evaluator.evaluate(schemes[::-1]) == evaluator.evaluate(schemes)[::-1]
+    assert evaluator.evaluate([]) == []
 
 
 def test_the_supernet_is_left_whole_unchanged_and_in_evaluation_mode():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import zoo.download
-from zoo.download import DownloadError, Patience, fetch, file_hash
+from ean_core.weights.files import file_hash
+from zoo.download import DownloadError, Patience, fetch
 
 # In another process, without the seconds that PyTorch takes to import.
 ALONE = f"import sys; sys.path.insert(0, {str(Path(zoo.download.__file__).parent)!r}); from download import fetch\n"

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from ean_core.common.config import load_config
 from ean_core.common.record import read_record
-from zoo.download import file_hash
+from ean_core.weights.files import file_hash
 from zoo.index import Index
 from zoo.names import ModelName
 from zoo.publish import publish, renew_timing
@@ -51,6 +51,13 @@ def test_the_same_checkpoint_gives_the_same_bytes(run, tmp_path):
     first = publish(run / "epoch_1.pth", config(), tmp_path / "a")
     second = publish(run / "epoch_1.pth", config(), tmp_path / "b")
     assert first.packaged_file.read_bytes() == second.packaged_file.read_bytes()
+
+
+def test_the_checkpoint_is_read_once(run, tmp_path, monkeypatch):
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: read.append(path) or load(path, **options))
+    publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    assert read == [run / "epoch_1.pth"]
 
 
 def test_figures_are_those_of_the_records(run, tmp_path):
