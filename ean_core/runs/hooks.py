@@ -296,7 +296,7 @@ class ProgressFileHook(Hook):
         self._warned = False
         now = time.time()
         self._state: dict[str, Any] = {
-            "config": Path(runner.cfg.filename).stem if runner.cfg.filename else None,
+            "config": config_name(runner.cfg),
             "finished": False,
             "epoch": runner.epoch if by_epoch else None,
             "epochs": getattr(loop, "max_epochs", None) if by_epoch else None,
