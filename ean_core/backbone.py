@@ -1,4 +1,4 @@
-"""Residual backbones whose attention modules are shared within a stage and connected where a scheme says so.
+"""Residual backbones with attention modules that stages share and a scheme connects to blocks.
 
 "Efficient Attention Network: Accelerate Attention by Searching Where to Plug", Huang et al., arXiv 2011.14058, on
 "Deep Residual Learning for Image Recognition", He et al., CVPR 2016.
@@ -31,7 +31,7 @@ from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
-#: A residual block with its stage and its place in it, both from 0.
+#: Stage, index within the stage (both from 0), and the residual block.
 Place = tuple[int, int, ResidualBlock]
 
 Block = TypeVar("Block")
@@ -41,40 +41,40 @@ Block = TypeVar("Block")
 class EANResNet(PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
 
-    Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``, at 1/4, 1/8, 1/16
-    and 1/32 of the size with the default strides. Parameters have torchvision's names; only ``attention.*`` is new.
-    A network holds the attention modules that its scheme uses and no others.
+    Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``; with the default
+    strides they are at 1/4, 1/8, 1/16 and 1/32 of the image size. Parameters have torchvision's names; only
+    ``attention.*`` is new. A network holds only the attention modules that its scheme uses.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         attention: name of an attention module, or a dict with its options: ``dict(type='SE', reduction=16)``.
-        scheme: ``'ean'`` for the scheme on record for this depth and attention (its leading stages where there are
-            fewer), ``'full'``, ``'none'``, or anything that :meth:`ConnectionScheme.parse` reads.
-        shared: one module a stage (Share-full, EAN) or one a connected block (Org-full).
-        conv_bias: a bias on every convolution, as in the authors' networks.
-        in_channels: channels of the image.
+        scheme: ``'ean'`` for the recorded scheme of this depth and attention (cut to ``num_stages``), ``'full'``,
+            ``'none'``, or anything that :meth:`ConnectionScheme.parse` accepts.
+        shared: one module per stage (Share-full, EAN) or one per connected block (Org-full).
+        conv_bias: add a bias to every convolution, as in the authors' networks.
+        in_channels: channels of the input image.
         stem_channels: channels after the stem; ``base_channels`` if None (64 in OpenMMLab's ResNets).
-        base_channels: width of the first stage, doubled in each further one.
-        num_stages: 1 to 4. Longer ``strides`` and ``dilations`` are cut to it.
-        strides, dilations: of the first block of each stage, and of its 3x3 convolutions.
-        out_indices: stages to return, 0 for the first; None for all of them. Stages after the last are not computed.
-        style: ``'pytorch'`` has the stride of a bottleneck on its 3x3 convolution, ``'caffe'`` on the first 1x1.
-        deep_stem: three 3x3 convolutions for the 7x7 one (ResNetV1c).
-        avg_down: average pooling in front of a stride-free shortcut (ResNetV1d).
-        frozen_stages: -1 for none, 0 for the stem, k for the stem and the first k stages with their attention.
-        conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`. Norms are called ``bn1`` whatever their type.
-        norm_eval: keep batch norms, those of attention included, in evaluation mode while training.
-        multi_grid: dilation of each block of the last stage, in place of its ``dilations`` entry.
+        base_channels: width of the first stage, doubled in each following one.
+        num_stages: 1 to 4. Longer ``strides`` and ``dilations`` are truncated to it.
+        strides, dilations: one value per stage: stride of its first block, dilation of its 3x3 convolutions.
+        out_indices: stages to return, 0 for the first; None for all. Stages after the last one returned are skipped.
+        style: ``'pytorch'`` puts the stride of a bottleneck on its 3x3 convolution, ``'caffe'`` on the first 1x1.
+        deep_stem: three 3x3 convolutions instead of the 7x7 one (ResNetV1c).
+        avg_down: average pooling before a shortcut convolution of stride 1 (ResNetV1d).
+        frozen_stages: -1 for none, 0 for the stem, k for the stem and the first k stages including their attention.
+        conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`. Norms are named ``bn1`` whatever their type.
+        norm_eval: keep batch norms, including those in attention modules, in evaluation mode while training.
+        multi_grid: dilation of each block of the last stage, replacing its ``dilations`` entry.
         contract_dilation: halve the dilation of the first block of a dilated stage.
         with_cp: recompute blocks in the backward pass to save memory; batch norms then see each batch twice.
-        zero_init_residual: start each block as the identity, by a zero scale in its last norm.
+        zero_init_residual: initialize each block as the identity, by zeroing the scale of its last norm.
         dcn, plugins: not supported; anything but None raises.
         pretrained: older spelling of ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
-        init_cfg: as in OpenMMLab. ``Pretrained`` raises where no key matches, instead of loading nothing.
+        init_cfg: as in OpenMMLab. ``Pretrained`` raises if no key matches, instead of loading nothing.
 
     Raises:
-        ValueError: for an unknown depth, attention, scheme or out index, naming the valid ones; and for a depth and
-            attention without a recorded scheme, offering ``scheme='full'``.
+        ValueError: for an unknown depth, attention, scheme or out index (the message lists the valid ones), or if no
+            scheme is recorded for this depth and attention (the message suggests ``scheme='full'``).
 
     Examples:
         >>> backbone = EANResNet(depth=18, attention='SGE', scheme='10-01-11-00')
@@ -83,9 +83,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
     """
 
     family: ClassVar[str] = "imagenet"
-    #: Height and width, in pixels, of the images that such networks are usually trained on.
+    #: Height and width, in pixels, of the images that these networks are usually trained on.
     usual_size: ClassVar[int] = 224
-    #: Pixels of the image between neighbouring positions behind the stem.
+    #: Image pixels between neighboring positions after the stem.
     stem_stride: int = 4
     depths: ClassVar[Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
@@ -177,7 +177,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             self.add_module(f"layer{k + 1}", stage)
 
         self.scheme: ConnectionScheme
-        self._bits: Tensor | None = None  # the scheme on the device, where it is data
+        self._bits: Tensor | None = None  # the scheme as a tensor on the device; see scheme_as_data
         self._run = _run_block
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
@@ -188,17 +188,17 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         self._reset_parameters(zero_init_residual)
         self._freeze()
 
-    # ---------------------------------------------------------------- using it
+    # ---------------------------------------------------------------- use
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices``, first stage first."""
+        """Return the feature maps of the stages in ``out_indices``, first stage first."""
         return walk(self.stages()[: max(self.out_indices) + 1], self.forward_stem(x), self._step, self.out_indices)
 
     def set_scheme(self, scheme: Any) -> None:
-        """Narrow or widen the connections of a live network, e.g. of a supernet that was built ``full``.
+        """Change the connections of an existing network, e.g. of a supernet that was built ``full``.
 
         Args:
-            scheme: anything that :meth:`ConnectionScheme.parse` reads.
+            scheme: anything that :meth:`ConnectionScheme.parse` accepts.
 
         Raises:
             ValueError: if it does not fit the network's stages, or connects a block that has no attention module.
@@ -222,14 +222,14 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             copy_over(torch.tensor(scheme.bits, dtype=self._bits.dtype), self._bits)
 
     def scheme_as_data(self, enabled: bool = True) -> None:
-        """Have training read the scheme from memory of the network's device, so that one CUDA graph serves all schemes.
+        """Keep the scheme in a tensor that training reads on the device, so that one CUDA graph serves all schemes.
 
-        Every block then runs its attention, and one that is not connected takes the gate 1 (Eqn 4 as it is written);
-        gradients of :meth:`idle_parameters` are 0 instead of None. For a network that is on its device and holds a
-        module for every block.
+        Every block then runs its attention, and an unconnected block uses a gate of 1 (Eqn 4 as written); gradients
+        of :meth:`idle_parameters` are 0 instead of None. Call this once the network is on its device; every block
+        needs an attention module.
 
         Raises:
-            ValueError: if a block has no module; the message names it.
+            ValueError: if a block has no attention module; the message names it.
         """
         self._bits = None
         if enabled:
@@ -237,24 +237,24 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             lacking = [key for _, key in self._attention_keys(every) if key not in self.attention]
             if lacking:
                 raise ValueError(
-                    f"a scheme that is data may connect any block, and there is no module for {', '.join(lacking)}; "
-                    "build the network with scheme='full'"
+                    "a scheme read from the device may connect any block, but there is no module for "
+                    f"{', '.join(lacking)}; build the network with scheme='full'"
                 )
             device = next(self.parameters()).device
             self._bits = torch.tensor(self.scheme.bits, dtype=torch.float32, device=device)
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        """The input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
+        """Return the input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
         if hasattr(self, "stem"):
             return self.maxpool(self.stem(x))
         return self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
 
     def stage(self, k: int) -> nn.ModuleList:
-        """The residual blocks of stage ``k`` (0 for the first)."""
+        """Return the residual blocks of stage ``k`` (0 for the first)."""
         return self.get_submodule(f"layer{k + 1}")
 
     def attention_at(self, k: int, i: int) -> Attention | None:
-        """The attention module that the current scheme connects to block ``i`` of stage ``k``, if it does."""
+        """Return the attention module that the current scheme connects to block ``i`` of stage ``k``, or None."""
         key = self._connected.get((k, i))
         return None if key is None else self.attention[key]  # type: ignore[return-value]
 
@@ -266,25 +266,25 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         return self._run(block, attention, x, state, connection)
 
     def _attention_and_bit(self, k: int, i: int) -> tuple[nn.Module | None, Tensor | None]:
-        """What block ``i`` of stage ``k`` runs, and where the scheme is data whether it is connected."""
+        """Return the attention module that block ``i`` of stage ``k`` runs, and its bit if the scheme is a tensor."""
         if self._bits is None:
             return self.attention_at(k, i), None
         return self.attention[self._attention_key(k, i)], self._bits[sum(self.stage_blocks[:k]) + i]
 
     def idle_parameters(self) -> set[nn.Parameter]:
-        """The parameters of attention modules that the current scheme connects to no block."""
+        """Return the parameters of attention modules that the current scheme leaves unconnected."""
         used = set(self._connected.values())
         return {p for key, module in self.attention.items() if key not in used for p in module.parameters()}
 
     def stages(self) -> list[list[Place]]:
-        """The residual blocks of each stage, each with its stage and place in it, for :func:`walk`."""
+        """Return the residual blocks by stage, each with its stage and index, for :func:`walk`."""
         return [
             [(k, i, block) for i, block in enumerate(self.stage(k))]  # type: ignore[misc]
             for k in range(len(self.stage_blocks))
         ]
 
     def blocks(self) -> Iterator[Place]:
-        """All residual blocks with their stage and place in it, in the order of the scheme's bits."""
+        """Iterate over all residual blocks with their stage and index, in the order of the scheme's bits."""
         return chain.from_iterable(self.stages())
 
     @property
@@ -294,17 +294,17 @@ class EANResNet(PretrainedOrRaise, BaseModule):
 
     @property
     def out_strides(self) -> tuple[int, ...]:
-        """Pixels of the image between neighbouring positions of the returned feature maps."""
+        """Image pixels between neighboring positions of the returned feature maps."""
         return tuple(self.stem_stride * math.prod(self.strides[: k + 1]) for k in self.out_indices)
 
     def compile_blocks(self, **options: Any) -> None:
-        """Compile the passes through blocks, each with its attention and the sum of its branches, one by one.
+        """Compile the forward pass of each block separately: its body, its attention, and the sum of its branches.
 
-        Blocks of one form share what is compiled, and the scheme is read outside of it: a supernet does not recompile
-        at a new scheme.
+        Blocks of the same form share compiled code. The scheme is read outside that code, so a supernet does not
+        recompile for a new scheme.
 
         Args:
-            options: for ``torch.compile``.
+            options: passed to ``torch.compile``.
         """
         self._run = torch.compile(_run_block, **compile_options(64, options))
 
@@ -318,7 +318,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
                     module.eval()
         return self
 
-    # ---------------------------------------------------------------- building it
+    # ---------------------------------------------------------------- construction
 
     def _make_stem(self, in_channels: int, channels: int, layers: LayerFactory, deep: bool) -> None:
         if deep:
@@ -352,7 +352,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         downsample = None
         if stride != 1 or in_channels != out_channels:
             parts: list[nn.Module] = []
-            if avg_down:  # also at stride 1, where it changes nothing: mmseg and mmdet count it in their names
+            if avg_down:  # also at stride 1, where it is a no-op: mmseg's and mmdet's parameter names count it
                 parts.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
             parts.append(layers.conv(in_channels, out_channels, 1, stride=1 if avg_down else stride))
             parts.append(layers.norm(out_channels))
@@ -387,7 +387,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         return f"layer{k + 1}" if self.shared else f"layer{k + 1}_{i}"
 
     def _attention_keys(self, scheme: ConnectionScheme) -> list[tuple[int, str]]:
-        """Stage and name of each attention module that ``scheme`` uses, once each."""
+        """Return stage and key of each attention module that ``scheme`` uses, without duplicates."""
         keys = {
             self._attention_key(k, i): k for k, bits in enumerate(scheme.by_stage) for i, bit in enumerate(bits) if bit
         }
@@ -400,13 +400,13 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             try:
                 return ConnectionScheme.parse(scheme, self.stage_blocks)
             except ValueError as error:
-                hint = "; scheme='ean' takes the one on record" if recorded else ""
+                hint = "; scheme='ean' uses the recorded one" if recorded else ""
                 raise ValueError(f"{error}{hint}") from None
         if recorded is None:
             known = [f"{d} with {a}" for family, d, a in RECORDED if family == self.family]
             raise ValueError(
-                f"no scheme is on record for {type(self).__name__} depth {self.depth} with {name} (there is for "
-                f"{', '.join(known)}); take scheme='full', or search one with `ean search` and give it as text like "
+                f"no scheme is recorded for {type(self).__name__} depth {self.depth} with {name} (recorded: "
+                f"{', '.join(known)}); use scheme='full', or find one with `ean search` and give it as text like "
                 f"{str(ConnectionScheme.every(self.stage_blocks, 2))!r}"
             )
         _log_standing(type(self).__name__, self.depth, name, recorded)
@@ -446,12 +446,12 @@ class EANResNetCIFAR(EANResNet):
     Args:
         depth: 20, 56, 110 or 164.
         attention, scheme, shared, conv_bias, in_channels, out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval,
-            with_cp, zero_init_residual, init_cfg: as for :class:`EANResNet`. An attention given by name takes the
+            with_cp, zero_init_residual, init_cfg: as for :class:`EANResNet`. An attention module given by name gets the
             options that suit these narrow networks (its ``cifar_options``).
         base_channels: width of the first stage.
         num_stages: 1 to 3.
-        strides: of the first block of each stage.
-        stem_stride: of the first convolution; 2 or more makes a light network for larger pictures.
+        strides: stride of the first block of each stage.
+        stem_stride: stride of the first convolution; 2 or more gives a light network for larger images.
 
     Examples:
         >>> backbone = EANResNetCIFAR(20, 'DIA', scheme='full')
@@ -490,7 +490,7 @@ class EANResNetCIFAR(EANResNet):
         zero_init_residual: bool = False,
         init_cfg: Any = None,
     ) -> None:
-        self.stem_stride = stem_stride  # which _make_stem needs
+        self.stem_stride = stem_stride  # needed by _make_stem
         super().__init__(
             depth,
             attention,
@@ -533,16 +533,15 @@ def walk(
     *,
     state: State = None,
 ) -> tuple[Tensor, ...]:
-    """Pass feature maps through the blocks of a network; the state of an attention begins anew with each stage.
+    """Pass feature maps through the blocks of a network; the attention state is reset at the start of each stage.
 
     Args:
-        stages: blocks in whatever form, by stage.
-        x: the input of the first block ``(N, C, H, W)``.
+        stages: blocks by stage, of any type that ``step`` accepts.
+        x: input of the first block ``(N, C, H, W)``.
         step: maps a block, its input, and the state left by the block before it to the block's output and the new
             state.
-        out_indices: stages whose last feature maps are returned, as indices into ``stages``; that of the last stage
-            if None.
-        state: in front of the first block, for a walk that starts within a stage.
+        out_indices: indices into ``stages`` of the stages whose outputs are returned; the last one if None.
+        state: attention state before the first block, for a walk that starts within a stage.
 
     Returns:
         Feature maps, first stage first.
@@ -560,12 +559,12 @@ def walk(
 
 
 def join(residual: Tensor, shortcut: Tensor) -> Tensor:
-    """The output of a block from its branches; both ``(N, C, H, W)``, neither is changed."""
+    """Combine the branches of a block, both ``(N, C, H, W)``, into its output; neither is modified."""
     return torch.relu_(residual + shortcut)
 
 
 def find_backbone(model: nn.Module) -> EANResNet:
-    """The EAN backbone inside a model.
+    """Return the EAN backbone inside a model.
 
     Raises:
         ValueError: if there is none.
@@ -577,12 +576,13 @@ def find_backbone(model: nn.Module) -> EANResNet:
 
 
 def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Options of ``torch.compile`` for code that meets so many forms of blocks and shapes of maps, each compiled by
-    itself: dynamo compiles no more than a few of one function unless told otherwise.
+    """Return ``torch.compile`` options for code that runs on many kinds of blocks and shapes of feature maps.
+
+    Each of them is compiled separately, and by default dynamo stops after a few versions of one function.
 
     Args:
-        variants: how many.
-        options: others, which go first.
+        variants: number of versions to allow.
+        options: further options, which take precedence.
     """
     options = {"dynamic": False, **(options or {})}
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
@@ -599,7 +599,7 @@ def _run_block(
     """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
     residual, shortcut = block(x)
     if attention is not None:
-        # A module of one's own may know no connections between 0 and 1.
+        # A custom module may not take a connection between 0 and 1.
         arguments = (residual, state) if connection is None else (residual, state, connection)
         residual, state = attention(*arguments)
     return join(residual, shortcut), state

@@ -1,4 +1,4 @@
-"""Configs: finding those that come with the package, reading them, overriding entries."""
+"""Find packaged configs, read configs, and override their entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dat
 
 
 class NameParts(NamedTuple):
-    """What a config's name says: ``[STAGE_]resnetDEPTH_ATTENTION_DATASET``."""
+    """Parts of a config's name: ``[STAGE_]resnetDEPTH_ATTENTION_DATASET``."""
 
     depth: int
     attention: str
@@ -26,7 +26,7 @@ class NameParts(NamedTuple):
 
 
 def parse_name(config: str) -> NameParts | None:
-    """The parts of a config's name; None for names of another form.
+    """Parse a config's name; None for names of another form.
 
     Examples:
         >>> parse_name('supernet_resnet20_se_cifar100')
@@ -40,7 +40,7 @@ def parse_name(config: str) -> NameParts | None:
 
 
 def config_name(config: Config) -> str | None:
-    """The name of a config, that of its file; None for one that was made in memory.
+    """Return the name of a config: its file name without suffix; None for a config built in memory.
 
     Examples:
         >>> config_name(load_config('resnet20_se_digits'))
@@ -50,24 +50,24 @@ def config_name(config: Config) -> str | None:
 
 
 def config_root() -> Path:
-    """The folder of packaged configs, in an installed wheel or in a checkout."""
+    """Return the folder of packaged configs, in an installed wheel or in a checkout."""
     here = Path(__file__).resolve().parent.parent
     packaged = here / "_configs"
     return packaged if packaged.is_dir() else here.parent / "configs"
 
 
 def packaged_configs() -> dict[str, Path]:
-    """Packaged configs by name, e.g. ``supernet_resnet20_se_cifar100``."""
+    """Return the paths of packaged configs by name, e.g. ``supernet_resnet20_se_cifar100``."""
     root = config_root()
     return {path.stem: path for path in sorted(root.rglob("*.py")) if "_base_" not in path.relative_to(root).parts}
 
 
 def find_config(name: str) -> Path:
-    """The file of a config given by path, or by the name of a packaged one.
+    """Return the file of a config, given its path or the name of a packaged config.
 
     Raises:
-        FileNotFoundError: if ``name`` is a path without a file.
-        ValueError: if it is a name that no packaged config has; the nearest are named.
+        FileNotFoundError: if ``name`` is a path and there is no file.
+        ValueError: if there is no packaged config of that name; the message lists the closest ones.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -81,15 +81,15 @@ def find_config(name: str) -> Path:
 
 
 def load_config(name: str, options: Sequence[str] = ()) -> Config:
-    """Read a config and override entries of it.
+    """Read a config and override some of its entries.
 
     Args:
-        name: a path or the name of a packaged config.
-        options: ``KEY=VALUE`` as OpenMMLab's ``--cfg-options`` takes them, e.g. ``model.backbone.scheme=full``.
+        name: path, or name of a packaged config.
+        options: ``KEY=VALUE`` as for OpenMMLab's ``--cfg-options``, e.g. ``model.backbone.scheme=full``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or an option has no ``=`` or a bracket without its other half.
+        ValueError: if it cannot be read, or an option lacks ``=`` or has an unmatched bracket.
     """
     wrong = [option for option in options if "=" not in option]
     if wrong:
@@ -111,14 +111,14 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
 
 @contextmanager
 def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
-    """Have all that can be wrong in a config, which is Python, end in one error."""
+    """Turn any failure while reading a config, which is Python code, into one error."""
     if path.suffix not in (".py", ".json", ".yml", ".yaml"):
-        raise ValueError(f"{path} is no config: expected a .py file, or .yml or .json")
+        raise ValueError(f"{path} is not a config: expected a .py, .yml or .json file")
     try:
         yield
-    except ImportError as error:  # it may lack a package
+    except ImportError as error:  # the config may need a package that is not installed
         raise ImportError(f"{path}: {error}") from error
-    except FileNotFoundError:  # of its bases
+    except FileNotFoundError:  # one of its base configs
         raise
     except Exception as error:
         line = getattr(error, "lineno", None)
@@ -128,8 +128,7 @@ def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
 
 
 def _fit_schedules(config: Config) -> None:
-    """Give schedules what other entries say already: their length, of ``train_cfg``, and one-cycle its top, the
-    optimiser's learning rate."""
+    """Fill in schedule lengths from ``train_cfg``, and the maximum of OneCycleLR from the optimizer's learning rate."""
     epochs = (config.get("train_cfg") or {}).get("max_epochs")
     schedules = config.get("param_scheduler") or []
     for schedule in [schedules] if isinstance(schedules, dict) else schedules:

@@ -22,14 +22,14 @@ from .errors import writing
 
 
 def command() -> str:
-    """The command line of this process, as one would type it."""
+    """Return the command line of this process, as typed in a shell."""
     program = Path(sys.argv[0])
     name = "ean" if program.name in ("ean", "cli.py") else program.name
     return shlex.join([name, *sys.argv[1:]])
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, as plain values."""
+    """Return package versions and hardware, as plain values."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -43,11 +43,11 @@ def environment() -> dict[str, Any]:
 
 
 def write_record(path: str | os.PathLike[str], **fields: Any) -> Path:
-    """Write a record as JSON, whole or not at all, with the command, the time and the environment.
+    """Write a record as JSON, atomically, with the command, the time and the environment.
 
     Args:
-        path: the file; its folder is made.
-        fields: plain values of the record itself; they come first in the file.
+        path: file to write; its folder is created.
+        fields: the record's own plain values; they come first in the file.
     """
     path = Path(path)
     record = {
@@ -64,8 +64,8 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Read a record.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the file is no record.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a record.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def significant(value: float) -> float:
-    """A float in six significant digits; integers as they are.
+    """Round a float to six significant digits; integers stay as they are.
 
     Examples:
         >>> significant(0.123456789), significant(7)
@@ -87,7 +87,7 @@ def significant(value: float) -> float:
 
 
 def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    """A table as comma-separated values.
+    """Format a table as comma-separated values.
 
     Examples:
         >>> csv_text(['a', 'b'], [[1, 'x, y']])
@@ -101,10 +101,10 @@ def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it, so that no reader sees half of it.
+    """Write a file through a temporary one next to it, so that no reader sees a partial file.
 
     Raises:
-        CannotWriteError: if it cannot be written; an older file of that name stays as it was.
+        CannotWriteError: if it cannot be written; an existing file of that name is left unchanged.
     """
     partial = path.with_name(path.name + ".part")
     with writing(path):
@@ -119,7 +119,7 @@ def write_text(path: Path, text: str) -> None:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # mmengine's fork is another distribution of the same module
+    except PackageNotFoundError:  # mmengine's fork is a different distribution of the same module
         return str(import_module(package).__version__)
 
 

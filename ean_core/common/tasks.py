@@ -1,8 +1,8 @@
-"""Registry of tasks: the names of their data sets, metrics and networks in configs, records and OpenMMLab.
+"""Registry of tasks: names of their data sets, metrics and networks in configs, records and OpenMMLab.
 
-The core registers classification only. Every other package declares its tasks in the entry point group :data:`GROUP`,
-which is read at the first look-up, so that names resolve in every process. What such an entry point names should import
-nothing heavy: networks and metrics stay where they are.
+The core registers classification only. Other packages declare their tasks in the entry point group :data:`GROUP`,
+which is read at the first look-up, so that names resolve in every process. The module behind an entry point should
+import nothing heavy, neither networks nor metrics.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from .errors import unknown_name
 
-#: Entry points of one :class:`Task` each.
+#: Entry point group; each entry point is one :class:`Task`.
 GROUP = "ean.tasks"
-#: Metrics of other libraries for which less is better, by what they are called.
+#: Names of metrics of other libraries for which lower is better.
 _ERROR = re.compile(r"mae|mse|nae|loss|err", re.IGNORECASE)
 _TASKS: dict[str, Task] = {}
 
@@ -29,10 +29,10 @@ class Metric:
     """A metric of a task.
 
     Args:
-        name: in records and logs, e.g. ``'accuracy/top1'``.
-        title: as OpenMMLab's metafiles call it, e.g. ``'Top 1 Accuracy'``.
-        unit: of its values; empty for a plain number.
-        less_is_better: its direction.
+        name: name in records and logs, e.g. ``'accuracy/top1'``.
+        title: name in OpenMMLab's metafiles, e.g. ``'Top 1 Accuracy'``.
+        unit: unit of its values; empty for a plain number.
+        less_is_better: whether lower values are better.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Dataset:
     """A data set.
 
     Args:
-        key: at the end of names of configs and models, e.g. ``'cifar100'``.
+        key: suffix of config and model names, e.g. ``'cifar100'``.
         title: its usual name.
-        known_by: entries by which a config's data set is recognised as this one; of a path, its last folder.
+        known_by: config entries that identify this data set; for a path, the name of its last folder.
     """
 
     key: str
@@ -61,12 +61,12 @@ class Task:
     """A task.
 
     Args:
-        name: as OpenMMLab calls it.
-        noun: one of its networks, e.g. ``'classifier'``.
+        name: name in OpenMMLab.
+        noun: word for one of its networks, e.g. ``'classifier'``.
         networks: registered names of its networks, this package's own first.
-        metrics: the one that networks are judged by first.
-        datasets: in the order in which reports list them.
-        explainer: ``'module:Class'`` of what explains its networks to ``ean explain``; empty if nothing does.
+        metrics: its metrics, the primary one first.
+        datasets: its data sets, in the order in which reports list them.
+        explainer: ``'module:Class'`` that explains its networks in ``ean explain``; empty if there is none.
     """
 
     name: str
@@ -78,34 +78,34 @@ class Task:
 
 
 def register_task(task: Task) -> None:
-    """Make a task known; one of the same name is replaced.
+    """Register a task, replacing any of the same name.
 
     Raises:
-        ValueError: if another task has one of its data sets.
+        ValueError: if another task already has one of its data sets.
     """
     for other in _TASKS.values():
         taken = {each.key for each in other.datasets} & {each.key for each in task.datasets}
         if other.name != task.name and taken:
-            raise ValueError(f"data sets {', '.join(sorted(taken))} of {task.name} belong to {other.name} already")
+            raise ValueError(f"data sets {', '.join(sorted(taken))} of {task.name} already belong to {other.name}")
     _TASKS[task.name] = task
 
 
 def known_tasks() -> tuple[Task, ...]:
-    """All tasks, classification first."""
+    """Return all tasks, classification first."""
     _load_entry_points()
     return tuple(_TASKS.values())
 
 
 def known_datasets() -> dict[str, Dataset]:
-    """All data sets by key, in the order in which reports list them."""
+    """Return all data sets by key, in the order in which reports list them."""
     return {dataset.key: dataset for task in known_tasks() for dataset in task.datasets}
 
 
 def find_dataset(key: str) -> Dataset:
-    """A data set by its key.
+    """Return a data set by its key.
 
     Raises:
-        ValueError: if there is none; the nearest are named.
+        ValueError: if there is none of that key; the message lists the closest ones.
 
     Examples:
         >>> find_dataset('cifar100').title
@@ -118,13 +118,13 @@ def find_dataset(key: str) -> Dataset:
 
 
 def task_of_dataset(key: str) -> Task:
-    """The task that a data set belongs to; errors as of :func:`find_dataset`."""
+    """Return the task that a data set belongs to; errors as in :func:`find_dataset`."""
     dataset = find_dataset(key)
     return next(task for task in known_tasks() if dataset in task.datasets)
 
 
 def dataset_of(settings: Mapping[str, Any]) -> Dataset | None:
-    """The data set that a config's settings of one describe; None if it is none of the known ones."""
+    """Return the data set that a config's dataset settings describe; None if it is unknown."""
 
     def agrees(name: str, value: str) -> bool:
         return value in (settings.get(name), Path(str(settings.get(name))).name)
@@ -134,12 +134,12 @@ def dataset_of(settings: Mapping[str, Any]) -> Dataset | None:
 
 
 def task_of_network(network: str | None) -> Task | None:
-    """The task of a network by its registered name; None for networks of other packages."""
+    """Return the task of a network by its registered name; None for networks of other packages."""
     return next((task for task in known_tasks() if network in task.networks), None)
 
 
 def find_metric(name: str) -> Metric:
-    """A metric by its name in records or in OpenMMLab; one of another library is guessed from what it is called.
+    """Return a metric by its name in records or in OpenMMLab; for an unknown name, guess its direction from it.
 
     Examples:
         >>> find_metric('accuracy/top1')
@@ -154,7 +154,7 @@ def find_metric(name: str) -> Metric:
 
 @cache
 def _load_entry_points() -> None:
-    # An editable and a usual installation side by side declare the same task twice.
+    # An editable and a regular installation side by side declare the same task twice.
     found = {point.value: point for point in entry_points(group=GROUP)}
     for point in sorted(found.values(), key=lambda point: point.name):
         register_task(point.load())

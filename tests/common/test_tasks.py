@@ -136,6 +136,6 @@ def test_a_task_of_another_package_is_known_by_all_its_names(registered):
 
 def test_a_data_set_belongs_to_one_task(registered):
     other = Task("Other", "other", (), DEPTHS.metrics, (Dataset("nyu", "NYU"),))
-    with pytest.raises(ValueError, match="data sets nyu of Other belong to Depth Estimation"):
+    with pytest.raises(ValueError, match="data sets nyu of Other already belong to Depth Estimation"):
         register_task(other)
     register_task(DEPTHS)  # the same one again, as a reloaded module does
