@@ -648,7 +648,7 @@ def test_init_cfg_pretrained_raises_where_no_key_matches_and_hints_at_the_prefix
     source = EANResNetCIFAR(20, scheme="none").state_dict()
     torch.save({f"backbone.{name}": value for name, value in source.items()}, tmp_path / "w.pth")
     init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth")}
-    with pytest.raises(ValueError, match=r"no key of .*; add prefix='backbone.' to load what is under it"):
+    with pytest.raises(ValueError, match=r"no key of .*; add prefix='backbone.' to load the keys under it"):
         EANResNetCIFAR(20, scheme="none", init_cfg=init_cfg).init_weights()
 
 

@@ -334,5 +334,5 @@ def test_weights_of_another_network_are_refused(where, tmp_path):
     if where == "init_cfg":
         changes, options = "pretrained=None, ", f"init_cfg=dict(type='Pretrained', checkpoint={checkpoint!r})"
     model = build(users(tmp_path, base, changes, options))
-    with pytest.raises(ValueError, match=r"no key of .*vit.pth matches EANResNet: its keys begin with patch_embed"):
+    with pytest.raises(ValueError, match=r"no key of .*vit.pth matches EANResNet: its keys start with patch_embed"):
         model.init_weights()

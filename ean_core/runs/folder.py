@@ -1,4 +1,4 @@
-"""A run's folder: the files in it, and whether a config agrees with what they were made with."""
+"""A run's folder: its files, and checks of a config against the settings of the run."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .settings import read_settings
 
 #: Files of a run: progress during ``ean train``, records at the end of ``ean train``, ``ean test`` and ``ean time``.
 PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
-#: Settings that a resumed run must have in common with the run it goes on with.
+#: Settings that must not change when a run is resumed.
 RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
-#: Settings that a network must have in common with the one whose checkpoint it takes.
+#: Settings that a network must share with the checkpoint it loads.
 NETWORK_SETTINGS = ("model.num_classes", "model.data_preprocessor", "model.backbone")
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a training run: the one place that knows which files it holds.
+    """The folder of a training run: the single place that knows its files.
 
-    Files are read when first asked for, and once: a new object sees what was written since.
+    Each file is read once, on first access; create a new object to see later changes.
 
     Args:
-        folder: of ``ean train``, with what ``ean test`` and ``ean time`` wrote into it.
+        folder: folder of ``ean train``, including the files that ``ean test`` and ``ean time`` write there.
 
     Examples:
         >>> Run(Path('work_dirs/none')).record is None
@@ -45,17 +45,17 @@ class Run:
 
     @cached_property
     def latest(self) -> Path | None:
-        """The checkpoint of the last finished epoch, or of the last iterations where those are counted."""
+        """The checkpoint of the last finished epoch, or of the last iteration in iteration-based training."""
         return max(self.folder.glob("epoch_*.pth"), key=_number, default=None)
 
     @cached_property
     def best(self) -> Path | None:
-        """The checkpoint that was best on validation images, where the config selects one."""
+        """The checkpoint that was best on validation images, if the config selects one."""
         return max(self.folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
 
     @property
     def chosen(self) -> Path:
-        """The checkpoint that stands for the run: the best one, or else the latest.
+        """The checkpoint that represents the run: the best one, otherwise the latest.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -67,21 +67,21 @@ class Run:
 
     @property
     def is_training(self) -> bool:
-        """Whether a training has begun here: it left its progress, its record or a checkpoint."""
+        """Whether a training has started here: there is a progress file, a record or a checkpoint."""
         if self.path(PROGRESS).is_file() or any(self.folder.glob("epoch_*.pth")):
             return True
         try:
             return self.record is not None and self.record.get("kind") == "training"
-        except ValueError:  # another program's file of that name
+        except ValueError:  # a file of that name from another program
             return False
 
     @cached_property
     def progress(self) -> Mapping[str, Any] | None:
-        """``progress.json``, kept from the start on by :class:`~ean_core.runs.hooks.ProgressFileHook`; None where the
-        config lacks that hook or the run was trained before there was one.
+        """``progress.json``, kept from the start by :class:`~ean_core.runs.hooks.ProgressFileHook`; None if the config
+        lacks that hook or the run predates it.
 
         Raises:
-            ValueError: if the file is damaged or another program's.
+            ValueError: if the file is damaged or was written by another program.
         """
         path = self.path(PROGRESS)
         if not path.exists():
@@ -91,7 +91,7 @@ class Run:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if not isinstance(progress, dict) or not {"iteration", "updated", "finished"} <= progress.keys():
-            raise ValueError(f"{path} does not tell the progress of a training")
+            raise ValueError(f"{path} is not a progress file of a training")
         return progress
 
     @property
@@ -110,7 +110,7 @@ class Run:
         if self.progress:
             return self.progress["validations"]
         record = self.record or {}
-        if "validations" not in record and record.get("validation"):  # of versions that recorded only the last one
+        if "validations" not in record and record.get("validation"):  # from versions that recorded only the last one
             return [{"epoch": record["epochs"], **record["validation"]}]
         return record.get("validations", [])
 
@@ -126,11 +126,11 @@ class Run:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The settings of its last start: of the newest start's dumped config, else of the record, else of the latest
-        checkpoint; empty where no file has them.
+        """The settings of its last start: from the newest dumped config, otherwise the record, otherwise the latest
+        checkpoint; empty if no file has them.
 
         Raises:
-            ValueError: if the file that has them is damaged.
+            ValueError: if the file with the settings is damaged.
         """
         dumped = max(self.folder.glob("*/vis_data/config.py"), default=None)
         if dumped:
@@ -148,11 +148,11 @@ class Run:
         return next((path.stem for path in sorted(self.folder.glob("*.py"))), None)
 
     def log(self) -> str:
-        """What mmengine logged of its iterations, as JSON lines; see :func:`~ean_core.runs.logs.training_log`."""
+        """Return mmengine's log of its iterations, as JSON lines; see :func:`~ean_core.runs.logs.training_log`."""
         return training_log(self.folder)
 
     def path(self, name: str) -> Path:
-        """Where a file of this name lies in the folder."""
+        """Return the path of a file of this name in the folder."""
         return self.folder / name
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
@@ -161,24 +161,24 @@ class Run:
 
 
 def chosen_checkpoint(path: Path) -> Path:
-    """A checkpoint as it is; of the folder of a run the one that stands for it.
+    """Return the path of a checkpoint unchanged; for a run's folder, return the checkpoint that represents the run.
 
     Raises:
-        FileNotFoundError: if a folder holds none.
+        FileNotFoundError: if the folder has no checkpoint.
     """
     return Run(path).chosen if path.is_dir() else path
 
 
 def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: Sequence[str], what: str) -> None:
-    """Refuse to go on with a run, or to take a checkpoint, under other settings than it was made with.
+    """Refuse to continue a run, or to use a checkpoint, with settings other than its own.
 
     Args:
-        before, now: the settings, then and now.
-        names: the entries that count.
-        what: the beginning of the message: who has other settings.
+        before, now: the settings of the run or checkpoint, and the current ones.
+        names: the entries to compare.
+        what: start of the message: what has other settings.
 
     Raises:
-        ValueError: that names the first entries that differ.
+        ValueError: if settings differ; the message lists the first entries that do.
     """
     different = [entry for name in names for entry in differences(_entry(before, name), _entry(now, name), name)]
     if different:
@@ -187,19 +187,19 @@ def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: 
 
 
 def check_same_network(checkpoint: Path | WeightsFile, config: Config) -> None:
-    """Refuse a checkpoint of ours whose network is not the config's, also where the tensors would fit.
+    """Refuse an EAN checkpoint trained with a network other than the config's, even if the tensors would fit.
 
-    A shared module has the same tensors whatever the scheme, so only the settings in the checkpoint tell networks
+    A shared module has the same tensors for every scheme, so only the settings in the checkpoint tell such networks
     apart. Any sub-network of a supernet is allowed.
 
     Raises:
-        ValueError: that names the entries that differ.
+        ValueError: if the networks differ; the message lists the entries that do.
     """
     before = trained_config(checkpoint)
     if before is None:
         return
     now = copy.deepcopy(config)
-    for settings in (before, now):  # where weights came from before training says nothing of the network
+    for settings in (before, now):  # the source of initial weights is not part of the network
         ((settings.get("model") or {}).get("backbone") or {}).pop("init_cfg", None)
     if "scheme" in (before.get("default_hooks") or {}):
         now.model.backbone.scheme = before.model.backbone.scheme
@@ -207,10 +207,10 @@ def check_same_network(checkpoint: Path | WeightsFile, config: Config) -> None:
 
 
 def trained_config(checkpoint: Path | WeightsFile) -> Config | None:
-    """The settings in a checkpoint of ours; None for other files.
+    """Return the settings stored in an mmengine checkpoint; None for other files.
 
     Raises:
-        ValueError: if there is anything in them but plain settings.
+        ValueError: if they contain anything but plain settings.
     """
     path = Path(checkpoint)
     if path.suffix != ".pth" or not path.is_file():
@@ -225,12 +225,12 @@ def trained_config(checkpoint: Path | WeightsFile) -> Config | None:
 
 
 def _number(checkpoint: Path) -> int:
-    """The epoch in the name of a checkpoint."""
+    """Return the epoch in the name of a checkpoint."""
     return int(checkpoint.stem.rpartition("_")[2])
 
 
 def _entry(config: Config | Mapping[str, Any], name: str) -> Any:
-    """An entry by its dotted name, as plain values."""
+    """Return an entry by its dotted name, as plain values."""
     value: Any = config
     for part in name.split("."):
         value = value.get(part) if hasattr(value, "get") else None

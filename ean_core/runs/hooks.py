@@ -1,4 +1,4 @@
-"""Hooks of every run: plain checkpoints, records, finite weights, exact resumption, a progress bar and file."""
+"""Hooks of every run: plain checkpoints, records, finite weights, exact resumption, progress bar and file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from .folder import PROGRESS, RECORD, Run
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Leaves only tensors and plain values in a checkpoint, so that ``torch.load(weights_only=True)`` resumes it.
+    """Keep only tensors and plain values in a checkpoint, so that ``torch.load(weights_only=True)`` can read it.
 
-    Emptied are the histories of logged scalars (smoothing windows, refilled within an iteration or two); functions in
-    scheduler states are dropped, for a scheduler makes its own.
+    Histories of logged scalars are emptied (smoothing windows, refilled within an iteration or two). Functions in
+    scheduler states are dropped, since each scheduler creates its own.
     """
 
     priority = "LOWEST"
@@ -50,9 +50,9 @@ class PlainCheckpointHook(Hook):
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Times the epochs, logs training throughput, and writes ``record.json`` at the end of training.
+    """Time the epochs, log training throughput, and write ``record.json`` at the end of training.
 
-    What was before a resume comes out of the checkpoint.
+    On resume, earlier epochs and validations are restored from the checkpoint.
     """
 
     KEY, VALIDATIONS = "epoch_seconds", "epoch_validations"
@@ -79,7 +79,7 @@ class RunRecordHook(Hook):
     def after_train(self, runner: Runner) -> None:
         run = Run(Path(runner.work_dir))
         if not self._trained and run.finished:
-            return  # resumed after its end: the record is there
+            return  # resumed after its end: the record exists
         seconds = self._epochs(runner)
         images = len(runner.train_dataloader.dataset)
         write_record(
@@ -103,7 +103,7 @@ class RunRecordHook(Hook):
         return list(runner.message_hub.runtime_info.get(self.VALIDATIONS, []))
 
     def _selection(self, runner: Runner) -> dict[str, Any]:
-        """The last validation, all of them, and the checkpoint that was best, where one was selected."""
+        """Return the last validation, all validations, and the best checkpoint if one was selected."""
         validations = self._validations(runner)
         last = {name: value for name, value in validations[-1].items() if name != "epoch"} if validations else None
         best = runner.message_hub.runtime_info.get("best_ckpt")
@@ -115,11 +115,11 @@ class RunRecordHook(Hook):
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Ends a training whose loss or weights are no numbers any more, before they get into a checkpoint.
+    """Stop training on a non-finite loss or weight, before saving a checkpoint.
 
     Args:
-        interval: iterations after which losses on a GPU are looked at, which waits for it; on a CPU each one is.
-            Weights are looked at before each checkpoint.
+        interval: iterations between checks of losses on a GPU, each of which synchronizes with it; on a CPU every
+            loss is checked. Weights are checked before each checkpoint.
     """
 
     def __init__(self, interval: int = 50) -> None:
@@ -131,7 +131,7 @@ class FiniteHook(Hook):
     ) -> None:
         loss = (outputs or {}).get("loss")
         if not isinstance(loss, torch.Tensor) or hasattr(runner.optim_wrapper, "loss_scaler"):
-            return  # a scaler for fp16 skips steps that overflow
+            return  # an fp16 loss scaler skips steps that overflow
         good = loss.detach().isfinite().all()
         self._good = good if self._good is None else self._good & good
         if loss.device.type == "cpu" or (runner.iter + 1) % self.interval == 0:
@@ -154,19 +154,21 @@ class FiniteHook(Hook):
         if good is None or good.item():
             return
         last = Run(Path(runner.work_dir)).latest
-        kept = f"{last} is from before; go on from it with load_from={last}" if last else "start again"
+        kept = f"Continue from {last} with load_from={last}" if last else "Start again"
         raise DivergedError(
-            f"{what} is no finite number any more in epoch {runner.epoch + 1}, iteration {iteration}: training "
-            f"ends here. {kept}, in another --work-dir, with a lower optim_wrapper.optimizer.lr or with "
+            f"{what} is NaN or infinite in epoch {runner.epoch + 1}, iteration {iteration}: training "
+            f"stops here. {kept}, in another --work-dir, with a lower optim_wrapper.optimizer.lr or with "
             "optim_wrapper.clip_grad.max_norm=5"
         )
 
 
 @HOOKS.register_module()
 class ResumeValidationHook(Hook):
-    """Validates where a resumed run begins: a validation comes after its epoch's checkpoint, and what it found is in
-    the next one only. Without it a stop in between would leave a hole in the record, and the best checkpoint would be
-    chosen among others than in a run that was not stopped."""
+    """Validate at the start of a resumed run.
+
+    A validation runs after its epoch's checkpoint is saved, so only the next checkpoint contains its results. After a
+    stop in between, they would be missing from the record and from the choice of the best checkpoint.
+    """
 
     priority = "LOWEST"
 
@@ -179,8 +181,8 @@ class ResumeValidationHook(Hook):
 
 @HOOKS.register_module()
 class DropoutSeedHook(Hook):
-    """Seeds PyTorch before each training iteration by run, iteration and rank, so that a resumed run drops what one
-    that was not stopped dropped."""
+    """Seed PyTorch before each training iteration by run, iteration and rank, so that dropout in a resumed run is the
+    same as in an uninterrupted one."""
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         torch.manual_seed(seed_of(runner.seed, Stream.DROPOUT, runner.iter, runner.rank))
@@ -188,7 +190,7 @@ class DropoutSeedHook(Hook):
 
 @HOOKS.register_module()
 class MetricTableHook(Hook):
-    """Has the metrics of a test that write a table, whose name is their ``table``, write it into the run's folder."""
+    """Set the output path of test metrics with a ``table`` attribute, a file name, to the run's folder."""
 
     def before_test(self, runner: Runner) -> None:
         for metric in runner.test_evaluator.metrics:
@@ -198,10 +200,10 @@ class MetricTableHook(Hook):
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """On a terminal, shows a bar in place of log lines, which still go to the log file.
+    """Show a progress bar on a terminal instead of log lines, which still go to the log file.
 
     Args:
-        always: count iterations also where there is no terminal, for runs whose log lines are turned off.
+        always: report progress without a terminal too, for runs with log lines turned off.
     """
 
     priority = "LOW"
@@ -240,7 +242,7 @@ class ProgressHook(Hook):
         self.stop()
 
     def stop(self) -> None:
-        """Give the terminal back; also after an interruption."""
+        """Release the terminal; also after an interruption."""
         if self._progress:
             self._progress.__exit__(None, None, None)
             self._progress = None
@@ -256,13 +258,13 @@ class ProgressHook(Hook):
 
 @HOOKS.register_module()
 class ProgressFileHook(Hook):
-    """Keep ``progress.json`` in the run's folder: where a training is, for ``ean watch``.
+    """Keep ``progress.json`` in the run's folder up to date, for ``ean watch``.
 
-    Rank 0 writes it at the start, at most once per ``interval`` during iterations, and after each epoch, each
-    validation and the training. A resumed run continues the file from the iteration it resumes at.
+    Rank 0 writes it at the start, at most once per ``interval`` during iterations, after each epoch and validation,
+    and at the end. A resumed run continues the file from the iteration it resumes at.
 
     Args:
-        interval: seconds between two writes. Losses are read from a GPU only then, so no iteration waits for it.
+        interval: seconds between two writes. Losses are read from a GPU only then, so other iterations do not wait.
         points: upper bound on the length of the loss history; an even number. When it is reached, neighbors are
             averaged, so each point stands for twice as many iterations.
     """
@@ -281,17 +283,19 @@ class ProgressFileHook(Hook):
         run, done, loop = Run(Path(runner.work_dir)), runner.iter, runner.train_loop
         try:
             before = run.progress or {}
-        except ValueError:  # damaged, or another program's
+        except ValueError:  # damaged, or written by another program
             before = {}
         total = getattr(loop, "max_iters", None)
         ended = total is not None and done >= total and run.path(RECORD).exists()
         if ended and before.get("finished", True):
-            return  # resumed after its end: the files say so
-        by_epoch = not isinstance(loop, IterBasedTrainLoop)  # which counts its whole training as one epoch
+            return  # resumed after its end: the files are complete
+        by_epoch = not isinstance(
+            loop, IterBasedTrainLoop
+        )  # an IterBasedTrainLoop counts its whole training as one epoch
         self._path = run.path(PROGRESS)
         self._losses: list[tuple[int, torch.Tensor]] = []  # since the last write
         self._pending: list[float] = []  # since the last point of the history
-        self._first: tuple[int, float] | None = None  # the first iteration of this start, and when it was over
+        self._first: tuple[int, float] | None = None  # first iteration since this start, and when it ended
         self._gaps: deque[float] = deque(maxlen=10)
         self._warned = False
         now = time.time()
@@ -343,7 +347,7 @@ class ProgressFileHook(Hook):
         self._write(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._images = 0  # the speed stays that of the training before
+        self._images = 0  # keep the throughput of the training before it
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._write_if_due(runner)
@@ -367,7 +371,7 @@ class ProgressFileHook(Hook):
             self._write(runner)
 
     def _restart_clock(self) -> None:
-        """Measure images per second from here on."""
+        """Measure images per second from now on."""
         self._images, self._since = 0, time.perf_counter()
 
     def _write_if_due(self, runner: Runner) -> None:
@@ -392,9 +396,9 @@ class ProgressFileHook(Hook):
         state["updated"] = now
         try:
             write_text(self._path, json.dumps(state) + "\n")
-        except CannotWriteError as error:  # no reason to end a training; its checkpoints will say so if it lasts
+        except CannotWriteError as error:  # no reason to stop training; checkpoints will fail too if it persists
             if not self._warned:
-                runner.logger.warning(f"{error}; training goes on, `ean watch` does not see it")
+                runner.logger.warning(f"{error}; training continues, but `ean watch` will not show it")
             self._warned = True
 
     def _take_losses(self) -> None:
@@ -419,7 +423,7 @@ class ProgressFileHook(Hook):
 
 
 def _plain(value: Any) -> Any:
-    """The value with NumPy scalars and arrays as Python's, mappings as dicts, and without functions."""
+    """Convert NumPy scalars and arrays to Python's and mappings to dicts, and drop functions."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Reading mmengine's JSON log of a training."""
+"""Read mmengine's JSON log of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ean_core.common.record import significant
 
 
 def training_log(run: Path) -> str:
-    """What mmengine logged of a training, as JSON lines: epoch, iteration, learning rate and loss.
+    """Return mmengine's training log as JSON lines with epoch, iteration, learning rate and loss.
 
     Args:
-        run: folder of the training. Of one that went on after a stop, the later word counts; ``log.jsonl`` in it is
-            what this function gave before that. Lines cut off by a kill are left out.
+        run: folder of the training. If an iteration was logged again after a resume, the later entry counts; a
+            ``log.jsonl`` in the folder is an earlier result of this function. Lines cut off by a kill are skipped.
     """
     lines: dict[int, Mapping[str, Any]] = {}
     for path in [*run.glob("log.jsonl"), *sorted(run.glob("*/vis_data/scalars.json"))]:
@@ -24,7 +24,7 @@ def training_log(run: Path) -> str:
                 line = json.loads(text)
             except json.JSONDecodeError:
                 continue
-            if isinstance(line, dict) and {"step", "loss"} <= line.keys():  # others are of validations
+            if isinstance(line, dict) and {"step", "loss"} <= line.keys():  # other lines are from validations
                 kept = ("epoch", "step", "lr", "loss")
                 lines[line["step"]] = {key: significant(line[key]) for key in kept if key in line}
     return "".join(json.dumps(line) + "\n" for _, line in sorted(lines.items()))

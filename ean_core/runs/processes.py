@@ -1,4 +1,4 @@
-"""Processes of a run: joining them on GPUs or CPUs, and keeping other runs out of a folder."""
+"""Processes of a run: initialize distributed training on GPUs or CPUs, and lock the run's folder."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from ean_core.common.errors import InUseError, writing
 
 
 def initialize_processes(config: Config, launcher: str) -> None:
-    """Join the processes of a run, on GPUs or, where mmengine would look for some, on CPUs."""
+    """Initialize the process group of a run, on GPUs or, unlike mmengine, on CPUs.
+
+    Raises:
+        ValueError: if the launcher needs GPUs and there are none.
+    """
     if launcher == "none":
         return
     if torch.cuda.is_available():
-        if launcher == "mpi":  # mmengine reads it, but does not set it
+        if launcher == "mpi":  # mmengine reads it but does not set it
             os.environ.setdefault("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
         if not is_distributed():
             init_dist(launcher, **config.env_cfg.get("dist_cfg", {"backend": "nccl"}))
         return
     if launcher != "pytorch":
-        raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs start the processes with torchrun: pytorch")
+        raise ValueError(f"--launcher {launcher} needs GPUs; on CPUs, start with torchrun and --launcher pytorch")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
         atexit.register(_leave_processes)
-    config.sync_bn = None  # PyTorch's synchronised batch norm is for GPUs
+    config.sync_bn = None  # PyTorch's synchronized batch norm needs GPUs
     config.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,
@@ -42,7 +46,7 @@ def initialize_processes(config: Config, launcher: str) -> None:
 
 
 def agreed(path: Path | None) -> Path | None:
-    """What the first process sees, on all of them."""
+    """Return rank 0's path on all ranks."""
     seen = [path]
     broadcast_object_list(seen)
     return seen[0]
@@ -50,7 +54,11 @@ def agreed(path: Path | None) -> Path | None:
 
 @contextmanager
 def locked(work_dir: Path) -> Iterator[None]:
-    """Keep processes of other runs from training in a folder."""
+    """Lock a folder against training by other runs.
+
+    Raises:
+        InUseError: if another process is training in it.
+    """
     lock = FileLock(work_dir / "train.lock", timeout=0)
     held = [True]
     if is_main_process():
@@ -62,7 +70,7 @@ def locked(work_dir: Path) -> Iterator[None]:
                 held = [False]
     broadcast_object_list(held)
     if not held[0]:
-        raise InUseError(f"another process trains in {work_dir}; wait for it, or choose another --work-dir")
+        raise InUseError(f"another process is training in {work_dir}; wait for it, or choose another --work-dir")
     try:
         yield
     finally:
@@ -70,10 +78,10 @@ def locked(work_dir: Path) -> Iterator[None]:
 
 
 def _leave_processes() -> None:
-    """End gloo's threads before the interpreter does: one that still runs then aborts a process that is done.
+    """End gloo's threads before the interpreter exits: a thread still running then aborts the finished process.
 
-    They end with the last reference to the group. A runner and its hooks refer to each other and to the network that
-    holds the group, so only the collector frees them.
+    They end with the last reference to the group. The runner and its hooks refer to each other and to the network,
+    which holds the group, so only the garbage collector frees them.
     """
     gc.collect()
     if torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""mmengine's Runner with checkpoints that are written whole, and bf16 autocast on any device."""
+"""mmengine's Runner with atomic checkpoint writes, and bf16 autocast on any device."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ean_core.weights.loading import load_weights
 
 @RUNNERS.register_module()
 class EANRunner(Runner):
-    """mmengine's Runner with checkpoints that are written whole or not at all."""
+    """mmengine's Runner with atomic checkpoint writes."""
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """As in mmengine, through a temporary file: a file with the final name is complete, whatever happens."""
+        """As in mmengine, but through a temporary file: a file with the final name is always complete."""
         partial, final = Path(out_dir) / f"{filename}.part", Path(out_dir) / filename
         with writing(final):
             try:
@@ -37,7 +37,7 @@ class EANRunner(Runner):
                 raise
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """As in mmengine; published models and safetensors by :func:`load_weights`, which refuses what does not fit."""
+        """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
             refuse_compressed(Path(filename))
             with weights_only():
@@ -54,9 +54,9 @@ class EANRunner(Runner):
 
 @OPTIM_WRAPPERS.register_module()
 class Bf16OptimWrapper(OptimWrapper):
-    """Forward passes under bf16 autocast, on CPUs and GPUs alike.
+    """Run forward passes under bf16 autocast, on CPUs and GPUs.
 
-    mmengine's AmpOptimWrapper refuses to run on CPUs; bf16 needs no loss scaling anywhere.
+    mmengine's AmpOptimWrapper does not run on CPUs; bf16 needs no loss scaling on either.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Settings as mmengine writes them into checkpoints, read without executing anything."""
+"""Read the settings that mmengine writes into checkpoints, without executing anything."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mmengine.config import Config
 
 
 def read_settings(text: str) -> Config:
-    """A config as mmengine writes it into checkpoints: literals and ``dict(...)``, read without executing anything.
+    """Read a config as mmengine writes it into checkpoints: literals and ``dict(...)``; nothing is executed.
 
     Raises:
-        ValueError: if there is anything else in it.
+        ValueError: if it contains anything else.
 
     Examples:
         >>> read_settings("model = dict(type='A', sizes=[1, 2])").model.sizes
@@ -20,19 +20,19 @@ def read_settings(text: str) -> Config:
         >>> read_settings("a = print('hello')")
         Traceback (most recent call last):
         ...
-        ValueError: settings are literals and dict(...), found print('hello')
+        ValueError: settings must be literals and dict(...), found print('hello')
     """
     try:
         statements = ast.parse(text).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of deep nesting
-        raise ValueError(f"settings are literals and dict(...), this is no Python: {error}") from error
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two from deep nesting
+        raise ValueError(f"settings must be literals and dict(...), this is not Python: {error}") from error
     settings = {}
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 settings[name] = _literal(value)
             case _:
-                raise ValueError(f"settings are literals and dict(...), found {ast.unparse(statement)}")
+                raise ValueError(f"settings must be literals and dict(...), found {ast.unparse(statement)}")
     return Config(settings)
 
 
@@ -40,7 +40,9 @@ def _literal(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=entries) if all(entry.arg for entry in entries):
             return {entry.arg: _literal(entry.value) for entry in entries}
-        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]):  # keys that are no names
+        case ast.Call(
+            func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]
+        ):  # keys that are not identifiers
             return _literal(entries)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             named = [_literal(key) for key in keys if key is not None]
@@ -48,12 +50,12 @@ def _literal(node: ast.expr) -> Any:
             try:
                 return dict(zip(named, contents, strict=True))
             except TypeError:
-                raise ValueError(f"settings have names or numbers as keys, found {ast.unparse(node)}") from None
+                raise ValueError(f"settings must have strings or numbers as keys, found {ast.unparse(node)}") from None
         case ast.List(elts=parts):
             return [_literal(part) for part in parts]
         case ast.Tuple(elts=parts):
             return tuple(_literal(part) for part in parts)
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError):  # the latter of keys that cannot be any
-        raise ValueError(f"settings are literals and dict(...), found {ast.unparse(node)}") from None
+    except (ValueError, TypeError):  # the latter from unhashable keys
+        raise ValueError(f"settings must be literals and dict(...), found {ast.unparse(node)}") from None

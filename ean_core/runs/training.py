@@ -1,4 +1,4 @@
-"""Training and testing what a config describes."""
+"""Train and test the network of a config."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .processes import agreed, initialize_processes, locked
 
 
 def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
-    """The Runner of a config, on GPUs or, with gloo between processes, on CPUs.
+    """Build the Runner of a config, on GPUs or, with gloo between processes, on CPUs.
 
     Raises:
         ValueError: if the launcher cannot start processes on this machine.
@@ -34,17 +34,17 @@ def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runn
     keep_freed_memory()
     config.work_dir = str(work_dir)
     config.launcher = launcher
-    # mmengine shares logs and message hubs between runners of one name, which by default has a resolution of a second.
+    # mmengine shares logs and message hubs between runners of the same name, by default a timestamp in whole seconds.
     config.experiment_name = f"{work_dir.name}_{uuid4().hex[:8]}"
     return RUNNERS.build(config)
 
 
 def run_training(config: Config, work_dir: Path, *, resume: bool = False, launcher: str = "none") -> Path:
-    """Train what a config describes.
+    """Train the network of a config.
 
     Args:
         config: a config with ``train_cfg``.
-        work_dir: where logs, checkpoints and ``record.json`` go.
+        work_dir: folder for logs, checkpoints and ``record.json``.
         resume: continue after the last finished epoch, if there is one.
         launcher: how the processes were started.
 
@@ -53,9 +53,9 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
 
     Raises:
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
-        InUseError: if another process trains in it.
-        ValueError: if the run in ``work_dir`` is of another network, data, optimisation or seed.
-        DivergedError: if losses or weights are no finite numbers any more.
+        InUseError: if another process is training in it.
+        ValueError: if the run in ``work_dir`` has a different network, data, optimization or seed.
+        DivergedError: if a loss or weight is NaN or infinite.
     """
     initialize_processes(config, launcher)
     with locked(work_dir):
@@ -63,14 +63,14 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
 
 
 def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "none") -> dict[str, float]:
-    """Measure a checkpoint on the test images of a config, once, and write ``test.json``.
+    """Evaluate a checkpoint on the test images of a config, once, and write ``test.json``.
 
     Returns:
-        Metrics by name; those of classifiers are accuracies in percent, ``accuracy/top1`` and for many classes also
+        Metrics by name; for classifiers, accuracies in percent: ``accuracy/top1`` and, with many classes,
         ``accuracy/top5``.
 
     Raises:
-        ValueError: if the checkpoint is not of the config's network.
+        ValueError: if the checkpoint does not belong to the config's network.
     """
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
@@ -113,7 +113,7 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
         for hook in runner.hooks:
             if isinstance(hook, ProgressHook):
                 hook.stop()
-    barrier()  # the first process writes the checkpoint
+    barrier()  # rank 0 writes the checkpoint
     final = agreed(Run(work_dir).latest)
     if final is None:
         raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")

@@ -1,1 +1,1 @@
-"""Weights files: reading them safely, loading them into networks or refusing to, ``ean://`` addresses."""
+"""Weights files: safe reading, loading with checks, and ``ean://`` addresses."""

@@ -1,10 +1,10 @@
 """``ean://NAME``: published checkpoints by name, for mmengine's loader and everything built on it.
 
-``ean://NAME`` is the whole network, of which an EAN backbone takes its part by itself; ``ean://NAME/backbone`` is its
-backbone alone, for modules of others.
+``ean://NAME`` is the whole network, from which an EAN backbone loads its own part; ``ean://NAME/backbone`` is its
+backbone alone, for third-party modules.
 
-The core knows no checkpoints. What does is found by the entry point group :data:`GROUP` when an address is first used,
-so that ``custom_imports=['ean_core']`` is all that a config needs.
+The core itself knows no checkpoints. The package that does is found through the entry point group :data:`GROUP` when an
+address is first used, so a config only needs ``custom_imports=['ean_core']``.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 SCHEME = "ean://"
-#: What the names of a backbone's tensors begin with in the file of a whole network.
+#: Prefix of the backbone's tensor names in the file of a whole network.
 BACKBONE = "backbone."
 _PART = "/" + BACKBONE.rstrip(".")
-#: Of one function from the name of a model to its verified ``.safetensors`` file.
+#: Entry point group of the function that maps a model's name to its verified ``.safetensors`` file.
 GROUP = "ean.checkpoints"
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)  # a reloaded module registers again
 def load_from_ean(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A published network as mmengine's checkpoints are: ``state_dict`` and ``meta``, the strings in its file.
+    """Load a published network in mmengine's checkpoint format: ``state_dict``, and the file's strings as ``meta``.
 
     Args:
         filename: ``ean://NAME`` or ``ean://NAME/backbone``.
-        map_location: a device, as text or ``torch.device``; the CPU for anything else.
+        map_location: device, as text or ``torch.device``; anything else means the CPU.
 
     Raises:
-        ImportError: if nothing that knows the addresses is installed, or several things are.
-        ValueError: if there is no model of that name, or no weights of it yet.
-        OSError: if its file cannot be had.
+        ImportError: if no installed package resolves these addresses, or several do.
+        ValueError: if there is no model of that name, or it has no weights yet.
+        OSError: if its file cannot be obtained.
     """
     path = resolve(filename)
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else "cpu"
@@ -51,29 +51,29 @@ def load_from_ean(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the backbone in those of a whole network, by the names that they have in the backbone."""
+    """Select the backbone's tensors from those of a whole network, with the prefix removed from their names."""
     return {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
 
 
 def resolve(address: str) -> Path:
-    """The verified file behind ``ean://NAME``, fetched if need be; errors as of :func:`load_from_ean`."""
+    """Return the verified file for ``ean://NAME``, downloaded if necessary; errors as in :func:`load_from_ean`."""
     return _resolver()(address.removeprefix(SCHEME).removesuffix(_PART))
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
-    """The strings in the header of a safetensors file."""
+    """Return the metadata strings in the header of a safetensors file."""
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
 @cache
 def _resolver() -> Callable[[str], Path]:
-    # An editable and a usual installation side by side declare the same function twice.
+    # An editable and a regular installation side by side declare the same function twice.
     found = {point.value: point for point in entry_points(group=GROUP)}
     if len(found) != 1:
-        problem = f"{', '.join(sorted(found))} all do" if found else "nothing installed does"
+        problem = f"{', '.join(sorted(found))} all do" if found else "no installed package does"
         raise ImportError(
-            f"{SCHEME} addresses need one package that declares the entry point group {GROUP!r}, as ean-zoo does; "
-            f"{problem}. Install ean-zoo, and only it: pip install ean-zoo"
+            f"{SCHEME} addresses need exactly one package that declares the entry point group {GROUP!r}, as ean-zoo "
+            f"does; {problem}. Install ean-zoo, and only it: pip install ean-zoo"
         )
     return next(iter(found.values())).load()

@@ -1,4 +1,4 @@
-"""Reading and writing weights files, without executing anything in them."""
+"""Read and write weights files without executing anything in them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .addresses import SCHEME, load_from_ean
 
 @dataclass(frozen=True)
 class WeightsFile(os.PathLike[str]):
-    """A weights file that is read once, when its content is first needed, by whatever functions take its path.
+    """A weights file that is read only once, on first use; pass it to functions in place of its path.
 
     Args:
-        path: a ``.safetensors`` or a PyTorch file, which stays as it is as long as this is used.
+        path: ``.safetensors`` or PyTorch file, which must not change while this object is in use.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class WeightsFile(os.PathLike[str]):
 
     @cached_property
     def content(self) -> object:
-        """All that it holds, on the CPU.
+        """The content of the file, on the CPU.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -53,25 +53,25 @@ class WeightsFile(os.PathLike[str]):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, in hexadecimal digits."""
+        """SHA-256 of the file, in hexadecimal digits."""
         return file_hash(self.path)
 
 
 def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Tensor]:
-    """Weights from a file or address, on the CPU.
+    """Read weights from a file or address, onto the CPU.
 
     Args:
         source: a ``.safetensors`` file, a PyTorch file (read with ``weights_only=True``: nothing in it is executed),
-            a :class:`WeightsFile`, or an address: ``ean://NAME``, or one that mmengine knows, such as
+            a :class:`WeightsFile`, or an address: ``ean://NAME``, or one that mmengine supports, such as
             ``torchvision://resnet50``.
-        prefix: keep only keys that begin so, and cut it off; e.g. ``'backbone.'`` for the file of a classifier.
+        prefix: keep only keys with this prefix, and remove it; e.g. ``'backbone.'`` for the file of a classifier.
 
     Returns:
-        Names and tensors. A ``state_dict`` entry is unwrapped and a ``module.`` in front of all names removed.
+        Names and tensors. A ``state_dict`` entry is unwrapped, and a ``module.`` prefix shared by all names removed.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a checkpoint, needs code to be executed, or has no key with the prefix.
+        ValueError: if the file is not a checkpoint, would have to execute code, or has no key with the prefix.
     """
     content: object
     given, source = source, os.fspath(source)
@@ -81,14 +81,16 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         content = load_from_ean(source)
     elif "://" in source and not source.startswith("file:"):
         if offline():
-            raise OSError(f"EAN_OFFLINE forbids to fetch {source}; unset that, or give a file")
+            raise OSError(f"EAN_OFFLINE forbids downloading {source}; unset it, or give a file")
         with _plain_weights(source), weights_only():
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
         content = _read_file(Path(source.removeprefix("file://")).expanduser())
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{source} holds no state dict: expected names and tensors, or these under 'state_dict'")
+        raise ValueError(
+            f"{source} has no state dict: expected names and tensors, at the top level or under 'state_dict'"
+        )
     state = dict(state)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -96,27 +98,27 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         prefix = prefix.rstrip(".") + "."
         chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if not chosen:
-            raise ValueError(f"no key of {source} begins with {prefix!r}; its keys begin with {heads_of(state)}")
+            raise ValueError(f"no key of {source} starts with {prefix!r}; its keys start with {heads_of(state)}")
         return chosen
     return state
 
 
 def read_meta(path: Path | WeightsFile) -> Mapping[str, Any]:
-    """The ``meta`` entry that mmengine writes into its checkpoints, empty where a file has none."""
+    """Return the ``meta`` entry that mmengine writes into its checkpoints; empty if the file has none."""
     content = path.content if isinstance(path, WeightsFile) else _read_file(path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return meta if isinstance(meta, Mapping) else {}
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write plain tensors and plain metadata as safetensors, whole or not at all; equal content gives equal bytes."""
+    """Write plain tensors and metadata as safetensors, atomically; equal content gives equal bytes."""
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     partial = path.with_name(path.name + ".part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # save_file of safetensors 0.8 makes the file unreadable to others
+            # save_file of safetensors 0.8 makes the file unreadable for other users
             partial.write_bytes(_in_order(save(tensors, dict(metadata))))
             partial.replace(path)
         finally:
@@ -124,7 +126,7 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):
@@ -133,7 +135,7 @@ def file_hash(path: Path) -> str:
 
 
 def heads_of(names: Iterable[str], depth: int = 1) -> str:
-    """The modules that tensors belong to, as a text for messages.
+    """List the modules that tensors belong to, as text for messages.
 
     Examples:
         >>> heads_of(['backbone.conv1.weight', 'backbone.bn1.weight', 'fc.bias'])
@@ -145,7 +147,7 @@ def heads_of(names: Iterable[str], depth: int = 1) -> str:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Have every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not its default."""
+    """Make every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not the default."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -159,15 +161,15 @@ def weights_only() -> Iterator[None]:
 
 
 def refuse_compressed(path: Path) -> None:
-    """PyTorch writes its archives uncompressed; a compressed one may become a thousand times as large in memory.
+    """Refuse compressed archives: PyTorch writes none, and they can expand a thousandfold in memory.
 
     Raises:
-        ValueError: if a file is a compressed archive.
+        ValueError: if the file is a compressed archive.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError(f"{path}: its parts are compressed, those of PyTorch's files are not")
+                raise ValueError(f"{path} is a compressed archive; PyTorch files are uncompressed")
 
 
 def _read_file(path: Path) -> object:
@@ -177,25 +179,25 @@ def _read_file(path: Path) -> object:
         try:
             return load_file(path)
         except Exception as error:  # the safetensors error class is not a public name in all versions
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+            raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     with _plain_weights(path):
         refuse_compressed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata in alphabetical order, which the library writes in a random one."""
+    """Sort the metadata of a safetensors file, which the library writes in random order."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight bytes
+    text += b" " * (-len(text) % 8)  # tensors start at multiples of eight bytes
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 @contextmanager
 def _plain_weights(source: object) -> Iterator[None]:
-    """Turn what ``torch.load`` raises for a file that is not plain weights into one error."""
+    """Turn whatever ``torch.load`` raises for a file that is not plain weights into one error."""
     try:
         yield
     except Exception as error:  # a damaged pickle fails in a dozen ways
@@ -204,19 +206,19 @@ def _plain_weights(source: object) -> Iterator[None]:
         wanted = _unsafe_globals(source)
         if wanted:
             raise ValueError(
-                f"{source} cannot be read as plain weights: it needs code to be executed, and wanted "
-                f"{', '.join(wanted)}. Where it comes from someone you trust, load it with "
-                "torch.load(..., weights_only=False) and save its state dict alone"
+                f"{source} cannot be read as plain weights: it would execute code from "
+                f"{', '.join(wanted)}. If you trust its source, load it with "
+                "torch.load(..., weights_only=False) and save only its state dict"
             ) from error
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(
-            f"{source} cannot be read as plain weights: it is damaged, no PyTorch file, or needs code to be executed "
+            f"{source} cannot be read as plain weights: it is damaged, not a PyTorch file, or would execute code "
             f"({reason.splitlines()[0].partition('. Please')[0]})"
         ) from error
 
 
 def _unsafe_globals(source: object) -> list[str]:
-    """All that a pickle would import beyond tensors, as far as it can be told without executing it."""
+    """List the globals beyond tensors that a pickle would import, as far as possible without executing it."""
     if not isinstance(source, Path):
         return []
     listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
@@ -232,6 +234,6 @@ def _unsafe_globals(source: object) -> list[str]:
                 wanted.add(".".join(strings[-2:]))
             elif isinstance(value, str):
                 strings.append(value)
-    except Exception:  # what cannot be read says nothing
+    except Exception:  # an unreadable pickle yields no names
         return []
     return sorted(name for name in wanted if name != "collections.OrderedDict" and not name.startswith("torch."))

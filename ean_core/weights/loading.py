@@ -1,4 +1,4 @@
-"""Loading weights into networks: what fits, and an error where nothing does."""
+"""Load the weights that fit into a network; raise if none do."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
 def load_weights(
     module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None, *, strict: bool = False
 ) -> None:
-    """Load what fits from ``source`` into ``module``; what is missing or left over is logged.
+    """Load the tensors of ``source`` that ``module`` has; missing and unused ones are logged.
 
-    A backbone takes its part of a whole network at ``ean://`` without a prefix. Stages that only the file has are left
-    out whole.
+    From a whole network at ``ean://``, a backbone loads its part without a prefix. Stages that only the file has are
+    skipped entirely.
 
     Args:
         module: the network.
         source, prefix: see :func:`read_state_dict`.
-        strict: every tensor of the network must be in the file; the file may hold more.
+        strict: require every tensor of the network to be in the file; the file may hold more.
 
     Raises:
-        ValueError: if no key matches, a tensor of the same name has another shape, a stage has another number of blocks
-            in the file, or ``strict`` is violated. Nothing is changed then.
+        ValueError: if no key matches, tensors of the same name differ in shape, a stage has a different number of
+            blocks in the file, or ``strict`` is violated. The module is then unchanged.
     """
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
@@ -52,7 +52,7 @@ def load_weights(
     missing = own.keys() - state.keys()
     if missing and strict:
         raise ValueError(
-            f"{source} is no checkpoint of this {kind}: it lacks {heads_of(missing, depth=3)}{_network_of(path)}"
+            f"{source} is not a checkpoint of this {kind}: it lacks {heads_of(missing, depth=3)}{_network_of(path)}"
         )
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     _log_differences(state, own, kind, source)
@@ -60,16 +60,16 @@ def load_weights(
 
 
 class PretrainedOrRaise:
-    """For modules in front of mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` raises where no key matches.
+    """Mixin before mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` raises if no key matches.
 
-    mmengine loads nothing then and says so in a log line.
+    mmengine would load nothing and only log it.
     """
 
     init_cfg: Any
     _pending: Sequence[Mapping[str, Any]] = ()
 
     def init_weights(self) -> None:
-        """Apply ``init_cfg``: pretrained weights last, by :func:`load_weights`."""
+        """Apply ``init_cfg``: pretrained weights last, with :func:`load_weights`."""
         whole = self.init_cfg
         configs = [whole] if isinstance(whole, Mapping) else list(whole or [])
         self._pending = [cfg for cfg in configs if cfg["type"] in ("Pretrained", PretrainedInit)]
@@ -81,7 +81,7 @@ class PretrainedOrRaise:
         self._load_pretrained()
 
     def _dump_init_info(self) -> None:
-        """Load before mmengine says, at the end of a whole model, where each parameter came from."""
+        """Load first: mmengine calls this last for a whole model, to log where each parameter came from."""
         self._load_pretrained()
         super()._dump_init_info()  # type: ignore[misc]
 
@@ -97,57 +97,57 @@ class PretrainedOrRaise:
 def _refuse_misfits(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object, path: str | os.PathLike[str]
 ) -> None:
-    """Raise where a state dict is of another network than ``own``, that of a module of this kind."""
+    """Raise if a state dict belongs to a different network than ``own``, the state dict of a ``kind`` module."""
     matched = state.keys() & own.keys()
     if not matched:
         hint = ""
         for head in {name.split(".")[0] + "." for name in state}:
             if any(name.removeprefix(head) in own for name in state):
-                hint = f"; add prefix={head!r} to load what is under it"
+                hint = f"; add prefix={head!r} to load the keys under it"
         raise ValueError(
-            f"no key of {source} matches {kind}: its keys begin with {heads_of(state)}, "
+            f"no key of {source} matches {kind}: its keys start with {heads_of(state)}, "
             f"those of {kind} with {heads_of(own)}{hint}"
         )
     wrong = [name for name in state if name in matched and state[name].shape != own[name].shape]
     if wrong:
         name = wrong[0]
         raise ValueError(
-            f"{len(wrong)} tensors of {source} have another shape than in {kind}; first {name}: "
+            f"{len(wrong)} tensors of {source} differ in shape from those of {kind}; first {name}: "
             f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the network{_network_of(path)}"
         )
     theirs, ours = _stem(state), _stem(own)
     if theirs and ours and theirs != ours:
-        kinds = {"stem": "a deep stem, as ResNetV1c", "conv1": "a stem of one convolution"}
+        kinds = {"stem": "a deep stem, as in ResNetV1c", "conv1": "a stem with one convolution"}
         raise ValueError(
             f"{source} has {kinds[theirs]}, {kind} has {kinds[ours]}; add deep_stem={theirs == 'stem'} to the "
-            f"backbone, or take other weights{_network_of(path)}"
+            f"backbone, or use other weights{_network_of(path)}"
         )
     there, here = _blocks(state), _blocks(own)
     for stage in sorted(there.keys() & here.keys()):
         if there[stage] != here[stage]:
             raise ValueError(
                 f"{source} has {len(there[stage])} blocks in {stage}, {kind} has {len(here[stage])}; build the "
-                f"network at the depth of the file{_network_of(path)}"
+                f"network with the depth of the file{_network_of(path)}"
             )
 
 
 def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object) -> None:
-    """Say what only one of a file and a network has."""
+    """Log tensors that only the file or only the network has."""
     missing, left = own.keys() - state.keys(), state.keys() - own.keys()
     if missing:
         expected = all("attention" in name.split(".") for name in missing)
         print_log(
-            f"{source}: not in the file, left as initialised: {heads_of(missing, depth=2)}",
+            f"{source}: not in the file, left as initialized: {heads_of(missing, depth=2)}",
             logger="current",
             level=logging.INFO if expected else logging.WARNING,
         )
     ours = _blocks(own)
     gone = sorted(_blocks(state).keys() - ours.keys())
     if gone and ours:
-        print_log(f"{source}: {kind} has no {', '.join(gone)}, left out whole", "current", logging.WARNING)
+        print_log(f"{source}: {kind} has no {', '.join(gone)}, skipped entirely", "current", logging.WARNING)
         left = {name for name in left if _stage_of(name) not in gone}
     if left:
-        recalibrates = any("attention" in name.split(".") for name in left)  # without it something else is computed
+        recalibrates = any("attention" in name.split(".") for name in left)  # without attention the output differs
         print_log(
             f"{source}: not in {kind}, ignored: {heads_of(left, depth=2)}",
             logger="current",
@@ -156,7 +156,7 @@ def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kin
 
 
 def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
-    """The blocks of a network by the names of its stages, such as ``backbone.layer4``."""
+    """Return the block indices by stage name, such as ``backbone.layer4``."""
     stages = defaultdict(set)
     for name in names:
         if match := _BLOCK.match(name):
@@ -165,13 +165,13 @@ def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
 
 
 def _stem(names: Iterable[str]) -> str:
-    """What a network's stem is called: ``conv1``, or ``stem`` for a deep one; empty where there is none or both."""
+    """Return the name of a network's stem: ``conv1``, or ``stem`` for a deep one; empty if it has neither or both."""
     found = {match[1] for name in names if (match := _STEM.match(name))}
     return found.pop() if len(found) == 1 else ""
 
 
 def _stage_of(name: str) -> str | None:
-    """The stage that a tensor of a block or of an attention module belongs to."""
+    """Return the stage that a tensor of a block or attention module belongs to; None for other tensors."""
     if match := _BLOCK.match(name):
         return match[1]
     match = _ATTENTION.match(name)
@@ -179,23 +179,22 @@ def _stage_of(name: str) -> str | None:
 
 
 def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:
-    """What a file of ours says of its network; nothing for other files."""
+    """Return the network description in the metadata of a safetensors file; empty for other files."""
     path = Path(os.fspath(source).removeprefix("file://")).expanduser()
     return read_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
 
 
 def _network_of(source: str | os.PathLike[str]) -> str:
-    """What network a file is of, for the end of an error, where the file says so."""
+    """Describe the network that a file was saved from, as the end of an error message; empty if it does not say."""
     meta = _description(source)
     if not {"type", "depth", "attention", "scheme"} <= meta.keys():
         return ""
-    return (
-        f"; it is of {meta['type']}(depth={meta['depth']}, attention={meta['attention']!r}, scheme={meta['scheme']!r})"
-    )
+    network = f"{meta['type']}(depth={meta['depth']}, attention={meta['attention']!r}, scheme={meta['scheme']!r})"
+    return f"; it was saved from {network}"
 
 
 def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike[str]) -> None:
-    """Warn of differences from the network whose weights were taken that the tensors do not tell."""
+    """Warn about differences from the network that was trained which the tensors do not show."""
     backbone: Any = getattr(module, "backbone", module)
     trained = _description(path)
     if not hasattr(backbone, "scheme") or not {"attention", "scheme", "shared"} <= trained.keys():
@@ -208,5 +207,7 @@ def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike
     different = [f"{key}={theirs[key]!r} there, {value!r} here" for key, value in own.items() if theirs[key] != value]
     if different:
         print_log(
-            f"{source} was trained as another network: {'; '.join(different)}", logger="current", level=logging.WARNING
+            f"{source} was trained as a different network: {'; '.join(different)}",
+            logger="current",
+            level=logging.WARNING,
         )

@@ -264,7 +264,7 @@ def test_what_the_training_started_from_is_not_looked_for(network, tmp_path):
         (settings(backbone=None), "cannot be built: "),
         (settings(heads=3), "cannot be built: .*unexpected keyword argument 'heads'"),
         (settings(head_channels=10**13), "cannot be built: .*memory"),
-        (settings(head_channels=64), "have another shape than in CrowdCounter; first density.0."),
+        (settings(head_channels=64), "differ in shape from those of CrowdCounter; first density.0."),
         (settings(backbone__scheme="full"), "it lacks backbone"),
     ],
 )
@@ -319,7 +319,7 @@ def test_a_config_in_a_checkpoint_is_read_and_not_executed(network, tmp_path, mo
 
 def test_a_pickle_of_a_whole_network_and_bare_weights_are_refused(network, tmp_path):
     torch.save(network, tmp_path / "whole.pth")
-    with pytest.raises(ValueError, match=r"whole\.pth cannot be read as plain weights: it needs code to be executed"):
+    with pytest.raises(ValueError, match=r"whole\.pth cannot be read as plain weights: it would execute code"):
         Counter.from_checkpoint(tmp_path / "whole.pth")
     torch.save(network.state_dict(), tmp_path / "bare.pth")
     with pytest.raises(ValueError, match=r"bare\.pth says nothing of its network"):

@@ -39,7 +39,7 @@ def test_a_work_directory(forks, tally, tmp_path):
         second.join(60)
         assert second.exitcode == 1
         assert (
-            f"ean train: another process trains in {tmp_path / 'run'}; wait for it, or choose another --w"
+            f"ean train: another process is training in {tmp_path / 'run'}; wait for it, or choose another --w"
             in forks.said()
         )
         first.join(120)

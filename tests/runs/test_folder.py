@@ -93,7 +93,7 @@ def test_damaged_settings_are_refused_and_not_executed(tmp_path):
     content = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
     content["meta"]["cfg"] = f"seed = open({str(tmp_path / 'ran')!r}, 'w')"
     torch.save(content, tmp_path / "epoch_1.pth")
-    with pytest.raises(ValueError, match=r"epoch_1\.pth cannot be read: settings are literals and dict"):
+    with pytest.raises(ValueError, match=r"epoch_1\.pth cannot be read: settings must be literals and dict"):
         _ = Run(tmp_path).settings
     assert not (tmp_path / "ran").exists()
 

@@ -41,5 +41,5 @@ def test_settings_with_keys_that_are_no_names_come_back_too(settings):
     ],
 )
 def test_settings_that_are_more_than_values_are_refused_and_not_executed(text):
-    with pytest.raises(ValueError, match=r"settings are literals and dict\(\.\.\.\), (found|this is no Python)"):
+    with pytest.raises(ValueError, match=r"settings must be literals and dict\(\.\.\.\), (found|this is not Python)"):
         read_settings(text)

@@ -272,7 +272,7 @@ def test_settings_in_a_checkpoint_are_read_and_not_executed(supernet, tmp_path):
     content["meta"]["cfg"] = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()\nmodel = dict()"
     torch.save(content, tmp_path / "epoch_1.pth")
     with pytest.raises(
-        ValueError, match=r"the settings in .*epoch_1.pth cannot be read: settings are literals and dict"
+        ValueError, match=r"the settings in .*epoch_1.pth cannot be read: settings must be literals and dict"
     ):
         run_test(load_config("resnet20_se_digits"), tmp_path / "epoch_1.pth", tmp_path / "test")
     assert not (tmp_path / "ran").exists()

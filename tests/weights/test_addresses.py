@@ -114,12 +114,14 @@ def test_load_from_of_a_runner(tmp_path, trained):
 def test_whole_stages_that_the_network_lacks_are_left_out_and_named(trained, log):
     short = backbone(num_stages=2, scheme="100-101")
     assert torch.equal(short.layer2[2].conv2.weight, trained["backbone.layer2.2.conv2.weight"])
-    assert "EANResNetCIFAR has no layer3, left out whole" in log.text
+    assert "EANResNetCIFAR has no layer3, skipped entirely" in log.text
     assert "ignored" not in log.text
 
 
 def test_a_network_of_another_depth_is_refused_whatever_its_shapes():
-    with pytest.raises(ValueError, match=r"have another shape .* it is of EANResNetCIFAR\(depth=20, attention='SE'"):
+    with pytest.raises(
+        ValueError, match=r"differ in shape .* it was saved from EANResNetCIFAR\(depth=20, attention='SE'"
+    ):
         load_weights(EANResNet(18, scheme="none", in_channels=1), ADDRESS)
 
 
@@ -150,7 +152,7 @@ def test_more_tensors_in_the_same_blocks_are_ignored_with_a_word(tmp_path, log):
 def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
     backbone(scheme="none")
     assert "not in EANResNetCIFAR, ignored: attention.layer1" in log.text
-    assert "was trained as another network: scheme='100-101-001' there, '000-000-000' here" in log.text
+    assert "was trained as a different network: scheme='100-101-001' there, '000-000-000' here" in log.text
     log.clear()
     backbone(scheme="111-111-111", attention="DIA")
     assert "scheme='100-101-001' there, '111-111-111' here; attention='SE' there, 'DIA' here" in log.text
@@ -159,7 +161,7 @@ def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
     assert "shared='True' there, 'False' here" in log.text
     log.clear()
     backbone()
-    assert "another network" not in log.text
+    assert "a different network" not in log.text
 
 
 def test_nothing_loads_silently_empty():
@@ -181,7 +183,7 @@ def test_a_backbone_alone_for_modules_of_others(trained):
 def test_offline_forbids_other_addresses_too(monkeypatch):
     monkeypatch.setenv("EAN_OFFLINE", "1")
     for address in ("torchvision://resnet18", "https://127.0.0.1:1/w.pth"):
-        with pytest.raises(OSError, match=rf"EAN_OFFLINE forbids to fetch {address}; unset that, or give a file"):
+        with pytest.raises(OSError, match=rf"EAN_OFFLINE forbids downloading {address}; unset it, or give a file"):
             read_state_dict(address)
     assert read_state_dict(ADDRESS)
 
@@ -197,7 +199,7 @@ def test_without_the_zoo_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(addresses, "GROUP", "ean.nobody")
     addresses._resolver.cache_clear()
     try:
-        with pytest.raises(ImportError, match=r"'ean.nobody', as ean-zoo does; nothing installed does"):
+        with pytest.raises(ImportError, match=r"'ean.nobody', as ean-zoo does; no installed package does"):
             addresses.resolve(ADDRESS)
     finally:
         addresses._resolver.cache_clear()

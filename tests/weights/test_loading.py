@@ -38,7 +38,7 @@ def test_what_is_missing_or_left_over_is_logged(tmp_path, log):
     assert torch.equal(target.conv.weight, source.conv.weight)
     assert torch.equal(target.norm.weight, before)
     missing, extra = log.messages
-    assert "not in the file, left as initialised: norm.bias, norm.num_batches_tracked" in missing
+    assert "not in the file, left as initialized: norm.bias, norm.num_batches_tracked" in missing
     assert "not in Small, ignored: fc.weight" in extra
 
 

@@ -135,9 +135,9 @@ def test_a_file_that_needs_code_is_refused_with_the_list_of_what_it_wanted(tmp_p
 
     content = {"state_dict": {}, "arguments": argparse.Namespace(lr=0.1), "seen": collections.Counter("ab")}
     torch.save({**content, "device": torch.nn.Identity()}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"needs code to be executed, and wanted .*argparse.Namespace") as info:
+    with pytest.raises(ValueError, match=r"would execute code from .*argparse.Namespace") as info:
         import_weights(tmp_path / "w.pth")
     assert "torch.nn.modules.linear.Identity" in str(info.value)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"state_dict": {}, "arguments": argparse.Namespace(lr=0.1)}))
-    with pytest.raises(ValueError, match=r"needs code to be executed, and wanted argparse.Namespace"):
+    with pytest.raises(ValueError, match=r"would execute code from argparse.Namespace"):
         import_weights(tmp_path / "plain.pth")

@@ -89,12 +89,12 @@ def test_arguments_of_the_backbone_go_to_it(own, log):
     assert backbone.frozen_stages == 2
     short = zoo.get_model(own, pretrained=True, features_only=True, num_stages=2, strides=(1, 2))
     assert str(short.scheme) == "100-010"
-    assert "EANResNetCIFAR has no layer3, left out whole" in log.text
+    assert "EANResNetCIFAR has no layer3, skipped entirely" in log.text
 
 
 def test_a_scheme_that_the_weights_were_not_trained_with_is_pointed_out(own, log):
     zoo.get_model(own, pretrained=True, features_only=True, scheme="010-010-001")
-    assert "was trained as another network: scheme='100-010-001' there, '010-010-001' here" in log.text
+    assert "was trained as a different network: scheme='100-010-001' there, '010-010-001' here" in log.text
 
 
 def test_num_classes_is_for_classifiers_only(own, monkeypatch, root):
