@@ -321,7 +321,7 @@ def test_pretrained_of_the_whole_network_loads_into_a_deep_stem(pretrained, tmp_
 
 def test_pretrained_for_another_stem_is_refused_and_says_what_to_add(pretrained, tmp_path):
     model = build(users(tmp_path, of_library("mmseg", PSPNET), f"pretrained={str(pretrained)!r}, "))
-    with pytest.raises(ValueError, match=r"resnet50_v1c.pth has a deep stem, as ResNetV1c, .*add deep_stem=True"):
+    with pytest.raises(ValueError, match=r"resnet50_v1c.pth has a deep stem, as in ResNetV1c, .*add deep_stem=True"):
         model.init_weights()
 
 

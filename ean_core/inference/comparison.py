@@ -1,4 +1,4 @@
-"""Networks to compare: the variants of a config in several forms, timed side by side."""
+"""Compare networks: the variants of a config in several forms, timed side by side."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .deploy import deploy, fold
 from .ops import plain_operators
 from .timing import time_networks
 
-#: Height and width in pixels; one number where they are the same.
+#: Height and width in pixels; one number if they are equal.
 Size = int | tuple[int, int]
 
-#: What a network's connections are called in the paper's tables, and what makes them so; a config's own come last.
+#: Names of connections in the paper's tables, and the backbone settings for each; a config's own come last.
 CONNECTIONS: dict[str, dict[str, Any]] = {
     "vanilla": {"scheme": "none"},
     "Org-full": {"scheme": "full", "shared": False},
@@ -42,7 +42,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
 
 
 class Form(str, Enum):
-    """What is made of a network before it is timed."""
+    """Form in which a network is timed."""
 
     eager = "eager"
     folded = "folded"
@@ -56,11 +56,11 @@ class Variant:
     """A network to time.
 
     Args:
-        alike: what it has in common with the networks that it is compared with: all but its attention.
+        alike: key of the settings that compared networks share: all but attention and connections.
         connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
-        network: in evaluation mode.
-        accuracy: of its test images, in percent.
-        size: of its images; 224, or 32 for CIFAR networks, if None.
+        network: network in evaluation mode.
+        accuracy: accuracy on its test images, in percent.
+        size: size of its images; 224, or 32 for CIFAR networks, if None.
     """
 
     alike: str
@@ -71,7 +71,7 @@ class Variant:
 
     @property
     def attention(self) -> str:
-        """Name of its module."""
+        """Name of its attention module."""
         return find_backbone(self.network).attention_cfg["type"]
 
 
@@ -80,12 +80,12 @@ class Candidate:
     """A network in the form in which it is timed.
 
     Args:
-        name: in the table.
-        source: the network that it was made of.
-        form: how.
-        network: in that form.
-        baseline: name of the network that its increment compares with.
-        accuracy: in percent.
+        name: name in the table.
+        source: the original network.
+        form: form in which it is timed.
+        network: network in that form.
+        baseline: name of the network that its increment is relative to.
+        accuracy: accuracy in percent.
     """
 
     name: str
@@ -97,9 +97,9 @@ class Candidate:
 
 
 def variants(config: Config) -> list[Variant]:
-    """Vanilla, Org-full, Share-full and, if it is another, the config's own scheme, as in Table 1.
+    """Build vanilla, Org-full, Share-full and, if different, the config's own scheme, as in Table 1.
 
-    A module that walks over the blocks of a stage, as DIA does, has no Org-full form.
+    A module that is recurrent over the blocks of a stage, like DIA, has no Org-full form.
     """
     names = [name for name in CONNECTIONS if name != "Org-full" or not attention_class(_attention(config)).recurrent]
     found = [variant(config, name) for name in names]
@@ -107,7 +107,7 @@ def variants(config: Config) -> list[Variant]:
 
 
 def variant(config: Config, name: str) -> Variant:
-    """The network of a config with other connections, one of :data:`CONNECTIONS`; ``EAN`` leaves it its own."""
+    """Build the network of a config with connections from :data:`CONNECTIONS`; ``EAN`` keeps the config's own."""
     settings = config.model.copy()
     settings.backbone = settings.backbone.copy()
     settings.backbone.update(CONNECTIONS[name])
@@ -115,21 +115,21 @@ def variant(config: Config, name: str) -> Variant:
 
 
 def image_size(config: Config) -> Size | None:
-    """The size of a config's images, if it says so."""
+    """Return the size of a config's images; None if it does not specify one."""
     size = config.get("image_size")
     return tuple(size) if isinstance(size, (list, tuple)) else size
 
 
 def trained_variant(folder: Path) -> tuple[Config, Variant]:
-    """The network of a run, with its test accuracy if it was measured.
+    """Build the network of a run, with its test accuracy if it was measured. Its weights are not loaded.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint of a run in the folder.
+        FileNotFoundError: if the folder has no checkpoint of a run.
     """
     run = Run(folder)
     config = None if run.latest is None else trained_config(run.latest)
     if config is None:
-        raise FileNotFoundError(f"{folder} holds no checkpoint of a training run")
+        raise FileNotFoundError(f"{folder} has no checkpoint of a training run")
     import_modules_from_strings(**config.get("custom_imports", {"imports": None}))
     accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
@@ -137,7 +137,7 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
 
 
 def connection(network: nn.Module) -> str:
-    """What the paper's tables call a network: vanilla, Org-full, Share-full or EAN."""
+    """Return the name of a network in the paper's tables: vanilla, Org-full, Share-full or EAN."""
     backbone = find_backbone(network)
     if not backbone.scheme.connections:
         return "vanilla"
@@ -154,17 +154,17 @@ def candidates(
     dtype: torch.dtype = torch.float32,
     device: str | None = None,
 ) -> list[Candidate]:
-    """Networks in forms, each with the baseline of its own form, so that an increment is that of attention alone.
+    """Convert networks to each form, with a baseline in the same form so that increments measure attention alone.
 
     Args:
-        networks: to compare.
-        forms: in which.
-        baseline: the connection that increments compare with.
-        dtype: of weights and feature maps.
-        device: where to; a GPU if there is one by default.
+        networks: networks to compare.
+        forms: forms to convert them to.
+        baseline: connections of the baseline.
+        dtype: type of weights and feature maps.
+        device: target device; by default a GPU if there is one.
 
     Raises:
-        ValueError: if a network has no baseline among the others, or two of them would have one name.
+        ValueError: if a network has no baseline among the others, or two of them would have the same name.
     """
     plain = Counter((v.alike, v.connection, v.attention) for v in networks if v.connection != "vanilla")
     groups = list(dict.fromkeys(variant.alike for variant in networks))
@@ -187,19 +187,19 @@ def candidates(
                 names = ", ".join(dict.fromkeys(v.connection for v in networks))
                 raise ValueError(f"the baseline {baseline!r} is not among the networks: {names}")
             name = label(variant, form)
-            if name in found and variant.connection == "vanilla":  # one for all attentions
+            if name in found and variant.connection == "vanilla":  # shared by all attention modules
                 continue
             if name in found:
-                raise ValueError(f"two networks are both {name}; time them separately, or leave one out")
+                raise ValueError(f"two networks are both {name}; time them separately, or drop one")
             network = in_form(variant.network, form, dtype, device)
             found[name] = Candidate(name, variant.network, form, network, label(bases[0], form), variant.accuracy)
     return list(found.values())
 
 
 def in_form(network: nn.Module, form: Form, dtype: torch.dtype = torch.float32, device: str | None = None) -> nn.Module:
-    """A network as it is timed, on the device: as it is, or a copy made for inference."""
+    """Copy a network to the device in the form in which it is timed."""
     if form is Form.captured and not str(device or get_device()).startswith("cuda"):
-        raise ValueError("--form captured records CUDA graphs, which needs a GPU; the others run here")
+        raise ValueError("--form captured uses CUDA graphs, which need a GPU; the other forms run here")
     if form is Form.eager:
         made = copy.deepcopy(network).to(dtype)
     else:
@@ -218,18 +218,18 @@ def record_timing(
     rounds: int,
     dtype: torch.dtype = torch.float32,
 ) -> Mapping[str, Any]:
-    """Time networks side by side and write what was measured.
+    """Time networks side by side and write a record of the measurements.
 
     Args:
-        path: of the record.
-        compared: on the device.
-        batch: images a forward pass.
+        path: path of the record.
+        compared: networks, on the device.
+        batch: images per forward pass.
         shape: channels and size of the images.
-        rounds: forward passes of each network that are counted.
-        dtype: of the images.
+        rounds: timed forward passes per network.
+        dtype: type of the images.
 
     Returns:
-        The record, whose ``networks`` are ready for :meth:`NetworkRow.of_record`.
+        The record; :meth:`NetworkRow.of_record` reads its ``networks``.
     """
     device = next(compared[0].network.parameters()).device
     inputs = random_images(batch, shape, dtype, device)
@@ -260,13 +260,13 @@ def record_timing(
 def increments_over_vanilla(
     config: Config, own: Variant, path: Path, rounds: int
 ) -> dict[str, tuple[float, tuple[float, float] | None]]:
-    """Increments of a config's network over the vanilla one, eager and deployed, timed side by side image by image.
+    """Measure the increments of a config's network over the vanilla one, eager and deployed, at batch size 1.
 
     Args:
-        config: whose ``image_size`` the random images have.
+        config: config of the network; its ``image_size`` is that of the random images.
         own: its network.
-        path: of the timing record.
-        rounds: forward passes of each network.
+        path: path of the timing record.
+        rounds: timed forward passes per network.
 
     Returns:
         Increment and 95 % interval by form; empty for a vanilla network.
@@ -285,9 +285,9 @@ def increments_over_vanilla(
 
 
 def _costs(candidate: Candidate, inputs: Tensor, dtype: torch.dtype) -> dict[str, int | None]:
-    """Operations and bytes an image, and memory, of the operators that a network consists of.
+    """Count the operations and bytes per image and the memory of a network's operators.
 
-    What a compiled or captured network does is that of the deployed one, but the memory of it is not known.
+    A compiled or captured network has the counts of the deployed one; its memory is unknown.
     """
     network, special = candidate.network, candidate.form in (Form.compiled, Form.captured)
     if special:
@@ -298,14 +298,14 @@ def _costs(candidate: Candidate, inputs: Tensor, dtype: torch.dtype) -> dict[str
 
 
 def image_shape(networks: Sequence[Variant], size: Size | None = None) -> tuple[int, Size]:
-    """Channels and size of images that all of these networks take.
+    """Return the channels and size of images that all of these networks take.
 
     Args:
-        networks: to compare.
-        size: in place of their own.
+        networks: networks to compare.
+        size: size to use instead of their own.
 
     Raises:
-        ValueError: if their images differ.
+        ValueError: if the networks take different images.
     """
     shapes = set()
     for variant in networks:
@@ -314,7 +314,7 @@ def image_shape(networks: Sequence[Variant], size: Size | None = None) -> tuple[
     if len(shapes) > 1:
         raise ValueError(
             f"these networks take different images (channels, size): {sorted(shapes, key=_shape_order)}; "
-            "time them separately, or give --size where only the size differs"
+            "time them separately, or give --size if only the size differs"
         )
     return shapes.pop()
 
@@ -325,7 +325,7 @@ def _shape_order(shape: tuple[int, Size]) -> tuple[int, ...]:
 
 
 def random_images(batch: int, shape: tuple[int, Size], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Normalised images ``(N, C, H, W)`` in channels-last order."""
+    """Return random normalized images ``(N, C, H, W)`` in channels-last format."""
     channels, size = shape
     height, width = size if isinstance(size, tuple) else (size, size)
     images = torch.randn(batch, channels, height, width, device=device, dtype=dtype)
@@ -333,7 +333,7 @@ def random_images(batch: int, shape: tuple[int, Size], dtype: torch.dtype, devic
 
 
 def timing_settings(inputs: Tensor, **more: Any) -> dict[str, Any]:
-    """How networks were timed."""
+    """Return the settings of a timing, for its record."""
     batch, channels, height, width = inputs.shape
     size = height if height == width else [height, width]
     dtype = str(inputs.dtype).removeprefix("torch.")
@@ -347,7 +347,7 @@ def _attention(config: Config) -> str:
 
 
 def _alike(config: Config) -> str:
-    """The model's settings but for attention and connections."""
+    """Return the model's settings except for attention and connections, as text."""
     settings = copy.deepcopy(config.model.to_dict())
     for name in ("attention", "scheme", "shared"):
         settings["backbone"].pop(name, None)

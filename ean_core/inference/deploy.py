@@ -1,8 +1,8 @@
-"""Networks for inference, in which attention costs next to nothing and computes exactly what it did.
+"""Networks for inference, with the same outputs but almost no overhead for attention.
 
-Batch norms are folded into convolutions. At a connected block of a bottleneck network the gate is computed from the
-input of the last convolution (see :mod:`~ean_core.inference.gates`), and scale, shortcut and ReLU run in one pass, so
-that no pass over the full residual branch is left that a block without attention would not need too.
+Batch norms are folded into convolutions. In a connected bottleneck block, the gate is computed from the input of the
+last convolution (see :mod:`~ean_core.inference.gates`), and scale, shortcut and ReLU run in one pass. Attention thus
+needs no extra pass over the full residual branch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .ops import conv_scale_add_relu, is_pointwise, may_overwrite, precise, scal
 
 Model = TypeVar("Model", bound=nn.Module)
 
-#: What became of a block: without attention; with a gate from the last convolution's input; with a gate from the
-#: residual branch, the scale riding on the addition; with the attention module as it was, norms folded only.
+#: Form of a deployed block: without attention; with a gate computed from the last convolution's input; with a gate
+#: computed from the residual branch and its scale fused into the addition; with the original attention module.
 Form = Literal["plain", "commuted", "joined", "folded"]
 
-#: From this many channels a group on, a factor a group needs no other order of channels to be read fast.
+#: From this many channels per group on, one factor per group can be read fast without reordering channels.
 WIDE_GROUP = 16
 
 
@@ -42,26 +42,26 @@ def deploy(
 @overload
 def deploy(model: Model, *, dtype: torch.dtype | None = ..., compile: bool = ..., cuda_graphs: bool = ...) -> Model: ...
 def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = False, cuda_graphs: bool = False) -> Any:
-    """An inference copy of a network, with the same outputs.
+    """Return a copy of a network for inference, with the same outputs.
 
-    The copy is in evaluation mode, stays there and needs no gradients of its weights; the model itself is not changed.
-    Save the model and deploy it where it is used, which takes no longer than reading a file. The copy's backbone takes
-    images in any memory order and of any floating type and works in channels-last order.
+    The copy stays in evaluation mode and its weights require no gradients; the model itself is not changed. Save the
+    original model and deploy it after loading, which takes no longer than reading the file. The copy's backbone accepts
+    images of any memory format and floating-point type, and works in channels-last format.
 
     Args:
-        model: an EAN backbone, or any model that has one inside: a classifier, a counter, a segmentor.
-        dtype: of weights and feature maps; that of the model if None. Gates are computed in fp32 at least, and the
-            data preprocessor keeps its type.
-        compile: compile the backbone, for the shapes it will see, at its first pass.
-        cuda_graphs: on a GPU, record the backbone's kernels at the first pass of each shape of images and replay them
-            from then on, which takes the time of launching them away; it is all of the time of narrow networks.
+        model: an EAN backbone, or any model that contains one: a classifier, a counter, a segmentor.
+        dtype: type of weights and feature maps; that of the model if None. Gates are computed in at least fp32, and
+            the data preprocessor keeps its type.
+        compile: compile the backbone on first use, for the shapes it receives.
+        cuda_graphs: on a GPU, capture the backbone's kernels on the first pass with each image shape and replay them
+            afterwards. This removes launch overhead, which is the entire time of narrow networks.
 
     Returns:
-        A model of a subclass of the given one's class, with a :class:`DeployedBackbone` in the place of its backbone.
+        An instance of a subclass of the model's class, with a :class:`DeployedBackbone` as its backbone.
 
     Raises:
-        ValueError: if there is no EAN backbone inside, or one that is deployed already, ``dtype`` is not a floating
-            type, or the backbone is to be both compiled and recorded.
+        ValueError: if there is no EAN backbone inside, it is already deployed, ``dtype`` is not a floating-point type,
+            or both ``compile`` and ``cuda_graphs`` are set.
     """
     if compile and cuda_graphs:
         raise ValueError("compile=True and cuda_graphs=True: choose one; a compiled network launches few kernels")
@@ -75,7 +75,7 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
 
 
 def fold(model: Any, *, dtype: torch.dtype | None = None) -> Any:
-    """As :func:`deploy`, but with norms folded only and attention as it was: what a general tool would do."""
+    """Fold only the norms and keep attention unchanged, as a general-purpose tool would; see :func:`deploy`."""
     return _inference_copy(model, commute=False, dtype=dtype)
 
 
@@ -91,19 +91,19 @@ class Frozen(nn.Module):
         if mode:
             raise RuntimeError(
                 "a deployed network is for inference only: its batch norms are folded into its convolutions. Train "
-                "the network it was made from, and deploy that again"
+                "the original network, and deploy it again"
             )
         return super().train(False)
 
 
 class DeployedModel(Frozen):
-    """A model around a deployed backbone; mixed into the model's own class."""
+    """Mixin for the class of a model with a deployed backbone."""
 
     def summary(self) -> str:
         """See :meth:`DeployedBackbone.summary`."""
         return next(module for module in self.modules() if isinstance(module, DeployedBackbone)).summary()
 
-    def __reduce__(self) -> tuple[Any, ...]:  # its class is made at run time, and found by that of the model
+    def __reduce__(self) -> tuple[Any, ...]:  # the class is created at run time, and looked up by the model's class
         return _empty_model, (type(self).__bases__[1],), self.__dict__
 
 
@@ -124,11 +124,11 @@ def _empty_model(kind: type[nn.Module]) -> nn.Module:
 
 
 class DeployedBackbone(Frozen):
-    """What :func:`deploy` makes of an EAN backbone: the same map from images to feature maps.
+    """An EAN backbone after :func:`deploy`: the same mapping from images to feature maps.
 
     Args:
-        backbone: in evaluation mode; its modules are used, not copied.
-        commute: compute gates from the input of the last convolution where that is possible.
+        backbone: backbone in evaluation mode; its modules are used, not copied.
+        commute: compute gates from the input of the last convolution where possible.
     """
 
     def __init__(self, backbone: EANResNet, *, commute: bool = True) -> None:
@@ -154,8 +154,8 @@ class DeployedBackbone(Frozen):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
-        if torch.is_autocast_enabled(x.device.type):  # the network has the type that it was given
+        """Return the feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
+        if torch.is_autocast_enabled(x.device.type):  # the network's type is fixed at deployment
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x)
         if self.graphs is not None and x.is_cuda and may_overwrite(x):
@@ -170,11 +170,11 @@ class DeployedBackbone(Frozen):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the feature maps."""
+        """Type of the feature maps."""
         return next(self.stem.parameters()).dtype
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Change the type of weights and feature maps; that of gates to fp32 at least, without rounding them before."""
+        """Change the type of weights and feature maps; gates get at least fp32, without intermediate rounding."""
         self.stem.to(dtype)
         for block in self.blocks():
             for part in block.children():
@@ -182,22 +182,24 @@ class DeployedBackbone(Frozen):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         if self.graphs is not None:
-            self.graphs.clear()  # which read the weights where they were
+            self.graphs.clear()  # captured graphs read the weights at their old addresses
         return super()._apply(fn, recurse)
 
     def blocks(self) -> Iterator[DeployedBlock]:
-        """All blocks, first one first."""
+        """Iterate over all blocks, in order."""
         for k in range(len(self.stages)):
             yield from self.stage(k)  # type: ignore[misc]
 
     def stage(self, k: int) -> nn.ModuleList:
-        """The blocks of stage ``k`` (0 for the first)."""
+        """Return the blocks of stage ``k`` (0 for the first)."""
         return self.stages[k]  # type: ignore[return-value]
 
     def summary(self) -> str:
-        """How many blocks became what: ``plain`` has no attention; ``commuted`` has its gate computed from the input
-        of the last convolution; ``joined`` from the residual branch, with the scale riding on the addition; ``folded``
-        has its attention as it was. The reason is given where a gate could not be commuted.
+        """Count the blocks by form, with the reason if a gate could not be commuted.
+
+        ``plain`` blocks have no attention; the gate of ``commuted`` ones is computed from the input of the last
+        convolution, that of ``joined`` ones from the residual branch, with the scale fused into the addition;
+        ``folded`` ones keep their original attention module.
 
         Examples:
             >>> backbone = EANResNet(18, 'SE', scheme='10-00-00-00')
@@ -211,7 +213,7 @@ class DeployedBackbone(Frozen):
         return f"scheme {self.scheme}: {', '.join(parts)}"
 
     def _put_groups_last(self, k: int, groups: int) -> None:
-        """Order the channels of stage ``k`` so that channel ``c`` is of group ``c % groups``."""
+        """Reorder the channels of stage ``k`` so that channel ``c`` belongs to group ``c % groups``."""
         blocks: list[Any] = list(self.stage(k))
         order = torch.arange(blocks[0].last[-1].out_channels).unflatten(0, (groups, -1)).t().flatten()
         for block in blocks:
@@ -221,13 +223,13 @@ class DeployedBackbone(Frozen):
 
 
 class DeployedBlock(nn.Module):
-    """A residual block with its attention, if it is connected, for inference.
+    """A residual block for inference, with its attention if it is connected.
 
     Args:
-        block: in evaluation mode; its modules are used, not copied.
-        attention: the module connected to it.
-        commute: compute the gate from the input of the last convolution where that is possible.
-        groups_last: the block's channels will be put in an order with ``c % G`` for a group.
+        block: block in evaluation mode; its modules are used, not copied.
+        attention: attention module connected to it, if any.
+        commute: compute the gate from the input of the last convolution if possible.
+        groups_last: the block's channels will be reordered so that channel ``c`` belongs to group ``c % G``.
     """
 
     def __init__(
@@ -252,13 +254,13 @@ class DeployedBlock(nn.Module):
             self.attention = GATES[type(attention)](attention, before, groups_last)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The block's output and the stage's state, from its input and the state so far."""
+        """Return the block's output and the new state of the stage."""
         z = self.body(x)
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.finish(z, shortcut, state)
 
     def finish(self, z: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
-        """What follows the input ``z`` of the residual branch's last convolution: all that attention changes."""
+        """Run the rest of the block from ``z``, the input of the last convolution: the part that attention affects."""
         if self.attention is None:
             return conv_scale_add_relu(self.last, z, shortcut), state
         if self.form == "commuted":
@@ -268,11 +270,11 @@ class DeployedBlock(nn.Module):
         if self.form == "joined":
             factor, state = self.attention(residual, state)
             return scale_add_relu(residual, shortcut, factor, groups_last=self.groups_last), state
-        residual, state = self.attention(residual, state)  # which may hold on to what it returns
+        residual, state = self.attention(residual, state)  # the module may keep a reference to what it returns
         return join(residual, shortcut), state
 
     def reorder_outputs(self, order: Tensor) -> None:
-        """Let output channel ``j`` be what was channel ``order[j]``."""
+        """Reorder output channels: new channel ``j`` is old channel ``order[j]``."""
         for sequence in (self.last, self.downsample):
             if sequence is not None:
                 conv: Any = sequence[-1]
@@ -281,7 +283,7 @@ class DeployedBlock(nn.Module):
                     conv.bias.data = conv.bias[order]
 
     def reorder_inputs(self, order: Tensor) -> None:
-        """Take inputs whose channel ``j`` is what was channel ``order[j]``."""
+        """Reorder input channels: new channel ``j`` is old channel ``order[j]``."""
         for sequence in (self.body, self.downsample):
             if sequence is not None:
                 conv = next(module for module in sequence if isinstance(module, nn.Conv2d))
@@ -292,13 +294,13 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
     if not isinstance(model, nn.Module):
         raise ValueError(f"deploy takes a network, got {model!r}; for example EANResNet(50)")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={dtype} is no floating type; for example torch.bfloat16")
+        raise ValueError(f"dtype={dtype} is not a floating-point type; for example torch.bfloat16")
     if any(isinstance(module, DeployedBackbone) for module in model.modules()):
-        raise ValueError(f"this {type(model).__name__} is deployed already; deploy the network that it was made from")
+        raise ValueError(f"this {type(model).__name__} is already deployed; deploy the original network")
     own = find_backbone(model)
     dtype = dtype or next(own.parameters()).dtype
     copied = copy.deepcopy(model).eval()
-    backbone = find_backbone(copied).double()  # products of weights are rounded once, at the end
+    backbone = find_backbone(copied).double()  # round products of weights only once, at the end
     with torch.no_grad():
         deployed = DeployedBackbone(backbone, commute=commute)
     if commute and any(block.form in ("joined", "folded") for block in deployed.blocks()):
@@ -312,7 +314,7 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
         _replace(copied, backbone, place)
         preprocessor = copy.deepcopy(getattr(copied, "data_preprocessor", None))
         copied.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
-        if preprocessor is not None:  # images are normalised before they are rounded
+        if preprocessor is not None:  # images are normalized before they are rounded
             copied.data_preprocessor = preprocessor
         _replace(copied, place, deployed)
         copied.__class__ = _deployed_class(type(model))
@@ -327,14 +329,14 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _form(attention: Attention | None, last: nn.Sequential, commute: bool) -> tuple[Form, str]:
-    """What becomes of a block, and why if its gate cannot be commuted."""
+    """Return the form of a block, and the reason if its gate cannot be commuted."""
     conv: Any = last[0]
     if attention is None:
         return "plain", ""
     if not commute:
         return "folded", ""
     if type(attention) not in GATES:
-        return "folded", f"{type(attention).__name__} has no form for inference; `register_gate` takes one"
+        return "folded", f"{type(attention).__name__} has no inference gate; `register_gate` adds one"
     if len(last) > 1:
         return "joined", f"{type(last[-1]).__name__} cannot be folded into {type(conv).__name__}"
     if not is_pointwise(conv):
@@ -343,14 +345,14 @@ def _form(attention: Attention | None, last: nn.Sequential, commute: bool) -> tu
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
-    """A convolution and its norm as one convolution, or both where that is not possible."""
+    """Fold a norm into its convolution; return both unchanged if that is not possible."""
     if not _foldable(conv, norm):
         return [conv, norm]
     return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var, arg-type]
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
-    # By the exact type: subclasses, such as convolutions with standardised weights, may compute something else.
+    # Check exact types: subclasses, such as convolutions with standardized weights, may compute something else.
     norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
     return type(conv) in PLAIN_CONVOLUTIONS and type(norm) in norms and getattr(norm, "running_mean", None) is not None
 
@@ -365,19 +367,19 @@ def _stem(backbone: EANResNet) -> nn.Sequential:
     for conv, norm in layers:
         modules += [*_folded(conv, norm), nn.ReLU(inplace=True)]
     *rest, relu = modules
-    # A maximum of rectified values is the rectified maximum, and that of a quarter of the values.
+    # ReLU and maximum commute, and after pooling only a quarter of the values are left.
     return nn.Sequential(*rest, backbone.maxpool, relu)
 
 
 def _groups_last(backbone: EANResNet, k: int) -> int | None:
-    """How many groups of channels the gates of stage ``k`` have, if putting these last pays and is possible.
+    """Return the number of channel groups of the gates of stage ``k``; None if reordering is useless or impossible.
 
-    A stage whose feature map is returned keeps its order, and so does one with other layers than plain convolutions.
+    A stage keeps its channel order if its feature map is returned or it has layers other than plain convolutions.
     """
     blocks: list[Any] = list(backbone.stage(k))
     modules = [a for i in range(len(blocks)) if (a := backbone.attention_at(k, i)) is not None]
     groups = {GATES[type(a)].groups(a) if type(a) in GATES else None for a in modules}
-    # Where the first block has no convolution on its shortcut, the stage begins with channels that come as they are.
+    # Without a convolution on the shortcut of the first block, the stage inherits the channel order of its input.
     if k in backbone.out_indices or len(groups) != 1 or blocks[0].downsample is None:
         return None
     (found,) = groups

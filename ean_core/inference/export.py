@@ -1,4 +1,4 @@
-"""Trained networks as files: a backbone's weights, and deployed networks that run without this package (ONNX, pt2)."""
+"""Export trained networks: a backbone's weights, or deployed networks that run without this package (ONNX, pt2)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ean_core.weights.loading import load_weights
 
 from .deploy import deploy
 
-#: How far outputs of a written file may be from the network's, relative to the largest.
+#: Largest allowed difference between a file's outputs and the network's, relative to the largest output.
 TOLERANCE = 1e-4
 
 
 class Format(str, Enum):
-    """Of an exported network."""
+    """File format of an exported network."""
 
     safetensors = "safetensors"
     onnx = "onnx"
@@ -37,12 +37,12 @@ class Format(str, Enum):
 
 
 class FromPixels(nn.Module):
-    """A classifier that normalises its images itself.
+    """A classifier that includes image normalization.
 
     Maps images ``(N, C, H, W)``, floats from 0 to 255, to logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: if the classifier's preprocessor is of another kind, which would be left out.
+        ValueError: if the classifier has another kind of preprocessor, which cannot be included.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,8 +51,8 @@ class FromPixels(nn.Module):
         preprocessor = model.data_preprocessor
         if type(preprocessor) not in (ImagePreprocessor, BaseDataPreprocessor):
             raise ValueError(
-                f"data_preprocessor is {type(preprocessor).__name__}, which cannot be exported; take "
-                "ImagePreprocessor, or leave it out and export a network of normalised images"
+                f"data_preprocessor is {type(preprocessor).__name__}, which cannot be exported; use "
+                "ImagePreprocessor, or remove it and export a network that takes normalized images"
             )
         self.preprocessor = preprocessor if isinstance(preprocessor, ImagePreprocessor) else None
 
@@ -63,11 +63,11 @@ class FromPixels(nn.Module):
 
 
 def export_program(model: nn.Module, size: int) -> torch.export.ExportedProgram:
-    """A classifier, deployed and traced, for batches of any size and images of more than one position on the last map.
+    """Deploy and trace a classifier for any batch size, and images with a last feature map larger than 1x1.
 
     Args:
         model: an image classifier; a copy of it is deployed on the CPU.
-        size: of the images that it is traced with, pixels.
+        size: size of the images used for tracing, in pixels.
 
     Returns:
         The program of :class:`FromPixels`, with one input ``images`` and one output.
@@ -82,7 +82,7 @@ def write_pt2(model: nn.Module, path: Path, size: int) -> None:
     """Write a classifier for :func:`torch.export.load`; see :func:`export_program`.
 
     Raises:
-        RuntimeError: if what was written computes something else.
+        RuntimeError: if the outputs of the written file differ from the classifier's.
     """
     program = export_program(model, size)
     partial = _partial(path)
@@ -97,18 +97,18 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
 
     Args:
         model, size: see :func:`export_program`.
-        path: of the file; it is checked with onnxruntime before it gets this name.
-        metadata: plain words about the network, kept in the file.
+        path: path of the file; it gets this name after a check with onnxruntime.
+        metadata: text fields about the network, stored in the file.
 
     Raises:
         ImportError: if the packages for ONNX are not installed.
-        RuntimeError: if what was written computes something else.
+        RuntimeError: if the outputs of the written file differ from the classifier's.
     """
     try:
         import onnx
         import onnx_ir
         import onnxruntime
-        import onnxscript  # noqa: F401 -- the exporter's, which would say less if it were missing
+        import onnxscript  # noqa: F401 -- needed by the exporter, with a less helpful error if missing
     except ImportError as error:
         raise ImportError(
             f"ONNX needs {error.name}: pip install 'ean-zoo[export]', or '.[export]' in a checkout"
@@ -133,7 +133,7 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     """Write the backbone of a checkpoint, checked against the config's network, as safetensors with plain metadata.
 
     Raises:
-        ValueError: if the checkpoint is not of the config's network.
+        ValueError: if the checkpoint does not belong to the config's network.
     """
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
@@ -146,14 +146,14 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
     """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
 
     Raises:
-        ValueError: if the checkpoint is not of the config's network, or that is no classifier.
+        ValueError: if the checkpoint does not belong to the config's network, or that is not a classifier.
     """
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     network = MODELS.build(config.model).eval()
     if not isinstance(network, ImageClassifier):
         raise ValueError(
-            f"{out.suffix} files are written of classifiers, this is a {type(network).__name__}; --format safetensors "
+            f"only classifiers can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
             "writes its backbone"
         )
     load_weights(network, file, strict=True)
@@ -165,7 +165,7 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
 
 
 def describe(backbone: EANResNet) -> dict[str, str]:
-    """What the files of a network say of it: its class, depth, attention and connections."""
+    """Describe a network for the metadata of its files: class, depth, attention and connections."""
     return {
         "type": type(backbone).__name__,
         "depth": str(backbone.depth),
@@ -177,7 +177,7 @@ def describe(backbone: EANResNet) -> dict[str, str]:
 
 @torch.no_grad()
 def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
-    """Compare a written file with the network it came from, on other batches and sizes than it was traced with."""
+    """Compare a written file with its network, on batch and image sizes other than those used for tracing."""
     network = FromPixels(copy.deepcopy(model)).cpu().eval()
     channels = find_backbone(model).in_channels
     for shape in ((1, channels, size, size), (3, channels, 2 * size, size)):
@@ -186,7 +186,9 @@ def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
         error = float((run(images) - expected).abs().max() / expected.abs().max())
         if not error <= TOLERANCE:
             path.unlink()
-            raise RuntimeError(f"the exported network's outputs differ by {error:.1e} of the largest at images {shape}")
+            raise RuntimeError(
+                f"the exported network's outputs differ by {error:.1e} of the largest one, for images {shape}"
+            )
 
 
 def _partial(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What each part of a network takes: the cost of a connection, eager or deployed, and of walking many schemes."""
+"""Time each part of a network: the cost of a connection, eager or deployed."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class BlockTimes:
 
     Args:
         stages: blocks in each stage.
-        stem: up to the first block.
-        bodies: of each block's residual branch and shortcut, without attention; in a deployed network without the
-            last convolution.
-        connections: what connecting each block adds: its attention, shared or not.
-        joins: of what follows in each block: addition and ReLU; the last convolution too in a deployed network.
-        head: from the last block to the logits; 0 where only a backbone was measured.
+        stem: time before the first block.
+        bodies: time of each block's residual branch and shortcut, without attention; in a deployed network also
+            without the last convolution.
+        connections: additional time for connecting each block: its attention, shared or not.
+        joins: time of the rest of each block: addition and ReLU; in a deployed network also the last convolution.
+        head: time from the last block to the logits; 0 if only a backbone was measured.
 
     Raises:
-        ValueError: if there is not one time a block.
+        ValueError: if there is not one time per block.
     """
 
     stages: tuple[int, ...]
@@ -57,49 +57,51 @@ class BlockTimes:
             raise ValueError(f"stages {self.stages} need {sum(self.stages)} times of each kind, got {sorted(lengths)}")
 
     def connected(self, scheme: ConnectionScheme) -> float:
-        """Seconds that the connections of a scheme take.
+        """Return the seconds that the connections of a scheme take.
 
         Raises:
-            ValueError: if it is a scheme of another network.
+            ValueError: if the scheme belongs to another network.
         """
         if scheme.stages != self.stages:
-            raise ValueError(f"these times are of stages {self.stages}; {str(scheme)!r} has stages {scheme.stages}")
-        # Costs are differences of measured times; one below zero is noise about a connection that costs nothing.
+            raise ValueError(f"these times are for stages {self.stages}; {str(scheme)!r} has stages {scheme.stages}")
+        # Costs are differences of measured times; a negative one is noise around a cost of zero.
         return sum(bit * max(0.0, seconds) for bit, seconds in zip(scheme.bits, self.connections, strict=True))
 
     def saved(self, scheme: ConnectionScheme) -> float:
-        """Share of the fully connected network's attention time that a scheme saves, in ``[0, 1]``.
+        """Return the share of the fully connected network's attention time that a scheme saves, in ``[0, 1]``.
 
         Raises:
-            ValueError: if no connection costs anything.
+            ValueError: if no connection has a measurable cost.
         """
         everything = self.connected(ConnectionScheme.full(self.stages))
         if not everything:
-            raise ValueError("by these times no connection costs anything; measure longer, or weigh sparsity instead")
+            raise ValueError(
+                "no connection has a measurable cost in these times; measure longer, or weight sparsity instead"
+            )
         return 1 - self.connected(scheme) / everything
 
     def whole(self, scheme: ConnectionScheme) -> float:
-        """Seconds of a forward pass, as the sum of its parts."""
+        """Return the seconds of a forward pass, as the sum of its parts."""
         return self.stem + sum(self.bodies) + sum(self.joins) + self.connected(scheme) + self.head
 
     def save(self, path: str | os.PathLike[str], **more: Any) -> None:
-        """Write the times as a run record, with ``more`` about how they were measured."""
+        """Write the times as a run record, with ``more`` fields about the measurement."""
         write_record(path, kind="block times", **asdict(self), **more)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BlockTimes:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it holds no block times.
+            ValueError: if it does not contain block times.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no table of block times at {path}; `ean time --per-block` makes one")
+            raise FileNotFoundError(f"no block times at {path}; `ean time --per-block` writes them")
         record = read_record(Path(path))
         if record.get("kind") != "block times":
             raise ValueError(
-                f"{path} holds no block times (kind {record.get('kind')!r}); `ean time --per-block` makes them"
+                f"{path} has no block times (kind {record.get('kind')!r}); `ean time --per-block` writes them"
             )
         try:
             return cls(
@@ -112,22 +114,22 @@ class BlockTimes:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} holds no whole block times ({error!r}); `ean time --per-block` makes them"
+                f"{path} has incomplete block times ({error!r}); `ean time --per-block` writes them"
             ) from error
 
 
 @dataclass(frozen=True)
 class BlockProfile:
-    """Times of each part of a network in many forward passes, each connected block once with its attention and once
-    without in every pass.
+    """Times of each part of a network over many forward passes; every pass runs each connected block with and without
+    its attention.
 
     Args:
         scheme: the connections.
         form: ``eager`` or ``deployed``.
-        stem, head: seconds, one a pass.
-        bodies: of each block, one a pass: what comes before attention could change anything.
-        plain: of each block, one a pass: the rest of it without attention.
-        connected: of each block, one a pass: the rest of it with attention; None where it is not connected.
+        stem, head: seconds per pass.
+        bodies: seconds per pass, for each block: the part that attention does not affect.
+        plain: seconds per pass, for each block: the rest, without attention.
+        connected: seconds per pass, for each block: the rest, with attention; None for an unconnected block.
     """
 
     scheme: ConnectionScheme
@@ -140,7 +142,7 @@ class BlockProfile:
 
     @property
     def times(self) -> BlockTimes:
-        """Medians, those of connections over pairs of passes; 0 for what is not connected."""
+        """Median times; for connections, over pairs of passes, and 0 for unconnected blocks."""
         return BlockTimes(
             self.scheme.stages,
             statistics.median(self.stem),
@@ -152,17 +154,17 @@ class BlockProfile:
 
     @property
     def increment(self) -> float:
-        """What all connections of the scheme cost together, relative to the network without them (Eqn 9)."""
+        """Cost of all connections of the scheme together, relative to the network without them (Eqn 9)."""
         return statistics.median(self._sums()) / self._without()
 
     @property
     def increment_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the increment, over pairs of passes; None where they are too few."""
+        """95 % interval of the increment, over pairs of passes; None if there are too few."""
         interval = median_interval(self._sums())
         return interval and (interval[0] / self._without(), interval[1] / self._without())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a record."""
+        """Return plain values for a record."""
         return {
             **asdict(self.times),
             "scheme": str(self.scheme),
@@ -175,7 +177,7 @@ class BlockProfile:
         }
 
     def _costs(self) -> list[list[float]]:
-        """Of each block, in each pair of passes: what runs first in one of them runs second in the other."""
+        """Return the cost of each connection per pair of passes, which run a block's two forms in opposite order."""
         return [
             [0.0] * (len(without) // 2)
             if with_it is None
@@ -186,11 +188,11 @@ class BlockProfile:
         ]
 
     def _sums(self) -> list[float]:
-        """Of all connections, in each pair of passes."""
+        """Return the cost of all connections together, in each pair of passes."""
         return [sum(costs) for costs in zip(*self._costs(), strict=True)]
 
     def _without(self) -> float:
-        """Median seconds of the network without attention."""
+        """Return the median seconds of the network without attention."""
         parts = (self.stem, *self.bodies, *self.plain, self.head)
         return statistics.median(sum(times) for times in zip(*parts, strict=True))
 
@@ -206,27 +208,27 @@ def profile_blocks(
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> BlockProfile:
-    """Time the parts of a network one after the other as they run in it, connected blocks with and without attention.
+    """Time the parts of a network in the order in which they run, connected blocks with and without attention.
 
-    Eager, attention adds itself between the residual branch and the addition. Deployed, it changes all that follows
-    the input of the last convolution, so that is timed in both forms, in turns, on the same input. On a GPU every part
-    waits for the device, so that parts add up to more than a forward pass takes.
+    In an eager network, attention runs between the residual branch and the addition. In a deployed one it affects
+    everything after the input of the last convolution, so that part is timed in both forms, alternately, on the same
+    input. On a GPU each part is synchronized with the device, so the parts add up to more than a forward pass.
 
     Args:
-        backbone: in evaluation mode, on the device of ``inputs``.
-        inputs: normalised images ``(N, C, H, W)``, in the memory order that counts.
-        head: from the last feature map on, if it is to be timed too.
-        deployed: time what :func:`~ean_core.inference.deploy` makes of the network.
-        rounds: passes that are counted, at least 2.
-        warmup: passes that are run first.
-        clock: seconds; replaced in tests.
+        backbone: backbone in evaluation mode, on the device of ``inputs``.
+        inputs: normalized images ``(N, C, H, W)``, in the memory format to be timed.
+        head: function of the last feature map, if it is to be timed too.
+        deployed: time the network after :func:`~ean_core.inference.deploy`.
+        rounds: number of timed passes, at least 2.
+        warmup: number of passes run first, without timing.
+        clock: returns seconds; replaced in tests.
 
     Raises:
         ValueError: if there are fewer than 2 passes, or the network has stages that it does not compute.
     """
     if max(backbone.out_indices) + 1 < len(backbone.stage_blocks):
         raise ValueError(
-            f"out_indices={backbone.out_indices} leaves stages out; build the network with "
+            f"out_indices={backbone.out_indices} skips stages; build the network with "
             f"num_stages={max(backbone.out_indices) + 1}"
         )
     if rounds < 2:
@@ -280,10 +282,10 @@ def profile_blocks(
 def time_blocks(
     backbone: EANResNet, inputs: Tensor, head: Callable[[Tensor], Any] | None = None, **options: Any
 ) -> BlockTimes:
-    """Median times of the parts of a network with every block connected; see :func:`profile_blocks`.
+    """Return median times of the parts of a fully connected network; see :func:`profile_blocks`.
 
     Raises:
-        ValueError: if a block has no attention module.
+        ValueError: if a block is not connected.
     """
     if backbone.scheme.sparsity:
         raise ValueError(f"{str(backbone.scheme)!r} does not connect all blocks; build the network with scheme='full'")
@@ -292,7 +294,7 @@ def time_blocks(
 
 @dataclass(frozen=True)
 class _Cut:
-    """A block, cut where attention begins to matter, and what its parts took; none of them changes what it is given."""
+    """A block split where attention starts to have an effect, with the times of its parts; none modifies its inputs."""
 
     body: Callable[[Tensor], tuple[Tensor, Tensor]]
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -303,7 +305,7 @@ class _Cut:
 
 
 def _eager_cuts(backbone: EANResNet) -> list[list[_Cut]]:
-    """The blocks by stage."""
+    """Split the blocks of an eager network, by stage."""
 
     def cut(block: nn.Module, attention: nn.Module | None) -> _Cut:
         def connected(residual: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
@@ -317,7 +319,7 @@ def _eager_cuts(backbone: EANResNet) -> list[list[_Cut]]:
 
 
 def _deployed_cuts(backbone: EANResNet) -> tuple[Callable[[Tensor], Tensor], list[list[_Cut]]]:
-    """The stem, and the blocks by stage."""
+    """Return the stem of the deployed network and its split blocks, by stage."""
     bare = copy.deepcopy(backbone)
     bare.set_scheme("none")
     without, network = deploy(bare), deploy(backbone)

@@ -406,9 +406,9 @@ def test_times_that_are_not_given_are_measured_once(digits_supernet, tmp_path, e
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("other.json", r"these times are of stages (5, 5, 5); "),
-        ("record.json", "holds no block times (kind 'training'); `ean time --per-block` makes them"),
-        ("missing.json", "missing.json; `ean time --per-block` makes one"),
+        ("other.json", r"these times are for stages (5, 5, 5); "),
+        ("record.json", "has no block times (kind 'training'); `ean time --per-block` writes them"),
+        ("missing.json", "missing.json; `ean time --per-block` writes them"),
         ("dia.json", "dia.json holds block times of DIA, and this supernet has SE; measure its own"),
     ],
 )

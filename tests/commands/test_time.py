@@ -70,7 +70,7 @@ def test_accuracies_of_all_make_figure_1(runs, monkeypatch):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    assert "holds no checkpoint of a training run" in ean("time", tmp_path)
+    assert "has no checkpoint of a training run" in ean("time", tmp_path)
 
 
 def test_the_settings_are_in_the_record(tmp_path):
@@ -101,7 +101,7 @@ def test_the_papers_protocol_is_a_thousand_forward_passes(tmp_path, monkeypatch)
     ("words", "message"),
     [
         (["--device", "tpu"], "--device tpu: there is cpu"),
-        (["--form", "captured"], "captured records CUDA graphs"),
+        (["--form", "captured"], "captured uses CUDA graphs"),
         (["--per-block", "--form", "folded"], "blocks are timed eager or deployed, got --form folded"),
         (["resnet20_dia_digits", "--per-block"], "--per-block takes one config, got resnet20_se_digits resnet20_dia"),
         (["--baseline", "EAN"], "the baseline 'EAN' is not among the networks"),

@@ -77,7 +77,7 @@ def test_forms_are_copies_in_the_type_asked_for():
 
 
 def test_cuda_graphs_need_a_gpu():
-    with pytest.raises(ValueError, match="captured records CUDA graphs, which needs a GPU"):
+    with pytest.raises(ValueError, match="captured uses CUDA graphs, which need a GPU"):
         in_form(variants(load_config(CONFIG))[0].network, Form.captured, device="cpu")
 
 

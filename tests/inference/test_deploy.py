@@ -283,7 +283,7 @@ def test_a_module_without_a_form_for_inference_is_kept_and_said_so(own, caplog):
     network = small("Own")
     deployed = deploy(network)
     assert set(forms(deployed)) == {"folded"}
-    assert "Own has no form for inference; `register_gate` takes one" in deployed.summary()
+    assert "Own has no inference gate; `register_gate` adds one" in deployed.summary()
     assert error(deployed, network, images()) <= EXACT
 
 
@@ -370,7 +370,7 @@ def test_a_model_without_a_backbone_is_refused():
 def test_what_is_no_network_is_refused(given):
     with pytest.raises(ValueError, match="deploy takes a network, got"):
         deploy(given)
-    with pytest.raises(ValueError, match=r"dtype=bf16 is no floating type; for example torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"dtype=bf16 is not a floating-point type; for example torch.bfloat16"):
         deploy(small(), dtype="bf16")
 
 
@@ -398,7 +398,7 @@ classifier_preprocessor = {"type": "ImagePreprocessor", "mean": [123.675] * 3, "
 
 
 def test_a_type_that_does_not_float_is_refused():
-    with pytest.raises(ValueError, match=r"dtype=torch.int8 is no floating type; for example torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"dtype=torch.int8 is not a floating-point type; for example torch.bfloat16"):
         deploy(small(), dtype=torch.int8)
 
 
@@ -413,7 +413,7 @@ def test_gradients_reach_the_image(attention):
 
 def test_what_is_deployed_is_not_deployed_again():
     for deployed in (deploy(small()), deploy(classifier())):
-        with pytest.raises(ValueError, match="is deployed already; deploy the network that it was made from"):
+        with pytest.raises(ValueError, match="is already deployed; deploy the original network"):
             deploy(deployed)
 
 

@@ -131,7 +131,7 @@ def test_a_scheme_takes_its_connections_on_top_of_what_all_take(text, connected)
 
 @pytest.mark.parametrize("say", [TIMES.connected, TIMES.saved, TIMES.whole])
 def test_a_scheme_of_another_network_is_refused(say):
-    with pytest.raises(ValueError, match=r"these times are of stages \(2, 1\); '1-11' has stages \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"these times are for stages \(2, 1\); '1-11' has stages \(1, 2\)"):
         say(ConnectionScheme.parse("1-11"))
 
 
@@ -157,7 +157,7 @@ def test_times_come_back_from_disk_to_the_last_bit(tmp_path):
 
 def test_a_record_of_something_else_is_refused(tmp_path):
     path = write_record(tmp_path / "record.json", kind="timing", networks={})
-    with pytest.raises(ValueError, match=r"record.json holds no block times \(kind 'timing'\); `ean time --per-block`"):
+    with pytest.raises(ValueError, match=r"record.json has no block times \(kind 'timing'\); `ean time --per-block`"):
         BlockTimes.load(path)
 
 
@@ -220,12 +220,12 @@ def test_costs_below_zero_are_noise():
     assert times.connected(ConnectionScheme.parse("11-1")) == 4.0
     assert times.saved(ConnectionScheme.parse("01-0")) == 1.0
     free = BlockTimes(STAGES, 1.0, (1.0,) * 3, (-0.5, 0.0, 0.0), (1.0,) * 3)
-    with pytest.raises(ValueError, match="no connection costs anything; measure longer"):
+    with pytest.raises(ValueError, match="no connection has a measurable cost in these times; measure longer"):
         free.saved(ConnectionScheme.parse("01-0"))
 
 
 def test_stages_that_are_not_computed_are_refused():
-    with pytest.raises(ValueError, match=r"out_indices=\(1,\) leaves stages out; build .* num_stages=2"):
+    with pytest.raises(ValueError, match=r"out_indices=\(1,\) skips stages; build .* num_stages=2"):
         profile_blocks(EANResNetCIFAR(20, scheme="full", out_indices=(1,)).eval(), INPUTS)
 
 

@@ -80,5 +80,5 @@ def test_latency_without_measured_times_is_refused_with_how_to_measure():
 
 def test_times_of_another_network_are_refused():
     reward = Reward(latency=1, table=table([1.0] * 6, (3, 3)))
-    with pytest.raises(ValueError, match=r"these times are of stages \(3, 3\); '10-011' has stages \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"these times are for stages \(3, 3\); '10-011' has stages \(2, 3\)"):
         reward(ConnectionScheme.parse("10-011"), 60.0)

@@ -128,7 +128,7 @@ def test_save_weights_leaves_the_old_file_whole_where_the_disk_is_full(tmp_path,
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
     try:
-        with pytest.raises(Exception, match=r"w\.safetensors cannot be written: it may not become so large; "):
+        with pytest.raises(Exception, match=r"w\.safetensors cannot be written: it would exceed the file size limit; "):
             save_weights({"big": torch.zeros(2**16)}, path, {"version": "2"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

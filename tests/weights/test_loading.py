@@ -58,7 +58,7 @@ def test_where_no_key_matches_the_error_names_both_sides_and_the_prefix_to_give(
     torch.save({f"backbone.{name}": value for name, value in source.state_dict().items()}, tmp_path / "w.pth")
     target = Small()
     with pytest.raises(
-        ValueError, match=r"begin with backbone, those of Small with conv, norm; add prefix='backbone.'"
+        ValueError, match=r"start with backbone, those of Small with conv, norm; add prefix='backbone.'"
     ):
         load_weights(target, tmp_path / "w.pth")
     load_weights(target, tmp_path / "w.pth", prefix="backbone.")
