@@ -156,7 +156,10 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
             r"ean train: --cfg-options takes KEY=VALUE, got 'seed'",
         ),
         (["test", "resnet20_se_digits", "missing.pth"], r"ean test: no checkpoint at missing.pth$"),
-        (["search", "resnet20_se_digits"], r"ean search: resnet20_se_digits has no `search` section; for example"),
+        (
+            ["search", "resnet20_se_digits"],
+            r"ean search: resnet20_se_digits has no `search` section; use a search config",
+        ),
         (["search", "resnet20_se_digits", "--strategy", "random"], r"ean search: resnet20_se_digits has no `search` "),
         (
             ["search", "compare", "resnet20_se_digits"],

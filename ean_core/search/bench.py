@@ -1,4 +1,4 @@
-"""A search config ready to run: supernet, evaluators, reward, remembered scores."""
+"""Set up the search of a config: supernet, evaluators, reward, stored scores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .strategy import Evaluation, Strategy
 
 #: Images of the batch on which latency is measured, as in the paper (Section 5.1).
 LATENCY_BATCH = 50
-#: What a config's ``search`` may leave out, as ``configs/_base_/search.py`` has it.
+#: Defaults for a config's ``search`` section, as in ``configs/_base_/search.py``.
 DEFAULTS: dict[str, Any] = {
     "supernet": None,
     "precision": "fp32",
@@ -56,14 +56,14 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass
 class Bench:
-    """A supernet with the images to score its schemes on: what all searches of a config have in common.
+    """A supernet and the images to score its schemes on, shared by all searches of a config.
 
     Args:
-        config: with a ``search`` section.
-        supernet: the supernet's checkpoint; None where only its speed matters.
+        config: config with a ``search`` section.
+        supernet: the supernet's checkpoint; None if only its speed matters.
 
     Raises:
-        ValueError: if the config has no such section, or the checkpoint is not of the config's supernet.
+        ValueError: if the config has no such section, or the checkpoint does not belong to the config's supernet.
     """
 
     config: Config
@@ -79,18 +79,18 @@ class Bench:
         if before is not None and "scheme" not in (before.get("default_hooks") or {}):
             raise ValueError(
                 f"{self.supernet} was trained with one scheme, {before.model.backbone.scheme!r}; a search needs a "
-                f"supernet, which `ean train {supernet_name(self.config)}` trains"
+                f"supernet: train one with `ean train {supernet_name(self.config)}`"
             )
         check_same_network(checkpoint, self.config)
 
     @property
     def seed(self) -> int:
-        """Of strategies and of calibration images."""
+        """Seed of strategies and of the choice of calibration images."""
         return self.config.randomness.get("seed") or 0
 
     @cached_property
     def plain(self) -> SupernetEvaluator:
-        """Scores with the supernet's own batch norms."""
+        """Evaluator with the supernet's own batch-norm statistics."""
         model = MODELS.build(self.config.model)
         if self.supernet is not None:
             load_weights(model, self.supernet, strict=True)
@@ -107,15 +107,15 @@ class Bench:
 
     @cached_property
     def training_images(self) -> Any:
-        """The supernet's training images, augmented as it saw them."""
+        """The supernet's training images, with the same augmentation."""
         return DATASETS.build(self.config.train_dataloader.dataset)
 
     @cached_property
     def recalibrated(self) -> RecalibratedEvaluator:
-        """Scores with batch norms estimated on training images.
+        """Evaluator with batch-norm statistics re-estimated on training images.
 
-        These are augmented as in training: the zeros around a shifted CIFAR image belong to what the weights expect,
-        and statistics without them cost some three points of accuracy.
+        They are augmented as in training: the weights expect the zero padding around shifted CIFAR images, and
+        statistics without it cost about three points of accuracy.
         """
         settings, dataset = self.config.train_dataloader, self.training_images
         order = torch.randperm(len(dataset), generator=generator(self.seed, Stream.CALIBRATION)).tolist()
@@ -135,7 +135,7 @@ class Bench:
 
     @contextmanager
     def processes(self) -> Iterator[bool]:
-        """True on the first process, whose searches the others serve until it leaves; they get False then."""
+        """Yield True on rank 0; the other ranks serve its searches until it exits the context, and then yield False."""
         evaluators = (self.plain, self.recalibrated)
         if not is_main_process():
             serve(*evaluators)
@@ -144,17 +144,19 @@ class Bench:
         try:
             yield True
         finally:
-            if not any(evaluator.failed for evaluator in evaluators):  # else the others have left
+            if not any(
+                evaluator.failed for evaluator in evaluators
+            ):  # after a failure the other ranks have already returned
                 dismiss()
 
     @property
     def scores(self) -> Path:
-        """The folder of scores that searches of this supernet share."""
+        """Folder of scores shared by all searches of this supernet."""
         assert self.supernet is not None
         return Path(self.config.search.scores or self.supernet.parent)
 
     def reward(self, work_dir: Path) -> Reward:
-        """The config's reward; block times that it needs and does not name are measured here, into ``work_dir``."""
+        """Build the config's reward; if it needs block times and names none, they are measured into ``work_dir``."""
         weights = dict(self.config.search.reward)
         table = weights.pop("table", None)
         names = {field.name for field in fields(Reward)} - {"table"}
@@ -169,7 +171,7 @@ class Bench:
         times, backbone = BlockTimes.load(path), self.plain.backbone
         measured, own = read_record(path).get("attention"), backbone.attention_cfg["type"]
         if measured not in (None, own):
-            raise ValueError(f"{path} holds block times of {measured}, and this supernet has {own}; measure its own")
+            raise ValueError(f"{path} has block times of {measured}, but this supernet has {own}; measure them for it")
         return Reward(**weights, table=times)
 
     def search(
@@ -182,15 +184,15 @@ class Bench:
         seed: int,
         finalists: bool = True,
     ) -> SearchResult:
-        """Run a strategy, its ledger in ``work_dir``, from where that stands.
+        """Run a strategy, continuing the ledger in ``work_dir`` if there is one.
 
         Args:
-            strategy: freshly built.
-            settings: what it was built from, for the ledger.
-            reward: what it maximises.
-            work_dir: of ``ledger.jsonl``.
-            seed: of the strategy.
-            finalists: score the best schemes once more.
+            strategy: newly built strategy.
+            settings: settings it was built from, for the ledger.
+            reward: reward that it maximizes.
+            work_dir: folder of ``ledger.jsonl``.
+            seed: seed of the strategy.
+            finalists: score the best schemes again with re-estimated batch norms.
         """
         with search_curves(self.config, work_dir) as draw:
             return run_loop(
@@ -209,13 +211,13 @@ class Bench:
     def rescore(
         self, history: Sequence[Evaluation], reward: Reward, ledger: Path, key: Mapping[str, Any]
     ) -> list[Evaluation]:
-        """Score the best schemes of several searches, ``none`` and ``full`` once more.
+        """Score the best schemes of several searches, and ``none`` and ``full``, again.
 
         Args:
             history: all evaluations of the searches.
-            reward: what they maximised.
+            reward: reward that they maximized.
             ledger: file of the scores.
-            key: what identifies the searches.
+            key: values that identify the searches.
         """
         return rescore(
             with_extremes(best_schemes(history, self.config.search.finalists.count), self.plain.stages),
@@ -229,14 +231,16 @@ class Bench:
 
 
 def complete_search(config: Config) -> None:
-    """Fill in what a config's ``search`` leaves out, by :data:`DEFAULTS`.
+    """Fill in missing settings of a config's ``search`` section from :data:`DEFAULTS`.
 
     Raises:
-        ValueError: if it has no such section, or nothing to score finalists on.
+        ValueError: if there is no such section, or ``search.finalists`` is invalid.
     """
     if "search" not in config:
         name = config_name(config) or "config"
-        raise ValueError(f"{name} has no `search` section; for example search_resnet20_se_cifar100 has")
+        raise ValueError(
+            f"{name} has no `search` section; use a search config, for example search_resnet20_se_cifar100"
+        )
     for name, value in DEFAULTS.items():
         config.search.setdefault(name, copy.deepcopy(value))
     config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}
@@ -244,19 +248,19 @@ def complete_search(config: Config) -> None:
         if name not in DEFAULTS["finalists"]:
             raise unknown_name("setting of search.finalists", name, DEFAULTS["finalists"])
         if not isinstance(number, int) or number < 1:
-            raise ValueError(f"search.finalists.{name} is a whole number from 1 on, got {number!r}")
+            raise ValueError(f"search.finalists.{name} must be an integer of at least 1, got {number!r}")
 
 
 def supernet_name(config: Config) -> str:
-    """The config of the supernet that a packaged search config searches."""
+    """Return the name of the supernet config that belongs to a packaged search config."""
     return (config_name(config) or "config").replace("search_", "supernet_", 1)
 
 
 class OwnPart:
-    """The batches of this process, without the images that the sampler repeats at its end.
+    """Batches of this process, without the images that the sampler repeats as padding.
 
     Args:
-        loader: of a data set in order.
+        loader: data loader without shuffling.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -276,25 +280,25 @@ class OwnPart:
 
 
 def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
-    """Measure what each part of a supernet takes, on up to 50 validation images, and write it down."""
+    """Time each part of a supernet on up to 50 validation images, and write the times."""
     times = evaluator.block_times(LATENCY_BATCH)
     times.save(path, images=LATENCY_BATCH, device=str(evaluator.device))
     return times
 
 
 def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
-    """A supernet whose training went wrong scores all schemes alike."""
+    """Refuse non-finite weights: a diverged supernet scores all schemes alike."""
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
-            raise ValueError(f"{path}: {name} holds numbers that are not finite; train the supernet again")
+            raise ValueError(f"{path}: {name} has NaN or infinite values; train the supernet again")
 
 
 def _refuse_one_class(images: Any) -> None:
-    """By images of one class schemes cannot be told apart."""
-    labels = getattr(images, "labels", None)  # data sets of one's own may not tell
+    """Refuse validation images of a single class, which cannot distinguish schemes."""
+    labels = getattr(images, "labels", None)  # custom data sets may not have them
     found = set(map(int, labels)) if labels is not None else set()
     if len(found) == 1:
         raise ValueError(
-            f"all {len(images)} validation images are of class {found.pop()}: they say nothing of schemes; choose "
-            "others in val_dataloader.dataset"
+            f"all {len(images)} validation images are of class {found.pop()} and cannot distinguish schemes; "
+            "choose others in val_dataloader.dataset"
         )

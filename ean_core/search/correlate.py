@@ -14,12 +14,12 @@ from ean_core.scheme import ConnectionScheme
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of two measurements of the same things, with the middle 95 % of what resampling them gives.
+    """Correlation of two measurements of the same items, with 95 % bootstrap intervals.
 
     Args:
-        pearson, spearman: in ``[-1, 1]``.
+        pearson, spearman: coefficients in ``[-1, 1]``.
         pearson_interval, spearman_interval: bootstrap percentile intervals.
-        count: number of things.
+        count: number of items.
     """
 
     pearson: float
@@ -30,14 +30,14 @@ class Correlation:
 
 
 def correlation(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Correlation:
-    """How two measurements of the same things go together.
+    """Correlate two measurements of the same items.
 
     Args:
-        first, second: of the same length, at least 3.
-        seed: of the resampling.
+        first, second: measurements of the same length, at least 3.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: if there are too few values, or one of the two never changes.
+        ValueError: if there are too few values, or one of the two is constant.
 
     Examples:
         >>> found = correlation([1, 2, 3, 4], [2, 4, 6, 8.5])
@@ -46,10 +46,10 @@ def correlation(first: Sequence[float], second: Sequence[float], seed: int = 0) 
     """
     pairs = np.array([first, second], dtype=float).T  # (n, 2)
     if len(pairs) < 3 or not np.ptp(pairs, axis=0).all():
-        raise ValueError(f"a correlation needs at least 3 pairs whose values differ, got {pairs.tolist()}")
+        raise ValueError(f"a correlation needs at least 3 pairs with different values, got {pairs.tolist()}")
     draws = np.random.default_rng(seed)
     resampled = pairs[draws.integers(len(pairs), size=(5000, len(pairs)))]  # (R, n, 2)
-    resampled = resampled[np.ptp(resampled, axis=1).all(1)]  # a sample of one thing, repeated, has no correlation
+    resampled = resampled[np.ptp(resampled, axis=1).all(1)]  # a sample with a constant coordinate has no correlation
 
     def interval(values: np.ndarray) -> tuple[float, float]:
         low, high = np.quantile(_pearson(values), (0.025, 0.975))
@@ -66,10 +66,10 @@ def correlation(first: Sequence[float], second: Sequence[float], seed: int = 0) 
 
 
 def sample_schemes(stages: Sequence[int], count: int, seed: int) -> list[ConnectionScheme]:
-    """Different random schemes, drawn before anything is scored.
+    """Draw different random schemes, before any of them is scored.
 
     Raises:
-        ValueError: if there are not so many.
+        ValueError: if ``count`` is below 3 or exceeds the number of schemes.
     """
     if not 3 <= count <= 2 ** sum(stages):
         raise ValueError(
@@ -83,7 +83,7 @@ def sample_schemes(stages: Sequence[int], count: int, seed: int) -> list[Connect
 
 
 def _pearson(pairs: np.ndarray) -> np.ndarray:
-    """Of each set of pairs ``(R, n, 2)``."""
+    """Return the coefficient ``(R,)`` of each set of pairs ``(R, n, 2)``."""
     centred = pairs - pairs.mean(1, keepdims=True)
     product = (centred[..., 0] * centred[..., 1]).sum(1)
     return product / np.sqrt((centred**2).sum(1).prod(1))

@@ -1,4 +1,4 @@
-"""A scheme by gradient descent: one relaxed gate a block, trained in turns with the weights.
+"""Find a scheme by gradient descent: one relaxed gate per block, trained alternately with the weights.
 
 "DARTS: Differentiable Architecture Search", Liu et al., ICLR 2019, in its first-order form (``xi = 0``), on the
 connections of "Efficient Attention Network: Accelerate Attention by Searching Where to Plug", Huang et al.,
@@ -42,27 +42,27 @@ from ean_core.weights.loading import load_weights
 from .evaluator import weights_hash
 from .strategy import Evaluation, Strategy
 
-#: A block whose gate is above this is connected in the end.
+#: Blocks with a gate above this are connected in the final scheme.
 THRESHOLD = 0.5
-#: The file of what was found, beside those of the run.
+#: File of the result, next to those of the run.
 RECORD = "darts.json"
 
 
 @dataclass(frozen=True)
 class DartsSettings:
-    """What ``search.strategy`` of a config may say beside ``type='darts'``.
+    """Settings in a config's ``search.strategy`` besides ``type='darts'``.
 
     Args:
-        epochs: over the training images; in each iteration one step of the weights and one of the alphas.
-        lr: of the weights, which come trained: low, and constant, because they follow the gates to the end. The
-            optimiser is otherwise the supernet's. 0 keeps the weights.
-        alpha_lr: of the alphas (Adam). A step moves an alpha by about that much where its gradients agree: with 0.01,
-            the 300 iterations of an epoch of CIFAR-100 can take a gate from 1/2 to 0.95. DARTS takes 3e-4, for its
-            50 epochs from scratch.
+        epochs: epochs over the training images; each iteration takes one step of the weights and one of the alphas.
+        lr: learning rate of the weights, which are already trained: low, and constant, because they follow the gates
+            to the end. The rest of the optimizer is the supernet's. 0 keeps the weights.
+        alpha_lr: learning rate of the alphas (Adam). A step moves an alpha by about this much if its gradients agree:
+            with 0.01, the 300 iterations of an epoch of CIFAR-100 can move a gate from 1/2 to 0.95. DARTS uses 3e-4,
+            for its 50 epochs from scratch.
         penalty: weight of the expected cost in the loss of the alphas, see :class:`RelaxedClassifier`.
 
     Raises:
-        ValueError: for a value out of its range.
+        ValueError: if a value is out of range.
     """
 
     epochs: int = 10
@@ -72,18 +72,22 @@ class DartsSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"epochs of darts is a whole number from 1 on, got {self.epochs!r}; for example epochs=10")
+            raise ValueError(
+                f"epochs of darts must be an integer of at least 1, got {self.epochs!r}; for example epochs=10"
+            )
         for name in ("lr", "alpha_lr", "penalty"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ValueError(f"{name} of darts is a number from 0 on, got {value!r}; for example {name}=0.01")
+                raise ValueError(
+                    f"{name} of darts must be a finite number of at least 0, got {value!r}; for example {name}=0.01"
+                )
 
     @classmethod
     def read(cls, strategy: Mapping[str, Any]) -> DartsSettings:
-        """The settings in ``dict(type='darts', ...)``; the default ones for a strategy of another type.
+        """Read the settings in ``dict(type='darts', ...)``; defaults for a strategy of another type.
 
         Raises:
-            ValueError: for a setting that there is not, naming those there are.
+            ValueError: for an unknown setting; the message lists the known ones.
         """
         if strategy.get("type") != "darts":
             return cls()
@@ -98,24 +102,23 @@ class DartsSettings:
 def run_darts(
     config: Config, supernet: Path, work_dir: Path, *, times: BlockTimes | None = None, resume: bool = False
 ) -> ConnectionScheme:
-    """Fine-tune a supernet with relaxed gates and read the scheme off them; writes ``darts.json`` beside the run.
+    """Fine-tune a supernet with relaxed gates and derive the scheme from them; writes ``darts.json`` into ``work_dir``.
 
-    The weights take their steps on the training images of the config, the alphas on its validation images, in batches
-    as large as those of training. An accuracy on the validation images would be one on what the gates were trained on;
-    none is measured.
+    The weights are trained on the training images of the config, the alphas on its validation images, with the same
+    batch size. No validation accuracy is measured, since the gates are trained on those images.
 
     Args:
-        config: of a search: a supernet's, with ``search``. It is left as it is.
+        config: search config: a supernet's, with a ``search`` section. It is not modified.
         supernet: the supernet's checkpoint.
-        work_dir: where logs, checkpoints and records go.
-        times: what connections cost where a penalty is to weigh latency; without, all cost alike.
-        resume: continue after the last finished epoch, if there is one. The run ends in the alphas of one that was not
-            interrupted; more ``epochs`` than before prolong it.
+        work_dir: folder for logs, checkpoints and records.
+        times: costs of connections, for a penalty on latency; if None, all connections cost the same.
+        resume: continue after the last finished epoch, if there is one. The result is the same as without the
+            interruption; more ``epochs`` than before extend the run.
 
     Raises:
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
-        ValueError: for settings that are not of darts, a checkpoint of another network, times of another network, or
-            a run in ``work_dir`` under other settings; and where several processes were started.
+        ValueError: for unknown settings, a checkpoint or times of another network, a run in ``work_dir`` with other
+            settings, or several processes.
     """
     if get_world_size() > 1:
         raise ValueError(f"darts trains in one process, not in {get_world_size()}; start it without --launcher")
@@ -125,14 +128,14 @@ def run_darts(
     check_same_network(checkpoint, config)
     config.model.update(
         type="RelaxedClassifier",
-        # The hash refuses to resume on a supernet that was trained again.
+        # The hash prevents resuming with a supernet that was trained again.
         supernet={"checkpoint": str(supernet), "weights": weights_hash(read_state_dict(checkpoint))},
         penalty=settings.penalty,
         costs=list(times.connections) if times else None,
     )
     weights = config.optim_wrapper
     weights.optimizer.lr = settings.lr
-    adam = {"type": "Adam", "lr": settings.alpha_lr, "betas": (0.5, 0.999), "weight_decay": 1e-3}  # those of DARTS
+    adam = {"type": "Adam", "lr": settings.alpha_lr, "betas": (0.5, 0.999), "weight_decay": 1e-3}  # as in DARTS
     config.optim_wrapper = {
         "constructor": "AlternatingOptimizers",
         "weights": weights,
@@ -153,20 +156,20 @@ def run_darts(
 class RelaxedClassifier(ImageClassifier):
     """A classifier with ``g_l = sigmoid(alpha_l)`` for Eqn 4's ``a_l``: block ``l`` adds ``f + g_l (M(f) - f)``.
 
-    The state of a stage, which only DIA has, advances in the same measure: ``s + g_l (s' - s)``, from 0 at the stage's
-    start. An unconnected block does not move it, so that the network with all gates 0 or 1 is exactly the scheme's.
+    The state of a stage, which only DIA has, is relaxed likewise: ``s + g_l (s' - s)``, from 0 at the stage's start. An
+    unconnected block does not change it, so the network with all gates 0 or 1 is exactly the scheme's.
     ``with_cp`` of the backbone has no effect here.
 
     Args:
         backbone, num_classes: see :class:`ImageClassifier`; the backbone needs a module for every connection.
-        supernet: ``dict(checkpoint=...)``, which all weights come from when a run begins; the alphas begin at 0.
+        supernet: ``dict(checkpoint=...)``, the source of all initial weights; the alphas start at 0.
         penalty: weight of the expected cost ``sum_l g_l t_l / sum_l t_l``, in ``[0, 1]``, in the loss of the alphas.
-        costs: ``t_l``, one a block: seconds that connecting it takes. If None all are equal, and the expected cost
+        costs: ``t_l``, one per block: seconds that connecting it takes. If None, all are equal, and the expected cost
             is the expected share of connections.
-        options: of :class:`ImageClassifier`.
+        options: options of :class:`ImageClassifier`.
 
     Raises:
-        ValueError: if the backbone lacks attention modules, or there is not one cost a block.
+        ValueError: if the backbone lacks attention modules, or there is not one cost per block.
     """
 
     def __init__(
@@ -183,7 +186,7 @@ class RelaxedClassifier(ImageClassifier):
         self.backbone.set_scheme("full")
         blocks = sum(self.backbone.stage_blocks)
         if costs is not None and (len(costs) != blocks or min(costs) < 0 or not sum(costs)):
-            raise ValueError(f"costs are {blocks} times, one a block, not all 0; got {list(costs)}")
+            raise ValueError(f"costs must be {blocks} non-negative times, one per block, not all 0; got {list(costs)}")
         self.supernet = supernet
         self.penalty = penalty
         self.alphas = nn.Parameter(torch.zeros(blocks))
@@ -193,20 +196,20 @@ class RelaxedClassifier(ImageClassifier):
 
     @property
     def gates(self) -> Tensor:
-        """``(m,)``, in ``[0, 1]``; 1/2 at the beginning."""
+        """``(m,)``, in ``[0, 1]``; initially 1/2."""
         return self.alphas.sigmoid()
 
     @property
     def scheme(self) -> ConnectionScheme:
-        """The blocks whose gate is above the threshold."""
+        """The scheme that connects the blocks with a gate above the threshold."""
         bits = (self.gates > THRESHOLD).int()
         return ConnectionScheme(self.backbone.stage_blocks, tuple(bits.tolist()))
 
     def init_weights(self) -> None:
-        """Take over the supernet's weights.
+        """Load the supernet's weights.
 
         Raises:
-            ValueError: if the checkpoint does not hold all of them.
+            ValueError: if the checkpoint does not contain all of them.
         """
         if self.supernet is None:
             super().init_weights()
@@ -220,13 +223,13 @@ class RelaxedClassifier(ImageClassifier):
         labels: Tensor | None = None,
         mode: Literal["tensor", "loss", "predict"] = "tensor",
     ) -> Tensor | dict[str, Tensor]:
-        """Classify normalised images ``(N, C, H, W)`` through the gates.
+        """Classify normalized images ``(N, C, H, W)`` with the current gates.
 
         Returns:
             Logits ``(N, num_classes)`` in mode ``tensor``, the cross-entropy with ``labels`` ``(N,)`` in mode ``loss``.
 
         Raises:
-            ValueError: for mode ``predict``: predictions are those of a network with the scheme found.
+            ValueError: for mode ``predict``; use a network with the resulting scheme for predictions.
         """
         if mode not in ("tensor", "loss"):
             raise unknown_name("mode of a relaxed network", mode, ("tensor", "loss"))
@@ -249,20 +252,21 @@ class RelaxedClassifier(ImageClassifier):
         return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
 
     def train_step(self, data: Mapping[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One step of the weights on a training batch; the alphas stay."""
+        """Take one step of the weights on a training batch; the alphas are unchanged."""
         return super().train_step(data, optim_wrapper["weights"])
 
     def alpha_step(self, data: Mapping[str, Tensor], optim_wrapper: OptimWrapperDict) -> Tensor:
-        """One step of the alphas on a validation batch, and the loss before it; weights and buffers stay.
+        """Take one step of the alphas on a validation batch and return the loss before it; weights and buffers are
+        unchanged.
 
-        Batch norms normalise by the batch, as in DARTS: a gate that only rescales what the next norm undoes then gains
-        nothing. Their running statistics are left to the training images.
+        Batch norms use batch statistics, as in DARTS, so a gate gains nothing from a rescaling that the next norm
+        undoes. Their running statistics are updated by training images only.
         """
         alphas = optim_wrapper["alphas"]
         with alphas.optim_context(self), _statistics_kept(self):
             loss = self(**self.data_preprocessor(data, True), mode="loss")["loss"]
         loss = loss + self.penalty * self.gates @ self.costs
-        alphas.zero_grad()  # the step of the weights left gradients here
+        alphas.zero_grad()  # the weights' step also accumulated gradients here
         alphas.backward(loss, inputs=[self.alphas])
         alphas.step()
         return loss.detach()
@@ -270,10 +274,10 @@ class RelaxedClassifier(ImageClassifier):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class AlternatingOptimizers:
-    """Builds a :class:`RelaxedClassifier`'s two optimisers: ``weights``, of all its modules, and ``alphas``.
+    """Build a :class:`RelaxedClassifier`'s two optimizers: ``weights``, for all its modules, and ``alphas``.
 
     Args:
-        optim_wrapper_cfg: a config for each of the two, as OpenMMLab writes it for one.
+        optim_wrapper_cfg: an OpenMMLab optimizer config for each of the two.
         paramwise_cfg: not used; ``optim_wrapper_cfg['weights']`` may have one.
     """
 
@@ -290,13 +294,13 @@ class AlternatingOptimizers:
 
 @HOOKS.register_module()
 class GateHook(Hook):
-    """Steps the alphas in front of each step of the weights, and writes ``darts.json`` at the end.
+    """Step the alphas before each step of the weights, and write ``darts.json`` at the end.
 
-    The validation images come in a new order in each pass, and an epoch begins with a new pass; so the batch is a
-    function of seed, epoch and iteration. The gates of past epochs are kept in the checkpoints.
+    Validation images are reshuffled in each pass, and each epoch starts a new pass, so the batch is a function of
+    seed, epoch and iteration. The gates of past epochs are kept in the checkpoints.
 
     Args:
-        dataloader: config of the validation images' loader.
+        dataloader: config of the data loader for the validation images.
     """
 
     KEY = "gates"
@@ -319,12 +323,14 @@ class GateHook(Hook):
         self._trained = True
         gates = runner.model.gates.tolist()
         runner.message_hub.update_info(self.KEY, [*runner.message_hub.runtime_info.get(self.KEY, []), gates])
-        runner.logger.info(f"gates say {runner.model.scheme}: {' '.join(f'{gate:.2f}' for gate in gates)}")
+        runner.logger.info(
+            f"scheme from gates: {runner.model.scheme}; gates: {' '.join(f'{gate:.2f}' for gate in gates)}"
+        )
 
     def after_train(self, runner: Runner) -> None:
         path = Path(runner.work_dir) / RECORD
         if not self._trained and path.exists():
-            return  # resumed after its end: the record is there
+            return  # resumed after its end: the record exists
         scheme = runner.model.scheme
         write_record(
             path,
@@ -348,7 +354,7 @@ class GateHook(Hook):
 
 
 class GivenScheme(Strategy):
-    """Asks for one scheme, and returns it: how the scheme that a trainer ended in is scored and written down."""
+    """Propose one given scheme and return it, to score and record the result of a trainer such as DARTS."""
 
     rule = "mode"
 
@@ -369,7 +375,7 @@ class GivenScheme(Strategy):
 
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode leave their running statistics alone inside."""
+    """Keep batch norms in training mode from updating their running statistics."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

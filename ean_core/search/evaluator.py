@@ -1,4 +1,4 @@
-"""Scoring many schemes of one supernet by the prefixes they share."""
+"""Score many schemes of one supernet, sharing the computation of common prefixes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 class Batches(Protocol):
-    """A list of batches, or what makes them anew each time it is gone through."""
+    """A list of batches, or an iterable that can be iterated repeatedly."""
 
     def __len__(self) -> int: ...
 
@@ -34,11 +34,11 @@ class Batches(Protocol):
 
 
 class Evaluator(Protocol):
-    """What a search needs of whatever scores its schemes."""
+    """Interface between a search and the object that scores its schemes."""
 
     @property
     def key(self) -> Mapping[str, Any]:
-        """Plain values that identify what is evaluated, on which data."""
+        """Plain values that identify the evaluated network and data."""
         ...
 
     @property
@@ -47,34 +47,34 @@ class Evaluator(Protocol):
         ...
 
     def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Accuracies in percent, in the order of ``schemes``."""
+        """Return accuracies in percent, in the order of ``schemes``."""
         ...
 
     def standard_error(self, accuracy: float) -> float:
-        """Of an accuracy in percent, in percentage points."""
+        """Return the standard error, in percentage points, of an accuracy in percent."""
         ...
 
 
 class SupernetEvaluator:
     """Validation accuracies of a supernet's sub-networks.
 
-    In evaluation mode the body of block ``l`` depends on ``a_1 … a_(l-1)`` only. The schemes of a call are walked
-    depth-first as the prefix tree they form, so that a body is computed once for each distinct prefix; the
-    activations kept are one for each open branch, and DIA's state belongs to the prefix like the activation.
+    In evaluation mode the body of block ``l`` depends only on ``a_1 … a_(l-1)``. The schemes of a call form a prefix
+    tree that is walked depth-first, so a body is computed once per distinct prefix. One activation is kept per open
+    branch, together with DIA's state.
 
-    Where several processes were started, each scores its part of the images: the first one calls :meth:`evaluate`,
-    the others :func:`serve`.
+    In a distributed run each process scores its part of the images: rank 0 calls :meth:`evaluate`, the other ranks
+    :func:`serve`.
 
     Args:
-        supernet: a classifier whose backbone holds a module for every connection; set to evaluation mode.
-        batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, this process' part of the images; read when first
-            needed, and kept. Not an iterator: timing reads the first one alone.
+        supernet: a classifier whose backbone has a module for every connection; set to evaluation mode.
+        batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, this process' part of the images; read on first use
+            and kept. Not an iterator: timing reads the first batch separately.
         fingerprint: identifies the images of all processes, e.g. a data set's ``fingerprint``.
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
-        images: how many there are in all processes together; those in ``batches`` if None.
+        images: number of images in all processes together; those in ``batches`` if None.
 
     Raises:
-        ValueError: if the precision is unknown, the head does not sit on the last stage, or there are no images.
+        ValueError: if the precision is unknown, the head is not on the last stage, or there are no images.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class SupernetEvaluator:
         self.device = next(supernet.parameters()).device
         if self.backbone.out_indices[-1] + 1 != len(self.backbone.stage_blocks):
             raise ValueError(
-                f"the supernet's head sits on stage {self.backbone.out_indices[-1]} of out_indices="
+                f"the supernet's head is on stage {self.backbone.out_indices[-1]} of out_indices="
                 f"{self.backbone.out_indices}; a scheme covers all stages, so the last one must be among them"
             )
-        #: Block bodies computed so far by this process, over one batch each.
+        #: Block bodies computed so far by this process, counted per batch.
         self.bodies = 0
-        #: Whether scoring failed in one of several processes, which ends it in all of them.
+        #: Whether scoring failed in some process, which ends it in all of them.
         self.failed = False
         self._source = batches
         self._images = images
@@ -121,12 +121,12 @@ class SupernetEvaluator:
 
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """This process' images, uint8, and labels."""
+        """Images (uint8) and labels of this process."""
         kept = []
         reading = Progress("reading validation images", len(self._source)) if is_main_process() else nullcontext()
         with reading as progress:
             for batch in self._source:
-                # Copies leave the shared or pinned memory of loader processes, of which there is little.
+                # Copy out of the loader processes' shared or pinned memory, which is scarce.
                 kept.append((batch["inputs"].clone(), batch["labels"].clone()))
                 if progress:
                     progress.advance()
@@ -134,7 +134,7 @@ class SupernetEvaluator:
 
     @cached_property
     def images(self) -> int:
-        """Number of validation images, of all processes together.
+        """Number of validation images in all processes together.
 
         Raises:
             ValueError: if there are none.
@@ -145,21 +145,22 @@ class SupernetEvaluator:
         return images
 
     def standard_error(self, accuracy: float) -> float:
-        """Binomial, of a single accuracy. Schemes are compared on the same images, so that a difference between two
-        of them is surer than their errors suggest."""
+        """Return the binomial standard error of a single accuracy. Schemes are compared on the same images, so
+        differences between them are more certain than these errors suggest."""
         share = accuracy / 100
         return 100 * math.sqrt(share * (1 - share) / self.images)
 
     def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Top-1 accuracies in percent, in the order of ``schemes``, to the image what each scores alone; one that is
-        given twice is computed once.
+        """Return top-1 accuracies in percent, in the order of ``schemes``, each exactly as if scored alone.
+
+        A scheme that is given twice is computed once.
 
         Raises:
             ValueError: if a scheme does not fit the supernet, or there are no images.
             RuntimeError: if scoring failed in another process.
         """
         for scheme in schemes:
-            self.backbone.set_scheme(scheme)  # refuses what the supernet cannot do
+            self.backbone.set_scheme(scheme)  # raises if the supernet lacks a connection
         distinct = sorted(set(schemes))
         if is_main_process():
             broadcast_object_list([(type(self).__name__, distinct)])
@@ -168,19 +169,19 @@ class SupernetEvaluator:
             counts = torch.tensor(self._correct(distinct), dtype=torch.int64, device=self.device)
         except Exception as raised:
             error = raised
-        # One that failed must say so, or the others would wait for it.
+        # A failure must reach all processes, or the others would wait forever.
         self.failed = _any_process(error is not None, self.device)
         if error is not None:
             raise error
         if self.failed:
-            raise RuntimeError("scoring schemes failed in another process, whose message says why")
+            raise RuntimeError("scoring schemes failed in another process; see its error message")
         all_reduce(counts)
         correct = dict(zip(distinct, counts.tolist(), strict=True))
         return [100 * correct[scheme] / self.images for scheme in schemes]
 
     @torch.inference_mode()
     def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
-        """How many of this process' images each of the schemes, all different, gets right."""
+        """Count this process' correctly classified images for each of the distinct ``schemes``."""
         if not schemes:
             return []
         self.backbone.set_scheme("full")
@@ -193,7 +194,7 @@ class SupernetEvaluator:
         return [int(count) for count in correct.values()]
 
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
-        """What each part of the supernet takes, as it is scored here, on up to so many images of a validation batch."""
+        """Time each part of the supernet as it is scored here, on up to ``images`` images of a validation batch."""
         self.backbone.set_scheme("full")
         batch = {name: value[:images] for name, value in next(iter(self._source)).items()}
         data = self.supernet.data_preprocessor(batch)
@@ -207,7 +208,7 @@ class SupernetEvaluator:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
-        if self.device.type == "cuda":  # whose convolutions are TF32 otherwise
+        if self.device.type == "cuda":  # by default cuDNN convolutions use TF32
             return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         return nullcontext()
 
@@ -220,9 +221,11 @@ class SupernetEvaluator:
         labels: Tensor,
         correct: dict[ConnectionScheme, Tensor],
     ) -> None:
-        """Walk the blocks that are left, ``stages``, from what the prefix that all ``schemes`` share left: the input
-        ``x`` of the first of them, and its state. Where schemes part, the unconnected ones go on in a walk of their
-        own."""
+        """Walk the remaining blocks, ``stages``, for ``schemes`` with the same prefix.
+
+        ``x`` is the input of the first of these blocks, and ``state`` the attention state there. Where schemes
+        diverge, those without the connection continue in a recursive call.
+        """
 
         def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
             nonlocal schemes
@@ -245,22 +248,22 @@ class SupernetEvaluator:
 
         (x,) = walk(stages, x, step, state=state)
         (scheme,) = schemes
-        with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes tie
+        with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes would tie
             logits = self.supernet.head(x.float())
-        correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device: nothing waits for it
+        correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device, without synchronization
 
 
 class RecalibratedEvaluator(SupernetEvaluator):
-    """Validation accuracies in fp32, of each scheme with batch norms of its own.
+    """Validation accuracies in fp32, with batch-norm statistics re-estimated for each scheme.
 
-    The running statistics of a supernet are those of half-connected networks, which under-rates schemes with few or
-    nearly all connections. Here they are estimated anew for each scheme before it is scored, which no prefix can
-    share: this is for the last few tens of schemes.
+    The running statistics of a supernet come from half-connected networks, which underrates schemes with few or nearly
+    all connections. Here they are re-estimated for each scheme before it is scored. Prefixes cannot share this
+    computation, so it is meant for the last few tens of schemes.
 
     Args:
-        plain: whose supernet and images are used; its own scores stay what they are.
-        calibration: batches as validation batches are, of *training* images as the supernet saw them; read when first
-            needed, and kept. Every process gets all of them.
+        plain: evaluator with the supernet and images; its own scores are not affected.
+        calibration: batches in the format of validation batches, of *training* images as the supernet saw them; read on
+            first use and kept. Every process gets all of them.
         fingerprint: identifies the calibration images.
     """
 
@@ -291,14 +294,14 @@ class RecalibratedEvaluator(SupernetEvaluator):
 
     @contextmanager
     def _reestimated(self, scheme: ConnectionScheme) -> Iterator[None]:
-        """Batch norms whose statistics are the mean over the calibration batches, under this scheme."""
+        """Set batch-norm statistics to their mean over the calibration batches under this scheme; restore on exit."""
         norms = [module for module in self.supernet.modules() if isinstance(module, _BatchNorm)]
         states = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
         momenta = [norm.momentum for norm in norms]
         try:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
+                norm.momentum = None  # cumulative mean over all batches
                 norm.train()
             self.backbone.set_scheme(scheme)
             with torch.no_grad():
@@ -316,8 +319,8 @@ class RecalibratedEvaluator(SupernetEvaluator):
 
 
 def serve(*evaluators: SupernetEvaluator) -> None:
-    """On every process but the first: score whatever evaluators of the same classes are asked there, until
-    :func:`dismiss` is called there."""
+    """Worker loop for ranks > 0: evaluate what rank 0 broadcasts, with the evaluator of the same class, until
+    :func:`dismiss` is called on rank 0."""
     by_class = {type(evaluator).__name__: evaluator for evaluator in evaluators}
     while True:
         message: list[Any] = [None]
@@ -329,7 +332,7 @@ def serve(*evaluators: SupernetEvaluator) -> None:
 
 
 def dismiss() -> None:
-    """On the first process: let the others go on from :func:`serve`."""
+    """On rank 0: make the other ranks return from :func:`serve`."""
     broadcast_object_list([None])
 
 
@@ -340,7 +343,7 @@ def _any_process(failed: bool, device: torch.device) -> bool:
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, independent of memory order and device."""
+    """Return a SHA-256 over names, types, shapes and values, independent of memory format and device."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()

@@ -253,8 +253,8 @@ def test_the_supernet_is_the_latest_of_its_config_unless_said_otherwise(tmp_path
 def test_a_network_trained_with_one_scheme_is_no_supernet(network, tmp_path, ean):
     code, _ = ean(*words(network, tmp_path, *FEW))
     assert code == (
-        f"ean search: {network} was trained with one scheme, 'full'; a search needs a supernet, which "
-        "`ean train supernet_resnet20_se_digits` trains"
+        f"ean search: {network} was trained with one scheme, 'full'; a search needs a supernet: train one with "
+        "`ean train supernet_resnet20_se_digits`"
     )
     assert not (tmp_path / "ledger.jsonl").exists()
 
@@ -409,7 +409,7 @@ def test_times_that_are_not_given_are_measured_once(digits_supernet, tmp_path, e
         ("other.json", r"these times are for stages (5, 5, 5); "),
         ("record.json", "has no block times (kind 'training'); `ean time --per-block` writes them"),
         ("missing.json", "missing.json; `ean time --per-block` writes them"),
-        ("dia.json", "dia.json holds block times of DIA, and this supernet has SE; measure its own"),
+        ("dia.json", "dia.json has block times of DIA, but this supernet has SE; measure them for it"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(digits_supernet, tmp_path, ean, table, message):

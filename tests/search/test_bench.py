@@ -21,8 +21,8 @@ def test_what_a_search_section_leaves_out_is_filled_in():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "config has no `search` section; for example search_resnet20_se_cifar100 has"),
-        ({"search": {"finalists": {"images": 0}}}, "search.finalists.images is a whole number from 1 on, got 0"),
+        ({}, "config has no `search` section; use a search config, for example search_resnet20_se_cifar100"),
+        ({"search": {"finalists": {"images": 0}}}, "search.finalists.images must be an integer of at least 1, got 0"),
         ({"search": {"finalists": {"coun": 3}}}, "unknown setting of search.finalists 'coun'; did you mean 'count'"),
     ],
 )

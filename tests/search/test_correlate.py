@@ -65,7 +65,7 @@ def test_a_perfect_order_has_an_interval_of_one_point():
     ids=["first constant", "second constant", "two pairs", "none"],
 )
 def test_what_has_no_correlation_is_refused(first, second):
-    with pytest.raises(ValueError, match="a correlation needs at least 3 pairs whose values differ, got"):
+    with pytest.raises(ValueError, match="a correlation needs at least 3 pairs with different values, got"):
         correlation(first, second)
 
 

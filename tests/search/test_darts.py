@@ -199,7 +199,7 @@ def test_the_penalty_is_the_expected_cost():
 
 @pytest.mark.parametrize("costs", [[1.0] * 8, [0.0] * 9, [-1.0] + [1.0] * 8])
 def test_costs_that_are_none(costs):
-    with pytest.raises(ValueError, match=r"costs are 9 times, one a block, not all 0; got"):
+    with pytest.raises(ValueError, match=r"costs must be 9 non-negative times, one per block, not all 0; got"):
         relaxed(costs=costs)
 
 
@@ -348,11 +348,11 @@ def test_settings():
     [
         ({"epoch": 3}, "unknown setting of darts 'epoch'; did you mean 'epochs'? Choose from"),
         ({"evaluations": 3}, "unknown setting of darts 'evaluations'"),
-        ({"epochs": 0}, "epochs of darts is a whole number from 1 on, got 0"),
+        ({"epochs": 0}, "epochs of darts must be an integer of at least 1, got 0"),
         ({"epochs": 2.5}, "got 2.5; for example epochs=10"),
-        ({"lr": -1}, "lr of darts is a number from 0 on, got -1"),
-        ({"alpha_lr": "high"}, "alpha_lr of darts is a number from 0 on, got 'high'"),
-        ({"penalty": float("nan")}, "penalty of darts is a number from 0 on, got nan"),
+        ({"lr": -1}, "lr of darts must be a finite number of at least 0, got -1"),
+        ({"alpha_lr": "high"}, "alpha_lr of darts must be a finite number of at least 0, got 'high'"),
+        ({"penalty": float("nan")}, "penalty of darts must be a finite number of at least 0, got nan"),
     ],
 )
 def test_wrong_settings_say_what_to_type(options, message):
