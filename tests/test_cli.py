@@ -170,11 +170,11 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         (["export", "resnet20_se_digits", "a.pth", "b.pth"], r"ean export: unknown format 'pth'"),
         (
             ["export", "resnet20_se_digits", "a.pth"],
-            r"ean export: give a file to write or --format, one of safetensors",
+            r"ean export: give a file to write, or --format with one of safetensors",
         ),
         (
             ["export", "resnet20_se_digits", "a.pth", "b.pt2", "--format", "onnx"],
-            r"ean export: --format onnx writes a file like b.onnx, got b.pt2",
+            r"ean export: --format onnx needs a file like b.onnx, got b.pt2",
         ),
         (["export", "resnet20_se_digits", "a.pth", "--format", "onnx"], r"ean export: no checkpoint at a.pth"),
         (
@@ -202,7 +202,7 @@ def test_a_ledger_that_is_there_is_not_overwritten(capsys, tmp_path):
     (tmp_path / "ledger.jsonl").write_text("")
     words = ["search", "search_resnet20_se_digits", "--supernet", "x.pth", "--work-dir", str(tmp_path)]
     assert (
-        "ledger.jsonl exists; add --resume to go on with it, or --work-dir to start elsewhere" in run(capsys, *words)[0]
+        "ledger.jsonl exists; add --resume to continue it, or --work-dir to start elsewhere" in run(capsys, *words)[0]
     )
 
 

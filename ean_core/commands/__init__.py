@@ -1,1 +1,1 @@
-"""The commands of ``ean`` that the core provides; each module is imported only when its command runs."""
+"""Commands of ``ean`` provided by the core; each module is imported only when its command runs."""

@@ -1,4 +1,4 @@
-"""The command ``ean search compare``: strategies on one supernet, with equal budgets."""
+"""The command ``ean search compare``: compare strategies on one supernet, with equal budgets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .options import (
 )
 from .search import Supernet, find_supernet, record_search
 
-#: Forward passes that a training step takes: its own, and a backward pass of twice the operations.
+#: Cost of a training step in forward passes: the forward pass, and a backward pass with twice the operations.
 PASSES_PER_STEP = 3
 
 
@@ -45,37 +45,37 @@ def run_comparison(
     """Run strategies on one supernet, each with every seed, and write the report that
     :func:`ean_core.report.search.write_comparison` describes.
 
-    Every search has a ledger of its own in ``work_dir/STRATEGY/seed_K`` and goes on from where that stands. Scores are
-    remembered across searches. ``exhaustive`` and ``hsp`` run once, on as many schemes as they define (``hsp`` up to
-    ``evaluations``); ``darts`` trains for as many epochs as cost about as many forward passes as the evaluations do.
-    The best schemes of all searches are scored again in the end.
+    Each search has its own ledger in ``work_dir/STRATEGY/seed_K`` and continues from it. Scores are shared between
+    searches. ``exhaustive`` and ``hsp`` run once, on as many schemes as they define (``hsp`` at most ``evaluations``);
+    ``darts`` trains for the number of epochs that costs about as many forward passes as the evaluations. Finally, the
+    best schemes of all searches are scored again.
 
     Args:
-        config: of a search.
-        supernet: its checkpoint.
-        work_dir: of everything that is made.
+        config: search config.
+        supernet: checkpoint of its supernet.
+        work_dir: folder for all output.
         strategies: names, in the order of the table.
         evaluations: budget of each search.
-        seeds: how many, from 0 on.
+        seeds: number of seeds, starting at 0.
 
     Returns:
         The table's rows.
 
     Raises:
-        ValueError: for an unknown strategy, or a ledger of another search.
+        ValueError: for an unknown or repeated strategy, or a ledger of another search.
     """
     if not strategies or len(set(strategies)) < len(strategies):
         raise ValueError(
-            f"a comparison takes different strategies, at least one, got {', '.join(strategies) or 'none'}"
+            f"a comparison needs at least one strategy, each only once; got {', '.join(strategies) or 'none'}"
         )
-    for name in strategies:  # refuses what there is not, before anything runs
+    for name in strategies:  # refuse unknown names before anything runs
         if name != "darts":
             strategy_class(name)
-    config.search.rule = None  # each strategy by its own
+    config.search.rule = None  # each strategy uses its own rule
     bench = Bench(config, supernet)
     reward = bench.reward(work_dir)
     history: list[Evaluation] = []
-    for name in sorted(strategies, key=lambda name: name != "exhaustive"):  # its scores are all that the others need
+    for name in sorted(strategies, key=lambda name: name != "exhaustive"):  # first: the others reuse its scores
         for seed in range(1 if name in SEEDLESS else seeds):
             typer.echo(f"{name}, seed {seed}")
             folder = work_dir / name / f"seed_{seed}"
@@ -91,7 +91,7 @@ def run_comparison(
             record_search(folder, bench, settings, result, seed=seed)
             history += result.history
     finalists = work_dir / "finalists.jsonl"
-    finalists.unlink(missing_ok=True)  # of fewer searches, perhaps; what was scored is remembered
+    finalists.unlink(missing_ok=True)  # may be from fewer searches; the scores themselves are stored
     bench.rescore(history, reward, finalists, {"comparison": list(strategies)})
     write_record(
         work_dir / "compare.json",
@@ -112,11 +112,16 @@ def run_comparison(
 
 def compare(
     config: ConfigName,
-    strategies: Annotated[str, typer.Option(help="Their names, joined by commas.")] = (
+    strategies: Annotated[str, typer.Option(help="Comma-separated names of strategies.")] = (
         "ean,ga,enas,darts,hsp,random,local,exhaustive"
     ),
-    evaluations: Annotated[int, typer.Option(help="Schemes that each search may ask for.", min=1)] = 90,
-    seeds: Annotated[int, typer.Option(help="Searches of each strategy that draws anything.", min=1)] = 5,
+    evaluations: Annotated[int, typer.Option(help="Maximum number of schemes evaluated by each search.", min=1)] = 90,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Number of searches per strategy, with seeds from 0; deterministic strategies run once.", min=1
+        ),
+    ] = 5,
     supernet: Supernet = None,
     work_dir: WorkDir = None,
     resume: Resume = False,
@@ -124,7 +129,7 @@ def compare(
     tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Compare search strategies on one supernet: table, front, convergence and distributions."""
+    """Compare search strategies on one supernet: table, Pareto front, convergence and distributions."""
     cfg, folder = prepare(config, work_dir, cfg_options)
     folder = work_dir or folder.with_name(f"compare_{folder.name}")
     if folder.exists() and any(folder.iterdir()) and not resume:
@@ -138,22 +143,22 @@ def compare(
         rows = run_comparison(
             cfg, find_supernet(cfg, supernet), folder, strategies=names, evaluations=evaluations, seeds=seeds
         )
-    print_table(rows, title=f"{evaluations} evaluations a search, mean and standard deviation over {seeds} seeds")
+    print_table(rows, title=f"{evaluations} evaluations per search, mean and standard deviation over {seeds} seeds")
     typer.echo(f"report and figures: {folder / 'comparison.md'}")
 
 
 def _equal_epochs(bench: Bench, evaluations: int) -> int:
-    """Epochs of DARTS that take about as many forward passes as scoring so many schemes, each on all validation
-    images: in each iteration it trains on two batches."""
+    """Return the epochs of DARTS that cost about as many forward passes as scoring ``evaluations`` schemes on all
+    validation images; each DARTS iteration trains on two batches."""
     passes = evaluations * bench.plain.images
     return max(1, round(passes / (2 * PASSES_PER_STEP * len(bench.training_images))))
 
 
 def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Path, seed: int) -> Strategy:
-    """What DARTS ends in, as a strategy that proposes just that."""
+    """Run DARTS and return its scheme as a strategy that proposes only this scheme."""
     config = copy.deepcopy(bench.config)
     config.randomness.seed = seed
-    config.log_level = "ERROR"  # progress is what one wants to see here
+    config.log_level = "ERROR"  # show progress only
     config.default_hooks.progress.always = True
     config.search.strategy = ConfigDict(settings)
     assert bench.supernet is not None
@@ -161,7 +166,7 @@ def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Pat
 
 
 def _block_times(bench: Bench, path: Path) -> BlockTimes:
-    """On batches as those that are scored; measured once a comparison."""
+    """Time the blocks on batches of the scored size; measured once per comparison."""
     if not path.exists():
         images = len(bench.plain.batches[0][0])
         bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))

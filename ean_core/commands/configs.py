@@ -11,9 +11,9 @@ from ean_core.common.config import config_root, find_config, packaged_configs
 
 
 def show_configs(
-    name: Annotated[str | None, typer.Argument(help="A config to print whole, with what it builds on.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Config to print in full, with its base configs merged.")] = None,
 ) -> None:
-    """List the packaged configs, or print one to start a file of one's own from."""
+    """List the packaged configs, or print one as a starting point for a custom config."""
     if name is None:
         root = config_root()
         for packaged, path in packaged_configs().items():

@@ -1,4 +1,4 @@
-"""The command ``ean search correlate``: how well a supernet ranks schemes that are trained alone."""
+"""The command ``ean search correlate``: how well a supernet ranks stand-alone networks."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ from .search import Supernet, find_supernet
 def run_correlation(
     config: Config, supernet: Path, work_dir: Path, *, schemes: int, resume: bool = False
 ) -> dict[str, Correlation]:
-    """Train random schemes alone, each for a few epochs on the training split, and compare their validation
-    accuracies with those that the supernet gives them; writes ``correlation.json``, ``.csv`` and ``.png``.
+    """Train networks with random schemes stand-alone, for a few epochs on the training split, and compare their
+    validation accuracies with those in the supernet; writes ``correlation.json``, ``.csv`` and ``.png``.
 
-    Every scheme has a run of its own in ``work_dir``; one that is finished is not trained again.
+    Each scheme has its own run in ``work_dir``; finished ones are not trained again.
 
     Args:
-        config: of the search, which is the supernet's with a ``search`` section; ``train_cfg.max_epochs`` is the
-            length of each training.
-        supernet: its checkpoint.
-        work_dir: of everything that is made.
-        schemes: how many, at least 3.
-        resume: go on with what is there.
+        config: search config, a supernet's with a ``search`` section; ``train_cfg.max_epochs`` is the length of each
+            training.
+        supernet: checkpoint of its supernet.
+        work_dir: folder for all output.
+        schemes: number of schemes, at least 3.
+        resume: continue existing runs.
 
     Returns:
-        The correlations of stand-alone accuracy with the supernet's accuracy (``'supernet'``), and with that after
-        batch norms were estimated anew (``'recalibrated'``).
+        The correlations of stand-alone accuracy with the supernet's accuracy (``'supernet'``), and with the supernet's
+        accuracy after re-estimating batch norms (``'recalibrated'``).
 
     Raises:
-        FileExistsError: if there are runs in ``work_dir`` and ``resume`` is not set.
+        FileExistsError: if ``work_dir`` holds runs and ``resume`` is not set.
     """
     bench = Bench(config, supernet)
     chosen = sample_schemes(bench.plain.stages, schemes, bench.seed)
     rows: list[dict[str, Any]] = []
     for number, scheme in enumerate(chosen, 1):
-        typer.echo(f"{number}/{schemes}: training {scheme} alone")
+        typer.echo(f"{number}/{schemes}: training {scheme} stand-alone")
         accuracy = _train_alone(config, scheme, work_dir / str(scheme), resume)
         rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": accuracy})
     for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.recalibrated)):
@@ -91,7 +91,7 @@ def run_correlation(
 
 def correlate(
     config: ConfigName,
-    schemes: Annotated[int, typer.Option(help="How many schemes to train alone.", min=3)] = 10,
+    schemes: Annotated[int, typer.Option(help="Number of schemes to train stand-alone.", min=3)] = 10,
     epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 5,
     supernet: Supernet = None,
     work_dir: WorkDir = None,
@@ -100,7 +100,7 @@ def correlate(
     capture: Capture = False,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Train a handful of random schemes alone, and correlate their accuracies with the supernet's."""
+    """Train a few random schemes stand-alone and correlate their accuracies with the supernet's."""
     cfg, folder = prepare(config, work_dir, [*(cfg_options or ()), f"train_cfg.max_epochs={epochs}"])
     folder = work_dir or folder.with_name(f"correlate_{folder.name}")
     if amp:
@@ -114,16 +114,16 @@ def correlate(
             f"{name:>12}: Pearson {each.pearson:+.2f} ({_span(each.pearson_interval)}), "
             f"Spearman {each.spearman:+.2f} ({_span(each.spearman_interval)}) over {each.count} schemes"
         )
-    typer.echo(f"in brackets, 95 % intervals; record and figure: {folder}")
+    typer.echo(f"95 % intervals in parentheses; record and figure: {folder}")
 
 
 def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
-    """Validation accuracy after the last epoch."""
+    """Train one scheme and return its validation accuracy after the last epoch."""
     settings = copy.deepcopy(config)
     settings.pop("search")
     settings.default_hooks.pop("scheme")
     settings.model.backbone.scheme = str(scheme)
-    settings.log_level = "ERROR"  # progress is what one wants to see here
+    settings.log_level = "ERROR"  # show progress only
     settings.default_hooks.progress.always = True
     run = Run(folder)
     if resume and run.latest and run.record:

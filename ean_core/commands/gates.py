@@ -1,4 +1,4 @@
-"""The command ``ean gates``: statistics of the gates of each connected block."""
+"""The command ``ean gates``: gate statistics of each connected block."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
 
 
 def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
-    """Measure the gates of a checkpoint on the config's validation images, or where it has none, its test images.
+    """Measure the gates of a checkpoint on the config's validation images or, if it has none, its test images.
 
     Writes ``gates.json``, ``gates.csv`` and ``gates.png``.
 
     Returns:
-        Statistics by the name of each connected block, its stage and place, such as ``2.1``.
+        Statistics by name of each connected block: stage and index from 1, such as ``2.1``.
 
     Raises:
-        ValueError: if the checkpoint is not of the config's network, or no block is connected.
+        ValueError: if the checkpoint does not belong to the config's network, or no block is connected.
     """
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
@@ -64,7 +64,7 @@ def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, Gat
 
 
 def _cells(block: str, own: GateStatistics) -> Cells:
-    """A connected block for a table."""
+    """Return the table row of a connected block."""
     return {
         "block": block,
         "mean": f"{own.mean:.3f}",
@@ -80,7 +80,7 @@ def gates(
     work_dir: WorkDir = None,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Measure how much the attention of each block differs between channels, and between images."""
+    """Measure how much the attention of each block varies between channels and between images."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     statistics = run_gates(cfg, checkpoint, folder)
@@ -88,7 +88,7 @@ def gates(
     constant = [name for name, found in statistics.items() if found.nearly_constant]
     share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
     if constant:
-        typer.echo(f"differs between images by {share}, which a constant would nearly do: {', '.join(constant)}")
+        typer.echo(f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}")
     else:
-        typer.echo(f"no gate differs between images by {share}")
+        typer.echo(f"no gate varies between images by {share}")
     typer.echo(f"record: {folder / 'gates.json'}, figure: {folder / 'gates.png'}")

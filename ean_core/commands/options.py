@@ -1,4 +1,4 @@
-"""What the commands have in common: options, overrides, and how an interruption ends."""
+"""Shared by the commands: options, overrides, and handling of interruptions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from ean_core.common.errors import writing
 
 CfgOptions = Annotated[
     list[str] | None,
-    typer.Option(help="Overrides KEY=VALUE, several after one flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
+    typer.Option(help="Overrides KEY=VALUE, several per flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
 ]
-ConfigName = Annotated[str, typer.Argument(help="A config file, or the name of a packaged config.")]
-WorkDir = Annotated[Path | None, typer.Option(help="Folder of everything that is made; work_dirs/CONFIG by default.")]
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or the folder of its run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
-Amp = Annotated[bool, typer.Option("--amp", help="Train under bf16 autocast, on CPUs and GPUs.")]
+ConfigName = Annotated[str, typer.Argument(help="Config file, or name of a packaged config.")]
+WorkDir = Annotated[Path | None, typer.Option(help="Output folder; work_dirs/CONFIG by default.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or folder of its run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+Amp = Annotated[bool, typer.Option("--amp", help="Use bf16 autocast, on CPUs and GPUs.")]
 Capture = Annotated[
     bool,
-    typer.Option("--capture", help="Record iterations as CUDA graphs: for classifiers, on one NVIDIA GPU."),
+    typer.Option(
+        "--capture", help="Capture training iterations as CUDA graphs; for classifiers on a single NVIDIA GPU."
+    ),
 ]
 Tensorboard = Annotated[
     bool,
-    typer.Option("--tensorboard", help="Write curves, which `tensorboard --logdir work_dirs` shows."),
+    typer.Option("--tensorboard", help="Write curves for `tensorboard --logdir work_dirs`."),
 ]
 
 
@@ -42,26 +44,26 @@ class Launcher(str, Enum):
     mpi = "mpi"
 
 
-LauncherName = Annotated[Launcher, typer.Option(help="How several processes were started.")]
+LauncherName = Annotated[Launcher, typer.Option(help="Launcher that started the processes of a distributed run.")]
 
 
 def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:
-    """The config with its overrides, and the folder of its run."""
+    """Return the config with its overrides, and the folder of its run."""
     cfg = load_config(config, cfg_options or ())
     return cfg, work_dir or Path("work_dirs") / str(config_name(cfg))
 
 
 def use_bf16(config: Config) -> None:
-    """What ``--amp`` does."""
+    """Apply ``--amp``: use bf16 autocast."""
     config.optim_wrapper.type = "Bf16OptimWrapper"
 
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """End an interruption by Ctrl-C with the way to go on, and exit status 130.
+    """On Ctrl-C, print how to resume and exit with status 130.
 
     Raises:
-        CannotWriteError: for errors of the disk, whatever file they are of.
+        CannotWriteError: if any file cannot be written.
     """
     try:
         with writing(folder, alone=False):

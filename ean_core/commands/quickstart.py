@@ -1,4 +1,4 @@
-"""The whole of it on one small data set: supernet, search, training, timing, one table. ``ean quickstart``."""
+"""The command ``ean quickstart``: supernet, search, training and timing on a small data set."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from .search import run_search
 
 
 class Dataset(str, Enum):
-    """What the quickstart runs on."""
+    """Data set of the quickstart."""
 
     digits = "digits"
     cifar100 = "cifar100"
 
 
 def quickstart(
-    dataset: Annotated[Dataset, typer.Option(help="digits: minutes; cifar100: real files, an hour or more.")] = (
-        Dataset.digits
-    ),
-    work_dir: Annotated[Path | None, typer.Option(help="Folder of everything, quickstart/DATASET by default.")] = None,
+    dataset: Annotated[
+        Dataset, typer.Option(help="digits takes minutes; cifar100 uses the real data set and takes an hour or more.")
+    ] = (Dataset.digits),
+    work_dir: Annotated[Path | None, typer.Option(help="Output folder; quickstart/DATASET by default.")] = None,
     resume: Resume = False,
     amp: Amp = False,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Supernet, search, vanilla / Share-full / EAN and timing on a small data set, ending in one table."""
+    """Run the whole pipeline on a small data set: supernet, search, training, timing, and a final table."""
     folder = work_dir or Path("quickstart") / dataset.value
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
@@ -55,20 +55,20 @@ def quickstart(
 
 
 def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str]) -> list[NetworkRow]:
-    """Run what is not done yet and return the table's rows: vanilla, Share-full, EAN.
+    """Run the unfinished steps and return the table's rows: vanilla, Share-full, EAN.
 
     Args:
         dataset: ``digits`` or ``cifar100``.
-        folder: of everything that is made.
-        amp: train under bf16 autocast.
-        options: overrides, for all configs alike.
+        folder: folder for all output.
+        amp: use bf16 autocast.
+        options: overrides for all configs.
     """
     if dataset == "digits":
-        torch.set_num_threads(1)  # 8x8 images do not fill a second core, and waiting threads stall on a busy machine
+        torch.set_num_threads(1)  # 8x8 images cannot use a second core, and extra threads stall on a busy machine
 
     def config(name: str, *more: str) -> Config:
         cfg = load_config(name, [*options, *more])
-        cfg.log_level = "ERROR"  # progress is what one wants to see here
+        cfg.log_level = "ERROR"  # show progress only
         cfg.default_hooks.progress.always = True
         if amp:
             use_bf16(cfg)
@@ -77,7 +77,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     _say("1/4", "supernet: a random connection scheme in every iteration")
     supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
 
-    _say("2/4", "search: the controller proposes, validation accuracy and sparsity reward")
+    _say("2/4", "search: a controller proposes schemes, rewarded for validation accuracy and sparsity")
     result = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True)
     assert result is not None  # this is the only process
     found = result.scheme.scheme
@@ -109,7 +109,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
 
 
 def _trained(config: Config, folder: Path) -> Path:
-    """The last checkpoint of a run that is finished, after finishing it where it is not."""
+    """Return the last checkpoint of a run, after finishing its training if necessary."""
     run = Run(folder)
     if run.latest is None or run.record is None:
         return run_training(config, folder, resume=True)
@@ -118,7 +118,7 @@ def _trained(config: Config, folder: Path) -> Path:
 
 
 def _test(folder: Path) -> Mapping[str, Any]:
-    """The record of a run that was tested."""
+    """Return the test record of a run."""
     test = Run(folder).test
     assert test is not None
     return test

@@ -18,32 +18,32 @@ TITLE = "Efficient attention networks: results"
 
 
 def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refuse) -> list[Section]:
-    """Write the tables and figures of run records, ours beside the paper's.
+    """Write tables and figures of run records, next to the results in the paper.
 
-    It is ``index.html``, which holds all of it and needs no network, ``README.md``, and each table as CSV, each figure
-    as SVG with its data as CSV. Equal records make equal texts.
+    Files: ``index.html``, which is self-contained and works offline, ``README.md``, each table as CSV, and each figure
+    as SVG with its data as CSV. The text depends only on the records.
 
     Args:
-        folders: searched for records, with the ledgers beside them.
+        folders: folders to search for records and the ledgers next to them.
         out: folder of the report.
-        leave_out: what to do with a record that is damaged, or belongs to another run than its neighbours; by default
-            it is an error, and the old report stays.
+        leave_out: called for a record that is damaged or belongs to a different run than those next to it; by default
+            it raises, and the old report is kept.
 
     Returns:
-        What the report holds.
+        The sections of the report.
 
     Raises:
-        FileNotFoundError: if a folder is missing, or nothing is there to report.
+        FileNotFoundError: if a folder is missing, or there is nothing to report.
         ValueError: by default, see ``leave_out``.
     """
     found = sections(Records.read(folders, leave_out))
     places = [label(folder / "record.json", folders) for folder in folders]
     names = places if len(folders) > 1 else [folders[0].resolve().name]
     introduction = (
-        f"From the run records in {' and '.join(names)}, each of which names its "
-        "command, seed, versions and machine; beside them what the paper (Huang et al., arXiv 2011.14058) prints."
+        f"Results from the run records in {' and '.join(names)}, which contain command, seed, versions and machine, "
+        "next to those in the paper (Huang et al., arXiv 2011.14058)."
     )
-    browser = "`ean report` writes this page, and `index.html`: the same for a browser, with tables that can be sorted."
+    browser = "`ean report` writes this page and `index.html`, the same content with sortable tables."
     parts = [f"# {TITLE}", f"{introduction} {browser}"]
     for section in found:
         parts += [f"## {section.title}", *_write(section, out)]
@@ -54,7 +54,7 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
 
 
 def _write(section: Section, out: Path) -> list[str]:
-    """Write the files of a section, and give it as Markdown."""
+    """Write the files of a section and return its parts as Markdown."""
     table, figure = out / f"{section.name}.csv", out / f"{section.name}.svg"
     if section.draw is not None:
         write_text(table, csv_text(section.rows[0], (row.values() for row in section.rows)))
@@ -70,8 +70,8 @@ def report(
     work_dirs: Annotated[list[Path], typer.Argument(help="Folders with run records, ledgers and timing files.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
 ) -> None:
-    """Tables and figures of the paper out of run records, ours beside the paper's."""
+    """Write a report of run records: tables and figures next to the paper's results."""
     found = write_report(
-        work_dirs, out, leave_out=lambda path, reason: typer.echo(f"left out {path}: {reason}", err=True)
+        work_dirs, out, leave_out=lambda path, reason: typer.echo(f"skipped {path}: {reason}", err=True)
     )
     typer.echo(f"{', '.join(section.name for section in found)}: {out / 'index.html'}, {out / 'README.md'}")

@@ -39,38 +39,40 @@ from .options import (
     use_bf16,
 )
 
-Supernet = Annotated[Path | None, typer.Option(help="Checkpoint of the supernet.")]
+Supernet = Annotated[
+    Path | None, typer.Option(help="Checkpoint of the supernet; by default the config's, or the latest in work_dirs.")
+]
 
 
 def run_search(
     config: Config, supernet: Path, work_dir: Path, *, resume: bool = False, launcher: str = "none"
 ) -> SearchResult | None:
-    """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and two pictures: the
-    network found, ``scheme.svg``, and accuracy against cost, ``front.png``.
+    """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and two figures: the
+    resulting network, ``scheme.svg``, and accuracy against cost, ``front.png``.
 
     Args:
-        config: a config with ``search`` and the validation images of its supernet.
+        config: config with a ``search`` section and the validation images of its supernet.
         supernet: the supernet's checkpoint.
-        work_dir: where ledger and record go.
-        resume: go on where the ledger ends, if there is one.
-        launcher: how the processes were started, each of which scores its part of the images.
+        work_dir: folder for ledger, record and figures.
+        resume: continue from the end of the ledger, if there is one.
+        launcher: how the processes were started; each scores its part of the images.
 
     Returns:
-        What was found; None on processes other than the first.
+        The result of the search; None on non-zero ranks.
 
     Raises:
         FileExistsError: if ``work_dir`` holds a ledger and ``resume`` is not set.
-        ValueError: if the checkpoint is not of the config's supernet, or the ledger belongs to another search.
+        ValueError: if the checkpoint does not belong to the config's supernet, or the ledger belongs to another search.
     """
     ledger = work_dir / "ledger.jsonl"
     if ledger.exists() and not resume:
-        raise FileExistsError(f"{ledger} exists; add --resume to go on with it, or --work-dir to start elsewhere")
+        raise FileExistsError(f"{ledger} exists; add --resume to continue it, or --work-dir to start elsewhere")
     initialize_processes(config, launcher)
     bench = Bench(config, supernet)
     settings = config.search.strategy.to_dict()
     if settings.get("type") == "darts":
         if launcher != "none":
-            raise ValueError(f"darts trains in one process, got --launcher {launcher}; start it without")
+            raise ValueError(f"darts trains in one process; start it without --launcher {launcher}")
         times = bench.reward(work_dir).table
         strategy: Strategy = GivenScheme(run_darts(config, supernet, work_dir / "training", times=times, resume=resume))
     else:
@@ -90,14 +92,14 @@ def run_search(
 def record_search(
     work_dir: Path, bench: Bench, settings: Mapping[str, Any], result: SearchResult, *, seed: int
 ) -> None:
-    """Write ``search.json``: what a search found. A record that says so already is left as it is.
+    """Write ``search.json``, the result of a search. A record with the same result is not rewritten.
 
     Args:
-        work_dir: of the search; ``training`` in it is the run of a strategy that is a trainer.
-        bench: what was searched.
-        settings: of the strategy.
-        result: of the search.
-        seed: of the strategy.
+        work_dir: folder of the search; for a strategy that trains, it contains the run ``training``.
+        bench: bench of the search.
+        settings: settings of the strategy.
+        result: result of the search.
+        seed: seed of the strategy.
     """
     path, training = work_dir / "search.json", Run(work_dir / "training").record
     found = {"rule": result.rule, "scheme": plain_values(result.scheme)}
@@ -126,7 +128,7 @@ def search(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="ean, exhaustive, local, random, hsp, enas, darts, ga, tpe, optuna; the config's by default."
+            help="ean, exhaustive, local, random, hsp, enas, darts, ga, tpe or optuna; the config's by default."
         ),
     ] = None,
     supernet: Supernet = None,
@@ -152,18 +154,18 @@ def search(
         return
     found, best = result.scheme, result.best_seen
     typer.echo(
-        f"{found.scheme}, chosen by rule {result.rule}: {found.accuracy:.2f} +- {found.standard_error:.2f} % of the "
-        f"validation images, on which it was selected, "
+        f"{found.scheme}, chosen by rule {result.rule}: {found.accuracy:.2f} +- {found.standard_error:.2f} % accuracy "
+        f"on the validation images used for selection, "
         f"{found.scheme.connections} connections, reward {found.reward:.2f}\n"
         f"best of {len(result.history)} evaluations "
-        f"({len({evaluation.scheme for evaluation in result.history})} different), before batch norms were estimated "
-        f"anew: {best.scheme}, reward {best.reward:.2f}"
+        f"({len({evaluation.scheme for evaluation in result.history})} different), before re-estimating batch norms: "
+        f"{best.scheme}, reward {best.reward:.2f}"
     )
     different = {evaluation.scheme for evaluation in result.history}
     if len(different) == 2 ** len(found.scheme.bits) and not cfg.search.reward.get("latency"):
         _say_coefficients(result)
     if not found.scheme.connections:
-        typer.echo("no connection earns what it costs: lower search.reward.sparsity, or take search.rule=best-seen")
+        typer.echo("no connection is worth its cost: lower search.reward.sparsity, or use search.rule=best-seen")
     typer.echo(
         f"record: {folder / 'search.json'}\n"
         f"train it: ean train {_classification(cfg)} --cfg-options model.backbone.scheme={found.scheme}"
@@ -171,8 +173,8 @@ def search(
 
 
 def choose_strategy(config: Config, name: str, overrides: Sequence[str]) -> None:
-    """What ``--strategy`` does: the strategy of that name, with the config's settings if they are its own, else with
-    the ``overrides`` that name ``search.strategy`` alone."""
+    """Apply ``--strategy``: a strategy other than the config's keeps only the settings of ``search.strategy`` that
+    ``overrides`` set."""
     if name == config.search.strategy.type:
         return
     prefix = "search.strategy."
@@ -182,11 +184,11 @@ def choose_strategy(config: Config, name: str, overrides: Sequence[str]) -> None
 
 
 def find_supernet(config: Config, given: Path | None) -> Path:
-    """The supernet's checkpoint: as given, as the config says, or the latest in ``work_dirs``.
+    """Return the supernet's checkpoint: the given one, the config's, or the latest in ``work_dirs``.
 
     Raises:
-        FileNotFoundError: if there is none whose training has ended.
-        ValueError: if the config is not of a search.
+        FileNotFoundError: if there is no checkpoint of a finished training.
+        ValueError: if the config has no valid ``search`` section.
     """
     complete_search(config)
     if given or config.search.supernet:
@@ -199,23 +201,20 @@ def find_supernet(config: Config, given: Path | None) -> Path:
         )
     if not run.finished:
         raise FileNotFoundError(
-            f"the training of {run.latest} has not ended; go on with `ean train {name} --resume`, or give "
+            f"the training of {run.latest} has not ended; continue it with `ean train {name} --resume`, or give "
             "--supernet FILE"
         )
     return run.latest
 
 
 def plain_values(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation for a record."""
+    """Convert an evaluation to plain values for a record."""
     return {**asdict(evaluation), "scheme": str(evaluation.scheme)}
 
 
 def _say_coefficients(result: SearchResult) -> None:
-    """All schemes are known: which of them is best is known for every weight of the sparsity."""
-    typer.echo(
-        "best scheme for each weight of the sparsity beside an accuracy of weight 1, before batch norms were estimated "
-        "anew:"
-    )
+    """Print the best scheme for every weight of the sparsity, which is known once all schemes are scored."""
+    typer.echo("best scheme for each sparsity weight, with accuracy at weight 1, before re-estimating batch norms:")
     for low, high, evaluation in best_by_coefficient(result.history):
         until = "    " if math.isinf(high) else f"{high:6.2f}"
         typer.echo(
@@ -225,6 +224,6 @@ def _say_coefficients(result: SearchResult) -> None:
 
 
 def _classification(config: Config) -> str:
-    """The config that trains what a packaged search config found."""
+    """Return the name of the config that trains the result of a packaged search config."""
     name = config_name(config) or ""
     return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"

@@ -53,7 +53,7 @@ class Precision(str, Enum):
 
 
 class Protocol(str, Enum):
-    """How often a network runs."""
+    """Number of timed forward passes per network."""
 
     robust = "robust"
     paper = "paper"
@@ -74,27 +74,27 @@ def time_per_block(
     dtype: torch.dtype = torch.float32,
     device: str | None = None,
 ) -> dict[str, tuple[BlockProfile, Path]]:
-    """Time what each connection of a network costs, and write one table of block times for each form.
+    """Time the cost of each connection of a network, and write one table of block times per form.
 
     Args:
-        network: with the connections to time.
+        network: network with the connections to time.
         forms: eager, deployed or both.
-        path: of the records; ``_blocks_FORM`` is added to the name.
-        batch: images a forward pass.
+        path: path of the records; ``_blocks_FORM`` is added to the name.
+        batch: images per forward pass.
         shape: channels and size of the images.
-        rounds: forward passes that are counted.
-        dtype: of weights and feature maps.
-        device: where to; a GPU if there is one by default.
+        rounds: number of timed forward passes.
+        dtype: type of weights and feature maps.
+        device: target device; by default a GPU if there is one.
 
     Returns:
         Profile and file, by form.
 
     Raises:
-        ValueError: for another form.
+        ValueError: for any other form.
     """
     wrong = [form.value for form in forms if form not in (Form.eager, Form.deployed)]
     if wrong:
-        raise ValueError(f"blocks are timed eager or deployed, got --form {wrong[0]}")
+        raise ValueError(f"--per-block times eager or deployed networks, got --form {wrong[0]}")
     device = device or get_device()
     network = copy.deepcopy(network).to(device, dtype)
     inputs = random_images(batch, shape, dtype, device)
@@ -116,28 +116,39 @@ def time(
     networks: Annotated[
         list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
     ],
-    batch: Annotated[int, typer.Option(help="Images a forward pass; the paper has 50.", min=1)] = 50,
+    batch: Annotated[int, typer.Option(help="Images per forward pass; the paper uses 50.", min=1)] = 50,
     size: Annotated[
-        str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH such as 768x1024; the config's by default.")
+        str | None,
+        typer.Option(
+            help="Image size in pixels, such as 224, or HEIGHTxWIDTH, such as 768x1024; the config's by default."
+        ),
     ] = None,
     form: Annotated[
         list[Form] | None,
-        typer.Option(help="Several, one a flag; eager and deployed by default. captured: deployed, CUDA graphs."),
+        typer.Option(
+            help="Form to time; repeatable; eager and deployed by default. captured: deployed, with CUDA graphs."
+        ),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="What increments compare with, in the same form.")] = "vanilla",
-    dtype: Annotated[Precision, typer.Option(help="Of weights and feature maps.")] = Precision.fp32,
-    device: Annotated[str | None, typer.Option(help="cpu, or cuda if there is a GPU; that by default.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice if not given.", min=1)] = None,
-    protocol: Annotated[Protocol, typer.Option(help="robust: 50 rounds; paper: 1000.")] = Protocol.robust,
+    baseline: Annotated[
+        str, typer.Option(help="Connections that increments are relative to, in the same form.")
+    ] = "vanilla",
+    dtype: Annotated[Precision, typer.Option(help="Type of weights and feature maps.")] = Precision.fp32,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of CPU threads; PyTorch's default if not given.", min=1)
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="Number of rounds: 50 for robust, 1000 for paper.")
+    ] = Protocol.robust,
     rounds: Annotated[
-        int | None, typer.Option(help="Forward passes of each network; the protocol's by default.", min=2)
+        int | None, typer.Option(help="Timed forward passes per network; overrides the protocol.", min=2)
     ] = None,
-    per_block: Annotated[bool, typer.Option("--per-block", help="What each connection costs, instead.")] = False,
+    per_block: Annotated[bool, typer.Option("--per-block", help="Time the cost of each connection instead.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Record to write, *.json, with a CSV file and a figure beside it, or with --per-block one table "
-            "*_blocks_FORM.json for each form. By default in a run's folder, or work_dirs/timing_CONFIG.json."
+            help="Record to write, *.json, with a CSV file and a figure next to it; with --per-block, one table "
+            "*_blocks_FORM.json per form. By default in the run's folder, or work_dirs/timing_CONFIG.json."
         ),
     ] = None,
     cfg_options: CfgOptions = None,
@@ -147,7 +158,7 @@ def time(
         torch.set_num_threads(threads)
     out = out or _default_out(networks)
     if out.suffix != ".json":
-        raise ValueError(f"the record is written as JSON, got --out {out.name}; for example {out.stem}.json")
+        raise ValueError(f"--out must be a JSON file, got {out.name}; for example {out.stem}.json")
     forms = list(dict.fromkeys(form or (Form.eager, Form.deployed)))
     rounds = rounds or protocol.rounds
     place = _device(device)
@@ -155,12 +166,12 @@ def time(
     shape = image_shape(found, _size(size))
     if per_block:
         if baseline != "vanilla":
-            raise ValueError("--per-block compares each connection with none; leave out --baseline")
+            raise ValueError("--per-block compares each connection with none; remove --baseline")
         _say_per_block(
             networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype, device=place
         )
         return
-    out.parent.mkdir(parents=True, exist_ok=True)  # before, not after minutes of timing
+    out.parent.mkdir(parents=True, exist_ok=True)  # fail now, not after minutes of timing
     compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
     record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
     rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
@@ -174,7 +185,7 @@ def time(
     typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
     for name in networks:
         if Path(name).is_dir() and Run(Path(name)).test is None:
-            typer.echo(f"{name} has no {TEST}: `ean test` adds the accuracy")
+            typer.echo(f"{name} has no {TEST}: run `ean test` to add the accuracy")
 
 
 def _default_out(networks: Sequence[str]) -> Path:
@@ -185,13 +196,13 @@ def _default_out(networks: Sequence[str]) -> Path:
 
 
 def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
-    """The networks to time: all variants of a config; of a run the trained one, beside a vanilla one."""
+    """Return the networks to time: all variants of a config; for a run, its network and a vanilla one."""
     found: list[Variant] = []
     vanilla: list[Variant] = []
     for name in names:
         if Path(name).is_dir():
             if options:
-                raise ValueError(f"--cfg-options are for configs, not for a finished run like {name}")
+                raise ValueError(f"--cfg-options apply to configs, not to a run like {name}")
             config, trained = trained_variant(Path(name))
             found.append(trained)
             vanilla.append(variant(config, "vanilla"))
@@ -240,35 +251,35 @@ def _say_per_block(
                 share = times[form].connected(scheme) / times[form].whole(ConnectionScheme.none(scheme.stages))
                 line += f", those of {scheme} {100 * share:+.2f} %"
         typer.echo(
-            f"{line}\nrecord: {file}; a search weighs it with --cfg-options search.reward.sparsity=0 "
+            f"{line}\nrecord: {file}; use it in a search with --cfg-options search.reward.sparsity=0 "
             f"search.reward.latency=2 search.reward.table={file}"
         )
 
 
 def _size(text: str | None) -> Size | None:
-    """The size that ``--size`` names."""
+    """Parse ``--size``."""
     if text is None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
     if match is None:
-        raise ValueError(f"--size is a number of pixels or HEIGHTxWIDTH, such as 224 or 768x1024, got {text!r}")
+        raise ValueError(f"--size must be a number of pixels or HEIGHTxWIDTH, such as 224 or 768x1024, got {text!r}")
     return (int(match[1]), int(match[2])) if match[2] else int(match[1])
 
 
 def _device(name: str | None) -> str:
-    """The device to time on, ``cpu`` or ``cuda``.
+    """Return the device to time on, ``cpu`` or ``cuda``.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if the device is not available.
     """
-    here = ["cuda", "cpu"] if get_device() == "cuda" else ["cpu"]  # times of others would be those of queueing
+    here = ["cuda", "cpu"] if get_device() == "cuda" else ["cpu"]  # on other devices we would only time queueing
     if name is not None and name not in here:
-        raise ValueError(f"--device {name}: there is {' and '.join(here)} here")
+        raise ValueError(f"--device {name} is not available; choose from {', '.join(here)}")
     return name or here[0]
 
 
 def _csv(networks: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a network, plain numbers."""
+    """Format one line of plain numbers per network."""
     lines = []
     for name, measured in networks.items():
         plain = dict(measured)

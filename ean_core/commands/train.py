@@ -67,11 +67,11 @@ def train(
 def test(
     config: ConfigName,
     checkpoint: Checkpoint,
-    work_dir: Annotated[Path | None, typer.Option(help="Folder of test.json; the checkpoint's by default.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder for test.json; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
-    """Measure a checkpoint on a config's test images."""
+    """Evaluate a checkpoint on a config's test images."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
@@ -83,17 +83,17 @@ def export(
     config: ConfigName,
     checkpoint: Checkpoint,
     out: Annotated[
-        Path | None, typer.Argument(help="File to write; with --format, beside the checkpoint by default.")
+        Path | None, typer.Argument(help="File to write; with --format, next to the checkpoint by default.")
     ] = None,
     format: Annotated[
         Format | None,
-        typer.Option(help="safetensors: the backbone's weights. onnx, pt2: the deployed network. By OUT's suffix."),
+        typer.Option(help="safetensors: backbone weights; onnx, pt2: deployed network. By default from OUT's suffix."),
     ] = None,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Write a trained network's backbone as plain tensors, or the deployed network as ONNX or a PyTorch program."""
+    """Export the backbone weights of a trained network, or the deployed network as ONNX or a PyTorch program."""
     if out is None and format is None:
-        raise ValueError("give a file to write or --format, one of " + ", ".join(kind.value for kind in Format))
+        raise ValueError("give a file to write, or --format with one of " + ", ".join(kind.value for kind in Format))
     kind = format.value if format else out.suffix.removeprefix(".") if out else ""
     if kind not in [known.value for known in Format]:
         raise unknown_name("format", kind, [known.value for known in Format])
@@ -101,7 +101,7 @@ def export(
     checkpoint = chosen_checkpoint(checkpoint)
     out = out or checkpoint.with_name(f"{config_name(cfg)}.{kind}")
     if out.suffix != f".{kind}":
-        raise ValueError(f"--format {kind} writes a file like {out.stem}.{kind}, got {out.name}")
+        raise ValueError(f"--format {kind} needs a file like {out.stem}.{kind}, got {out.name}")
     if kind == "safetensors":
         export_backbone(cfg, checkpoint, out)
         typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
@@ -109,6 +109,7 @@ def export(
     export_network(cfg, checkpoint, out)
     channels = cfg.model.backbone.get("in_channels", 3)
     typer.echo(
-        f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; from float32 images (N, {channels}, H, W), "
-        f"{'RGB' if channels == 3 else 'channels as in training'}, 0 to 255, to logits (N, {cfg.model.num_classes})"
+        f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; input: float32 images (N, {channels}, H, W), "
+        f"{'RGB' if channels == 3 else 'channels as in training'}, 0 to 255; "
+        f"output: logits (N, {cfg.model.num_classes})"
     )

@@ -15,15 +15,13 @@ from ean_core.watch.view import show
 
 
 def watch(
-    work_dir: Annotated[Path, typer.Argument(help="Folder of a run, of several, or one above them.")] = Path(
-        "work_dirs"
-    ),
+    work_dir: Annotated[Path, typer.Argument(help="Folder of a run, or a parent folder of runs.")] = Path("work_dirs"),
     once: Annotated[
-        bool, typer.Option("--once", help="Print the state once, as is done where there is no terminal.")
+        bool, typer.Option("--once", help="Print the state once and exit; the default without a terminal.")
     ] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
+    every: Annotated[float, typer.Option(help="Seconds between updates.", min=0.1)] = 5.0,
 ) -> None:
-    """Show how a training, a search or a folder of them stands, until it is finished."""
+    """Show the progress of a training, a search or a folder of them, until finished."""
     console = Console(highlight=False)
     seen = look(work_dir)
     if once or not console.is_terminal:

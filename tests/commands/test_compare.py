@@ -141,7 +141,7 @@ def test_an_unknown_strategy_is_refused_before_anything_is_scored(digits_superne
 @pytest.mark.parametrize(("strategies", "given"), [("", "none"), (",", "none"), ("hsp, hsp", "hsp, hsp")])
 def test_a_comparison_of_nothing_or_of_the_same_is_refused(digits_supernet, tmp_path, ean, strategies, given):
     code, _ = ean(*words(digits_supernet, tmp_path / "run", strategies))
-    assert code == f"ean search compare: a comparison takes different strategies, at least one, got {given}"
+    assert code == f"ean search compare: a comparison needs at least one strategy, each only once; got {given}"
     assert not (tmp_path / "run").exists()
 
 

@@ -169,9 +169,9 @@ def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path):
     assert done.stdout == f"table1, records: {tmp_path / 'out/index.html'}, {tmp_path / 'out/README.md'}\n"
     runs = tmp_path / "runs"
     for text in (
-        f"left out {runs}/timing.json: is not a run record: Unterminated string",
-        f"left out {runs}/x/gates.json: a record of kind 'gates' has 'attention', 'scheme', 'images', 'blocks', this",
-        f"left out {runs}/ean: {runs}/again is the same training with the same seed",
+        f"skipped {runs}/timing.json: is not a run record: Unterminated string",
+        f"skipped {runs}/x/gates.json: a record of kind 'gates' has 'attention', 'scheme', 'images', 'blocks', this",
+        f"skipped {runs}/ean: {runs}/again is the same training with the same seed",
     ):
         assert text in done.stderr
     assert len(done.stderr.splitlines()) == 3

@@ -239,7 +239,7 @@ def test_the_supernet_is_the_latest_of_its_config_unless_said_otherwise(tmp_path
     folder.mkdir(parents=True)
     for epoch in (9, 10):
         (folder / f"epoch_{epoch}.pth").touch()
-    with pytest.raises(FileNotFoundError, match=r"epoch_10.pth has not ended; go on with .* --resume`, or give"):
+    with pytest.raises(FileNotFoundError, match=r"epoch_10.pth has not ended; continue it with .* --resume`, or give"):
         find_supernet(config, None)
     (folder / "record.json").touch()
     assert find_supernet(config, None).name == "epoch_10.pth"
@@ -287,7 +287,7 @@ def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, exhausted, 
     assert ledger.read_bytes().count(b"\n") < 513, "killed too late to test anything"
 
     code, _ = ean(*command)
-    assert code.endswith("ledger.jsonl exists; add --resume to go on with it, or --work-dir to start elsewhere")
+    assert code.endswith("ledger.jsonl exists; add --resume to continue it, or --work-dir to start elsewhere")
     assert ean(*command, "--resume")[0] == 0
     whole, _ = exhausted
     assert ledger_lines(ledger) == ledger_lines(whole / "ledger.jsonl")

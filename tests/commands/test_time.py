@@ -57,7 +57,7 @@ def test_a_run_alone_gets_a_vanilla_network_to_compare_with(runs):
 
 def test_a_finished_run_takes_no_overrides(runs):
     answer = ean("time", runs / "ean", "--cfg-options", "model.backbone.scheme=full", "--out", runs / "t.json")
-    assert "--cfg-options are for configs, not for a finished run like" in answer
+    assert "--cfg-options apply to configs, not to a run like" in answer
 
 
 def test_accuracies_of_all_make_figure_1(runs, monkeypatch):
@@ -100,12 +100,12 @@ def test_the_papers_protocol_is_a_thousand_forward_passes(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "tpu"], "--device tpu: there is cpu"),
+        (["--device", "tpu"], "--device tpu is not available; choose from cpu"),
         (["--form", "captured"], "captured uses CUDA graphs"),
-        (["--per-block", "--form", "folded"], "blocks are timed eager or deployed, got --form folded"),
+        (["--per-block", "--form", "folded"], "--per-block times eager or deployed networks, got --form folded"),
         (["resnet20_dia_digits", "--per-block"], "--per-block takes one config, got resnet20_se_digits resnet20_dia"),
         (["--baseline", "EAN"], "the baseline 'EAN' is not among the networks"),
-        (["--baseline", "EAN", "--per-block"], "--per-block compares each connection with none; leave out --baseline"),
+        (["--baseline", "EAN", "--per-block"], "--per-block compares each connection with none; remove --baseline"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
@@ -115,7 +115,9 @@ def test_what_cannot_be_timed_is_refused_in_words(tmp_path, words, message):
 
 
 def test_another_format_of_the_record_is_refused_before_anything_is_timed(tmp_path):
-    assert "written as JSON, got --out t.csv; for example t.json" in ean("time", CONFIG, "--out", tmp_path / "t.csv")
+    assert "--out must be a JSON file, got t.csv; for example t.json" in ean(
+        "time", CONFIG, "--out", tmp_path / "t.csv"
+    )
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert "file" in ean("time", CONFIG, "--out", blocked / "t.json")
@@ -132,7 +134,7 @@ def test_records_have_places_of_their_own(runs, monkeypatch):
 def test_a_run_that_was_not_tested_says_how_to(runs, capsys):
     words = ["time", runs / "vanilla", "--rounds", "2", "--batch", "2", "--form", "eager", "--out", runs / "t.json"]
     assert ean(*words) == 0
-    assert f"{runs / 'vanilla'} has no test.json: `ean test` adds the accuracy" in capsys.readouterr().out
+    assert f"{runs / 'vanilla'} has no test.json: run `ean test` to add the accuracy" in capsys.readouterr().out
 
 
 def test_blocks_are_timed_in_both_forms(tmp_path, capsys):

@@ -347,7 +347,7 @@ def test_a_deployed_model_can_be_copied_and_pickled(again):
 def test_training_mode_is_refused_and_nothing_changes(make):
     for deployed in (make(classifier()), make(small())):
         with pytest.raises(
-            RuntimeError, match=r"a deployed network is for inference only: .* Train the network it was"
+            RuntimeError, match=r"a deployed network is for inference only: .* Train the original network"
         ):
             deployed.train()
         assert not any(module.training for module in deployed.modules())

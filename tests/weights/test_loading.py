@@ -64,5 +64,5 @@ def test_where_no_key_matches_the_error_names_both_sides_and_the_prefix_to_give(
     load_weights(target, tmp_path / "w.pth", prefix="backbone.")
     assert same(source.state_dict(), target.state_dict())
     torch.save({"encoder.a": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"begin with encoder, those of Small with conv, norm$"):
+    with pytest.raises(ValueError, match=r"start with encoder, those of Small with conv, norm$"):
         load_weights(target, tmp_path / "w.pth")
