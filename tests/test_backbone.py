@@ -46,7 +46,7 @@ def log(caplog):
 
 @pytest.fixture
 def with_norm():
-    """An attention module that holds a batch norm."""
+    """An attention module with a batch norm."""
 
     @ATTENTION.register_module()
     class WithNorm(Attention):
@@ -696,7 +696,7 @@ def test_a_compiled_supernet_does_not_recompile_at_new_schemes(attention, memory
     plain = copy.deepcopy(network)
     network.compile_blocks(backend=graphs, fullgraph=True)
     x = torch.randn(2, 3, 8, 8).to(memory_format=memory_format)
-    # every form of block, each without attention, with it as the first of its stage, and behind another one
+    # every form of block: without attention, with it as the first of its stage, and after another one
     for scheme in ("none", "full", "010-010-010", "011-011-011", "100-100-100"):
         network.set_scheme(scheme)
         train_step(network, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from mmengine.config import Config
@@ -23,7 +23,7 @@ from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
-from .options import CfgOptions, Checkpoint, ConfigName, WorkDir, prepare
+from .options import CfgOptions, Checkpoint, ConfigName, prepare
 
 
 def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
@@ -77,7 +77,7 @@ def _cells(block: str, own: GateStatistics) -> Cells:
 def gates(
     config: ConfigName,
     checkpoint: Checkpoint,
-    work_dir: WorkDir = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Output folder; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Measure how much the attention of each block varies between channels and between images."""

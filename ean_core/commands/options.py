@@ -22,7 +22,7 @@ ConfigName = Annotated[str, typer.Argument(help="Config file, or name of a packa
 WorkDir = Annotated[Path | None, typer.Option(help="Output folder; work_dirs/CONFIG by default.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or folder of its run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-Amp = Annotated[bool, typer.Option("--amp", help="Use bf16 autocast, on CPUs and GPUs.")]
+Amp = Annotated[bool, typer.Option("--amp", help="Train with bf16 autocast, on CPUs and GPUs.")]
 Capture = Annotated[
     bool,
     typer.Option(

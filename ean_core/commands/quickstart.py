@@ -60,7 +60,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
     Args:
         dataset: ``digits`` or ``cifar100``.
         folder: folder for all output.
-        amp: use bf16 autocast.
+        amp: train with bf16 autocast.
         options: overrides for all configs.
     """
     if dataset == "digits":

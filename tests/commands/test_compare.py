@@ -13,7 +13,7 @@ CONFIG = "search_resnet20_se_digits"
 SMALL = ("search.finalists.count=2", "search.finalists.images=100")
 EVALUATIONS, SEEDS = 6, 2
 FAST = "random,hsp,local,ean"
-#: Everything that draws: by its nature DARTS trains.
+#: Strategies that use random numbers; DARTS does because it trains.
 ALL = "ean,random,hsp,local,darts"
 
 
@@ -105,7 +105,7 @@ def test_a_finished_comparison_is_read_again_without_scoring(again, digits_super
     assert code == 0
     assert {name: (again / name).read_bytes() for name in before} == before
     assert {path: path.read_bytes() for path in scores} == scores
-    assert ledger_lines(again / "finalists.jsonl") == final  # written anew from what is remembered
+    assert ledger_lines(again / "finalists.jsonl") == final  # rewritten from stored scores
     assert {path: path.read_bytes() for path in again.rglob("search.json")} == records
     for name in FAST.split(","):
         assert f"│ {name} " in out
@@ -155,7 +155,7 @@ def test_a_comparison_may_be_extended(again, digits_supernet, ean, ledger_lines)
 
 
 def test_the_times_of_blocks_are_those_of_the_batches_that_are_scored(digits_supernet, tmp_path):
-    """Also where latency is weighed, which the paper measures on 50 images."""
+    """Also with a latency reward, which uses 50 images as in the paper."""
     options = ("search.reward.sparsity=0", "search.reward.latency=2")
     folder = run(digits_supernet, tmp_path / "run", "random", options=options)
     images = {tuple(found["bodies"]): found["images"] for found in map(read, folder.glob("*times*.json"))}

@@ -22,7 +22,7 @@ def words(supernet, work_dir, schemes=3, *more, options=()):
 
 @pytest.fixture(scope="module")
 def correlated(digits_supernet, tmp_path_factory):
-    """The folder of three schemes trained alone for an epoch."""
+    """The folder of three schemes trained stand-alone for one epoch."""
     folder = tmp_path_factory.mktemp("correlated") / "run"
     with pytest.raises(SystemExit) as ended:
         main([*words(digits_supernet, folder, 3, "--epochs", 1)])
@@ -95,7 +95,7 @@ def test_runs_that_are_there_are_not_overwritten(again, digits_supernet, ean):
 
 
 def test_runs_of_other_epochs_are_not_taken_for_these(again, digits_supernet, ean):
-    """They are trained further or refused; a record never says epochs that a run did not have."""
+    """They are trained further or refused; a record never claims epochs that a run did not have."""
     code, _ = ean(*words(digits_supernet, again, 3, "--epochs", 2, "--resume"))
     record = json.loads((again / "correlation.json").read_text())
     trained = {json.loads(path.read_text())["epochs"] for path in again.glob("*/record.json")}

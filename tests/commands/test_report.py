@@ -1,4 +1,4 @@
-"""Reports out of records: the committed one, and those of folders of one's own."""
+"""Reports of run records: the committed one, and those of custom folders."""
 
 import csv
 import shutil
@@ -36,7 +36,7 @@ def test_the_committed_report_is_what_the_committed_records_say(rebuilt):
     committed = {path.name: path for path in (BENCHMARKS / "report").iterdir() if path.name != "index.html"}
     assert {path.name for path in rebuilt.iterdir()} == {*committed, "index.html"}
     for name, path in committed.items():
-        if path.suffix == ".svg":  # other versions of Matplotlib draw other curves of the same data
+        if path.suffix == ".svg":  # other versions of Matplotlib draw the same data differently
             assert (rebuilt / name).stat().st_size > 5000
         else:
             assert (rebuilt / name).read_bytes() == path.read_bytes(), (
@@ -149,7 +149,7 @@ def test_networks_trained_alone_count_once_a_search(tmp_path):
     comparison = tmp_path / "runs/comparison"
     shutil.copytree(BENCHMARKS / "results/search_resnet20_se_cifar100/comparison", comparison)
     returned = [read_record(path)["scheme"]["scheme"] for path in sorted(comparison.glob("random/seed_*/search.json"))]
-    for seed, accuracy in enumerate((60.0, 62.0)):  # of the first search's scheme there are two trainings
+    for seed, accuracy in enumerate((60.0, 62.0)):  # two trainings of the first search's scheme
         save_run(tmp_path / f"runs/first{seed}", scheme=returned[0], seed=seed, accuracy=accuracy)
     for k, scheme in enumerate(sorted(set(returned[1:]) - {returned[0]})):
         save_run(tmp_path / f"runs/other{k}", scheme=scheme, accuracy=67.0)

@@ -31,7 +31,7 @@ ENDLESS = ("search.strategy.type=random", "search.strategy.evaluations=90000", "
 
 
 def words(supernet, work_dir, *options, scores=None, more=()):
-    """The command of a search, in ``work_dir`` with scores of its own."""
+    """The command of a search in ``work_dir`` with separate scores."""
     given = [*FINALISTS, *options, f"search.scores={scores or work_dir / 'scores'}"]
     return ["search", CONFIG, "--supernet", supernet, "--work-dir", work_dir, *more, "--cfg-options", *given]
 
@@ -61,7 +61,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(digits_supernet, tmp_path_factory):
-    """The folder of a search that is over."""
+    """The folder of a finished search."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in words(digits_supernet, folder, *FEW)])
@@ -81,7 +81,7 @@ def exhausted(digits_supernet, tmp_path_factory):
 
 @pytest.fixture
 def search_again(digits_supernet, finished, tmp_path):
-    """A copy of the finished search, and the command that goes on with it."""
+    """A copy of the finished search, and the command that continues it."""
     shutil.copytree(finished, tmp_path / "again")
     return tmp_path / "again" / "ledger.jsonl", [*words(digits_supernet, tmp_path / "again", *FEW), "--resume"]
 
@@ -94,7 +94,7 @@ def validation():
 
 
 def accuracy_alone(supernet, scheme, validation):
-    """Of a network built with this scheme alone."""
+    """Return the validation accuracy of a network set to this scheme, from a plain forward pass."""
     model = MODELS.build({**load_config(CONFIG).model, "backbone": {**load_config(CONFIG).model.backbone}}).eval()
     load_weights(model, supernet, strict=True)
     model.backbone.set_scheme(scheme)
@@ -170,7 +170,7 @@ def test_what_a_search_of_the_same_supernet_scored_is_not_computed_again(
     for path in (finished / "scores").glob("scores_*.jsonl"):
         schemes = [line.get("scheme") for line in read_lines(path)[0][1:]]
         assert len(schemes) == len(set(schemes))
-    assert len(list((finished / "scores").glob("scores_*.jsonl"))) == 2  # of supernet and finalists
+    assert len(list((finished / "scores").glob("scores_*.jsonl"))) == 2  # one each for supernet and finalists
     assert not list(digits_supernet.parent.glob("scores_*"))
 
 
@@ -281,7 +281,7 @@ def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, exhausted, 
     command = words(digits_supernet, tmp_path, more=("--strategy", "exhaustive"))
     ledger = tmp_path / "ledger.jsonl"
     process = start_ean(*command)
-    wait_for(lambda: has_lines(ledger, 65), process)  # a step of 64, of eight
+    wait_for(lambda: has_lines(ledger, 65), process)  # one of eight steps of 64
     process.kill()
     process.join()
     assert ledger.read_bytes().count(b"\n") < 513, "killed too late to test anything"
@@ -294,7 +294,7 @@ def test_a_killed_search_resumes_to_the_same_ledger(digits_supernet, exhausted, 
     assert read(tmp_path / "search.json")["scheme"] == read(whole / "search.json")["scheme"]
 
     written = (tmp_path / "search.json").read_bytes(), ledger.read_bytes()
-    assert ean(*command, "--resume")[0] == 0  # once more changes nothing
+    assert ean(*command, "--resume")[0] == 0  # a repetition changes nothing
     assert ((tmp_path / "search.json").read_bytes(), ledger.read_bytes()) == written
 
 
@@ -335,13 +335,13 @@ def test_a_second_search_in_the_same_folder_is_refused(digits_supernet, tmp_path
     code, _ = ean(*command, "--resume")
     assert code == f"ean search: another search is writing {ledger}; wait for it, or choose another --work-dir"
     lines = ledger.read_bytes().count(b"\n")
-    wait_for(lambda: has_lines(ledger, lines + 1), process)  # the first one goes on
+    wait_for(lambda: has_lines(ledger, lines + 1), process)  # the first one continues
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remembered", [False, True])
 def test_two_processes_search_as_one_does(digits_supernet, finished, tmp_path, ledger_lines, remembered):
-    """Each scores its part of the images; what is remembered already needs only the first."""
+    """Each scores its part of the images; stored scores need only the first."""
     if remembered:
         shutil.copytree(finished / "scores", tmp_path / "scores")
     command = words(digits_supernet, tmp_path, *FEW, more=("--launcher", "pytorch"))

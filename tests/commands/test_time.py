@@ -22,7 +22,7 @@ def ean(*words):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Folders of three runs, as training leaves them; the first without a test."""
+    """Folders of three runs after training; the first has no test record."""
     for name, scheme, accuracy in (("ean", "010-100-001", 97.0), ("full", "full", 98.0), ("vanilla", "none", None)):
         config = load_config(CONFIG, [f"model.backbone.scheme={scheme}"])
         model = MODELS.build(config.model)

@@ -10,7 +10,7 @@ from ..watch import made
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """What the command writes to a terminal."""
+    """The text that the command writes to a terminal."""
     out = io.StringIO()
     console = Console
     monkeypatch.setattr(

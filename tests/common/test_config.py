@@ -29,7 +29,7 @@ ONE_OF_EACH = ["resnet20_se_digits", "resnet20_sge_cifar100", "resnet164_dia_cif
 
 
 def parts(name):
-    """Network, attention and data set, as the name of a config says them."""
+    """Network, attention and data set according to the name of a config."""
     return name.removeprefix("supernet_").removeprefix("search_").split("_", 2)
 
 
@@ -40,7 +40,7 @@ def configs():
 
 @pytest.fixture(scope="module")
 def models(configs):
-    """Built without memory."""
+    """Build on the meta device, without memory."""
     with torch.device("meta"):
         return {name: MODELS.build(config.model) for name, config in configs.items()}
 
@@ -212,7 +212,7 @@ def test_a_packaged_config_is_found_by_name_and_by_folder_and_name(name):
 
 
 def test_a_config_is_found_by_path(tmp_path, monkeypatch):
-    path = tmp_path / "resnet20_se_digits.py"  # before the packaged one of this name
+    path = tmp_path / "resnet20_se_digits.py"  # takes precedence over the packaged one
     path.write_text("x = 1\n")
     assert find_config(str(path)) == path
     monkeypatch.chdir(tmp_path)

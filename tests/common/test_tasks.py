@@ -1,4 +1,4 @@
-"""The registry of tasks: alone, with what is installed, and with a task of another package."""
+"""The registry of tasks: alone, with the installed packages, and with a task of another package."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ assert not [name for name in heavy if name in sys.modules]
 def test_packaged_configs_end_in_data_sets():
     ends = tuple(f"_{key}" for key in known_datasets())
     others = {name for name in packaged_configs() if not name.endswith(ends)}
-    assert others == {"resnet20_se_crowd"}  # for a folder of one's own
+    assert others == {"resnet20_se_crowd"}  # for a custom folder
 
 
 @pytest.mark.parametrize(("key", "near"), [("cifar10", "'cifar100'"), ("voc12", "'voc2012'")])
@@ -138,4 +138,4 @@ def test_a_data_set_belongs_to_one_task(registered):
     other = Task("Other", "other", (), DEPTHS.metrics, (Dataset("nyu", "NYU"),))
     with pytest.raises(ValueError, match="data sets nyu of Other already belong to Depth Estimation"):
         register_task(other)
-    register_task(DEPTHS)  # the same one again, as a reloaded module does
+    register_task(DEPTHS)  # again, as a reloaded module does

@@ -107,7 +107,7 @@ def test_outputs_are_those_of_the_network(network, batch, height, width, seed):
     assert error(fold(double), double, inputs) <= EXACT
     single = inputs.float()
     assert error(deploy(network), double, inputs) <= 1e-5
-    # The eager network has an error of its own, in 101 layers up to some 1e-5.
+    # The eager network itself has an error, up to about 1e-5 in 101 layers.
     own = error(double, lambda x: network(x.float()), inputs)
     assert error(deploy(network), network, single) <= 1e-5 + own
 
@@ -198,7 +198,7 @@ def test_norms_that_cannot_be_folded_stay():
 
 @MODELS.register_module()
 class HalvedConv(nn.Conv2d):
-    """A convolution that computes something else than its weights say."""
+    """A convolution that computes something other than its weights suggest."""
 
     def forward(self, x):
         return super().forward(x) / 2
@@ -255,7 +255,7 @@ def test_recurrent_weights_are_held_once_a_stage():
 
 
 class Own(Attention):
-    """A gate that keeps hold of the recalibrated branch, as a state may."""
+    """A gate that keeps a reference to the recalibrated branch, as a state may."""
 
     def extract(self, residual):
         return residual.mean((2, 3), keepdim=True)
@@ -494,7 +494,7 @@ for attention in ("SE", "DIA", {"type": "SGE", "groups": 16}):
     ops._FUSED.clear()
     double = network.double()
     calls.clear()
-    assert error(deploy(double), double, inputs.double()) <= 1e-10 and not calls  # for which there are none
+    assert error(deploy(double), double, inputs.double()) <= 1e-10 and not calls  # there are no kernels for fp64
     print("equal")
 """
 

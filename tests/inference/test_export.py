@@ -14,7 +14,7 @@ PREPROCESSOR = {"type": "ImagePreprocessor", "mean": [120.0, 110.0, 100.0], "std
 BACKBONES = {
     "SE": lambda: EANResNetCIFAR(20, "SE", scheme="010-110-001"),
     "DIA": lambda: EANResNetCIFAR(20, "DIA", scheme="full"),
-    # With groups put last in the middle stages.
+    # Channels are reordered by group in the middle stages.
     "SGE": lambda: EANResNet(50, {"type": "SGE", "groups": 8}, scheme="full", base_channels=8, out_indices=(3,)),
 }
 

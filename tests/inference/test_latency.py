@@ -13,7 +13,7 @@ INPUTS = torch.zeros(2, 3, 8, 8)
 
 
 class Clock:
-    """Time that passes only where a test says so."""
+    """A clock that only advances when a test tells it to."""
 
     def __init__(self):
         self.now = 100.0
@@ -27,7 +27,7 @@ def network(scheme="full", attention="DIA", shared=True):
 
 
 def after(clock, module, seconds):
-    """Let a module take time."""
+    """Make a module take time."""
 
     def passes(*_):
         clock.now += seconds() if callable(seconds) else seconds
@@ -108,7 +108,7 @@ def test_parts_run_as_they_do_in_the_network():
     states.clear()
     time_blocks(backbone, inputs, last.append, rounds=2, warmup=0)
     assert torch.equal(last[0], expected)
-    assert states == [True, False, False] * 2  # DIA's state begins with the stage
+    assert states == [True, False, False] * 2  # DIA's state starts with the stage
 
 
 @pytest.mark.parametrize("scheme", ["none", "111-111-110"])
@@ -204,7 +204,7 @@ def test_what_runs_first_pays_for_it_in_turns(monkeypatch):
     calls = iter(range(10**6))
     finish = latency.DeployedBlock.finish
 
-    def slow(block, z, shortcut, state):  # the first of two takes 5 more, as with caches that it finds cold
+    def slow(block, z, shortcut, state):  # the first of two takes 5 more, as with cold caches
         clock.now += (3.0 if block.attention is not None else 2.0) + 5.0 * (next(calls) % 2 == 0)
         return finish(block, z, shortcut, state)
 
@@ -248,7 +248,7 @@ def test_a_profile_runs_the_network_that_it_times(attention, deployed):
 
 
 def test_the_interval_is_of_sums_over_a_pass():
-    # Two connections whose costs wander in opposite directions: their sum does not.
+    # The costs of two connections drift in opposite directions; their sum does not.
     costs = [0.1 * (k // 2) for k in range(12)]
     profile = BlockProfile(
         ConnectionScheme.parse("11", (2,)),

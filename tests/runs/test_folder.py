@@ -9,13 +9,13 @@ from ean_core.runs.folder import RECORD, TEST, TIMING, Run, chosen_checkpoint
 
 
 def save_checkpoint(path, **settings):
-    """A checkpoint of mmengine's form with these settings."""
+    """A checkpoint in mmengine's format with these settings."""
     text = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
     torch.save({"state_dict": {}, "meta": {"cfg": text}}, path)
 
 
 def dump_config(folder, start, **settings):
-    """What mmengine writes at the start of a run."""
+    """Write the config dump of mmengine at the start of a run."""
     path = folder / start / "vis_data" / "config.py"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_has_checkpoints_settings_and_a_log(tmp_path):
     log = tmp_path / "20260102_000000" / "vis_data" / "scalars.json"
     log.write_text('{"step": 1, "loss": 0.5, "epoch": 1}\n')
     run = Run(tmp_path)
-    assert run.latest == run.chosen == tmp_path / "epoch_10.pth"  # a number, not a word
+    assert run.latest == run.chosen == tmp_path / "epoch_10.pth"  # compared as a number, not as text
     assert run.best is None
     assert run.settings == {"seed": 2}  # of the last start
     assert run.config == "mine"
@@ -69,7 +69,7 @@ def test_the_best_checkpoint_is_the_last_that_was_found_and_stands_for_the_run(t
     assert run.best == run.chosen == tmp_path / "best_top1_epoch_20.pth"
     assert run.latest == tmp_path / "epoch_30.pth"
     assert chosen_checkpoint(tmp_path) == run.best
-    assert chosen_checkpoint(tmp_path / "epoch_30.pth") == run.latest  # a file stands for itself
+    assert chosen_checkpoint(tmp_path / "epoch_30.pth") == run.latest  # a file is returned unchanged
 
 
 def test_settings_are_of_the_last_start_else_of_the_record_else_of_the_checkpoint(tmp_path):

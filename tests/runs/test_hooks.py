@@ -22,7 +22,7 @@ OPTIONS = ("train_cfg.max_epochs=3", "train_cfg.val_interval=1", "default_hooks.
 
 
 class Watcher(Hook):
-    """Keeps how the run stands after each iteration; stops the process, as it were, in one of them."""
+    """Record the progress after each iteration; simulate a kill in one of them."""
 
     priority = "LOWEST"
 
@@ -50,7 +50,7 @@ def train(folder, die_at=None, resume_from=None):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A training that is stopped in its third epoch of 16 iterations, and its progress then and after it went on."""
+    """A training stopped in its third epoch of 16 iterations, and its progress then and after resuming."""
     folder = tmp_path_factory.mktemp("runs") / "stopped"
     with pytest.raises(KeyboardInterrupt):
         train(folder, die_at=40)
@@ -134,7 +134,7 @@ class Constant(BaseMetric):
 
 
 def run_plain(folder, iterations, **options):
-    """A training without our runner, configs and other hooks, counted in iterations."""
+    """An iteration-based training without our runner, configs and other hooks."""
     others = dict.fromkeys(("logger", "checkpoint", "timer", "param_scheduler", "sampler_seed"))
     Runner(
         Counting(),

@@ -23,7 +23,7 @@ initialize_processes(Config({"env_cfg": {}}), "pytorch")
 class Runner:
     def __init__(self):
         self.model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
-        self.itself = self  # as a runner's hooks and loops refer to it
+        self.itself = self  # like the references of a runner's hooks and loops
 
 Runner()
 print("threads:", gloo_threads())

@@ -28,7 +28,7 @@ EPOCHS = 4
 
 
 def ean(*arguments, cwd, launcher=(), **options):
-    """Start ``ean`` as a user would, in a process group of its own."""
+    """Start ``ean`` as a user would, in a separate process group."""
     command = [sys.executable, *launcher, "-m", "tasks.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -257,7 +257,7 @@ def test_a_network_is_measured_and_exported_under_its_own_scheme_only(tmp_path, 
     final = run_training(config, tmp_path)
     elsewhere = {"type": "Pretrained", "checkpoint": "ean://resnet20.digits"}
     same = load_config("resnet20_se_digits", ["model.backbone.scheme=100-100-100"])
-    same.model.backbone.init_cfg = elsewhere  # where weights came from says nothing of the network
+    same.model.backbone.init_cfg = elsewhere  # the source of initial weights is not part of the network
     check_same_network(final, same)
     forgotten = load_config("resnet20_se_digits")  # its tensors would fit
     for use in (run_test, export_backbone):

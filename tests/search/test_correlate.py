@@ -78,7 +78,7 @@ def test_schemes_are_different_and_drawn_by_seed_alone():
     chosen = sample_schemes((3, 3, 3), 50, seed=0)
     assert len(set(chosen)) == 50
     assert chosen == sample_schemes((3, 3, 3), 50, seed=0)
-    assert chosen[:5] == sample_schemes((3, 3, 3), 5, seed=0)  # fewer are the first of more
+    assert chosen[:5] == sample_schemes((3, 3, 3), 5, seed=0)  # a smaller sample is a prefix of a larger one
     assert chosen != sample_schemes((3, 3, 3), 50, seed=1)
     assert 0.4 < sum(scheme.sparsity for scheme in chosen) / 50 < 0.6
 

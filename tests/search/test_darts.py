@@ -22,7 +22,7 @@ ATTENTION = ["SE", "SGE", "DIA"]
 
 
 def relaxed(attention="SE", seed=0, *, shared=True, **options):
-    """A small network with random weights and statistics, whose attention changes much."""
+    """A small network with random weights and statistics, and attention with a large effect."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = EANResNetCIFAR(20, attention, scheme="full", in_channels=1, base_channels=4, shared=shared)
@@ -170,7 +170,7 @@ def test_weights_keep_the_options_of_one_optimizer():
 
 
 def test_alphas_find_the_scheme_that_made_the_labels():
-    """Labels of a network whose attention sits on three blocks; the others' attention only does harm."""
+    """Labels from a network with attention on three blocks; attention on the others only does harm."""
     model = relaxed(shared=False, seed=3).train()
     scheme = ConnectionScheme.parse("100-010-001")
     data = batch(64)
@@ -318,7 +318,7 @@ def test_validation_batches_follow_from_seed_and_epoch():
     loader["sampler"] = {"type": "EpochSampler", "shuffle": True}
 
     class Runner:
-        seed, epoch, train_dataloader = 0, 0, range(4)  # of 4 iterations, on passes of 3 batches
+        seed, epoch, train_dataloader = 0, 0, range(4)  # 4 iterations, and passes of 3 batches
 
     def labels(epoch, n):
         hook = GateHook(loader)

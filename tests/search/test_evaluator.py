@@ -17,7 +17,7 @@ STAGES = (3, 3, 3)
 
 
 def supernet(attention="SE", seed=0, *, in_channels=1, channels_last=True, depth=20):
-    """A small network with random weights and statistics, whose sub-networks disagree on many images."""
+    """A small network with random weights and statistics; its sub-networks disagree on many images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = EANResNetCIFAR(depth, attention, scheme="full", in_channels=in_channels, base_channels=4)
@@ -43,7 +43,7 @@ def batches(sizes=(7, 5), seed=0, in_channels=1, pixels=8):
 
 
 def record_heads(model):
-    """Every call of the model's head from now on: its input and its logits."""
+    """Record every later call of the model's head: its input and its logits."""
     calls, head = [], model.head
 
     def recording(features):
@@ -56,7 +56,7 @@ def record_heads(model):
 
 
 def alone(model, scheme, data, precision):
-    """Logits and right answers, image by image, of one scheme by the plain forward pass."""
+    """Return logits and correctness per image of one scheme, from the plain forward pass."""
     model.backbone.set_scheme(scheme)
     model.eval()
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def test_prefixes_give_bit_for_bit_what_each_scheme_gives_alone(
     accuracies = evaluator.evaluate(schemes)
     shared = list(calls)
     distinct = sorted(set(schemes))
-    assert len(shared) == len(distinct) * len(data)  # one that is given twice is computed once
+    assert len(shared) == len(distinct) * len(data)  # duplicates are computed once
     assert evaluator.bodies == count_bodies(schemes) * len(data)
 
     expected = {}
@@ -141,7 +141,7 @@ def test_the_supernet_is_left_whole_unchanged_and_in_evaluation_mode():
 
 
 class Loader:
-    """A data loader as small as can be: says when it is read, and uses its memory again."""
+    """A minimal data loader that reports when it is read, and reuses its memory."""
 
     def __init__(self, made):
         self.made = made
@@ -231,7 +231,7 @@ def test_the_hash_of_weights_tells_names_types_shapes_and_values(change):
     assert weights_hash({**state, **change} if name == "a" else change) != weights_hash(state)
 
 
-# ---------------------------------------------------------------- batch norms estimated anew
+# ---------------------------------------------------------------- re-estimated batch norms
 
 
 def recalibrated(model, data=None, calibration=None, precision="fp32", fingerprint="calibration", images=None):
@@ -240,7 +240,7 @@ def recalibrated(model, data=None, calibration=None, precision="fp32", fingerpri
 
 
 def estimated_anew(model, scheme, data, calibration):
-    """Accuracy and logits of a copy of the network whose norms are estimated as PyTorch does it, under one scheme."""
+    """Return accuracy and logits of a copy of the network under one scheme, with norms estimated by PyTorch."""
     model = copy.deepcopy(model)
     model.backbone.set_scheme(scheme)
     model.train()
@@ -292,7 +292,7 @@ def test_what_is_estimated_anew_leaves_supernet_and_plain_scores_as_they_were():
     assert weights_hash(model.state_dict()) == key == plain.key["weights"]
     assert same_values(model, before)
     assert plain.evaluate(schemes) == scores
-    assert anew.evaluate(schemes[::-1]) == first[::-1]  # nor does one scheme leave anything to the next
+    assert anew.evaluate(schemes[::-1]) == first[::-1]  # schemes do not affect each other
     assert not model.training
     assert not any(module.training for module in model.modules())
     assert {norm.momentum for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {0.1}
@@ -370,7 +370,7 @@ def test_parts_are_timed_on_so_many_images():
 
 
 def share(rank, meeting, answers):
-    """A process that has every other image: the first asks, the second serves."""
+    """A process with every other image: rank 0 evaluates, rank 1 serves."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     whole = batches((16, 7))
     data = [{name: value[rank::2] for name, value in batch.items()} for batch in whole]
@@ -406,7 +406,7 @@ def test_processes_share_the_images_and_score_as_one_does(tmp_path):
 
 
 def fail_in_one(rank, meeting, answers, broken):
-    """A process that scores beside one whose images do not fit the network."""
+    """A process that scores alongside one with images that do not fit the network."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     plain = SupernetEvaluator(supernet(), batches(in_channels=2 if rank == broken else 1), "data", images=24)
     try:

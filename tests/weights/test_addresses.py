@@ -1,4 +1,4 @@
-"""``ean://`` in a process that knows ean_core only."""
+"""``ean://`` in a process that imports only ean_core."""
 
 import subprocess
 import sys
@@ -136,7 +136,7 @@ def test_blocks_that_the_networks_stage_lacks_are_refused(tmp_path):
 
 
 def test_blocks_that_the_file_lacks_are_refused(tmp_path):
-    """All tensors that both have fit; the others would stay random."""
+    """All common tensors fit; the others would stay random."""
     torch.save(EANResNetCIFAR(20, scheme="none").state_dict(), tmp_path / "shallow.pth")
     with pytest.raises(ValueError, match=r"shallow.pth has 3 blocks in layer1, EANResNetCIFAR has 9"):
         load_weights(EANResNetCIFAR(56, scheme="none"), tmp_path / "shallow.pth")
