@@ -151,7 +151,7 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
 def test_all_schemes_are_answered_with_the_best_for_every_weight(exhausted, ledger_lines):
     folder, out = exhausted
     assert "best of 512 evaluations (512 different)" in out
-    listed = [line.split() for line in out.split("for each weight of the sparsity")[1].splitlines()[1:] if "%" in line]
+    listed = [line.split() for line in out.split("for each sparsity weight")[1].splitlines()[1:] if "%" in line]
     accuracies = {line["scheme"]: line["accuracy"] for line in ledger_lines(folder / "ledger.jsonl")[1:513]}
     assert float(listed[0][0]) == 0
     for parts in listed:
