@@ -1,1 +1,1 @@
-"""What trainings add to mmengine's Runner: hooks, processes, settings, supernet, CUDA graphs; and a run's folder."""
+"""Additions to mmengine's Runner: hooks, processes, settings, supernet, CUDA graphs; and the folder of a run."""
