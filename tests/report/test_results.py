@@ -43,7 +43,7 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
     assert cells["accuracy (%)"] == "65.50 ± 0.71"
     assert cells["seeds"] == "2"
     assert cells["connections"] == "2 `010-100-000`"
-    assert cells["whose"] == "here, 24 epochs, 10,000 test images"
+    assert cells["source"] == "here, 24 epochs, 10,000 test images"
 
 
 def test_times_are_those_of_the_same_network(tmp_path):
@@ -85,7 +85,7 @@ def test_a_folder_whose_records_disagree_is_refused_or_left_out(tmp_path, other)
     save_run(tmp_path / "b", seed=1)
     test = json.loads((tmp_path / "a/test.json").read_text())
     (tmp_path / "a/test.json").write_text(json.dumps({**test, **other}))
-    with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100 and ends with epoch_24.pth, test"):
+    with pytest.raises(ValueError, match=r"record.json is for resnet20_se_cifar100 and epoch_24.pth, test"):
         read_results([tmp_path])
     left = []
     (found,) = find_results(read_records([tmp_path]), lambda path, reason: left.append(path))
@@ -156,7 +156,7 @@ def test_runs_of_configs_of_ones_own_are_called_by_their_data(tmp_path, data, na
 
 def test_networks_of_others_are_named_and_left_out(tmp_path):
     save_run(tmp_path / "other", config="mine", backbone={"type": "mmdet.ResNeXt"})
-    with pytest.raises(ValueError, match=r"other: its backbone is mmdet.ResNeXt, reports are of EANResNet and EANResN"):
+    with pytest.raises(ValueError, match=r"other: backbone is mmdet.ResNeXt, expected EANResNet or EANResN"):
         read_results([tmp_path])
 
 
