@@ -170,7 +170,7 @@ def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path):
     runs = tmp_path / "runs"
     for text in (
         f"left out {runs}/timing.json: is not a run record: Unterminated string",
-        f"left out {runs}/x/gates.json: a record of kind 'gates' needs 'attention', 'scheme', 'images', 'blocks', missing",
+        f"left out {runs}/x/gates.json: a record of kind 'gates' needs 'attention', 'scheme', 'images', 'blocks', m",
         f"left out {runs}/ean: {runs}/again is the same training with the same seed",
     ):
         assert text in done.stderr

@@ -82,7 +82,7 @@ def test_a_strategy_that_sets_its_own_budget_is_asked_for_it(tmp_path):
 
 def test_a_ledger_without_a_line_is_no_error(tmp_path):
     (tmp_path / "ledger.jsonl").write_text('{"strategy"')
-    assert look(tmp_path) == "a search has begun and written nothing yet"
+    assert look(tmp_path) == "search started, nothing written yet"
 
 
 # ---------------------------------------------------------------- several runs

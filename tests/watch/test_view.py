@@ -48,7 +48,7 @@ def test_a_training(training, width):
     seen = panel(training, width, seconds=80)
     assert seen["config"] == "resnet20_se_digits"
     assert seen["network"] == "ResNet-20, SE 010-100-000, counter, □■□ ■□□ □□□"
-    assert seen["state"] == "running, last news 5 s ago"
+    assert seen["state"] == "running, last update 5 s ago"
     assert re.fullmatch(r"━+╸? +75 % epoch 3 of 4 iteration 150 of 200, 32 images/s", seen["progress"])
     assert seen["time"] == "1 min 20 s, about 20 s left"
     assert seen["loss"] == "2.0000  █▅▁"
@@ -72,7 +72,7 @@ def test_one_that_has_just_begun(tmp_path):
     nothing = dict.fromkeys(("loss", "images_per_second", "seconds_left", "usual_interval"))
     made.training(tmp_path, epoch=0, iteration=0, losses=[], **nothing)
     seen = panel(tmp_path, 80, seconds=2)
-    assert seen["state"] == "running, last news 2 s ago"
+    assert seen["state"] == "running, last update 2 s ago"
     assert seen["progress"] == "0 % epoch 0 of 4 iteration 0 of 200"
     assert seen["time"] == "2 s"
 
@@ -102,9 +102,9 @@ def test_a_metric_that_is_not_in_every_validation(tmp_path):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_silence_is_said_rather_than_judged(training, width):
-    assert panel(training, width, seconds=75 + 40)["state"] == "running, last news 40 s ago, usually every 25 s"
+    assert panel(training, width, seconds=75 + 40)["state"] == "running, last update 40 s ago, usually every 25 s"
     assert panel(training, width, seconds=75 + 720)["state"] == (
-        "no news for 12 min, usually every 25 s, stopped or stalled"
+        "no update for 12 min, usually every 25 s, stopped or stalled"
     )
     seen = panel(training, width, seconds=75 + 720)
     assert seen["time"] == "1 min 15 s"
@@ -158,7 +158,7 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     made.searched(tmp_path / "run", steps, evaluations=12)
     seen = panel(tmp_path / "run", width, seconds=3)
     assert seen["search"] == "strategy random, seed 1"
-    assert seen["state"] == "running, last news 3 s ago"
+    assert seen["state"] == "running, last update 3 s ago"
     assert re.fullmatch(
         r"━+╸? +33 % of 12 evaluations step 2, 4 evaluations, 3 distinct schemes, about 16 s left", seen["progress"]
     )
@@ -169,7 +169,7 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     final = [("10-11", 71.5), ("00-00", 72.0)]
     made.searched(tmp_path / "run", steps, evaluations=12, finalists=final)
     assert panel(tmp_path / "run", width)["finalists"] == (
-        "2 of about 2 scored once more □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
+        "2 of about 2 rescored □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
     )
     made.found(tmp_path / "run", at=10, evaluations=4)
     seen = panel(tmp_path / "run", width, seconds=20)
