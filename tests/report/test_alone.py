@@ -1,4 +1,4 @@
-"""Schemes that were trained alone, by group: Figure 4, and what the tables make of them."""
+"""Schemes trained individually, by group: Figure 4, and their treatment in the tables."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def report(tmp_path, leave_out=None):
 
 
 def notes(tmp_path):
-    """What stands beside each group in the figure, whose texts are its name and two lines for each, in order."""
+    """Text beside each group in the figure; the figure's texts are a name and two lines per group, in order."""
     texts = re.findall(r">([^<>]+)</text>", (tmp_path / "out/figure4_alone.svg").read_text())
     return {
         name: f"{first} {second}" if first.endswith(":") else f"{first}; {second}"
@@ -53,7 +53,7 @@ def test_groups_are_drawn_with_their_counts_means_and_tests(tmp_path):
     found, text = report(tmp_path)
     assert list(found) == ["figure4_alone", "records"]
     random = [ACCURACIES[scheme][0] for scheme in RANDOM[:6]]
-    ean = [65.5, 65.8, ACCURACIES[BOTH][0]]  # a scheme of two seeds counts once, one of two groups in each
+    ean = [65.5, 65.8, ACCURACIES[BOTH][0]]  # a scheme with two seeds counts once, one in two groups counts in each
     p = ttest_ind(ean, random, equal_var=False).pvalue
     spread = [f"mean {statistics.mean(each):.2f}, sd {statistics.stdev(each):.2f}" for each in (random, ean)]
     assert notes(tmp_path) == {

@@ -70,7 +70,7 @@ def test_networks_of_another_recipe_attention_or_data_set_are_not_compared(tmp_p
     assert claim.in_short().endswith("CIFAR-100: not all three networks are trained yet.")
     for path in ("ean", "longer", "dia", "plain"):
         shutil.rmtree(tmp_path / path)
-    save_three(tmp_path, ([97.0], [97.5], [98.0]), config="resnet20_se_digits")  # of which the paper has nothing
+    save_three(tmp_path, ([97.0], [97.5], [98.0]), config="resnet20_se_digits")  # not in the paper
     assert find_claims(read_results([tmp_path])) == []
 
 
@@ -119,7 +119,7 @@ def test_a_verdict_says_what_its_interval_allows(tmp_path):
     full, ean = read_results([tmp_path])
     assert (
         verdict(ean, full) == "no significant difference"
-    )  # one seed against three: 10,000 images are good to 0.5 points
+    )  # one seed against three: the error from 10,000 images is 0.5 points
     save_run(tmp_path / "ean0", accuracy=70.0)
     full, ean = read_results([tmp_path])
     assert verdict(ean, full) == "undecided"  # another training might differ
@@ -130,7 +130,7 @@ def test_values_that_are_all_alike_have_the_interval_of_the_images():
 
 
 def test_a_difference_is_as_wide_as_chance_makes_it():
-    # 1,000 pairs of samples of equal means: some 950 intervals hold 0.
+    # 1,000 pairs of samples with equal means: about 950 intervals contain 0.
     draws = np.random.default_rng(0).normal(size=(1000, 2, 4))
     held = [low <= 0 <= high for first, second in draws for _, low, high in [difference(first, second, 1)]]
     assert 930 <= sum(held) <= 970

@@ -25,7 +25,7 @@ ALL = [ConnectionScheme(STAGES, tuple(int(bit) for bit in f"{number:05b}")) for 
 
 
 class Written:
-    """A folder of a comparison as a comparison leaves it, written by hand."""
+    """The folder of a comparison, written by hand."""
 
     def __init__(self, folder, stages=STAGES, seeds=SEEDS):
         self.folder, self.stages, self.seeds = folder, stages, seeds
@@ -46,7 +46,7 @@ class Written:
         }
 
     def search(self, strategy, seed, steps, rule="best-seen", infos=None, **more):
-        """One search: the schemes of each step."""
+        """Write one search, given the schemes of each step."""
         if strategy not in self.strategies:
             self.strategies.append(strategy)
         key = {"strategy": {"type": strategy}, "seed": seed, "stages": list(self.stages), "reward": REWARD}
@@ -205,7 +205,7 @@ def test_a_row_is_the_mean_and_deviation_over_the_seeds(made):
     assert (found["best reward"], found["reward returned"]) == (rewards, rewards)
     assert found["connections"] == spread_text([scheme.connections for scheme in best], 1)
     assert found["accuracy (%)"] == spread_text([reward(s) - 2 * s.sparsity for s in best], 2)
-    assert (found["rule"], found["evaluations"]) == ("best-seen", "24")  # no deviation where all agree
+    assert (found["rule"], found["evaluations"]) == ("best-seen", "24")  # no deviation if all agree
     assert found["unique"] == spread_text([len(set(schemes)) for schemes in asked], 0)
     optima = sum(max(map(reward, schemes)) == max(map(reward, ALL)) for schemes in asked)
     assert found["optimum found"] == f"{optima} of 3"
@@ -219,7 +219,7 @@ def test_bodies_and_seconds_are_those_of_the_search_alone(made):
     seconds = [BATCHES * walk_seconds(schemes, times) for schemes in one_walk]
     assert found["seconds"] == spread_text(seconds, 0 if statistics.mean(seconds) >= 100 else 1)
     assert row(made, "exhaustive")["block bodies"] == str(BATCHES * 31)
-    # Steps share no prefixes with each other: asking little by little costs more.
+    # Prefixes are not shared between steps: many small steps cost more.
     runs = [run for run in read_comparison(made).runs if run.strategy == "ean"]
     for run in runs:
         steps = list(map(count_bodies, run.history.walks()))

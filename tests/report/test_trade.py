@@ -1,4 +1,4 @@
-"""Figure 1: points, and their names beside them."""
+"""Figure 1: points and their labels."""
 
 from dataclasses import replace
 

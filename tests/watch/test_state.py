@@ -68,7 +68,7 @@ def test_its_record_ends_a_search(tmp_path):
     assert not look(tmp_path, at(1)).finished
     made.found(tmp_path, at=50, evaluations=2)
     assert look(tmp_path, at(60)).finished
-    made.found(tmp_path, at=50, evaluations=3)  # of another ledger that was there before
+    made.found(tmp_path, at=50, evaluations=3)  # belongs to an earlier ledger
     assert not look(tmp_path, at(60)).finished
 
 
@@ -143,7 +143,7 @@ def test_a_comparison_is_finished_with_its_record(tmp_path):
 
     whole = look(COMPARISON)
     assert (whole.kind, whole.finished, len(whole.parts)) == ("comparison", True, 23)
-    assert list(whole.parts)[:2] == ["exhaustive/seed_0", "local/seed_0"]  # in the order of its record
+    assert list(whole.parts)[:2] == ["exhaustive/seed_0", "local/seed_0"]  # in the record's order
     assert whole.parts["exhaustive/seed_0"].done == 512
 
 

@@ -16,7 +16,7 @@ WIDTHS = (60, 80, 100, 160)
 
 
 def shown(folder, width, seconds=0.0):
-    """The lines that a terminal of that width shows, none of which the terminal has to break."""
+    """Lines shown by a terminal of that width; checks that none has to wrap."""
     out = io.StringIO()
     Console(file=out, width=width, highlight=False).print(show(look(folder, BEGAN + seconds), width))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
@@ -25,7 +25,7 @@ def shown(folder, width, seconds=0.0):
 
 
 def panel(folder, width, seconds=0.0):
-    """By label, the text beside it."""
+    """Text beside each label."""
     found, label = {}, ""
     for line in shown(folder, width, seconds)[1:-1]:
         body = line[2:-2]
@@ -82,7 +82,7 @@ def test_one_that_has_just_begun(tmp_path):
     [
         ("", "accuracy_top1", 2),
         (", rule='less', save_best='count/MAE'", "count_MAE", 1),
-        ("", "count_MAE", 1),  # an error without a rule
+        ("", "count_MAE", 1),  # lower is better, without a rule
         (", save_best=['count/MAE', 'other'], rule=['greater', 'less']", "count_MAE", 2),
         (", save_best='auto'", "accuracy_top1", 2),
         (", save_best='gone', rule='less'", "accuracy_top1", 2),

@@ -17,7 +17,7 @@ NAME = "ean_resnet20_se.digits"
 
 @pytest.fixture
 def ean(capsys, monkeypatch):
-    """Run a command; its output."""
+    """Run a command and return its output."""
 
     def run(*words, fails=False):
         with pytest.raises(SystemExit) as stop:

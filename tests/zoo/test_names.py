@@ -45,7 +45,7 @@ def test_modules_that_are_not_shared_on_a_part_of_the_blocks_have_no_name():
 
 def test_every_config_that_trains_a_network_has_its_names():
     trainers = {config for config in packaged_configs() if not config.startswith(("supernet_", "search_"))}
-    assert set(trained_by().values()) == trainers - {"resnet20_se_crowd"}  # pictures of one's own have no name here
+    assert set(trained_by().values()) == trainers - {"resnet20_se_crowd"}  # custom images have no data set name
     assert all(name.dataset in known_datasets() for name in trained_by())
 
 

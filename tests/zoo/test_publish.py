@@ -23,7 +23,7 @@ def config(name="ean", *more):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of the run with attention, to do anything with."""
+    """A copy of the run with attention, free to modify."""
     return Path(shutil.copytree(trained / "ean", tmp_path / "run"))
 
 
