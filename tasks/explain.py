@@ -28,16 +28,16 @@ from .showing import HEAT
 from .sources import EXPLAINED, find_sources
 from .trained import checkpoint_of, load_network
 
-#: What is compared where no model is named: one data set, one recipe, three connections.
+#: Models compared by default: one data set, one recipe, three connections.
 MODELS = ("resnet20.cifar100", "full_resnet20_se.cifar100", "ean_resnet20_se.cifar100")
 
 
 def load_explainer(model: str) -> Explainer:
-    """A trained network by what one would type: a name of the zoo, a checkpoint, the folder of a run.
+    """Load the explainer of a trained network, given as a zoo name, a checkpoint, or the folder of a run.
 
     Raises:
-        ValueError: if nothing explains networks of its task, or it cannot be built.
-        OSError: if its file cannot be had.
+        ValueError: if there is no explainer for its task, or it cannot be built.
+        OSError: if its file cannot be read or downloaded.
     """
     network = load_network(model)
     if isinstance(network, ImageClassifier):
@@ -46,13 +46,13 @@ def load_explainer(model: str) -> Explainer:
     task = task_of_network(kind)
     if task is None or not task.explainer:
         can = [CLASSIFICATION.noun, *(each.noun for each in known_tasks() if each.explainer)]
-        raise ValueError(f"{model} is a {kind}; {', '.join(f'{noun}s' for noun in can)} can be explained")
+        raise ValueError(f"{model} is a {kind}; only {', '.join(f'{noun}s' for noun in can)} can be explained")
     explainer: type[Explainer] = pkgutil.resolve_name(task.explainer)
     return explainer(model, network, _classes(model))
 
 
 def _classes(model: str) -> list[str]:
-    """Names of the classes, where they are known."""
+    """Names of the classes, if known."""
     path = checkpoint_of(model)
     if path is None:
         return list(zoo.get_weights(model).meta.get("categories", []))
@@ -60,20 +60,20 @@ def _classes(model: str) -> list[str]:
     return list(described.get("classes") or []) if isinstance(described, Mapping) else []
 
 
-# ---------------------------------------------------------------- a picture
+# ---------------------------------------------------------------- an image
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one network says of one picture.
+    """Score of one network for one image.
 
     Args:
-        file: the picture.
-        model: the network, as it was given.
+        file: name of the image.
+        model: network as given by the user.
         connection: ``vanilla``, ``Share-full SE`` …
         scheme: its connections.
-        target: the class that is explained; ``people`` for a counter.
-        score: of that class: softmax, number of people, or share of the picture.
+        target: explained class; ``people`` for a counter.
+        score: softmax of that class, number of people, or share of the image.
     """
 
     file: str
@@ -87,17 +87,17 @@ class Explanation:
 def explain_picture(
     explainers: Sequence[Explainer], pixels: NDArray[np.uint8], name: str, target: str | None, path: Path
 ) -> list[Explanation]:
-    """Write one picture of where the networks' scores come from, and give the scores.
+    """Write a figure with the heat maps of all networks for one image, and return their scores.
 
     Args:
         explainers: networks of one task with the same classes.
         pixels: RGB ``(H, W, 3)``.
-        name: of the picture.
-        target: a class by name or number; the one that the networks together score highest if None.
-        path: of what is written; the format is that of the suffix.
+        name: name of the image.
+        target: class by name or number; by default the one with the highest mean score over the networks.
+        path: output file; its suffix selects the format.
 
     Raises:
-        ValueError: if there is no such class; the nearest names are given.
+        ValueError: if there is no such class; the message suggests the nearest names.
     """
     prepared = [each.prepare(pixels) for each in explainers]
     scores = [each.scores(inputs) for each, (inputs, _) in zip(explainers, prepared, strict=True)]
@@ -117,11 +117,13 @@ def explain_picture(
 
 
 def _chosen(explainer: Explainer, scores: Sequence[Sequence[float]], target: str | None) -> int:
-    """The number of the class that is explained."""
+    """Index of the class to explain."""
     classes = explainer.classes
     if not classes:
         if target is not None:
-            raise ValueError(f"--target is a class, got {target!r}; a counter has none, its target is the density")
+            raise ValueError(
+                f"--target names a class, got {target!r}; counters have no classes, they explain the density"
+            )
         return 0
     if target is None:
         mean = np.mean(scores, axis=0)
@@ -142,7 +144,7 @@ def _draw(
     found: Sequence[Explanation],
     path: Path,
 ) -> None:
-    """The picture, and beside it one with heat for each network, with its score and its scheme."""
+    """Draw the image, and beside it one heat map per network with its score and scheme."""
     height, width = shown[0].shape[:2]
     columns = len(explainers) + 1
     side = 2.6
@@ -167,7 +169,7 @@ def _draw(
 
 def _cells(one: Explanation) -> Cells:
     return {
-        "picture": one.file,
+        "image": one.file,
         "model": one.model,
         "connection": one.connection,
         "scheme": one.scheme,
@@ -184,23 +186,25 @@ def _short(name: str, length: int = 28) -> str:
 
 
 def explain(
-    sources: Annotated[list[str], typer.Argument(help="Pictures, and folders of them.")],
+    sources: Annotated[list[str], typer.Argument(help="Images and folders of images.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model of the zoo, a checkpoint, or a run's folder; several for a comparison."),
+        typer.Option(help="A model of the zoo, a checkpoint, or a run's folder; repeat to compare several."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="The class to explain, by name or number; what the models see by default.")
+        str | None, typer.Option(help="Class to explain, by name or number; by default the predicted one.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of pictures and scores.")] = Path("work_dirs/explained"),
+    out: Annotated[Path, typer.Option(help="Output folder for figures and scores.")] = Path("work_dirs/explained"),
 ) -> None:
     """Show where the decisions of classifiers, counters or segmentors come from, side by side."""
     explainers = [load_explainer(each) for each in model or MODELS]
     kinds = {type(each): each.name for each in explainers}
     if len(kinds) > 1:
-        raise ValueError(f"models of one task can be compared, these are of several: {', '.join(kinds.values())}")
+        raise ValueError(
+            f"only models of one task can be compared, these are from several: {', '.join(kinds.values())}"
+        )
     if len({tuple(each.classes) for each in explainers}) > 1:
-        raise ValueError("models with the same classes can be compared, these have different ones")
+        raise ValueError("only models with the same classes can be compared, these have different classes")
     if target is not None:
         _chosen(explainers[0], [], target)
     listed = list(find_sources(sources))
@@ -209,7 +213,7 @@ def explain(
     for kind, source, name in listed:
         try:
             if kind != "picture":
-                raise ValueError("there is no such file or folder" if kind == "missing" else "a video is no picture")
+                raise ValueError("there is no such file or folder" if kind == "missing" else "a video is not an image")
             own = explain_picture(explainers, read_picture(Path(source)), name, target, out / f"{name}{EXPLAINED}.png")
         except (OSError, ValueError) as error:
             typer.echo(f"{source}: {str(error).removeprefix(f'{source} ')}; skipped", err=True)
@@ -217,7 +221,7 @@ def explain(
         found += own
         good += 1
     if not found:
-        typer.echo(f"0 of {len(listed)} pictures explained", err=True)
+        typer.echo(f"0 of {len(listed)} images explained", err=True)
         raise typer.Exit(1)
     rows = [asdict(one) for one in found]
     write_text(out / "explained.csv", csv_text(rows[0], (row.values() for row in rows)))
@@ -225,4 +229,4 @@ def explain(
         out / "explained.json", kind="explanation", score=explainers[0].unit, method="Grad-CAM", explanations=rows
     )
     print_table([_cells(one) for one in found], title=f"Scores ({explainers[0].unit})")
-    typer.echo(f"{good} of {len(listed)} pictures explained: {out}")
+    typer.echo(f"{good} of {len(listed)} images explained: {out}")

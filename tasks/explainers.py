@@ -1,7 +1,7 @@
-"""Grad-CAM of trained networks, and the explainer of classifiers; other tasks name theirs in the registry.
+"""Grad-CAM of trained networks, and the explainer of classifiers; other tasks register their own.
 
-Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", ICCV 2017) of the last feature map that
-a network's head sees: the sum of its channels, each weighed by the mean gradient of a score, where that is positive.
+Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", ICCV 2017) on the last feature map
+before the head: the sum of its channels weighted by the mean gradient of a score, clipped to positive values.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from zoo.preprocessing import Preprocessing
 
 from .trained import checkpoint_of
 
-#: Pixels above which an image is made smaller before a counter or segmentor looks at it; gradients need memory.
+#: Larger images are downscaled before a counter or segmentor sees them, because gradients need memory.
 MOST_PIXELS = 1_500_000
 
 
 class Explainer(ABC):
-    """One trained network whose decisions are looked at.
+    """Explains the decisions of one trained network.
 
     Args:
-        name: of the network, as it was given: a name of the zoo, a checkpoint, the folder of a run.
-        network: in evaluation mode.
-        classes: names of its classes, as far as its checkpoint says them; none for scores without classes.
+        name: network as given by the user: a zoo name, a checkpoint, or the folder of a run.
+        network: network in evaluation mode.
+        classes: names of its classes, as far as its checkpoint lists them; empty for scores without classes.
     """
 
-    #: The quantity and unit of its scores.
+    #: Quantity or unit of its scores.
     unit: ClassVar[str]
-    #: The class that is everywhere, and so explains nothing; empty if there is none.
+    #: Class to skip by default because it is everywhere; empty if there is none.
     background: ClassVar[str] = ""
 
     def __init__(self, name: str, network: Any, classes: Sequence[str]) -> None:
@@ -60,28 +60,28 @@ class Explainer(ABC):
 
     @abstractmethod
     def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
-        """The network's input ``(1, C, H, W)`` from RGB, and what it shows as RGB ``(h, w, 3)``; the input may reach
-        beyond that, to the right and below."""
+        """Return the network's input ``(1, C, H, W)`` from RGB, and what it shows as RGB ``(h, w, 3)``; the input may
+        be padded on the right and at the bottom."""
 
     @abstractmethod
     def scores(self, inputs: Tensor) -> list[float]:
-        """Scores of the classes, or the one score of a counter."""
+        """Return the scores of the classes, or the single score of a counter."""
 
     @abstractmethod
     def target(self, inputs: Tensor, index: int) -> Tensor:
-        """What is explained of a class, ``(1,)``, with its gradient."""
+        """Return the differentiable quantity to explain for a class, ``(1,)``."""
 
     def heat(self, inputs: Tensor, index: int) -> NDArray[np.float32]:
-        """Where the score of a class comes from, see :func:`grad_cam`."""
+        """Return the heat map of a class's score, see :func:`grad_cam`."""
         return grad_cam(self.network, inputs, lambda images: self.target(images, index))
 
     def text(self, score: float, target: str) -> str:
-        """A score for a reader."""
+        """Format a score."""
         return f"P({target}) = {score:.3f}"
 
 
 class ClassifierExplainer(Explainer):
-    """Explains the logit of a class; its scores are those of the softmax."""
+    """Explains the logit of a class; scores are softmax probabilities."""
 
     unit = "softmax"
 
@@ -111,12 +111,12 @@ class ClassifierExplainer(Explainer):
 
 
 def grad_cam(network: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
-    """Where a score of one image comes from, between 0 and 1, ``(H, W)`` as large as the image.
+    """Return the Grad-CAM heat map of a score for one image, values from 0 to 1, ``(H, W)`` like the image.
 
     Args:
-        network: with an EAN backbone inside that is not deployed, in evaluation mode.
-        inputs: ``(1, C, H, W)``, normalised.
-        score: from the inputs to ``(1,)``, through the network.
+        network: network with an EAN backbone, not deployed, in evaluation mode.
+        inputs: ``(1, C, H, W)``, normalized.
+        score: maps the inputs through the network to ``(1,)``.
 
     Raises:
         ImportError: if Captum is not installed.
@@ -125,7 +125,7 @@ def grad_cam(network: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tenso
         from captum.attr import LayerAttribution, LayerGradCam
     except ImportError as error:
         raise ImportError('explaining needs Captum: pip install "ean-zoo[explain]"') from error
-    tap = nn.Identity()  # a backbone returns several maps, a layer of Captum's has one
+    tap = nn.Identity()  # a backbone returns several maps, Captum expects a layer with one
     hook = find_backbone(network).register_forward_hook(lambda _, __, maps: (*maps[:-1], tap(maps[-1])))
     try:
         found = LayerGradCam(score, tap).attribute(inputs, relu_attributions=True)  # (1, 1, h, w)
@@ -136,7 +136,7 @@ def grad_cam(network: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tenso
 
 
 def within_memory(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image of at most :data:`MOST_PIXELS`, which gradients have memory for."""
+    """Downscale an image to at most :data:`MOST_PIXELS`, so that gradients fit in memory."""
     height, width = pixels.shape[:2]
     factor = (MOST_PIXELS / (height * width)) ** 0.5
     if factor >= 1:
@@ -146,7 +146,7 @@ def within_memory(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sizes(name: str, network: ImageClassifier) -> dict[str, Any]:
-    """The size that images are brought to for a classifier."""
+    """Input size of a classifier, as settings of :class:`Preprocessing`."""
     path = checkpoint_of(name)
     if path is None:
         preprocessing = zoo.get_weights(name).transforms()

@@ -1,4 +1,4 @@
-"""Rows of the paper's transfer tables: a network's metrics on a task, and the cost of its attention there."""
+"""Rows of the paper's transfer tables: a network's metrics on a task, and the time cost of its attention."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TaskRow:
         network: e.g. ``'ResNet-50 SE'``.
         connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
         scheme: its connections.
-        metrics: by name, as of its test record.
-        parameters: number of them.
+        metrics: values by name, from its test record.
+        parameters: number of parameters.
         increments: relative inference time increment of the whole network (Eqn 9) and its 95 % interval, by form.
     """
 
@@ -37,14 +37,14 @@ class TaskRow:
 
     @classmethod
     def of(cls, own: Variant, **measured: Any) -> TaskRow:
-        """A row with network, connection and scheme taken from the network; ``measured`` is the rest."""
+        """Build a row; network, connection and scheme come from the network, all other fields from ``measured``."""
         backbone = find_backbone(own.network)
         attention = [own.attention] if backbone.scheme.connections else []
         network = " ".join([f"ResNet-{backbone.depth}", *attention])
         return cls(network=network, connection=connection(own.network), scheme=str(backbone.scheme), **measured)
 
     def cells(self, metrics: Cells) -> Cells:
-        """Column titles and texts, with those of its metrics."""
+        """Column titles and texts; ``metrics`` gives those of its metrics."""
         increments = {form: in_percent(*increment) for form, increment in self.increments.items()}
         return {
             "data": self.data,
@@ -59,14 +59,14 @@ class TaskRow:
 
 
 def write_row(folder: Path, table: int, row: TaskRow, cells: Cells, **facts: Any) -> None:
-    """Write a row as a record, as Markdown and as CSV, ``table3.json`` and so on.
+    """Write a row as record, Markdown and CSV: ``table3.json``, ``table3.md``, ``table3.csv``.
 
     Args:
-        folder: to write to.
-        table: its number in the paper.
-        row: for the record.
-        cells: its texts, for the tables.
-        facts: more for the record.
+        folder: output folder.
+        table: table number in the paper.
+        row: row to store in the record.
+        cells: texts of the row for Markdown and CSV.
+        facts: additional fields of the record.
     """
     path = folder / f"table{table}.json"
     write_record(path, kind=f"table {table}", **asdict(row), **facts)

@@ -1,4 +1,4 @@
-"""Trained networks by what one would type, ready for inference."""
+"""Load trained networks for inference, by zoo name, file or folder of a run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Trained(Generic[Network]):
     """A trained network of a task, in its deployed form, on a device.
 
     Args:
-        network: in any mode; it is copied.
-        name: of it, for reports.
-        device: where to; a GPU if there is one by default.
+        network: network in any mode; it is copied.
+        name: name for reports.
+        device: target device; by default a GPU if there is one.
 
     Raises:
         ValueError: if PyTorch cannot use the device.
@@ -45,27 +45,27 @@ class Trained(Generic[Network]):
         chosen = device or get_device()
         try:
             self.network: Network = deployed.to(chosen)
-        except (RuntimeError, AssertionError) as error:  # the latter of PyTorch without CUDA
-            raise ValueError(f"device {chosen!r} cannot be used, cpu can: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, AssertionError) as error:  # the latter if PyTorch lacks CUDA
+            raise ValueError(f"device {chosen!r} cannot be used, use cpu: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def load(cls: type[Own], model: str, *, device: str | None = None) -> Own:
-        """A network by what one would type: the name of a model of the zoo, a file, or the folder of a run, which
-        stands for the checkpoint that was chosen there.
+        """Load a network by the name of a zoo model, by file, or by the folder of a run, which stands for its selected
+        checkpoint.
 
         Raises:
-            ValueError, OSError: as of :meth:`from_zoo` and :meth:`from_checkpoint`.
+            ValueError, OSError: as in :meth:`from_zoo` and :meth:`from_checkpoint`.
         """
         path = checkpoint_of(model)
         return cls.from_zoo(model, device=device) if path is None else cls.from_checkpoint(path, device=device)
 
     @classmethod
     def from_zoo(cls: type[Own], name: str, *, device: str | None = None) -> Own:
-        """A published network.
+        """Load a published network.
 
         Raises:
-            ValueError: if there is no model of that name, it has no weights yet, or is for another task.
-            OSError: if its file cannot be had.
+            ValueError: if there is no model of this name, it has no weights yet, or is for another task.
+            OSError: if its file cannot be read or downloaded.
         """
         known = zoo.get_weights(name)
         if known.entry.name.task != cls.task.name:
@@ -74,32 +74,32 @@ class Trained(Generic[Network]):
                 for each in zoo.list_models("*", pretrained=True)
                 if zoo.get_weights(each).entry.name.task == cls.task.name
             )
-            there = there or "not published yet, give a checkpoint of `ean train`"
-            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; {cls.task.noun}s are {there}")
+            there = there or "none yet, give a checkpoint of `ean train`"
+            raise ValueError(f"{name} is for {known.entry.name.task.lower()}; published {cls.task.noun}s: {there}")
         return cls(zoo.get_model(name, pretrained=True), name, device=device)
 
     @classmethod
     def from_checkpoint(cls: type[Own], path: str | os.PathLike[str], *, device: str | None = None) -> Own:
-        """A network that ``ean train`` trained, or the file of a published one. Nothing in it is executed.
+        """Load a checkpoint of ``ean train``, or the file of a published network. Nothing in it is executed.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no checkpoint of a network of this task.
+            ValueError: if it is not a checkpoint of a network of this task.
         """
         checkpoint = WeightsFile(Path(path))
         settings = _settings(checkpoint)
         if settings is None or settings.get("type") != cls.task.networks[0]:
-            found = "says nothing of its network" if settings is None else f"is of type {settings.get('type')!r}"
+            found = "does not describe its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
         return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
 
 
 def checkpoint_of(model: str) -> Path | None:
-    """The file that a model's name stands for: itself, or what was chosen in the folder of a run; None for names of
-    the zoo.
+    """Return the file that a model argument stands for: itself, or the selected checkpoint in the folder of a run; None
+    for zoo names.
 
     Raises:
-        FileNotFoundError: if a folder holds no checkpoint.
+        FileNotFoundError: if a folder contains no checkpoint.
     """
     path = Path(model)
     if model and path.is_dir():
@@ -108,13 +108,13 @@ def checkpoint_of(model: str) -> Path | None:
 
 
 def load_network(model: str) -> nn.Module:
-    """A trained network of any task as it was trained, not deployed, in evaluation mode.
+    """Load a trained network of any task, not deployed, in evaluation mode.
 
     Args:
-        model: the name of a model of the zoo, a checkpoint, or the folder of a run.
+        model: name of a zoo model, a checkpoint, or the folder of a run.
 
     Raises:
-        ValueError, OSError: as of :meth:`Trained.load`.
+        ValueError, OSError: as in :meth:`Trained.load`.
     """
     path = checkpoint_of(model)
     if path is None:
@@ -122,16 +122,16 @@ def load_network(model: str) -> nn.Module:
     checkpoint = WeightsFile(path)
     settings = _settings(checkpoint)
     if settings is None:
-        raise ValueError(f"{path} says nothing of its network; expected a checkpoint of `ean train`")
+        raise ValueError(f"{path} does not describe its network; expected a checkpoint of `ean train`")
     return _built(settings, checkpoint).eval()
 
 
 def _built(settings: dict[str, Any], checkpoint: WeightsFile) -> Any:
-    """The network of a checkpoint with its weights."""
+    """Build the network of a checkpoint and load its weights."""
     check_settings(settings, f"the network in {checkpoint}")
     try:
         network = build_network(settings)
-    except Exception as error:  # whatever settings of another kind lead constructors to
+    except Exception as error:  # unknown settings may raise anything in constructors
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise ValueError(f"the network in {checkpoint} cannot be built: {reason}") from error
     load_weights(network, checkpoint, strict=True)
@@ -139,7 +139,7 @@ def _built(settings: dict[str, Any], checkpoint: WeightsFile) -> Any:
 
 
 def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
-    """What builds the network of a checkpoint, without what is of its training only."""
+    """Settings that build the network of a checkpoint, without those that only affect training."""
     path = checkpoint.path
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

@@ -51,9 +51,9 @@ def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
     words = [word for model in COUNTERS for word in ("--model", model)]
     done = ean("explain", pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "2 of 5 pictures explained" in done.stdout
+    assert "2 of 5 images explained" in done.stdout
     assert "broken.jpg: cannot be read as an image" in done.stderr
-    assert "clip.mp4: a video is no picture; skipped" in done.stderr
+    assert "clip.mp4: a video is not an image; skipped" in done.stderr
     assert "nowhere.png: there is no such file or folder; skipped" in done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"crowd.png.explained.png", "thing.png.explained.png", "explained.csv", "explained.json"}
@@ -75,7 +75,7 @@ def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
         (["--model", MODELS[0], "--model", COUNTERS[0]], "models of one task can be compared"),
         (["--model", MODELS[0], "--model", "resnet20.digits"], "models with the same classes can be compared"),
         (["--model", MODELS[0], "--target", "womman"], "woman"),
-        (["--model", COUNTERS[0], "--target", "apple"], "a counter has none, its target is the density"),
+        (["--model", COUNTERS[0], "--target", "apple"], "counters have no classes, they explain the density"),
         (["--model", "resnet2.cifar100"], "resnet20.cifar100"),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_cannot_be_explained_is_said(pictures, tmp_path, words, message):
 
 def test_networks_that_nothing_explains_are_refused(monkeypatch):
     monkeypatch.setattr("tasks.explain.load_network", lambda model: nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="mine is a Linear; classifiers, counters, segmentors can be explained"):
+    with pytest.raises(ValueError, match="mine is a Linear; only classifiers, counters, segmentors can be explained"):
         load_explainer("mine")
 
 
@@ -97,7 +97,7 @@ def test_what_it_made_is_no_picture_to_explain(pictures, tmp_path):
     shutil.copy(pictures / "thing.png", tmp_path)
     for _ in range(2):
         done = ean("explain", "--model", MODELS[0], tmp_path, "--out", tmp_path)
-        assert "1 of 1 pictures explained" in done.stdout, done.stderr
+        assert "1 of 1 images explained" in done.stdout, done.stderr
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["thing.png", "thing.png.explained.png"]
 
 

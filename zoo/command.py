@@ -1,4 +1,4 @@
-"""The commands ``ean zoo list | info | download | verify | publish | import``."""
+"""The commands ``ean zoo list | info | download | verify | publish | retime | import``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .verify import verify as verify_model
 
 
 def _machine_readable(as_json: bool) -> bool:
-    """With ``--json``, have standard output hold nothing else: mmengine logs there."""
+    """With ``--json``, move mmengine's log from standard output to standard error."""
     if as_json:
         for handler in MMLogger.get_current_instance().handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
@@ -54,8 +54,8 @@ Names = Annotated[list[str] | None, typer.Argument(help="Models, or patterns suc
 
 
 def list_(
-    pattern: Annotated[str, typer.Argument(help="With wildcards, such as 'ean_resnet*_se*'.")] = "*",
-    all_: Annotated[bool, typer.Option("--all", help="Also models that have no weights yet.")] = False,
+    pattern: Annotated[str, typer.Argument(help="Model names, with wildcards such as 'ean_resnet*_se*'.")] = "*",
+    all_: Annotated[bool, typer.Option("--all", help="Include models without weights.")] = False,
     as_json: Json = False,
 ) -> None:
     """List pretrained models."""
@@ -68,13 +68,13 @@ def list_(
     else:
         others = [] if all_ else list_models(pattern)
         near = list_models(f"*{pattern}*", pretrained=not all_)
-        hint = f"; without weights there are {', '.join(others)}" if others else ""
+        hint = f"; models without weights: {', '.join(others)}" if others else ""
         hint = hint or (f"; '*{pattern}*' matches {len(near)}" if near else "")
         typer.echo(f"no model matches {pattern!r}{hint}")
 
 
-def info(name: Annotated[str, typer.Argument(help="Of a model.")], as_json: Json = False) -> None:
-    """What is known of a model: accuracy, connections, file, training."""
+def info(name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: Json = False) -> None:
+    """Show the details of a model: accuracy, connections, file, training."""
     weights = get_weights(name)
     meta = weights.meta
     if as_json:
@@ -94,13 +94,13 @@ def info(name: Annotated[str, typer.Argument(help="Of a model.")], as_json: Json
 
 def download(
     names: Names = None,
-    to: Annotated[Path | None, typer.Option(help="Copy the files into this folder, too.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also copy the files into this folder.")] = None,
     backbone: Annotated[
-        bool, typer.Option("--backbone", help="Write only the backbones' weights there; they load without a prefix.")
+        bool, typer.Option("--backbone", help="Write only backbone weights to --to; they load without a prefix.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch weights into the cache, for use without a network."""
+    """Download weights into the cache, for offline use."""
     if backbone and to is None:
         raise ValueError("--backbone writes new files: give --to FOLDER")
     files: dict[str, str] = {}
@@ -117,10 +117,10 @@ def download(
 
 def verify(
     names: Names = None,
-    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the test images again.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure on the test images again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold files against the index: hash, network, scheme, records, and with --metrics their accuracy."""
+    """Check files against the index: hash, network, scheme, records, and with --metrics also the accuracy."""
     verdicts = []
     for entry in _chosen(names):
         if metrics and not as_json:
@@ -141,20 +141,21 @@ def verify(
 
 def publish(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Of the whole network, or the folder of its run, with record.json and test.json.")
+        Path,
+        typer.Argument(help="Checkpoint of the whole network, or its run's folder, with record.json and test.json."),
     ],
     config: ConfigName,
     to: Annotated[
         Path | None,
         typer.Option(help="Folder of the index; EAN_ZOO_INDEX, or in a checkout the package's, by default."),
     ] = None,
-    timing: Annotated[Path | None, typer.Option(help="A record of `ean time` in which the network occurs.")] = None,
+    timing: Annotated[Path | None, typer.Option(help="A record of `ean time` that includes the network.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Name it best_…: best accuracy regardless of cost.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of another of the same name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another model of the same name.")] = False,
     cfg_options: CfgOptions = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a trained network: plain tensors named by their hash, an entry with its records' figures, a card."""
+    """Publish a trained network: plain tensors named by their hash, an entry with its recorded metrics, a card."""
     cfg, _ = prepare(config, None, cfg_options)
     checkpoint = chosen_checkpoint(checkpoint)
     entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
@@ -164,18 +165,18 @@ def publish(
     figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
     typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
     if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
-        typer.echo("with EAN_ZOO_INDEX set to its folder, it hides the package's model of that name")
+        typer.echo("if EAN_ZOO_INDEX names its folder, it takes precedence over the package's model of the same name")
 
 
 def retime(
-    name: Annotated[str, typer.Argument(help="Of a published model.")],
-    timing: Annotated[Path, typer.Argument(help="A record of `ean time` in which the network occurs.")],
+    name: Annotated[str, typer.Argument(help="Name of a published model.")],
+    timing: Annotated[Path, typer.Argument(help="A record of `ean time` that includes the network.")],
     to: Annotated[
         Path | None,
         typer.Option(help="Folder of the index; EAN_ZOO_INDEX, or in a checkout the package's, by default."),
     ] = None,
 ) -> None:
-    """Renew the times on a published model's card, from a record of `ean time`."""
+    """Update the times on a published model's card from a record of `ean time`."""
     entry = renew_timing(ModelName.parse(name), timing, to or _own_index())
     for row in entry.metadata["Timing"]:
         typer.echo(f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}")
@@ -183,17 +184,17 @@ def retime(
 
 def import_(
     source: Annotated[
-        str, typer.Argument(help="A file of torchvision's or of the authors', or torchvision://resnet50.")
+        str, typer.Argument(help="A checkpoint of torchvision or of the authors, or torchvision://resnet50.")
     ],
     out: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
     scheme: Annotated[
-        str | None, typer.Option(help="Connections of the authors' network; ean is the scheme on record.")
+        str | None, typer.Option(help="Connections of the authors' network; ean is the recorded scheme.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a checkpoint of torchvision's ResNets, or of the paper's authors, into plain tensors with our names."""
+    """Convert a ResNet checkpoint of torchvision or of the paper's authors into plain tensors with our names."""
     if out.suffix != ".safetensors":
-        raise ValueError(f"import writes safetensors, a file like {out.stem}.safetensors, got {out.name}")
+        raise ValueError(f"import writes safetensors: expected a file such as {out.stem}.safetensors, got {out.name}")
     found = import_weights(source, scheme)
     backbone = find_backbone(found.network)
     description = {**describe(backbone), "network": json.dumps(found.settings, sort_keys=True)}
@@ -204,7 +205,7 @@ def import_(
     typer.echo(f"{out}: ResNet-{backbone.depth} of {found.source}, scheme {backbone.scheme}")
     if found.unused:
         typer.echo(
-            f"left out, as no block connects to them: {', '.join(sorted({n.split('.')[0] for n in found.unused}))}"
+            f"left out, with no block connected to them: {', '.join(sorted({n.split('.')[0] for n in found.unused}))}"
         )
     settings = ", ".join(f"{key}={value!r}" for key, value in found.settings["backbone"].items())
     typer.echo(f"backbone=dict({settings}, init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))")
@@ -214,7 +215,7 @@ def import_(
 
 
 def _chosen(names: Sequence[str] | None) -> list[Entry]:
-    """The published models of these names and patterns, each once."""
+    """Return the published models matching these names and patterns, without duplicates."""
     entries = published()
     chosen: dict[str, Entry] = {}
     for pattern in names or ("*",):
@@ -229,7 +230,7 @@ def _chosen(names: Sequence[str] | None) -> list[Entry]:
 
 
 def _located(entry: Entry) -> Path:
-    """The file of a model, with a bar while it is fetched."""
+    """Return the file of a model; show a progress bar during a download."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(str(entry.name), total=entry.size)
@@ -237,7 +238,7 @@ def _located(entry: Entry) -> Path:
 
 
 def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
-    """A copy of a model's file in a folder, or its backbone's weights alone."""
+    """Copy a model's file, or only its backbone's weights, into a folder."""
     if backbone:
         out = folder / f"{entry.name}-backbone-{entry.sha256[:8]}.safetensors"
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
@@ -251,17 +252,17 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
 
 
 def _own_index() -> Path:
-    """Where models are published to where nothing is said."""
+    """Default index to publish to."""
     given = os.environ.get("EAN_ZOO_INDEX")
     if given:
         return Path(given).expanduser()
     if (PACKAGED.parent / "pyproject.toml").is_file():
         return PACKAGED
-    raise ValueError("give --to FOLDER for an index of your own, or set EAN_ZOO_INDEX to one")
+    raise ValueError("give --to FOLDER for a custom index, or set EAN_ZOO_INDEX to one")
 
 
 def _model_cells(name: str, entry: Entry | None) -> Cells:
-    """One model of ``ean zoo list``; without an entry it has no weights yet."""
+    """Row of a model in ``ean zoo list``; without an entry it has no weights yet."""
     titles = ("model", "connections", "test", "parameters", "increment (%)", "MB", "weights")
     if entry is None:
         return {**dict.fromkeys(titles, ""), "model": name, "weights": "none yet"}
@@ -279,7 +280,7 @@ def _model_cells(name: str, entry: Entry | None) -> Cells:
 
 
 def _verdict_cells(found: Verdict) -> Cells:
-    """One model of ``ean zoo verify``."""
+    """Row of a model in ``ean zoo verify``."""
     measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
     good = "good, not measured" if found.note else "good"
     word = "; ".join(found.problems) or (good if found.file else "not here")
@@ -289,7 +290,7 @@ def _verdict_cells(found: Verdict) -> Cells:
 def _place(entry: Entry) -> str:
     if entry.packaged_file.is_file():
         return "with the package" if entry.root == PACKAGED else f"in {entry.root}"
-    return "in the cache" if next(places(entry), None) else "to be fetched"
+    return "in the cache" if next(places(entry), None) else "to download"
 
 
 def _text(value: Any) -> str:

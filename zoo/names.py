@@ -1,4 +1,4 @@
-"""Names of models: ``[VARIANT_]resnetDEPTH[_ATTENTION].DATASET``, such as ``ean_resnet20_se.cifar100``."""
+"""Model names: ``[VARIANT_]resnetDEPTH[_ATTENTION].DATASET``, such as ``ean_resnet20_se.cifar100``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ean_core.common.config import packaged_configs, parse_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.tasks import find_dataset, task_of_dataset
 
-#: What stands in front of a name, and what it says of the connections.
+#: Prefixes of names, and the connections they stand for.
 VARIANTS: dict[str, str] = {
     "": "vanilla",
     "org": "Org-full",
@@ -31,7 +31,7 @@ class ModelName:
     """The parts of a model's name.
 
     Args:
-        depth: layers of the ResNet.
+        depth: number of layers of the ResNet.
         dataset: key of a data set, see :func:`~ean_core.common.tasks.known_datasets`.
         variant: a key of :data:`VARIANTS`.
         attention: name of the attention module in lower case; empty for ``variant=''``, the plain ResNet.
@@ -54,23 +54,23 @@ class ModelName:
         find_dataset(self.dataset)
         if bool(self.variant) != bool(self.attention):
             raise ValueError(
-                f"a variant ({', '.join(filter(None, VARIANTS))}) and an attention go together in a name, got "
+                f"a name has both a variant ({', '.join(filter(None, VARIANTS))}) and an attention, or neither; got "
                 f"{self.variant or 'no variant'} and {self.attention or 'no attention'}; for example "
                 "ean_resnet20_se.cifar100, or resnet20.cifar100 without attention"
             )
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Read a name.
+        """Parse a name.
 
         Raises:
-            ValueError: if it is none, or names a variant or data set that there is not.
+            ValueError: if it is not a model name, or has an unknown variant or data set.
         """
         match = _NAME.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"{text!r} is no model name: expected [org_|full_|ean_|best_]resnetDEPTH[_ATTENTION].DATASET, such as "
-                "ean_resnet20_se.cifar100 or resnet20.cifar100"
+                f"{text!r} is not a model name: expected [org_|full_|ean_|best_]resnetDEPTH[_ATTENTION].DATASET, such "
+                "as ean_resnet20_se.cifar100 or resnet20.cifar100"
             )
         return cls(int(match["depth"]), match["dataset"], match["variant"] or "", match["attention"] or "")
 
@@ -80,12 +80,12 @@ class ModelName:
 
     @property
     def collection(self) -> str:
-        """What the variants and attentions of one network on one data set have in common."""
+        """Common name of all variants and attentions of one network on one data set."""
         return f"resnet{self.depth}.{self.dataset}"
 
     @property
     def task(self) -> str:
-        """As OpenMMLab calls it."""
+        """OpenMMLab's name of the task."""
         return task_of_dataset(self.dataset).name
 
     @property
@@ -94,7 +94,7 @@ class ModelName:
         return next((name for name in ATTENTION.module_dict if name.lower() == self.attention), None)
 
     def settings(self) -> dict[str, object] | None:
-        """What makes a config's backbone this variant; None where no scheme of it is known.
+        """Backbone settings of this variant; None if no scheme is recorded for it.
 
         Examples:
             >>> ModelName.parse('full_resnet20_se.cifar100').settings()
@@ -114,10 +114,10 @@ class ModelName:
 
 
 def variant_of(scheme: ConnectionScheme, shared: bool) -> str:
-    """The variant that a network with these connections is.
+    """Return the variant of a network with these connections.
 
     Raises:
-        ValueError: for modules that are not shared on a part of the blocks, for which there is no name.
+        ValueError: for unshared modules on some of the blocks only, which have no name.
     """
     if not scheme.connections:
         return ""
@@ -125,15 +125,15 @@ def variant_of(scheme: ConnectionScheme, shared: bool) -> str:
         return "ean" if scheme.sparsity else "full"
     if scheme.sparsity:
         raise ValueError(
-            f"no name is for scheme {str(scheme)!r} with a module a block (shared=False): Org-full connects all, "
-            "EAN shares its modules"
+            f"there is no name for scheme {str(scheme)!r} with one module per block (shared=False): Org-full connects "
+            "all blocks, EAN shares its modules"
         )
     return "org"
 
 
 @cache
 def trained_by() -> dict[ModelName, str]:
-    """The names of all networks that a packaged config trains, and those configs.
+    """Return the names of all networks that a packaged config trains, with that config.
 
     Org-full exists for modules without a state between blocks. EAN is listed where a scheme is on record.
     """
@@ -145,7 +145,7 @@ def trained_by() -> dict[ModelName, str]:
 
 
 def config_of(name: ModelName) -> str | None:
-    """The packaged config that trains a network of this depth, attention and data, whatever its connections."""
+    """Return the packaged config that trains a network of this depth, attention and data, with any connections."""
     alike = (
         config
         for other, config in trained_by().items()

@@ -1,4 +1,4 @@
-"""Publishing: from a run's checkpoint and records to a file, an entry of the index, and a card."""
+"""Publish a run's checkpoint and records as a file, an index entry, and a card."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import scrub
 
-#: What publishing itself may have left in a folder before it was stopped.
+#: Files and folders that an interrupted publication may leave behind.
 OWN = {"publish.lock", "weights", "records", "metafiles"}
-#: Settings of a run that are of the machine it ran on.
+#: Settings of a run that depend on the machine.
 LOCAL = ("work_dir", "load_from", "experiment_name", "resume", "launcher")
 
 
@@ -53,29 +53,31 @@ def publish(
 ) -> Entry:
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
-    The figures are those of the records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
-    Publishing the same weights again renews their entry, and keeps its timing where none is given.
+    All numbers come from records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
+    Publishing the same weights again updates their entry, and keeps its timing if none is given.
 
     Args:
-        checkpoint: of the whole network, by ``ean train``.
-        config: that it was trained with.
-        root: the folder of the index; made if there is none.
-        timing: a record of ``ean time`` in which the network occurs.
-        best: the network is the one of best accuracy regardless of cost.
-        replace: put it in place of another network of the same name.
+        checkpoint: checkpoint of the whole network, by ``ean train``.
+        config: config it was trained with.
+        root: folder of the index; created if missing.
+        timing: record of ``ean time`` that includes the network.
+        best: whether the network is the one with the best accuracy regardless of cost.
+        replace: replace another network of the same name.
 
     Returns:
         The entry.
 
     Raises:
         FileNotFoundError: if a record is missing; the message names the command that makes it.
-        FileExistsError: if the folder holds other things than an index, or the index another network of that name.
-        ValueError: if a record is of another checkpoint or other settings, or the network has no name in the zoo.
+        FileExistsError: if the folder is not an index and not empty, or the index has another network of this name.
+        ValueError: if a record belongs to another checkpoint or other settings, or the network has no name in the zoo.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
     if root.is_dir() and not (root / "model-index.yml").is_file() and {path.name for path in root.iterdir()} - OWN:
-        raise FileExistsError(f"{root} holds other things than models; give an empty or new folder, or one of an index")
+        raise FileExistsError(
+            f"{root} contains other files than an index of models; give a new or empty folder, or that of an index"
+        )
     dataset = _dataset(config)
     file, run = WeightsFile(checkpoint), Run(checkpoint.parent)
     check_same_network(file, config)
@@ -87,7 +89,7 @@ def publish(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if (parameters, str(backbone.scheme)) != (test["parameters"], test["scheme"]):
         raise ValueError(
-            f"{run.path(TEST)} is of {test['parameters']:,} parameters and scheme {test['scheme']}, "
+            f"{run.path(TEST)} is for {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
     selected = _selected_epoch(training, checkpoint)
@@ -99,7 +101,7 @@ def publish(
         if before and before.file != path.name and not replace:
             path.unlink()
             figures = ", ".join(f"{key} {value:.2f}" for key, value in before.metrics.items())
-            raise FileExistsError(f"{root} has another {name} ({figures}); add --replace to put this one in its place")
+            raise FileExistsError(f"{root} has another {name} ({figures}); add --replace to replace it")
         if before and before.file == path.name and "Timing" in before.metadata:
             metadata.setdefault("Timing", before.metadata["Timing"])
         records = root / "records" / str(name)
@@ -132,12 +134,12 @@ def publish(
 
 
 def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
-    """Put the rows of a timing record in the place of those in a published model's entry, and write its pages anew.
+    """Replace the timing in a published model's entry by the rows of a timing record, and regenerate its pages.
 
     Args:
-        name: of the model.
-        timing: a record of ``ean time`` in which the network occurs.
-        root: the folder of the index.
+        name: name of the model.
+        timing: record of ``ean time`` that includes the network.
+        root: folder of the index.
 
     Returns:
         The new entry.
@@ -160,7 +162,7 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
 
 @contextmanager
 def _changing(root: Path) -> Iterator[None]:
-    """Make the folder of an index, and have other processes that would change it wait."""
+    """Create the folder of an index if needed, and lock it against changes by other processes."""
     with writing(root, alone=False):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / "publish.lock"):
@@ -168,7 +170,7 @@ def _changing(root: Path) -> Iterator[None]:
 
 
 def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> ModelName:
-    """The name of a network in the zoo, from what it is.
+    """Return the name of a network in the zoo.
 
     Raises:
         ValueError: if the connections have no name.
@@ -181,7 +183,7 @@ def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> Mode
 
 
 def _config_path(config: Config) -> str:
-    """A packaged config by its place in the repository, another one by its name."""
+    """Path of a packaged config in the repository; file name of any other."""
     path = Path(config.filename)
     if packaged_configs().get(path.stem) != path:
         return path.name
@@ -189,75 +191,75 @@ def _config_path(config: Config) -> str:
 
 
 def _dataset(config: Config) -> str:
-    """The data set that a config trains on, by its name."""
+    """Key of the data set that a config trains on, from the config's name."""
     stem = config_name(config) or ""
     dataset = next((key for key in known_datasets() if stem.endswith(f"_{key}")), None)
     if dataset is None:
         raise ValueError(
-            f"config {stem!r} does not end in the name of a data set: one of {', '.join(known_datasets())}; publishing "
-            "names a model after it"
+            f"config {stem!r} does not end in the name of a data set ({', '.join(known_datasets())}), "
+            "which becomes part of the model's name"
         )
     return dataset
 
 
 def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The records of the training and of the test of a checkpoint, checked to be of it."""
+    """Return the training and test records of a checkpoint; check that they belong to it."""
     stem, training, test = config_name(config), run.record, run.test
     if training is None or test is None:
         lacking = (RECORD, f"ean train {stem}") if training is None else (TEST, f"ean test {stem} {checkpoint}")
         name, command = lacking
         raise FileNotFoundError(
-            f"there is no {name} beside {checkpoint}: figures are taken from records only; `{command}` writes it"
+            f"there is no {name} beside {checkpoint}: metrics are taken from records only; `{command}` writes it"
         )
     epoch = _selected_epoch(training, checkpoint.path) or training["epochs"]
     if test["checkpoint"]["sha256"] != checkpoint.sha256:
         raise ValueError(
-            f"{run.path(TEST)} is of {test['checkpoint']['name']} with SHA-256 "
+            f"{run.path(TEST)} is for {test['checkpoint']['name']} with SHA-256 "
             f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.path.name} has {checkpoint.sha256[:8]}…; run "
             f"`ean test {stem} {checkpoint}`"
         )
-    check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is of a run with")
+    check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
     meta = read_meta(checkpoint)
     for what, there, expected in (
         ("epochs", meta.get("epoch"), epoch),
         ("seed", meta.get("seed"), training["seed"]),
-        ("config of its training", training["config"], stem),
-        ("config of its test", test["config"], stem),
+        ("training config", training["config"], stem),
+        ("test config", test["config"], stem),
         ("test data", test.get("data"), _plain(config.test_dataloader.dataset.to_dict())),
     ):
         if there is not None and there != expected:
             raise ValueError(
                 f"{checkpoint} and its records differ in {what}: {there!r}, expected {expected!r}; publish the "
-                "checkpoint that a finished run of this config ends with or selected, tested by it"
+                "last or the selected checkpoint of a finished run of this config, tested with this config"
             )
     return training, test
 
 
 def _selected_epoch(training: Mapping[str, Any], checkpoint: Path) -> int | None:
-    """The epoch of a checkpoint that its run selected on validation images; None for others."""
+    """Epoch of a checkpoint that its run selected on validation images; None for other checkpoints."""
     best = training.get("best", {})
     return best["epoch"] if checkpoint.name == best.get("checkpoint") else None
 
 
 def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
-    """The settings of a network, without those that are of its training only."""
+    """Settings of a network, without those that only affect training."""
     settings = config.model.to_dict()
     for entry in ("label_smoothing", "compile_blocks", "loss", "init_cfg"):
         settings.pop(entry, None)
     settings["backbone"].pop("init_cfg", None)
-    settings["backbone"]["scheme"] = str(scheme)  # whatever ean may stand for one day
+    settings["backbone"]["scheme"] = str(scheme)  # 'ean' may mean another scheme one day
     return dict(scrub(settings))
 
 
 def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path) -> Path:
-    """The file of a network, named by its hash; the same tensors give the same file."""
+    """Write the file of a network, named by its hash; the same tensors give the same file."""
     backbone = find_backbone(network)
     description = {
         **describe(backbone),
         "name": str(name),
         "network": json.dumps(_built(config, backbone.scheme), sort_keys=True),
     }
-    unnamed = folder / "unnamed.safetensors"  # one that a killed process left is overwritten, under the index's lock
+    unnamed = folder / "unnamed.safetensors"  # overwrites one that a killed process left; the index is locked
     save_weights(network.state_dict(), unnamed, description)
     final = folder / file_name(name, file_hash(unnamed))
     return unnamed.replace(final)
@@ -282,7 +284,7 @@ def _metadata(
     size = image_size(config) or backbone.usual_size
     images = random_images(1, (backbone.in_channels, size), torch.float32, "cpu")
     machine = training["environment"]
-    settings = training["settings"]  # with what the command line changed
+    settings = training["settings"]  # including changes from the command line
     schedules = settings.get("param_scheduler") or []
     schedules = [schedules] if isinstance(schedules, Mapping) else schedules
     techniques = [settings["optim_wrapper"]["optimizer"]["type"], *(schedule["type"] for schedule in schedules)]
@@ -310,9 +312,9 @@ def _metadata(
 
 
 def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[dict[str, Any]]:
-    """A network's rows in a timing record, one for each form."""
+    """Rows of a network in a timing record, one per form."""
     if record.get("kind") != "timing" or "networks" not in record:
-        raise ValueError(f"{path} is no record of `ean time`")
+        raise ValueError(f"{path} is not a record of `ean time`")
     backbone = find_backbone(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     rows = [
@@ -322,7 +324,7 @@ def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[d
         and (not backbone.scheme.connections or row["attention"] == backbone.attention_cfg["type"])
     ]
     if not rows:
-        raise ValueError(f"{path} times no network of scheme {backbone.scheme} and {parameters:,} parameters")
+        raise ValueError(f"{path} has no network with scheme {backbone.scheme} and {parameters:,} parameters")
     machine = record["environment"]
     device = _processor(machine) if record["device"] == "cpu" else ", ".join(machine["gpus"])
     return [
@@ -346,7 +348,7 @@ def _processor(machine: Mapping[str, Any]) -> str:
 
 
 def _image_size(config: Config, name: ModelName) -> dict[str, int]:
-    """What classifiers do to the size of their test images."""
+    """Test image size, and resizing, of classifiers."""
     size = config.get("image_size")
     if name.task != CLASSIFICATION.name or not size:
         return {}
@@ -370,7 +372,7 @@ def _collection(name: ModelName, checkpoint: WeightsFile) -> dict[str, Any]:
 
 
 def _write_metafile(index: Index, entry: Entry) -> None:
-    """Put an entry into the metafile of its collection, and the metafile into the index."""
+    """Write an entry into the metafile of its collection, and list the metafile in the index."""
     collection = entry.name.collection
     alike = {**index.entries, entry.name: entry}
     entries = [each for each in sorted(alike.values(), key=lambda e: e.name) if each.name.collection == collection]
@@ -390,5 +392,5 @@ def _yaml(content: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON has them: no tuples, no numbers of NumPy."""
+    """Convert values to JSON types: no tuples, no NumPy numbers."""
     return json.loads(json.dumps(value))

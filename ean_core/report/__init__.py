@@ -1,1 +1,1 @@
-"""The paper's tables and figures out of run records."""
+"""Reproduce the paper's tables and figures from run records."""

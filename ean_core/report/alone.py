@@ -1,4 +1,4 @@
-"""Networks of which each was trained alone, by the groups of their schemes (Figure 4)."""
+"""Accuracies of networks trained individually, grouped by where their schemes come from (Figure 4)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .results import Key, Result
 from .search_figures import Sampling
 
 METRIC = "accuracy/top1"
-#: Trained schemes that a group needs, and groups that a figure needs.
+#: Minimum number of trained schemes per group, and of groups per figure.
 FEWEST, GROUPS = 2, 2
 
 
 @dataclass(frozen=True)
 class SchemeGroups:
-    """Schemes that are to be trained alone, as ``schemes.json`` lists them.
+    """Schemes to be trained individually, as listed in ``schemes.json``.
 
     Args:
-        config: that each is trained by.
-        groups: the different schemes of each; one may be in several.
+        config: config that trains each of them.
+        groups: distinct schemes by group; a scheme may be in several groups.
     """
 
     config: str
@@ -33,39 +33,39 @@ class SchemeGroups:
 
     @property
     def schemes(self) -> frozenset[ConnectionScheme]:
-        """Those of all groups."""
+        """Schemes of all groups."""
         return frozenset(scheme for schemes in self.groups.values() for scheme in schemes)
 
     def holds(self, run: Path, folder: Path) -> bool:
-        """Whether a run was made for these groups alone: ``folder`` has it under the name of a scheme."""
+        """Whether a run was made only for these groups, that is, lies in ``folder/SCHEME``."""
         return any(place.parent == folder and place.name in map(str, self.schemes) for place in (run, *run.parents))
 
 
 def read_groups(record: Mapping[str, Any]) -> SchemeGroups:
-    """The groups that a record lists.
+    """Read the groups that a record lists.
 
     Raises:
-        ValueError: if they are no lists of schemes of one network, or the config's name does not say which it is.
+        ValueError: if they are not lists of schemes of one network, or the config's name does not tell the network.
     """
     config, listed = record["config"], record["groups"]
     if not isinstance(config, str) or parse_name(config) is None:
-        raise ValueError(f"its config is {config!r}, expected a name such as 'resnet20_se_cifar100'")
+        raise ValueError(f"config is {config!r}, expected a name such as 'resnet20_se_cifar100'")
     if not isinstance(listed, Mapping) or not all(isinstance(schemes, list) for schemes in listed.values()):
-        raise ValueError("its groups are expected as {'random': ['011-101-100', …], …}")
+        raise ValueError("groups must have the form {'random': ['011-101-100', …], …}")
     groups = {name: tuple(dict.fromkeys(map(ConnectionScheme.parse, schemes))) for name, schemes in listed.items()}
     found = SchemeGroups(config, groups)
     if len({scheme.stages for scheme in found.schemes}) != 1:
-        raise ValueError("its schemes are expected to be of one network, with equally many blocks in each stage")
+        raise ValueError("all schemes must belong to one network, with the same number of blocks in each stage")
     return found
 
 
 @dataclass(frozen=True)
 class TrainedAlone:
-    """The networks of some groups' schemes that were trained and measured, all by one recipe.
+    """Trained and measured networks of the listed schemes, all with one recipe.
 
     Args:
-        of: the schemes listed.
-        networks: one a scheme, over the seeds it was trained with.
+        of: listed schemes.
+        networks: one per scheme, over the seeds it was trained with.
     """
 
     of: SchemeGroups
@@ -73,12 +73,12 @@ class TrainedAlone:
 
     @classmethod
     def find(cls, of: SchemeGroups, results: Iterable[Result]) -> TrainedAlone:
-        """Take, from networks of the config's data set, depth and attention, those of the recipe that most of the
-        schemes were trained by (of equally common ones, the longest).
+        """Select the networks trained with the recipe that covers most of the schemes (on a tie, the longest one).
 
         Args:
-            of: the schemes listed.
-            results: of which those are left out that another config trained, or that have another scheme.
+            of: listed schemes.
+            results: networks of the config's data set, depth and attention; those trained by another config or with an
+                unlisted scheme are ignored.
         """
         recipes: dict[Key, dict[ConnectionScheme, Result]] = {}
         for each in results:
@@ -89,7 +89,7 @@ class TrainedAlone:
         return cls(of, {} if most is None else recipes[most])
 
     def samples(self) -> dict[str, dict[ConnectionScheme, float]]:
-        """By group: its schemes that were trained, with their test accuracies, means over seeds."""
+        """Test accuracy of each trained scheme by group, mean over seeds."""
         return {
             name: {scheme: fmean(self.networks[scheme].values(METRIC)) for scheme in schemes if scheme in self.networks}
             for name, schemes in self.of.groups.items()
@@ -97,16 +97,16 @@ class TrainedAlone:
 
     @property
     def enough(self) -> bool:
-        """Whether there are groups to compare."""
+        """Whether enough groups can be compared."""
         return sum(len(found) >= FEWEST for found in self.samples().values()) >= GROUPS
 
     @property
     def sampling(self) -> Sampling:
-        """What the accuracies are, for a figure."""
+        """Description of the accuracies for the figure."""
         listed = {name: len(schemes) for name, schemes in self.of.groups.items()}
         return Sampling("test accuracy (%)", FEWEST, listed)
 
     def counts(self) -> str:
-        """How many of the listed schemes were trained, by group."""
+        """Number of trained and of listed schemes per group, as text."""
         samples, listed = self.samples(), self.of.groups
         return ", ".join(f"{name} {len(samples[name])} of {len(listed[name])}" for name in listed)

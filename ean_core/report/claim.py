@@ -1,4 +1,4 @@
-"""The paper's claim, held against networks trained here: accuracy kept or improved, at a fraction of the time."""
+"""Check the paper's claim on networks trained here: accuracy kept or improved, at a fraction of the time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ ACCURACY = "accuracy/top1"
 CLAIM = (
     "The paper claims that connections found by its search keep or improve the accuracy of attention in all blocks "
     "(Share-full), which improves on the plain network, at a fraction of the time. Differences are in percentage "
-    "points of test accuracy, with 95 % intervals: over seeds where both networks have several, else of the test "
-    "images alone, taken as two samples, which says nothing of how trainings differ. Times are increments over vanilla."
+    "points of test accuracy, with 95 % intervals: over seeds if both networks have several; otherwise from the test "
+    "images alone, treated as two samples, which ignores the variance between trainings. Times are increments over "
+    "vanilla."
 )
 PAIRS = (("EAN", "Share-full"), ("EAN", "vanilla"), ("Share-full", "vanilla"))
-#: Metrics of the tasks to which networks are transferred, by which each is judged, and whether more is better.
+#: Main metric of each task that networks are transferred to, and whether higher is better.
 TRANSFERRED = {"count/MAE": False, "mIoU": True}
 IN_SHORT = {
-    "shown": "the paper's differences are seen here too for {}",
-    "not seen": "the paper's differences lie outside of the intervals here for {}",
-    "open": "the paper's can neither be confirmed nor excluded for {}",
+    "shown": "the paper's difference is also seen here for {}",
+    "not seen": "the paper's difference lies outside our interval for {}",
+    "open": "the paper's difference is neither confirmed nor excluded for {}",
 }
 
 
 @dataclass(frozen=True)
 class Claim:
-    """An EAN, and the networks of its recipe that the claim compares it with.
+    """An EAN and the networks with the same recipe that the claim compares it with.
 
     Args:
-        networks: by connection: the EAN, and Share-full, vanilla or both.
-        paper: the paper's accuracies with that attention on that data set, likewise.
+        networks: the EAN, and Share-full, vanilla or both, by connection.
+        paper: the paper's accuracies with the same attention on the same data set, by connection.
     """
 
     networks: Mapping[str, Result]
@@ -45,7 +46,7 @@ class Claim:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Those of :data:`PAIRS` of which both are there."""
+        """Pairs of :data:`PAIRS` for which both networks exist."""
         return [pair for pair in PAIRS if self.networks.keys() >= {*pair}]
 
     def rows(self) -> Iterator[Cells]:
@@ -69,11 +70,11 @@ class Claim:
             }
 
     def in_short(self) -> str:
-        """The rows in a sentence or two."""
+        """Summarize the rows in a sentence or two."""
         ean = self.networks["EAN"]
         what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}"
         if len(self.pairs) < len(PAIRS):
-            return f"{what}: not all of the three networks are trained yet."
+            return f"{what}: not all three networks are trained yet."
         seeds = min(len(each.runs) for each in self.networks.values())
         seen: dict[str, list[str]] = {name: [] for name in IN_SHORT}
         for one, other in self.pairs:
@@ -82,13 +83,13 @@ class Claim:
             clear = "shown" if seeds > 1 and low * high > 0 else "open"
             seen[clear if within else "not seen"].append(f"{one} against {other}")
         texts = [IN_SHORT[name].format(", ".join(pairs)) for name, pairs in seen.items() if pairs]
-        over = "one training each" if seeds == 1 else f"{seeds} trainings or more of each"
-        time = "holds" if faster(ean, self.networks["Share-full"]) else "is not shown"
-        return f"{what}, by {over}: {'; '.join(texts)}. Of time, the claim {time}."
+        over = "one training each" if seeds == 1 else f"at least {seeds} trainings each"
+        time = "holds" if faster(ean, self.networks["Share-full"]) else "is not confirmed"
+        return f"{what}, {over}: {'; '.join(texts)}. The claim about time {time}."
 
 
 def find_claims(results: Sequence[Result]) -> list[Claim]:
-    """The classifiers' EANs that have networks of their recipe beside them, on data sets of the paper."""
+    """Find EAN classifiers on the paper's data sets for which other networks with the same recipe exist."""
     recipes: dict[Key, list[Result]] = {}
     for each in results:
         if ACCURACY in each.runs[0].test["metrics"]:
@@ -109,7 +110,7 @@ def find_claims(results: Sequence[Result]) -> list[Claim]:
 
 
 def transferred_text(results: Sequence[Result]) -> str:
-    """Networks on each of the tasks they were transferred to, best first; empty where no two can be compared."""
+    """Rank the networks on each task they were transferred to, best first; empty if there are no two to compare."""
     titles = {name: title for metrics in METRICS.values() for name, title in metrics.items()}
     sentences = []
     for metric, more_is_better in TRANSFERRED.items():
@@ -119,14 +120,14 @@ def transferred_text(results: Sequence[Result]) -> str:
             means.sort(key=lambda pair: pair[0], reverse=more_is_better)
             texts = [f"{each.title} {mean:.2f}" for mean, each in means]
             seeds = min(len(each.runs) for _, each in means)
-            over = "one training each" if seeds == 1 else f"means over {seeds} trainings or more"
+            over = "one training each" if seeds == 1 else f"means over at least {seeds} trainings"
             if len(means) > 1:
                 sentences.append(f"{data}, {titles[metric]}, {over}: {', '.join(texts)}.")
-    return f"Transferred, best first. {' '.join(sentences)}" if sentences else ""
+    return f"Transfer to other tasks, best first. {' '.join(sentences)}" if sentences else ""
 
 
 def faster(first: Result, second: Result) -> bool:
-    """Whether one network is faster: the intervals of both increments lie apart, in each form that was timed."""
+    """Whether the first network is faster: its increment's interval lies below the other's in every form timed."""
     intervals = [
         (first.timings[form][0]["increment_interval"], second.timings[form][0]["increment_interval"])
         for form in first.timings.keys() & second.timings.keys()
@@ -135,15 +136,15 @@ def faster(first: Result, second: Result) -> bool:
 
 
 def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:
-    """Mean of the first less mean of the second, and a 95 % interval.
+    """Difference of the means (first minus second) and its 95 % interval.
 
     Args:
-        first, second: a value a seed.
-        noise: standard error of a single value, from the finite number of test images.
+        first, second: one value per seed.
+        noise: standard error of a single value due to the finite number of test images.
 
     Returns:
-        The difference and the ends of its interval: Welch's over seeds where both have several; else that of the test
-        images alone, which knows nothing of how trainings differ.
+        The difference and the bounds of its interval: Welch's over seeds if both have several; otherwise from the test
+        images alone, which ignores the variance between trainings.
 
     Examples:
         >>> [round(value, 2) for value in difference([2.0, 2.2], [1.0, 1.2], noise=9)]
@@ -152,25 +153,25 @@ def difference(first: Sequence[float], second: Sequence[float], noise: float) ->
         [0.4, -0.99, 1.79]
     """
     gap = statistics.fmean(first) - statistics.fmean(second)
-    if min(len(first), len(second)) > 1 and len({*first}) + len({*second}) > 2:  # with values all alike there is none
+    if min(len(first), len(second)) > 1 and len({*first}) + len({*second}) > 2:  # none for constant values
         interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
         return gap, float(interval.low), float(interval.high)
     return gap, gap - 1.96 * math.sqrt(2) * noise, gap + 1.96 * math.sqrt(2) * noise
 
 
 def compared(first: Result, second: Result) -> tuple[float, float, float]:
-    """By how many points the accuracy of one network is higher than that of another, as :func:`difference` has it."""
+    """Accuracy of the first network minus that of the second, in points, with the interval of :func:`difference`."""
     ours, others = first.values(ACCURACY), second.values(ACCURACY)
     share = statistics.fmean(others) / 100
     return difference(ours, others, noise=100 * math.sqrt(share * (1 - share) / first.images))
 
 
 def verdict(first: Result, second: Result) -> str:
-    """Whether the accuracy of one network is better or worse than that of another; without several seeds of both,
-    nothing but chance of the test images is excluded, and a difference stays undecided."""
+    """State whether the first network's accuracy is better or worse than the second's. Without several seeds of both,
+    the interval only covers sampling of the test images, and a difference remains undecided."""
     gap, low, high = compared(first, second)
     if low <= 0 <= high:
-        return "no difference is shown"
+        return "no significant difference"
     if min(len(first.runs), len(second.runs)) == 1:
         return "undecided"
     return "better" if gap > 0 else "worse"

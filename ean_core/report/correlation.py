@@ -1,4 +1,4 @@
-"""Figure of a correlation: what a supernet says of schemes against what they reach alone."""
+"""Figure: accuracy of schemes in a supernet against their accuracy when trained individually."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 
 from ean_core.show.figures import COLOURS, EMPTY, save, style
 
-#: Fields of a record's schemes, and how they are called.
-PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms estimated anew"}
+#: Supernet scores in a record's schemes, and their titles.
+PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms re-estimated"}
 
 
 def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Write stand-alone accuracy against the supernet's, one panel a proxy, with standard errors.
+    """Plot stand-alone accuracy against supernet accuracy, one panel per proxy, with standard errors.
 
     Args:
-        record: what ``ean search correlate`` wrote.
-        path: of the picture; the format is that of the suffix.
+        record: record written by ``ean search correlate``.
+        path: output file; its suffix selects the format.
     """
     figure = Figure(figsize=(8, 4), layout="constrained", dpi=150)
     axes = figure.subplots(1, len(PROXIES), sharey=True)
@@ -41,6 +41,6 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
             for low, high in [found[f"{coefficient}_interval"]]
         )
         style(one, title="\n".join([title, *coefficients]))
-        one.set_xlabel("supernet's validation accuracy (%)")
-    axes[0].set_ylabel(f"accuracy alone, {record['epochs']} epochs (%)")
+        one.set_xlabel("supernet validation accuracy (%)")
+    axes[0].set_ylabel(f"stand-alone accuracy, {record['epochs']} epochs (%)")
     save(figure, path)

@@ -1,4 +1,4 @@
-"""Gates along a network: their mean and spreads, block by block, from a record of ``ean gates``."""
+"""Figure: mean and spread of the gates in each block, from a record of ``ean gates``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.show.figures import COLOURS, EMPTY, INK, save, style
 
 BETWEEN_CHANNELS, BETWEEN_IMAGES = COLOURS[4], COLOURS[5]
-#: Room between stages, in blocks.
+#: Gap between stages, in blocks.
 GAP = 0.6
 
 
 def block_names(scheme: ConnectionScheme) -> list[str]:
-    """Stage and place of each block, ``2.1`` for the first one of the second stage.
+    """Stage and position of each block, e.g. ``2.1`` for the first block of the second stage.
 
     Examples:
         >>> block_names(ConnectionScheme.parse('10-0'))
@@ -28,14 +28,14 @@ def block_names(scheme: ConnectionScheme) -> list[str]:
 
 
 def gates_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Write the gates of a network, block after block, those that are connected and those that have none.
+    """Plot the gates of a network block by block; blocks without attention stay empty.
 
-    A thick bar reaches one standard deviation between images to both sides of the mean, a thin one that between
-    channels; squares below say which blocks are connected.
+    The thick bar shows ± one standard deviation between images, the thin bar ± one between channels; squares below
+    the axis are filled for connected blocks.
 
     Args:
-        record: what ``ean gates`` wrote.
-        path: of the picture; the format is that of the suffix.
+        record: record written by ``ean gates``.
+        path: output file; its suffix selects the format.
     """
     scheme = ConnectionScheme.parse(record["scheme"])
     places, x = [], 0.0
@@ -71,7 +71,7 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     axes.set_xlim(-0.7, places[-1] + 0.7)
     axes.set_xticks(places, names, fontsize=8)
     axes.tick_params(axis="x", length=0, pad=18)
-    axes.set_xlabel("block: stage and place, filled where it is connected")
+    axes.set_xlabel("block (stage.position), filled if connected")
     axes.set_ylabel("gate")
     title = f"{record['attention']}, {record['images']:,} images"
     style(axes, "y", hidden=("top", "right", "bottom"), title=title)

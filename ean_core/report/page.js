@@ -1,7 +1,7 @@
 "use strict";
-// Sorts tables by a click on a column's title: upwards, downwards, then as they were.
+// Sort a table by clicking a column title: ascending, descending, then the original order.
 
-// The first number of a text, or the text.
+// First number of the text, or the text itself in a column of words.
 function key(cell) {
   const text = cell.textContent.trim();
   if (cell.classList.contains("word")) return text || null;
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table")) {
       const sign = order === "ascending" ? 1 : -1;
       body.append(...original.toSorted((one, other) => {
         const a = key(one.cells[column]), b = key(other.cells[column]);
-        if (a === null || b === null) return (a === null) - (b === null); // what is empty comes last
+        if (a === null || b === null) return (a === null) - (b === null); // empty cells come last
         return sign * (typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true }));
       }));
     });

@@ -1,4 +1,4 @@
-"""A report as one page that needs no network: figures as they are written, tables that can be sorted."""
+"""A report as one self-contained HTML page with inline figures and sortable tables."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ean_core.show.table import Cells, are_numbers, columns
 from .sections import Section
 
 HERE = Path(__file__).resolve().parent
-#: Texts of cells that are longer may be broken.
+#: Cells with more characters may wrap.
 LONG = 80
 _PARTS = re.compile("(`[^`]*`)")
 _SCHEME = re.compile("[01]+(-[01]+)+")
-#: Names in a picture, and where it refers to them.
+#: Ids in an SVG, and references to them.
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
 
 
 def page_text(title: str, introduction: str, sections: Sequence[Section], figures: Mapping[str, str]) -> str:
-    """The HTML of a report; equal sections make equal pages.
+    """Return the HTML of a report; equal sections give equal pages.
 
     Args:
-        title: of the page.
-        introduction: below it.
-        sections: in order.
-        figures: the pictures of those that have one, as SVG, by the sections' names.
+        title: page title.
+        introduction: paragraph below the title.
+        sections: sections in order.
+        figures: SVG text by section name, for sections with a figure.
     """
     parts = [_section(section, figures.get(section.name)) for section in sections]
     links = "\n".join(f'<a href="#{escape(each.name)}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
@@ -71,13 +71,12 @@ def _section(section: Section, figure: str | None) -> str:
 
 
 def _scrolled(kind: str, title: str, inner: str) -> str:
-    """What may be wider than a screen, in a box of its own that the keyboard reaches."""
+    """Wrap wide content in a scrollable box that can be focused with the keyboard."""
     return f'<div class="scroll {kind}" tabindex="0" role="region" aria-label="{escape(title)}">\n{inner}</div>\n'
 
 
 def inline_svg(text: str, name: str, title: str) -> str:
-    """A picture of Matplotlib as a part of a page, beside others: its names begin with its own, its style is the
-    page's.
+    """Prepare an SVG of Matplotlib for inlining: prefix its ids to make them unique on the page, drop its style sheet.
 
     Examples:
         >>> inline_svg('<?xml?><svg width="1pt"><g id="a"/><use href="#a"/></svg>', 'one', 'A picture')
@@ -95,12 +94,12 @@ def _table(rows: Sequence[Cells]) -> str:
         f'<th scope="col"{" class=word" * word}><button type="button">{escape(name)}</button></th>'
         for name, word in zip(titles, words, strict=True)
     )
-    body = "\n".join(f"<tr{_whose(titles, line)}>{''.join(map(_cell, line, words))}</tr>" for line in texts)
+    body = "\n".join(f"<tr{_row_class(titles, line)}>{''.join(map(_cell, line, words))}</tr>" for line in texts)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
-def _whose(titles: Sequence[str], line: Sequence[str]) -> str:
-    return ' class="paper"' if dict(zip(titles, line, strict=True)).get("whose", "").startswith("paper") else ""
+def _row_class(titles: Sequence[str], line: Sequence[str]) -> str:
+    return ' class="paper"' if dict(zip(titles, line, strict=True)).get("source", "").startswith("paper") else ""
 
 
 def _cell(text: str, word: bool) -> str:
@@ -113,7 +112,7 @@ def _html(text: str) -> str:
 
 
 def _part(text: str) -> str:
-    """A part of a cell: a scheme in backticks with its strip, other code, or words."""
+    """Part of a cell: a scheme in backticks with its strip, other code, or plain text."""
     if not (text.startswith("`") and len(text) > 1):
         return escape(text)
     code = text[1:-1]

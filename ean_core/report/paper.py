@@ -1,4 +1,4 @@
-"""What the paper (Huang et al., arXiv 2011.14058) prints in its tables, to stand beside our own figures.
+"""Results printed in the paper (Huang et al., arXiv 2011.14058), for comparison with ours.
 
 Increments are relative inference time increments (Eqn 9), batch 50 on a V100, over the paper's own vanilla networks.
 """
@@ -17,14 +17,14 @@ class PaperRow:
     """One network of the paper.
 
     Args:
-        table: number of the table.
+        table: table number.
         data: name of the data set.
         network: the backbone.
         attention: ``SE``, ``SGE`` or ``DIA``; empty for the plain network.
         connection: how its blocks are connected.
-        metrics: by the names that test records have.
-        parameters: in millions, as printed; None where the table has none.
-        increment: in percent; None where the table has none.
+        metrics: values by metric name in test records.
+        parameters: in millions, as printed; None if the table has none.
+        increment: in percent; None if the table has none.
     """
 
     table: int
@@ -38,7 +38,7 @@ class PaperRow:
 
 
 def _rows(table: int, data: str, network: str, columns: str, *lines: tuple[Any, ...]) -> Iterator[PaperRow]:
-    """Lines of a table: attention, connection, and a value under each of the columns."""
+    """Lines of a table: attention, connection, and one value per column."""
     for attention, connection, *values in lines:
         metrics = dict(zip(columns.split(), values, strict=True))
         parameters, increment = metrics.pop("parameters", None), metrics.pop("increment")
@@ -117,8 +117,8 @@ PAPER: tuple[PaperRow, ...] = (
 
 
 class PaperScheme(NamedTuple):
-    """A line of Table 2: what a search found for SE in ResNet-164 on CIFAR-100, and the accuracy of the network trained
-    with it, in percent."""
+    """A line of Table 2: scheme found by a search for SE in ResNet-164 on CIFAR-100, and the accuracy of the network
+    trained with it, in percent."""
 
     method: str
     scheme: str
@@ -126,13 +126,13 @@ class PaperScheme(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether each stage has its 18 digits; one line was printed with a wrong number of them."""
+        """Whether each stage has 18 digits; one line was printed with a wrong number of digits."""
         return {len(stage) for stage in self.scheme.split("-")} == {18}
 
 
 class PaperMethod(NamedTuple):
-    """A line of Table 4: what the scheme of a search method comes to, for SE in ResNet-164 on CIFAR-100: accuracy, and
-    relative inference time increment (Eqn 9), in percent."""
+    """A line of Table 4: accuracy and relative inference time increment (Eqn 9) of a search method's scheme, for SE in
+    ResNet-164 on CIFAR-100, in percent."""
 
     method: str
     accuracy: float
@@ -160,14 +160,14 @@ METHODS: tuple[PaperMethod, ...] = (
     PaperMethod("HSP (010010…)", 74.01, 18.13),
 )
 
-#: Figure 4, of which the text gives the figures (Section 6.1): accuracies of networks trained from scratch.
+#: Numbers behind Figure 4, from the text (Section 6.1): accuracies of networks trained from scratch.
 DISTRIBUTION = (
     "In the paper (SE, ResNet-164, CIFAR-100, each scheme trained from scratch): 180 random schemes, mean 74.29, "
     "standard deviation 0.81, from 71 to 75.6; 40 schemes of its search, mean 75.10, standard deviation 0.45; "
     "p = 4e-7."
 )
-#: Figure 5, likewise (Section 6.2).
+#: Statement about Figure 5 in the text (Section 6.2).
 CONVERGENCE = (
-    "In the paper (SE, ResNet-164, CIFAR-100), ENAS's controller tends to one scheme from some 20 steps on and is "
-    "decided within 100; the paper's own stays undecided for longer."
+    "In the paper (SE, ResNet-164, CIFAR-100), ENAS's controller concentrates on one scheme from about step 20 and has "
+    "converged by step 100; the paper's own controller remains undecided for longer."
 )

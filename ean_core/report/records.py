@@ -1,4 +1,4 @@
-"""Run records below folders, each read once: found by what they say they are, not by the names of their files."""
+"""Read the run records below folders, each once; they are recognized by their ``kind``, not by file name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from ean_core.common.record import read_record
 
-#: What happens to a record that a report cannot use: its path, and why.
+#: Callback for a record that a report cannot use: its path and the reason.
 LeaveOut = Callable[[Path, str], None]
-#: Kinds of records, and the fields that a report needs of each.
+#: Kinds of records, and the fields that a report needs from each.
 KINDS: dict[str, tuple[str, ...]] = {
     "training": ("config", "seed", "epochs", "settings"),
     "test": ("config", "checkpoint", "scheme", "parameters", "images", "metrics"),
@@ -23,15 +23,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "gates": ("config", "attention", "scheme", "images", "blocks"),
     "schemes trained alone": ("config", "groups"),
 }
-#: What all records have, and what they say of their machine.
+#: Fields that all records have, and those of their environment.
 OF_ALL, MACHINE = ("command", "finished", "environment"), {"cpu", "threads", "gpus", "packages"}
-#: Files that are records by their names: of these it is said if they are damaged.
+#: File names of records; damage is reported for these only.
 _NAMED = re.compile(r"(record|test|search|compare|correlation|gates|schemes|timing\w*)\.json")
 _NO_SLUG = re.compile(r"[^A-Za-z0-9.-]+")
 
 
 def refuse(path: Path, reason: str) -> None:
-    """Leave out nothing: what cannot be used is an error.
+    """Leave out nothing: raise an error for any record that cannot be used.
 
     Raises:
         ValueError: always.
@@ -40,13 +40,13 @@ def refuse(path: Path, reason: str) -> None:
 
 
 def read_records(folders: Sequence[Path], leave_out: LeaveOut = refuse) -> dict[Path, Mapping[str, Any]]:
-    """The records of :data:`KINDS` below some folders, by their path, sorted.
+    """Read records of :data:`KINDS` below some folders, sorted by path.
 
-    A file that two of the folders hold, because they overlap, is there once.
+    A file found in several (overlapping) folders is returned once.
 
     Args:
-        folders: searched, with all that is in them.
-        leave_out: what to do with damaged ones.
+        folders: folders to search recursively.
+        leave_out: called for damaged records.
     """
     found: dict[Path, Mapping[str, Any]] = {}
     seen: set[Path] = set()
@@ -66,20 +66,20 @@ def read_records(folders: Sequence[Path], leave_out: LeaveOut = refuse) -> dict[
         missing = [name for name in (*KINDS[kind], *OF_ALL) if name not in record or record[name] in ({}, [])]
         if missing or not record["environment"].keys() >= MACHINE:
             wanted = ", ".join(map(repr, missing)) or "a machine in 'environment'"
-            leave_out(path, f"a record of kind {kind!r} has {wanted}, this one has not")
+            leave_out(path, f"a record of kind {kind!r} needs {wanted}, missing here")
         else:
             found[path] = record
     return found
 
 
 def of_kind(records: Mapping[Path, Mapping[str, Any]], kind: str) -> dict[Path, Mapping[str, Any]]:
-    """Those of one kind."""
+    """Records of one kind."""
     return {path: record for path, record in records.items() if record["kind"] == kind}
 
 
 def label(path: Path, folders: Sequence[Path]) -> str:
-    """The name of a record for a reader: its folder's, and its own where that is not the usual one of its kind; below
-    the folder that all those in which records were found have in common.
+    """Name of a record for readers: its folder, plus its file name where that is not the default of its kind; relative
+    to the common parent of the searched folders.
 
     Examples:
         >>> label(Path('here/runs/ean/timing_a.json'), [Path('here/runs')])
@@ -94,7 +94,7 @@ def label(path: Path, folders: Sequence[Path]) -> str:
 
 
 def slug(label: str) -> str:
-    """A label as part of the name of a file, of a link and of an element of a page.
+    """Turn a label into a part of file names, links and HTML ids.
 
     Examples:
         >>> slug('gates/my run (2)')

@@ -1,4 +1,4 @@
-"""Networks that were trained and measured, gathered from their records, over seeds; beside the paper's."""
+"""Trained and measured networks, gathered from records over seeds, beside the paper's results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ean_core.show.table import Cells, in_percent, size_text, spread_text
 from .paper import PAPER, PaperRow
 from .records import LeaveOut, of_kind, read_records, refuse
 
-#: Metrics of each table of the paper: their names in records, and the paper's titles.
+#: Metrics of each table of the paper: name in records, and the paper's title.
 METRICS: dict[int, dict[str, str]] = {
     1: {"accuracy/top1": "accuracy (%)"},
     3: {"count/MAE": "MAE", "count/RMSE": "MSE (RMSE)"},
@@ -26,14 +26,14 @@ METRICS: dict[int, dict[str, str]] = {
 }
 ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
-#: Settings that make a training another one, beside those of the network's attention.
+#: Settings that define a recipe, apart from those of the network's attention.
 _RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "custom_hooks", "load_from")
 
 
 class Key(NamedTuple):
-    """What runs of other seeds have in common.
+    """Properties shared by runs that differ in their seed only.
 
-    ``images`` is how many it was measured on, ``recipe`` the settings of the training as text.
+    ``images`` is the number of test images, ``recipe`` the training settings as text.
     """
 
     data: str
@@ -49,18 +49,18 @@ class Key(NamedTuple):
 
     @property
     def common(self) -> Key:
-        """The key without what tells networks of one recipe apart: attention and connections."""
+        """The key without attention and connections: equal for all networks of one recipe."""
         return self._replace(attention="", scheme=ConnectionScheme.none(self.scheme.stages), shared=True, parameters=0)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A network that one seed trained, and what it was measured to do.
+    """A network trained with one seed, and its test results.
 
     Args:
-        folder: of ``record.json`` and ``test.json``.
-        training: the record of its training.
-        test: that of its test.
+        folder: folder of ``record.json`` and ``test.json``.
+        training: training record.
+        test: test record.
     """
 
     folder: Path
@@ -69,16 +69,16 @@ class Measured:
 
     @cached_property
     def key(self) -> Key:
-        """What it has in common with the runs of other seeds.
+        """Properties shared with runs of other seeds.
 
         Raises:
-            ValueError: if its network is none of this package's.
+            ValueError: if its network is not from this package.
         """
         parts = parse_name(self.training["config"] or "")
         settings = self.training["settings"]
         backbone = settings["model"].get("backbone") or {}
         if not str(backbone.get("type", "EANResNet")).rpartition(".")[2].startswith("EANResNet"):
-            raise ValueError(f"its backbone is {backbone['type']}, reports are of EANResNet and EANResNetCIFAR")
+            raise ValueError(f"backbone is {backbone['type']}, expected EANResNet or EANResNetCIFAR")
         scheme = ConnectionScheme.parse(self.test["scheme"])
         attention = backbone.get("attention", "SE") if scheme.connections else ""
         return Key(
@@ -96,7 +96,7 @@ class Measured:
 
 
 def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
-    """What to call the data that a network was measured on, by its settings."""
+    """Name of the data that a network was measured on, from its settings."""
     dataset = test.get("data") or settings["test_dataloader"]["dataset"]
     dataset = dataset.get("dataset", dataset)
     known = dataset_of(dataset)
@@ -105,13 +105,13 @@ def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
 
 def _recipe(settings: Mapping[str, Any]) -> str:
     recipe = {name: settings.get(name) for name in _RECIPE}
-    # A resumed run has the checkpoint that it went on from there; of others the place says nothing.
+    # In a resumed run this is the checkpoint it continued from; otherwise only the file name matters.
     recipe["load_from"] = "" if settings.get("resume") else Path(recipe["load_from"] or "").name
-    # How iterations are launched makes no other training of it.
+    # Capturing iterations as CUDA graphs does not change the recipe.
     hooks = [hook for hook in recipe["custom_hooks"] or () if hook.get("type") != "CaptureHook"]
     recipe["custom_hooks"] = hooks or None
     model = {name: value for name, value in settings["model"].items() if name != "compile_blocks"}
-    if isinstance(model.get("backbone"), Mapping):  # a network without attention is the same whichever it might have
+    if isinstance(model.get("backbone"), Mapping):  # networks of one recipe may differ in these
         model["backbone"] = {
             name: value for name, value in model["backbone"].items() if name not in ("attention", "scheme", "shared")
         }
@@ -126,8 +126,8 @@ class Result:
     """A network over the seeds it was trained with.
 
     Args:
-        runs: one a seed, the lowest first.
-        timings: its rows in timing records, by form, each with the record it is of.
+        runs: one per seed, in ascending order.
+        timings: its rows in timing records by form, each with the record that holds it.
     """
 
     runs: tuple[Measured, ...]
@@ -170,31 +170,31 @@ class Result:
 
     @property
     def parameters(self) -> int:
-        """Number of them."""
+        """Number of parameters."""
         return self.runs[0].key.parameters
 
     @property
     def images(self) -> int:
-        """Images that it was measured on."""
+        """Number of images it was measured on."""
         return self.runs[0].key.images
 
     def values(self, metric: str) -> list[float]:
-        """A metric of each seed."""
+        """Value of a metric for each seed."""
         return [run.test["metrics"][metric] for run in self.runs]
 
     def increment(self, form: str) -> str:
-        """Relative inference time increment in a form, with its interval, in percent; empty where it was not timed."""
+        """Relative inference time increment in a form with its interval, in percent; empty if it was not timed."""
         row = self.timings.get(form)
         return in_percent(row[0]["increment"], row[0]["increment_interval"]) if row else ""
 
 
 def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Measured]:
-    """All runs among some records that were measured, sorted by their path.
+    """Find all runs with a training and a test record, sorted by path.
 
     Args:
-        records: by path, as :func:`~ean_core.report.records.read_records` gives them.
-        leave_out: what to do with a test that is of another checkpoint than the training beside it ends with, and with
-            networks that are none of this package's.
+        records: records by path, from :func:`~ean_core.report.records.read_records`.
+        leave_out: called for a test of another checkpoint than the one its training produced, and for networks that
+            are not from this package.
     """
     found = []
     for path, test in of_kind(records, "test").items():
@@ -207,8 +207,8 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
             best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
             trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
             if trained != tested:
-                says = f"record.json is of {trained[0]} and ends with {trained[1]}, "
-                raise ValueError(f"{says}test.json is of {tested[0]} and {tested[1]}")
+                produced = f"record.json is for {trained[0]} and {trained[1]}, "
+                raise ValueError(f"{produced}test.json for {tested[0]} and {tested[1]}")
             hash(run.key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error!r}")
@@ -218,13 +218,13 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
 
 
 def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Result]:
-    """Networks that were trained and measured, each with its seeds and times.
+    """Find trained and measured networks, each with its seeds and times.
 
-    Sorted as the paper does: by data set, by attention, then vanilla, Org-full, Share-full, EAN.
+    Sorted as in the paper: by data set, by attention, then vanilla, Org-full, Share-full, EAN.
 
     Args:
-        records: by path, as :func:`~ean_core.report.records.read_records` gives them.
-        leave_out: what to do with a run whose records disagree, and with one that is there twice.
+        records: records by path, from :func:`~ean_core.report.records.read_records`.
+        leave_out: called for runs with inconsistent records and for duplicates.
     """
     grouped: dict[Key, dict[int, Measured]] = {}
     for run in find_runs(records, leave_out):
@@ -245,16 +245,16 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
 
 
 def read_results(folders: Sequence[Path]) -> list[Result]:
-    """Networks that were trained and measured below some folders, see :func:`find_results`.
+    """Read trained and measured networks below some folders, see :func:`find_results`.
 
     Raises:
-        ValueError: if a record is damaged, a test is not of the training beside it, or a seed is there twice.
+        ValueError: if a record is damaged, a test does not belong to the training beside it, or a seed occurs twice.
     """
     return find_results(read_records(folders))
 
 
 def _place(result: Result) -> tuple[int, str, int, str, int]:
-    """Where the paper would have a network: by data set, attention, connection."""
+    """Sort key in the paper's order: data set, attention, connection."""
     key = result.runs[0].key
     names = [dataset.title for dataset in known_datasets().values()]
     known = ATTENTIONS.index(key.attention) if key.attention in ATTENTIONS else len(ATTENTIONS)
@@ -263,10 +263,10 @@ def _place(result: Result) -> tuple[int, str, int, str, int]:
 
 
 def result_cells(row: Result | PaperRow, table: int) -> Cells:
-    """A network, ours or the paper's, in the form of one of the paper's tables: 1, 3 or 5."""
+    """Format a network, ours or the paper's, as a row of Table 1, 3 or 5."""
     if isinstance(row, PaperRow):
         metrics = [f"{row.metrics[name]:.2f}" if table != 3 else f"{row.metrics[name]:g}" for name in METRICS[table]]
-        seeds, connections, deployed, whose = "", "", "", f"paper, Table {row.table}"
+        seeds, connections, deployed, source = "", "", "", f"paper, Table {row.table}"
         parameters = f"{row.parameters:.3f} M" if row.parameters else ""
         eager = f"{row.increment:+.2f}" if row.increment is not None else ""
     else:
@@ -275,7 +275,7 @@ def result_cells(row: Result | PaperRow, table: int) -> Cells:
         parameters, eager, deployed = f"{row.parameters:,}", row.increment("eager"), row.increment("deployed")
         split = row.runs[0].test.get("data", {}).get("split", "test")
         split = {"val": "validation"}.get(split, split)
-        whose = f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {split} images"
+        source = f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {split} images"
     return {
         "data": row.data,
         "network": " ".join(filter(None, (row.network, row.attention))),
@@ -286,23 +286,23 @@ def result_cells(row: Result | PaperRow, table: int) -> Cells:
         "connections": connections,
         "increment (%)": eager,
         "deployed (%)": deployed,
-        "whose": whose,
+        "source": source,
     }
 
 
 def schedule_text(training: Mapping[str, Any]) -> str:
-    """How long a network was trained, e.g. ``24 epochs on 50,000 images``."""
+    """Training length, e.g. ``24 epochs on 50,000 images``."""
     images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
     return f"{training['epochs']} epochs{images}"
 
 
 def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[Result | PaperRow]:
-    """The rows of one of the paper's tables, by data set: ours, then the paper's.
+    """Return the rows of one of the paper's tables; for each data set ours, then the paper's.
 
     Args:
-        results: networks, of which those are taken that have the table's metrics.
+        results: networks; those without the table's metrics are ignored.
         table: 1, 3 or 5.
-        everything: the paper's rows also of data sets that no network of ours was measured on.
+        everything: include the paper's rows for data sets on which nothing was measured here.
     """
     metrics = METRICS[table]
     ours = [each for each in results if metrics.keys() <= each.runs[0].test["metrics"].keys()]
@@ -316,12 +316,12 @@ def table_rows(results: Sequence[Result], table: int, *, everything: bool = Fals
 
 
 def _plain_data(result: Result) -> str:
-    """The data set as the paper calls it."""
+    """The paper's name of the data set."""
     return result.data.removesuffix(" with SBD")
 
 
 def machine_text(record: Mapping[str, Any]) -> str:
-    """The machine that a record was made on: its GPU where that did the work, else its processor."""
+    """Machine that a record was made on: the GPU if one was used, otherwise the processor."""
     where = record["environment"]
     if str(record.get("device", "cpu")) != "cpu" and where["gpus"]:
         return str(where["gpus"][0])
@@ -329,7 +329,7 @@ def machine_text(record: Mapping[str, Any]) -> str:
 
 
 def timing_text(results: Sequence[Result]) -> str:
-    """Under which conditions the increments of some networks were measured; empty where none was."""
+    """Conditions under which increments were measured; empty if none were."""
     conditions: dict[str, list[str]] = {}
     for each in results:
         for _, record in each.timings.values():
@@ -343,7 +343,7 @@ def timing_text(results: Sequence[Result]) -> str:
         return ""
     measured = "; ".join(f"{', '.join(names)}: {where}" for where, names in conditions.items() if names)
     return (
-        "Increments (Eqn 9) are medians over rounds in which all networks of an attention run side by side, each over "
-        "the vanilla network of its form, with 95 % intervals within that one process. "
-        f"{f'{measured}. ' if measured else ''}The paper's: batch 50, a V100."
+        "Increments (Eqn 9) are medians over rounds in which all networks with the same attention are timed side by "
+        "side, relative to the vanilla network in the same form, with 95 % intervals within that process. "
+        f"{f'{measured}. ' if measured else ''}The paper: batch 50 on a V100."
     )

@@ -1,4 +1,4 @@
-"""Reports of searches and of comparisons of them, from ledgers and run records alone."""
+"""Reports of searches and of strategy comparisons, from ledgers and run records only."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ean_core.show.table import Cells, markdown_table, spread_text
 
 from .search_figures import convergence_figure, distribution_figure, front_figure
 
-#: Strategies that draw nothing: one seed stands for all, and the order of their evaluations means nothing.
+#: Deterministic strategies: one seed is enough, and the order of their evaluations is meaningless.
 SEEDLESS = ("exhaustive", "hsp")
 
-#: What the figures show.
+#: Captions of the figures.
 FIGURES = {
-    "front": "Accuracy against cost: every scheme scored, and the finalists with batch norms re-estimated; below, the "
-    "schemes of the finalists' front.",
-    "convergence": "How decided controllers become, and the best reward so far.",
-    "distribution": "Accuracies of the different schemes in the later half of each search (all of them where nothing "
-    "is learned), and Welch's t-test against random schemes, which takes schemes as independent of each other.",
+    "front": "Accuracy against cost for every scheme scored, and for the finalists with batch norms re-estimated; "
+    "below, the schemes on the finalists' front.",
+    "convergence": "Confidence of the controllers, and best reward so far.",
+    "distribution": "Accuracies of the distinct schemes in the second half of each search (of all schemes for "
+    "strategies that do not learn), and Welch's t-test against random schemes, which treats schemes as independent.",
 }
 
 
 @dataclass(frozen=True)
 class SearchHistory:
-    """A search as its ledger tells it.
+    """A search as recorded in its ledger.
 
     Args:
-        key: what was searched, and how.
-        evaluations: all that were asked for, in order, repetitions included.
-        steps: number of the step of each evaluation.
-        infos: by step, what the strategy recorded of it, e.g. ``mean_probability``.
+        key: supernet, data and settings of the search.
+        evaluations: all evaluations in order, including repetitions.
+        steps: step number of each evaluation.
+        infos: values that the strategy recorded per step, e.g. ``mean_probability``.
         finalists: evaluations with batch norms re-estimated for each scheme.
     """
 
@@ -53,16 +53,16 @@ class SearchHistory:
 
     @property
     def best(self) -> Evaluation:
-        """The evaluation of highest reward, the first of them."""
+        """The first evaluation with the highest reward."""
         return max(self.evaluations, key=lambda evaluation: evaluation.reward)
 
     @property
     def unique(self) -> int:
-        """Number of different schemes among the evaluations."""
+        """Number of distinct schemes evaluated."""
         return len({evaluation.scheme for evaluation in self.evaluations})
 
     def walks(self) -> list[list[ConnectionScheme]]:
-        """By step, the schemes that are new to the search: what it computes if it remembers its own scores only."""
+        """New schemes in each step: those the search computes if it only remembers its own scores."""
         seen: set[ConnectionScheme] = set()
         walks = []
         for _, step in groupby(zip(self.steps, self.evaluations, strict=True), key=lambda pair: pair[0]):
@@ -73,15 +73,15 @@ class SearchHistory:
 
 
 def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistory:
-    """Read a ledger; one that is still being written is read up to its last whole line.
+    """Read a ledger; one that is still being written is read up to its last complete line.
 
     Args:
-        path: of the ledger.
-        stages: blocks in each stage of the network, where the ledger's key does not say them.
+        path: the ledger.
+        stages: blocks per stage, for ledgers that do not record them.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is empty or damaged, or holds a line that is no evaluation.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is empty or damaged, or holds a line that is not an evaluation.
     """
     lines, _ = read_lines(path)
     if not lines:
@@ -94,7 +94,7 @@ def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistor
         try:
             evaluation, step = _evaluation(line, stages or lines[0].get("stages")), line["step"]
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}, line {number}, is no evaluation ({error!r}): {line}") from error
+            raise ValueError(f"{path}, line {number}, is not an evaluation ({error!r}): {line}") from error
         if step == "finalists":
             finalists.append(evaluation)
         if not isinstance(step, int):
@@ -121,13 +121,13 @@ class SearchRun:
     """One search of a comparison.
 
     Args:
-        strategy: its name.
-        seed: of its draws.
+        strategy: name of the strategy.
+        seed: random seed.
         history: its ledger.
-        rule: how the scheme returned was chosen.
-        returned: that scheme; by the rule ``front`` its accuracy is that with batch norms re-estimated.
-        bodies: block bodies that the search alone computes; None for a trainer.
-        seconds: that it alone takes, predicted from the times of blocks; measured for a trainer.
+        rule: rule that selected the returned scheme.
+        returned: returned scheme; under the rule ``front``, its accuracy is with batch norms re-estimated.
+        bodies: block bodies computed if the search runs alone; None for a trainer.
+        seconds: time if the search runs alone, predicted from block times; measured for a trainer.
     """
 
     strategy: str
@@ -145,7 +145,7 @@ class Comparison:
 
     Args:
         record: ``compare.json``.
-        runs: by strategy in the record's order, then by seed.
+        runs: in the record's order of strategies, then by seed.
         finalists: the best schemes of all searches, none and full, with batch norms re-estimated.
     """
 
@@ -155,22 +155,22 @@ class Comparison:
 
     @cached_property
     def optimum(self) -> Evaluation | None:
-        """The best of all schemes there are, where an exhaustive search took part."""
+        """The best of all possible schemes, if an exhaustive search took part."""
         return next((run.history.best for run in self.runs if run.strategy == "exhaustive"), None)
 
     def predicted_increment(self, scheme: ConnectionScheme) -> float:
-        """Relative inference time increment (Eqn 9) of a scheme, by the times of the supernet's parts."""
+        """Relative inference time increment (Eqn 9) of a scheme, predicted from the times of the supernet's parts."""
         times = _block_times(self.record)
         return times.connected(scheme) / times.whole(ConnectionScheme.none(scheme.stages))
 
     @property
     def reward(self) -> Mapping[str, Any]:
-        """Settings of the reward, which all searches have in common."""
+        """Settings of the reward, common to all searches."""
         reward: Mapping[str, Any] = self.runs[0].history.key["reward"]
         return reward
 
     def found_optimum(self, run: SearchRun) -> bool | None:
-        """Whether a search came across a scheme as good as the best of all; None where that is not known."""
+        """Whether a search found a scheme as good as the optimum; None if the optimum is unknown."""
         return None if self.optimum is None else run.history.best.reward >= self.optimum.reward
 
     def by_strategy(self) -> dict[str, list[SearchRun]]:
@@ -178,7 +178,7 @@ class Comparison:
         return {name: list(runs) for name, runs in groupby(self.runs, key=lambda run: run.strategy)}
 
     def rewards(self) -> dict[str, list[list[float]]]:
-        """By strategy that draws, and seed: the best reward so far after each evaluation."""
+        """Best reward so far after each evaluation, by strategy and seed; without deterministic strategies."""
         return {
             name: [list(accumulate((each.reward for each in run.history.evaluations), max)) for run in runs]
             for name, runs in self.by_strategy().items()
@@ -186,7 +186,7 @@ class Comparison:
         }
 
     def probabilities(self) -> dict[str, list[list[float]]]:
-        """By strategy that has a controller, and seed: the mean probability of what was sampled, in each step."""
+        """Mean probability of the sampled schemes in each step, by strategy with a controller and seed."""
         return {
             name: [[info["mean_probability"] for _, info in sorted(run.history.infos.items())] for run in runs]
             for name, runs in self.by_strategy().items()
@@ -197,8 +197,8 @@ class Comparison:
         }
 
     def samples(self) -> dict[str, dict[ConnectionScheme, float]]:
-        """By strategy: the different schemes in the later half of each search, when it has learned what it will, with
-        their accuracies; all of them where nothing is learned."""
+        """Accuracies of distinct schemes by strategy: those in the second half of each search, after learning; all for
+        strategies that do not learn."""
         found = {}
         for name, runs in self.by_strategy().items():
             whole = name in (*SEEDLESS, "random")
@@ -214,13 +214,13 @@ def read_comparison(folder: Path) -> Comparison:
     """Read the folder of a comparison.
 
     Raises:
-        FileNotFoundError: if a part of it is missing.
-        ValueError: if a part is damaged, or ``compare.json`` is the record of something else.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or ``compare.json`` is not the record of a comparison.
     """
     record = read_record(folder / "compare.json")
     if record.get("kind") != "search comparison":
         raise ValueError(
-            f"{folder / 'compare.json'} is no comparison of searches (kind {record.get('kind')!r}); "
+            f"{folder / 'compare.json'} is not a comparison of searches (kind {record.get('kind')!r}); "
             "`ean search compare` makes one"
         )
     times = _block_times(record)
@@ -245,7 +245,7 @@ def _block_times(record: Mapping[str, Any]) -> BlockTimes:
 def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches: int) -> SearchRun:
     history, record = read_search(folder / "ledger.jsonl", times.stages), read_record(folder / "search.json")
     if not history.evaluations:
-        raise ValueError(f"{folder / 'ledger.jsonl'} holds no evaluation; run the comparison again to complete it")
+        raise ValueError(f"{folder / 'ledger.jsonl'} holds no evaluations; run the comparison again to complete it")
     trained, walks = record.get("training_seconds"), history.walks()
     return SearchRun(
         strategy=strategy,
@@ -259,8 +259,8 @@ def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches
 
 
 def comparison_rows(comparison: Comparison) -> list[Cells]:
-    """What each strategy of a comparison came to, over its seeds: the highest reward it saw, with the scheme of that,
-    what it returned, and what one search alone takes, see :class:`SearchRun`."""
+    """Summarize each strategy over its seeds: the best reward and its scheme, the returned scheme, and the cost of one
+    search run alone, see :class:`SearchRun`."""
     return [_cells(strategy, runs, comparison) for strategy, runs in comparison.by_strategy().items()]
 
 
@@ -286,15 +286,15 @@ def _cells(strategy: str, runs: Sequence[SearchRun], comparison: Comparison) -> 
 def write_comparison(folder: Path) -> list[Cells]:
     """Write the report of a comparison into its folder.
 
-    It is ``comparison.md``, ``comparison.csv`` (unrounded, a line a search), and the figures ``front.png``,
-    ``convergence.png`` and, where random search took part, ``distribution.png``.
+    Files: ``comparison.md``, ``comparison.csv`` (unrounded, one line per search), and the figures ``front.png``,
+    ``convergence.png`` and, if random search took part, ``distribution.png``.
 
     Returns:
         The table's rows, for :func:`ean_core.show.table.print_table`.
 
     Raises:
-        FileNotFoundError: if a part of the comparison is missing.
-        ValueError: if a part is damaged.
+        FileNotFoundError: if a file of the comparison is missing.
+        ValueError: if a file is damaged.
     """
     comparison = read_comparison(folder)
     rows, figures = comparison_rows(comparison), _write_figures(comparison, folder)
@@ -306,7 +306,7 @@ def write_comparison(folder: Path) -> list[Cells]:
 
 
 def _write_figures(comparison: Comparison, folder: Path) -> list[str]:
-    """Draw what there is to draw, and name it."""
+    """Draw the figures that there is data for, and return their names."""
     front_figure(
         (evaluation for run in comparison.runs for evaluation in run.history.evaluations),
         comparison.finalists,
@@ -320,7 +320,7 @@ def _write_figures(comparison: Comparison, folder: Path) -> list[str]:
 
 
 def draw_convergence(comparison: Comparison, path: Path) -> None:
-    """Write how the searches of a comparison converge (Figure 5)."""
+    """Plot the convergence of the searches (Figure 5)."""
     convergence_figure(
         comparison.rewards(),
         comparison.probabilities(),
@@ -331,7 +331,7 @@ def draw_convergence(comparison: Comparison, path: Path) -> None:
 
 
 def draw_distribution(comparison: Comparison, path: Path) -> bool:
-    """Write how accuracies of schemes are distributed (Figure 4), and return True; False where nothing was random."""
+    """Plot the distribution of accuracies (Figure 4) if random search took part; return whether it did."""
     samples = {name: list(schemes.values()) for name, schemes in comparison.samples().items()}
     if "random" in samples:
         distribution_figure(samples, path)
@@ -349,26 +349,26 @@ def _caption(comparison: Comparison) -> str:
     weights = {unit: comparison.reward[name] for name, unit in units.items()}
     images = f"{record['images']:,} " if "images" in record else ""
     sentences = [
-        f"{record['evaluations']} evaluations a search, repetitions included, with the seeds "
-        f"{', '.join(map(str, record['seeds']))}: mean ± sample standard deviation over seeds, which is left out "
-        "where all agree. Strategies that draw nothing run once, on as many schemes as they define.",
+        f"{record['evaluations']} evaluations per search including repetitions, with seeds "
+        f"{', '.join(map(str, record['seeds']))}: mean ± sample standard deviation over seeds, omitted if all agree. "
+        "Deterministic strategies run once, on as many schemes as they define.",
         f"Reward: {' + '.join(f'{weight:g} x {unit}' for unit, weight in weights.items() if weight)}.",
         f"Accuracies are the supernet's on {images}validation images, the same for all schemes; the standard error "
-        f"of one is {best.standard_error:.2f} percentage points at {best.accuracy:.2f} %.",
-        "Block bodies are counted and seconds predicted for each search alone: what walking the schemes that are new "
-        "to it takes, step by step with shared prefixes, by the measured times of the network's parts (the searches "
-        "themselves shared their scores).",
+        f"is {best.standard_error:.2f} percentage points at {best.accuracy:.2f} %.",
+        "Block bodies are counted and seconds predicted as if each search ran alone, evaluating its new schemes step "
+        "by step with shared prefixes, from the measured times of the network's parts (the actual searches shared "
+        "their scores).",
     ]
     if any(run.rule == "front" for run in comparison.runs):
         sentences.append(
-            "By the rule `front` the scheme returned is the best of the search's finalists, whose rewards count the "
-            "accuracy with batch norms re-estimated for each: compare them with each other, not with the best seen."
+            "The rule `front` returns the best of the search's finalists. Their rewards use the accuracy with batch "
+            "norms re-estimated for each scheme: compare them with each other, not with the best reward seen."
         )
     trainers = [name for name, runs in comparison.by_strategy().items() if runs[0].bodies is None]
     if trainers:
         sentences.append(
-            f"`{'` and `'.join(trainers)}` trains, for about as many forward passes as the evaluations of the "
-            "others take; it minimises the validation loss and sees no reward. Its seconds are measured."
+            f"`{'` and `'.join(trainers)}` trains, for about as many forward passes as the other "
+            "strategies' evaluations take; it minimizes the validation loss and sees no reward. Its time is measured."
         )
     return " ".join(sentences)
 

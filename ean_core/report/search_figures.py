@@ -20,7 +20,7 @@ from ean_core.search.front import front
 from ean_core.search.strategy import Evaluation
 from ean_core.show.figures import COLOURS, INK, draw_schemes, save, style
 
-#: Colours of strategies in every figure; what learns nothing is grey.
+#: Colors of strategies in every figure; strategies that do not learn are gray or dark.
 STRATEGY_COLOURS = {
     "ean": COLOURS[0],
     "enas": COLOURS[5],
@@ -33,18 +33,18 @@ STRATEGY_COLOURS = {
     "exhaustive": INK,
 }
 OTHER = "#8C6D31"
-#: Schemes needed for a histogram; fewer are drawn one by one.
+#: Minimum number of schemes for a histogram; fewer are drawn as single lines.
 MANY = 20
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the accuracies of a distribution are.
+    """Describe the accuracies of a distribution.
 
     Args:
-        axis: title of their axis.
-        fewest: schemes needed for a standard deviation and a test worth stating.
-        listed: by group, how many schemes there are to measure, where that is known.
+        axis: axis title.
+        fewest: minimum number of schemes for a meaningful standard deviation and test.
+        listed: number of schemes to measure per group, if known.
     """
 
     axis: str = "validation accuracy (%)"
@@ -52,27 +52,27 @@ class Sampling:
     listed: Mapping[str, int] = field(default_factory=dict)
 
 
-#: Scores of a supernet, of which there are plenty.
+#: Supernet scores, which are plentiful.
 SCORES = Sampling()
 
 
 def front_figure(
     evaluations: Iterable[Evaluation], finalists: Sequence[Evaluation], path: Path, *, latency: bool = False
 ) -> None:
-    """Write accuracy against cost: all that was scored, the finalists, and the schemes of their front; where all
-    schemes there are were scored, their exact front, too.
+    """Plot accuracy against cost: all scored schemes, the finalists, and the schemes on their front; also the exact
+    front if all possible schemes were scored.
 
     Args:
-        evaluations: with the supernet's own batch norms; a scheme may be there several times.
-        finalists: with batch norms re-estimated, none and full among them; the one of best reward is marked.
-        path: of the picture; the format is that of the suffix.
-        latency: whether the cost is the attention's time, not the number of connections.
+        evaluations: scores with the supernet's own batch norms; schemes may repeat.
+        finalists: scores with batch norms re-estimated, including none and full; the best reward is marked.
+        path: output file; its suffix selects the format.
+        latency: the cost is the attention's time rather than the number of connections.
     """
     scored = list({evaluation.scheme: evaluation for evaluation in evaluations}.values())
     kept = front(finalists)
     best = max(finalists, key=lambda evaluation: evaluation.reward)
     blocks = len(best.scheme.bits) + 0.5 * len(best.scheme.stages)
-    square = 0.2 if blocks < 30 else 0.14  # inches; labels need a row's height
+    square = 0.2 if blocks < 30 else 0.14  # inches; a row must fit its label
     width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + (best not in kept) + 1)
     figure = Figure(figsize=(width, 4.4 + strips), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(4.4, strips))
@@ -142,12 +142,12 @@ def _draw_front(
 
 
 def cost_title(latency: bool) -> str:
-    """What a search's costs count."""
-    return "attention time (ms a batch)" if latency else "connections"
+    """Axis title for the cost of a search."""
+    return "attention time (ms per batch)" if latency else "connections"
 
 
 def has_all(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether different schemes are all that the network has."""
+    """Whether distinct schemes cover all schemes of the network."""
     return len(evaluations) == 2 ** len(evaluations[0].scheme.bits)
 
 
@@ -160,9 +160,9 @@ def _errors(evaluations: Sequence[Evaluation]) -> list[float]:
 
 
 def _dodged(evaluations: list[Evaluation], kept: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
-    """Places with those of equal cost side by side, so that error bars can be told apart; the front keeps its own.
+    """Positions with equal costs shifted sideways to separate their error bars; those of the front stay in place.
 
-    The evaluations are sorted by what they cost.
+    Sorts the evaluations by cost.
     """
     evaluations.sort(key=lambda e: (e.cost, e.scheme))
     taken = Counter(e.cost for e in kept)
@@ -175,7 +175,7 @@ def _dodged(evaluations: list[Evaluation], kept: Sequence[Evaluation]) -> tuple[
 
 
 def _name(text: str, evaluation: Evaluation, side: int, axes: Axes, colour: str) -> None:
-    """Write a name above (``side`` 1) or below (-1) an evaluation's error bar."""
+    """Label an evaluation above (``side`` 1) or below (-1) its error bar."""
     axes.annotate(
         text,
         (evaluation.cost, evaluation.accuracy + side * evaluation.standard_error),
@@ -198,18 +198,18 @@ def convergence_figure(
     budget: int,
     optimum: float | None = None,
 ) -> None:
-    """Write how searches converge: how decided controllers are (Figure 5), and the best reward so far.
+    """Plot the convergence of searches: confidence of the controllers (Figure 5), and best reward so far.
 
-    Lines are means over seeds. Bands reach over all seeds on the left; on the right, where many curves meet, they are
-    the standard error of the mean.
+    Lines are means over seeds. Bands show the range over seeds on the left, and the standard error of the mean on the
+    right, where many curves overlap.
 
     Args:
-        rewards: by strategy and seed, the best so far after each evaluation; a single one is drawn where the budget
-            ends, as a trainer has spent it all before.
-        probabilities: by strategy and seed, the mean probability of what was sampled, in each step.
-        path: of the picture; the format is that of the suffix.
-        budget: evaluations of each search.
-        optimum: the highest reward of all schemes there are, if it is known.
+        rewards: best reward so far after each evaluation, by strategy and seed; a single value is drawn at the end of
+            the budget, which a trainer has spent by then.
+        probabilities: mean probability of the sampled schemes in each step, by strategy and seed.
+        path: output file; its suffix selects the format.
+        budget: evaluations per search.
+        optimum: highest reward of all possible schemes, if known.
     """
     figure = Figure(figsize=(10.5 if probabilities else 6, 4.8), layout="constrained", dpi=150)
     *left, right = figure.subplots(1, 2 if probabilities else 1, squeeze=False)[0]
@@ -219,7 +219,7 @@ def convergence_figure(
             _draw_curve(name, values, values.min(0), values.max(0), axes, "default")
         style(axes, title="controllers; band: all seeds")
         axes.set_xlabel("step")
-        axes.set_ylabel("mean probability of what is sampled")
+        axes.set_ylabel("mean probability of sampled schemes")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(top=1.01)
     handles = []
@@ -230,7 +230,7 @@ def convergence_figure(
             _draw_curve(name, values, values.mean(0) - error, values.mean(0) + error, right, "steps-post", budget)
         )
     if optimum is not None:
-        handles.append(right.axhline(optimum, color=INK, linestyle="--", label="best of all (exhaustive)"))
+        handles.append(right.axhline(optimum, color=INK, linestyle="--", label="optimum (exhaustive)"))
     style(right, title="all strategies; band: standard error of the mean")
     right.set_xscale("log")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -241,7 +241,7 @@ def convergence_figure(
 
 
 def _matrix(curves: Sequence[Sequence[float]], length: int) -> NDArray[np.float64]:
-    """One row a seed, cut or continued with its last value to a common length."""
+    """One row per seed, cut or padded with its last value to a common length."""
     return np.array([[*curve[:length], *[curve[-1]] * (length - len(curve))] for curve in curves])
 
 
@@ -254,7 +254,7 @@ def _draw_curve(
     style: Literal["default", "steps-post"],
     single: int = 1,
 ) -> Line2D:
-    """The mean over the rows and a band; where there is one column only, a dot at ``single``."""
+    """Draw the mean over the rows and a band; for a single column, a dot at ``single``."""
     x, colour = np.arange(1, values.shape[1] + 1) if values.shape[1] > 1 else np.array([single]), _colour(name)
     axes.fill_between(x, low, high, step="post" if style == "steps-post" else None, color=colour, alpha=0.15, lw=0)
     dot: dict[str, Any] = {"marker": "o", "linestyle": ""} if len(x) == 1 else {}
@@ -263,15 +263,15 @@ def _draw_curve(
 
 
 def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: Sampling = SCORES) -> None:
-    """Write how the accuracies of strategies' schemes are distributed, against those of random ones (Figure 4).
+    """Plot the distribution of accuracies per strategy, compared with random schemes (Figure 4).
 
-    Means, standard deviations and the p-value of Welch's t-test against random stand beside each; not beside
-    ``exhaustive``, whose schemes are all there are and no sample.
+    Each row states mean, standard deviation and the p-value of Welch's t-test against random; the latter not for
+    ``exhaustive``, which covers all schemes and is not a sample.
 
     Args:
-        samples: by strategy, accuracies of different schemes in percent; the outline is of ``random`` among them.
-        path: of the picture; the format is that of the suffix.
-        of: what the accuracies are.
+        samples: accuracies of distinct schemes in percent, by strategy; the outline shows ``random``.
+        path: output file; its suffix selects the format.
+        of: description of the accuracies.
     """
     base = samples.get("random", ())
     order = sorted(samples, key=lambda name: name != "random")
@@ -293,13 +293,13 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: 
         axes.spines[["top", "left", "right"]].set_visible(False)
         axes.set_yticks([])
         axes.tick_params(bottom=axes is panels[-1])
-    outline = "outline: random ones; " if base else ""
-    panels[-1].set_xlabel(f"{of.axis} of different schemes; {outline}triangle: mean")
+    outline = "outline: random schemes; " if base else ""
+    panels[-1].set_xlabel(f"{of.axis} of distinct schemes; {outline}triangle: mean")
     save(figure, path)
 
 
 def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sampling = SCORES) -> str:
-    """Mean and standard deviation of a strategy's accuracies, and how they compare with random ones, in two lines."""
+    """Mean and standard deviation of a strategy's accuracies and the comparison with random schemes, as two lines."""
     listed = of.listed.get(name)
     count = f"{len(values):,}{f' of {listed:,}' if listed else ''} scheme{'s' * ((listed or len(values)) != 1)}"
     if len(values) < of.fewest:
@@ -307,12 +307,12 @@ def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sam
     text = f"mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}\n{count}"
     if name in ("random", "exhaustive") or len(base) < of.fewest:
         return text
-    if len({*values}) == 1 or len({*base}) == 1:  # there is no spread to test by
+    if len({*values}) == 1 or len({*base}) == 1:  # no variance, no test
         return text
     p = ttest_ind(values, base, equal_var=False).pvalue
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
 
 
 def _colour(strategy: str) -> str:
-    """The colour of a strategy, in whatever case; of those without one of their own, all the same."""
+    """Color of a strategy, ignoring case; all unlisted strategies share one."""
     return STRATEGY_COLOURS.get(strategy.lower(), OTHER)

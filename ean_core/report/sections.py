@@ -1,4 +1,4 @@
-"""What a report holds: the paper's tables and figures out of records, ours beside the paper's."""
+"""Sections of a report: the paper's tables and figures from records, our results beside the paper's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from .search_figures import cost_title, distribution_figure, front_figure, has_a
 from .trade import TradePoint, panels_figure, trade_points
 
 T = TypeVar("T")
-#: Strategies with a controller, whose schemes Table 2 lists.
+#: Strategies with a controller; Table 2 lists their schemes.
 CONTROLLERS = ("ean", "enas")
 #: The network of Tables 2 and 4 in the paper.
 PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
@@ -52,14 +52,14 @@ PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a table, a figure with its data, or words alone.
+    """A part of a report: a table, a figure with its data, or text only.
 
     Args:
-        name: of its files, without the suffix, and of its place in the page.
-        title: above it.
-        note: below it, paragraphs with an empty line between them.
-        rows: of the table; of a figure its data, in six significant digits.
-        draw: writes the figure, in the format of the path's suffix; None for tables and words.
+        name: stem of its files, and its anchor on the page.
+        title: heading above it.
+        note: text below it; paragraphs are separated by an empty line.
+        rows: rows of the table, or data of the figure in six significant digits.
+        draw: writes the figure to a path, in the format of its suffix; None for tables and text.
     """
 
     name: str
@@ -71,17 +71,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Records:
-    """The records below some folders, by their paths.
+    """Records below some folders, by path.
 
     Args:
-        results: networks that were trained and measured.
-        searches: single searches, records and ledgers.
-        comparisons: of search strategies.
-        correlations: of what a supernet says of schemes with what they reach alone.
+        results: trained and measured networks.
+        searches: records and ledgers of single searches.
+        comparisons: comparisons of search strategies.
+        correlations: correlations of supernet accuracy with stand-alone accuracy.
         timings: timing records.
         gates: records of gates, block by block.
-        groups: records of schemes to be trained alone, and the groups that they list.
-        folders: in which all of it was found.
+        groups: records of schemes to be trained individually, and the groups they list.
+        folders: folders searched.
     """
 
     results: Sequence[Result]
@@ -95,18 +95,18 @@ class Records:
 
     @classmethod
     def read(cls, folders: Sequence[Path], leave_out: LeaveOut = refuse) -> Records:
-        """Read them.
+        """Read all records below some folders.
 
         Args:
-            folders: searched, with all that is in them.
-            leave_out: what to do with a record that is damaged, or belongs to another run than its neighbours.
+            folders: folders to search recursively.
+            leave_out: called for damaged records and those inconsistent with their neighbors.
 
         Raises:
-            FileNotFoundError: if a folder is missing, or nothing is there to report.
+            FileNotFoundError: if a folder is missing, or there is nothing to report.
         """
         for folder in folders:
             if not folder.is_dir():
-                raise FileNotFoundError(f"there is no folder {folder}; a report is made of folders with run records")
+                raise FileNotFoundError(f"there is no folder {folder}; reports are made from folders with run records")
         records = read_records(folders, leave_out)
         compared = of_kind(records, "search comparison")
         inside = {path.parent for path in compared}
@@ -128,28 +128,28 @@ class Records:
         everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates, found.groups)
         if not (found.results or any(everything)):
             raise FileNotFoundError(
-                f"nothing to report below {', '.join(map(str, folders))}: expected records as `ean train` with "
+                f"nothing to report below {', '.join(map(str, folders))}: expected records of `ean train` with "
                 "`ean test`, `ean search`, `ean search compare`, `ean search correlate`, `ean time` or `ean gates` "
-                "leave them in their work directories"
+                "in their work directories"
             )
         return found
 
     def label(self, path: Path) -> str:
-        """The name of a record for a reader."""
+        """Name of a record for readers."""
         return label(path, self.folders)
 
     def trained(self, config: str | None, scheme: ConnectionScheme) -> Result | None:
-        """The classifier of a search's data set, depth and attention that was trained with a scheme by itself; the one
-        of most epochs where there are several."""
+        """Return the classifier with a search's data set, depth and attention that was trained with this scheme; the
+        one with the most epochs if there are several."""
         found = [each for each in self._networks(config) if each.scheme == scheme]
         return max(found, key=lambda each: each.runs[0].key.epochs, default=None)
 
     def trained_alone(self, groups: SchemeGroups) -> TrainedAlone:
-        """The networks of groups of schemes that were trained and measured."""
+        """Return the trained and measured networks of the groups' schemes."""
         return TrainedAlone.find(groups, self._networks(groups.config))
 
     def _networks(self, config: str | None) -> list[Result]:
-        """Those of a config's data set, depth and attention, whose modules are shared."""
+        """Networks with a config's data set, depth and attention, and with shared modules."""
         parts = parse_name(config or "")
         if parts is None:
             return []
@@ -159,7 +159,7 @@ class Records:
 
     @property
     def own(self) -> list[Result]:
-        """Networks that stand for themselves: not those that were trained for a group of schemes only."""
+        """Results without networks that were only trained for a group of schemes."""
 
         def apart(folder: Path) -> bool:
             return any(groups.holds(folder, path.parent) for path, (_, groups) in self.groups.items())
@@ -168,13 +168,13 @@ class Records:
 
 
 def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: LeaveOut) -> dict[Path, T]:
-    """What stands beside each record."""
+    """Read what belongs to each record."""
     found = {}
     for path in records:
         try:
             found[path] = read(path)
         except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-            leave_out(path, str(error) if isinstance(error, (ValueError, OSError)) else f"it is not whole: {error!r}")
+            leave_out(path, str(error) if isinstance(error, (ValueError, OSError)) else f"incomplete: {error!r}")
     return found
 
 
@@ -187,7 +187,7 @@ def _network(config: str | None) -> dict[str, str]:
 
 
 def _place(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Where the paper would have a search: by data set, then attention."""
+    """Sort key in the paper's order: data set, then attention."""
     parts = parse_name(record["config"] or "")
     if parts is None:
         return len(known_datasets()), 0
@@ -196,8 +196,8 @@ def _place(record: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict[ConnectionScheme, float]]:
-    """By scheme, what the supernet of a comparison says of it, and with batch norms of its own."""
-    # What a controller holds most probable, its search may never have asked for: it is scored for the result alone.
+    """Supernet accuracy by scheme, as trained and with batch norms re-estimated."""
+    # A controller's most probable scheme may never have been sampled: it is then scored for the result only.
     modes = {run.returned.scheme: run.returned.accuracy for run in comparison.runs if run.rule == "mode"}
     scored = {each.scheme: each.accuracy for run in comparison.runs for each in run.history.evaluations}
     scored = modes | scored
@@ -208,8 +208,8 @@ def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict
 
 
 def sections(records: Records) -> list[Section]:
-    """The tables and figures that records hold anything for, in the paper's order; then times, and the records
-    themselves. No two have one name."""
+    """Build the tables and figures that there are records for, in the paper's order; then times, and a list of the
+    records. Names are unique."""
     found: dict[str, Section] = {}
     for section in _sections(records):
         if section is None:
@@ -241,32 +241,32 @@ def _sections(records: Records) -> Iterator[Section | None]:
     for path, record in records.gates.items():
         yield _gates(records.label(path), record)
     yield _times(records)
-    yield Section("records", "The records behind all this", SOURCES, list(_sources(records)))
+    yield Section("records", "Source records", SOURCES, list(_sources(records)))
 
 
 TIMES = (
-    "Medians over rounds in which all networks of a record run once, in changing order, in one process; increments "
-    "over the vanilla network of the same form, with 95 % intervals. Networks of different records were not timed side "
-    "by side."
+    "Medians over rounds in which all networks of a record run once, in changing order, in one process; increments are "
+    "relative to the vanilla network in the same form, with 95 % intervals. Networks of different records were not "
+    "timed side by side."
 )
-SOURCES = "Paths are in the folders that the report was made of."
+SOURCES = "Paths are relative to the folders that the report was made from."
 
 
 def _rounded(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A figure's data as they are written; what is None is left empty."""
+    """Round a figure's data for its CSV file; None becomes empty."""
     return [{name: "" if value is None else significant(value) for name, value in row.items()} for row in rows]
 
 
 def _trade(points: list[TradePoint]) -> Section | None:
-    if not any(point.whose == "here" for point in points):
+    if not any(point.source == "here" for point in points):
         return None
     return Section(
         "figure1",
         "Figure 1: accuracy against time",
-        "Test accuracy against relative inference time increment (Eqn 9), circles as large as the networks of their "
-        "panel have parameters. Ours: eager and, hollow, deployed, each over the vanilla network of its form; bars are "
-        "standard deviations over seeds, where there are several. The paper: eager, batch 50, a V100. The panels have "
-        "axes of their own: networks, schedules and machines differ.",
+        "Test accuracy against relative inference time increment (Eqn 9); in each panel, circle areas are proportional "
+        "to the number of parameters. Ours: eager (filled) and deployed (hollow), relative to the vanilla network in "
+        "the same form; bars are standard deviations over seeds, where there are several. The paper: eager, batch 50 "
+        "on a V100. Each panel has its own axes: networks, schedules and machines differ.",
         _rounded(map(asdict, points)),
         lambda path: panels_figure(points, path),
     )
@@ -278,7 +278,7 @@ def _results(results: Sequence[Result], table: int, title: str) -> Section | Non
     if not ours:
         return None
     theirs = [row for row in rows if isinstance(row, PaperRow)]
-    sentences = ["± is the standard deviation over seeds; without it there is one."]
+    sentences = ["± is the standard deviation over seeds; values without it are from a single seed."]
     for data in dict.fromkeys(each.data for each in ours):
         own = dict.fromkeys(each.network for each in ours if each.data == data)
         other = dict.fromkeys(each.network for each in theirs if each.data == data)
@@ -288,7 +288,9 @@ def _results(results: Sequence[Result], table: int, title: str) -> Section | Non
     if missing:
         sentences.append(f"Not measured here: {', '.join(missing)}.")
     if table != 1:
-        sentences.append("The paper's networks start from weights of ImageNet; ResNet-50 is inferred from that.")
+        sentences.append(
+            "The paper's networks start from ImageNet weights; that they are ResNet-50 is inferred from this."
+        )
     note = " ".join([*sentences, timing_text(ours)]).strip()
     return Section(f"table{table}", f"Table {table}: {title.lower()}", note, [result_cells(row, table) for row in rows])
 
@@ -313,7 +315,7 @@ def _schemes(records: Records) -> Section | None:
         finalists = {each.scheme: each.accuracy for each in history.finalists}
         listed = {ConnectionScheme.parse(record["scheme"]["scheme"]): record["strategy"]["type"]}
         shown = returned[config or ""]
-        for each in records.own:  # networks of the search's kind that were trained with other schemes
+        for each in records.own:  # trained with other schemes on the same data set, depth and attention
             own = each.connection == "EAN" and each.scheme not in shown
             if own and records.trained(config, each.scheme) is each:
                 shown.add(each.scheme)
@@ -342,7 +344,7 @@ def _schemes(records: Records) -> Section | None:
             "connections": str(line.scheme.count("1")),
             "trained alone (%)": f"{line.accuracy:.2f}",
             "scheme": f"`{line.scheme}`",
-            "whose": "paper, Table 2",
+            "source": "paper, Table 2",
         }
         for line in SCHEMES
     ]
@@ -350,9 +352,9 @@ def _schemes(records: Records) -> Section | None:
     return Section(
         "table2",
         "Table 2: connection schemes that searches returned",
-        "Squares are blocks, filled where they are connected to their stage's attention. Accuracies of the supernet "
-        "are on validation images, those of networks trained alone on test images. "
-        f"The paper prints {damaged} with a wrong number of digits; its line stands as printed.",
+        "Squares are blocks, filled if connected to their stage's attention. Supernet accuracies are on validation "
+        "images, those of networks trained alone on test images. "
+        f"The paper prints {damaged} with a wrong number of digits; it is shown as printed.",
         rows,
     )
 
@@ -365,7 +367,7 @@ def _scheme(
     scored: Mapping[ConnectionScheme, float],
     finalists: Mapping[ConnectionScheme, float],
 ) -> Cells:
-    """A scheme that a search returned, or that a network was trained with."""
+    """Row for a scheme that a search returned, or that a network was trained with."""
     network = records.trained(config, scheme)
     alone = network.values("accuracy/top1") if network else []
     return {
@@ -377,26 +379,26 @@ def _scheme(
         "supernet (%)": f"{scored[scheme]:.2f}" if scheme in scored else "",
         "with its own norms (%)": f"{finalists[scheme]:.2f}" if scheme in finalists else "",
         "scheme": f"`{scheme}`",
-        "whose": "here",
+        "source": "here",
     }
 
 
 def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Section | None:
-    """Accuracy against cost of a single search."""
+    """Accuracy against cost for a single search."""
     if not history.finalists:
         return None
     evaluations = list({each.scheme: each for each in history.evaluations}.values())
     latency = bool(history.key["reward"]["latency"])
     names = _network(record["config"])
     short = f"{names['network'].rpartition(' ')[2]} schemes" + f" ({names['data']})" * bool(names["data"])
-    which = "all those" if has_all(evaluations) else "those scored"
+    which = "all" if has_all(evaluations) else "scored"
     finalists = {each.scheme: each.accuracy for each in history.finalists}
     return Section(
         f"schemes_{slug(record['config'] or label)}",
-        f"{short}: {which} of a {names['network']} supernet",
-        "Accuracy against cost: the schemes as scored in the search, and finalists with batch norms re-estimated; the "
-        f"line is their front. By `{record['strategy']['type']}`, {len(history.evaluations)} evaluations. From "
-        f"`{label}`.",
+        f"{short}: {which} schemes of a {names['network']} supernet",
+        "Accuracy against cost: schemes as scored in the search, and finalists with batch norms re-estimated; the line "
+        f"is the finalists' front. Strategy `{record['strategy']['type']}`, {len(history.evaluations)} evaluations. "
+        f"Source: `{label}`.",
         _rounded(
             {
                 "scheme": str(each.scheme),
@@ -412,13 +414,13 @@ def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Sec
 
 
 def _correlation(label: str, record: Mapping[str, Any]) -> Section:
-    """What a supernet says of schemes against what they reach alone."""
+    """Supernet accuracy against stand-alone accuracy."""
     return Section(
         f"correlation_{slug(record['config'] or label)}",
-        f"Supernet against training alone{_of(record)}",
-        f"Validation accuracies of {len(record['schemes'])} random schemes, {record['epochs']} epochs of training for "
-        f"each; one standard error is {record['standard_error']:.2f}. The paper has a Pearson correlation of 0.71 over "
-        f"42. From `{label}`.",
+        f"Supernet accuracy against stand-alone accuracy{_of(record)}",
+        f"Validation accuracies of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
+        f"epochs; one standard error is {record['standard_error']:.2f}. The paper reports a Pearson correlation of "
+        f"0.71 over 42 schemes. Source: `{label}`.",
         _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
         lambda path: correlation_figure(record, path),
     )
@@ -438,26 +440,28 @@ def _methods(records: Records) -> Section | None:
             **PAPER_NETWORK,
             "trained alone (%)": f"{line.accuracy:.2f}",
             "increment (%)": f"{line.increment:+.2f}",
-            "whose": "paper, Table 4",
+            "source": "paper, Table 4",
         }
         for line in METHODS
     ]
     return Section(
         "table4",
         "Table 4: search methods",
-        "The schemes that each method returned: mean and standard deviation over its searches. Ours are judged by the "
-        "supernet on validation images, and by networks trained alone where each scheme of a method was; the paper's "
-        "are all trained alone. Predicted increments are sums of parts that were timed one by one (eager).",
+        "Schemes returned by each method: mean and standard deviation over its searches. Ours are scored by the "
+        "supernet on validation images, and by networks trained alone if all of a method's schemes were; the paper's "
+        "are all trained alone. Predicted increments are sums over individually timed parts (eager).",
         rows,
     )
 
 
 def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun]) -> Cells:
-    """What the schemes that the searches of a strategy returned come to."""
+    """Row for the schemes returned by a strategy's searches."""
     schemes = [run.returned.scheme for run in runs]
     scored, finalists = _scores(comparison)
     networks = [records.trained(comparison.record["config"], each) for each in schemes]
-    alone = [fmean(each.values("accuracy/top1")) for each in networks if each]  # a scheme's seeds count as one
+    alone = [
+        fmean(each.values("accuracy/top1")) for each in networks if each
+    ]  # a scheme counts once, whatever its number of seeds
     increments = [100 * comparison.predicted_increment(each) for each in schemes]
     rescored = [finalists[each] for each in schemes if each in finalists]
     return {
@@ -471,32 +475,32 @@ def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun])
         "connections": spread_text([each.connections for each in schemes], 1),
         "evaluations": spread_text([len(run.history.evaluations) for run in runs], 0),
         "searches": str(len(runs)),
-        "whose": "here",
+        "source": "here",
     }
 
 
 def _alone(label: str, trained: TrainedAlone) -> Section:
-    """Accuracies of networks trained alone, by the groups of their schemes."""
+    """Accuracies of networks trained individually, grouped by where their schemes come from."""
     samples, networks, config = trained.samples(), trained.networks, trained.of.config
-    title = f"Figure 4, trained alone: random and searched schemes{_of({'config': config})}"
+    title = f"Figure 4, networks trained alone: random and searched schemes{_of({'config': config})}"
     if not trained.enough:
         return Section(
             "figure4_alone",
             title,
-            f"{len(networks)} of {len(trained.of.schemes)} schemes are trained alone so far ({trained.counts()}), too "
-            f"few to compare groups by test accuracies of networks trained by `{config}`; the list is in `{label}`.",
+            f"{len(networks)} of {len(trained.of.schemes)} schemes are trained alone so far ({trained.counts()}): too "
+            f"few to compare groups by test accuracy. Networks are trained by `{config}`; the list is in `{label}`.",
         )
     values = {name: list(found.values()) for name, found in samples.items()}
     several = sum(len(each.runs) > 1 for each in networks.values())
-    means = f" ({several} with several seeds: their means)" if several else ""
+    means = f" ({several} with several seeds, averaged)" if several else ""
     first = next(iter(networks.values()))
     return Section(
         "figure4_alone",
         title,
-        f"Test accuracies of networks trained alone, one training a scheme{means}, by `{config}` with one recipe for "
-        f"all: {schedule_text(first.runs[0].training)}, measured on {first.images:,} test images. Trained of the "
-        f"schemes listed in `{label}`: {trained.counts()}; a scheme of several groups counts in each. p is of Welch's "
-        f"t-test against random schemes, which takes schemes as independent of each other. {DISTRIBUTION}",
+        f"Test accuracies of networks trained alone, one training per scheme{means}, by `{config}` with one recipe for "
+        f"all: {schedule_text(first.runs[0].training)}, measured on {first.images:,} test images. Schemes of `{label}` "
+        f"trained so far: {trained.counts()}; a scheme in several groups counts in each. p is from Welch's t-test "
+        f"against random schemes, which treats schemes as independent. {DISTRIBUTION}",
         _rounded(
             {"group": name, "scheme": str(scheme), "accuracy (%)": value, "seeds": len(networks[scheme].runs)}
             for name, found in samples.items()
@@ -512,7 +516,7 @@ def _distribution(comparison: Comparison) -> Section | None:
         return None
     return Section(
         "figure4",
-        f"Figure 4: accuracies of random and of searched schemes{_of(comparison.record)}",
+        f"Figure 4: accuracies of random and searched schemes{_of(comparison.record)}",
         f"{FIGURES['distribution']} Accuracies are the supernet's on validation images. {DISTRIBUTION}",
         _rounded(
             {"strategy": name, "scheme": str(scheme), "accuracy (%)": value}
@@ -529,7 +533,7 @@ def _convergence(comparison: Comparison) -> Section | None:
         return None
     return Section(
         "figure5",
-        f"Figure 5: how searches converge{_of(comparison.record)}",
+        f"Figure 5: convergence of searches{_of(comparison.record)}",
         f"{FIGURES['convergence']} {CONVERGENCE}",
         _rounded(
             {"what": what, "strategy": name, "seed": run.seed, "step": step, "value": value}
@@ -543,20 +547,20 @@ def _convergence(comparison: Comparison) -> Section | None:
 
 
 def _gates(label: str, record: Mapping[str, Any]) -> Section:
-    """Gates of one network, block by block."""
+    """Gates of a network, block by block."""
     return Section(
         f"gates_{slug(label.rpartition('gates/')[2])}".rstrip("_."),
         f"{record['attention']} gates ({record['scheme']}){_of(record)}",
-        "How much the gate of each connected block differs between images, and between channels. What differs between "
-        "channels only could be folded into weights; what differs between images (for SGE, also between positions) is "
-        f"what attention is for. Mean and standard deviations over {record['images']:,} images.",
+        "Variation of each connected block's gate between images and between channels. Variation between channels only "
+        "could be folded into the weights; variation between images (for SGE, also between positions) is the reason to "
+        f"use attention. Mean and standard deviations over {record['images']:,} images.",
         _rounded(record["blocks"]),
         lambda path: gates_figure(record, path),
     )
 
 
 def _of(record: Mapping[str, Any]) -> str:
-    """The network and data set of a search's or a gates' record, for the end of a title."""
+    """Network and data set of a search or gates record, as the end of a title."""
     names = _network(record["config"])
     return f": {names['network']}, {names['data']}".rstrip(", ")
 
@@ -582,7 +586,7 @@ def _times(records: Records) -> Section | None:
 
 
 def _sources(records: Records) -> Iterator[Cells]:
-    """The records that a report is made of: how to come to each of them again."""
+    """Rows for the source records: command, seed, date, machine and version."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
     for run in (run for each in records.results for run in each.runs):
         found += [(run.folder / "record.json", run.training), (run.folder / "test.json", run.test)]

@@ -1,4 +1,4 @@
-"""Accuracy against relative inference time increment, ours beside the paper's (Figure 1)."""
+"""Accuracy against relative inference time increment, our networks beside the paper's (Figure 1)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ean_core.show.figures import COLOURS, INK, save, style
 from .paper import PaperRow
 from .results import Result
 
-#: Colours of attention modules in every chart; the plain network is grey.
+#: Colors of attention modules in every chart; the plain network is gray.
 ATTENTION_COLOURS = {"": "#777777", "SE": COLOURS[0], "DIA": COLOURS[1], "SGE": COLOURS[2]}
 OTHER = COLOURS[3]
-#: Area of the largest network's circle, in square points.
+#: Area of the circle for the largest network, in square points.
 LARGEST = 260
 
 
 def attention_colour(attention: str) -> str:
-    """The colour of an attention module; of those without one of their own, all the same."""
+    """Color of an attention module; all unlisted modules share one."""
     return ATTENTION_COLOURS.get(attention, OTHER)
 
 
@@ -37,21 +37,21 @@ class TradePoint:
     """A network in Figure 1.
 
     Args:
-        whose: ``here`` or ``paper``.
+        source: ``here`` or ``paper``.
         data: name of the data set.
         network: the backbone.
         attention: ``SE``, ``SGE``, ``DIA`` …; empty for the plain network.
         connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
         form: ``eager`` or ``deployed``.
         scheme: its connections; empty for networks of the paper.
-        parameters: number of them.
-        accuracy: in percent, the mean over seeds.
-        deviation: its standard deviation over seeds; None where there is one.
+        parameters: number of parameters.
+        accuracy: in percent, mean over seeds.
+        deviation: standard deviation over seeds; None with a single seed.
         increment: relative inference time increment (Eqn 9), in percent.
-        low, high: its 95 % interval; None for networks of the paper, and where too few rounds were timed for one.
+        low, high: its 95 % interval; None for networks of the paper, or if too few rounds were timed.
     """
 
-    whose: str
+    source: str
     data: str
     network: str
     attention: str
@@ -67,12 +67,12 @@ class TradePoint:
 
     @property
     def panel(self) -> tuple[str, str, str]:
-        """What is drawn together: networks of one data set and depth, ours or the paper's."""
-        return self.data, self.network, self.whose
+        """Key of the panel: data set, depth, and ours or the paper's."""
+        return self.data, self.network, self.source
 
 
 def trade_points(rows: Sequence[Result | PaperRow]) -> list[TradePoint]:
-    """The rows of Table 1 that have a time, as points; ours once a form that was timed."""
+    """Turn the timed rows of Table 1 into points; ours give one point per timed form."""
     return [point for row in rows for point in _points(row)]
 
 
@@ -86,7 +86,7 @@ def _points(row: Result | PaperRow) -> Iterator[TradePoint]:
     values = row.values("accuracy/top1")
     deviation = stdev(values) if len(values) > 1 else None
     for form in ("eager", "deployed"):
-        if form not in row.timings or (form == "deployed" and not row.attention):  # it is at 0 in each form
+        if form not in row.timings or (form == "deployed" and not row.attention):  # at 0 in either form
             continue
         timing, _ = row.timings[form]
         low, high = [100 * value for value in timing["increment_interval"] or ()] or (None, None)
@@ -95,21 +95,21 @@ def _points(row: Result | PaperRow) -> Iterator[TradePoint]:
 
 
 def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:
-    """The points of each panel with its title, in the order in which panels first occur."""
+    """Group points into panels with titles, in order of first occurrence."""
     order = {panel: place for place, panel in reversed([*enumerate(point.panel for point in points)])}
     sorted_points = sorted(points, key=lambda point: order[point.panel])
     return [
-        (f"{data}, {network}, {'the paper' if whose == 'paper' else 'here'}", list(found))
-        for (data, network, whose), found in groupby(sorted_points, key=lambda point: point.panel)
+        (f"{data}, {network}, {'the paper' if source == 'paper' else 'here'}", list(found))
+        for (data, network, source), found in groupby(sorted_points, key=lambda point: point.panel)
     ]
 
 
 def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
-    """Write accuracy against time, a panel a data set and depth, circles as large as the networks of their panel.
+    """Plot accuracy against time, one panel per data set and depth; circle areas are proportional to parameters.
 
     Args:
-        points: at least one.
-        path: of the picture; the format is that of the suffix.
+        points: at least one point.
+        path: output file; its suffix selects the format.
     """
     found = panels(points)
     columns = min(2, len(found))
@@ -128,7 +128,7 @@ def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
     if any(point.form == "deployed" for point in points):
         handles += [_handle("eager", INK), _handle("deployed", INK, hollow=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.draw_without_rendering()  # the places of axes are final: names can be put where there is room
+    figure.draw_without_rendering()  # fixes the axes' positions, so that labels can be placed
     figure.set_layout_engine("none")
     for axes, own, sizes in names:
         _write_names(own, sizes, axes)
@@ -141,7 +141,7 @@ def _handle(name: str, colour: str, hollow: bool = False) -> Line2D:
 
 
 def _draw(points: Sequence[TradePoint], axes: Axes) -> list[float]:
-    """Draw the circles of a panel, and give their areas in square points."""
+    """Draw the circles of a panel and return their areas in square points."""
     largest = max(point.parameters for point in points)
     sizes = [LARGEST * point.parameters / largest for point in points]
     for point, size in zip(points, sizes, strict=True):
@@ -165,7 +165,7 @@ def _draw(points: Sequence[TradePoint], axes: Axes) -> list[float]:
 
 
 def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axes) -> None:
-    """Write each network's connection beside its circle, where it covers least of the others."""
+    """Label each circle with its connection, where the label overlaps other items least."""
     inch = axes.figure.dpi / 72
     centres = axes.transData.transform([(point.increment, point.accuracy) for point in points])
     radii = [math.sqrt(size / math.pi) * inch for size in sizes]
@@ -177,7 +177,7 @@ def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axe
             (_, low), (_, high) = axes.transData.transform(ends)
             taken.append(Bbox([(x - inch, low), (x + inch, high)]))
     for point, (x, y), radius in zip(points, centres, radii, strict=True):
-        if point.form == "deployed":  # as the eager one of its colour and height
+        if point.form == "deployed":  # labeled by the eager circle of the same color and height
             continue
         best: tuple[float, Bbox, tuple[float, float]] | None = None
         for across, up in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)):
@@ -195,6 +195,6 @@ def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axe
 
 
 def _area(one: Bbox, other: Bbox) -> float:
-    """The area that two boxes share."""
+    """Overlapping area of two boxes."""
     both = Bbox.intersection(one, other)
     return both.width * both.height if both is not None else 0.0

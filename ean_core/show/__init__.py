@@ -1,1 +1,1 @@
-"""Tables, figures and scheme strips, drawn once for every command and report."""
+"""Tables, figures and scheme strips shared by all commands and reports."""

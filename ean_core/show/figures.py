@@ -1,4 +1,4 @@
-"""Figures: the trade of accuracy against time (Figure 1), and schemes as strips."""
+"""Figures: accuracy against time (Figure 1), time increments, networks, and schemes as strips."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ean_core.scheme import ConnectionScheme
 
 from .table import NetworkRow
 
-#: Okabe and Ito's colours, which colour-blind readers can tell apart.
+#: Okabe and Ito's colors, distinguishable for color-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 EMPTY, INK = "#E4E4E4", "#222222"
 
 
 def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequence[str] = COLOURS) -> None:
-    """Each scheme as a row of squares, one a block, filled where it is connected, with a gap between stages.
+    """Draw each scheme as a row of squares, one per block, filled if connected, with a gap between stages.
 
-    Rows take the colours in turn; the default ones are those that :func:`draw_trade` gives to networks in that order.
+    Rows cycle through the colors; by default they match those of :func:`draw_trade` for networks in the same order.
     """
     for row, ((name, scheme), colour) in enumerate(zip(schemes.items(), cycle(colours), strict=False)):
         x = 0.0
@@ -43,11 +43,11 @@ def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequ
 
 
 def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
-    """Accuracy against relative inference time increment, circles as large as the networks (Figure 1).
+    """Draw accuracy against relative inference time increment; circle areas are proportional to parameters (Figure 1).
 
     Args:
-        rows: with accuracy and increment.
-        axes: to draw on.
+        rows: networks with accuracy and increment.
+        axes: axes to draw on.
     """
     largest = max(row.parameters for row in rows)
     for row, colour in zip(rows, cycle(COLOURS), strict=False):
@@ -63,7 +63,7 @@ def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
 
 
 def draw_network(scheme: ConnectionScheme, attention: str, axes: Axes) -> None:
-    """A network from left to right: its blocks, and under each stage the one module that connected blocks share."""
+    """Draw a network from left to right: its blocks, and below each stage the module shared by its connected blocks."""
     x = 0.0
     for k, (stage, colour) in enumerate(zip(scheme.by_stage, cycle(COLOURS), strict=False)):
         centre = x + (len(stage) - 1) / 2
@@ -97,7 +97,7 @@ def _rounded(x: float, y: float, width: float, height: float, colour: str) -> Fa
 
 
 def network_figure(scheme: ConnectionScheme, attention: str, path: Path) -> None:
-    """Write the picture of a network: blocks, shared modules, and the connections between them."""
+    """Write a diagram of a network: blocks, shared modules, and the connections between them."""
     width = len(scheme.bits) + 0.6 * len(scheme.stages)
     figure = Figure(figsize=(0.5 * width, 1.9), layout="constrained", dpi=150)
     draw_network(scheme, attention, figure.subplots())
@@ -105,7 +105,7 @@ def network_figure(scheme: ConnectionScheme, attention: str, path: Path) -> None
 
 
 def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
-    """Write the trade of the rows, and their schemes below it, as a picture (the format is that of the suffix)."""
+    """Write accuracy against time of the networks with their schemes below; the suffix selects the format."""
     figure = Figure(figsize=(7, 5.6), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1))
     draw_trade(rows, above)
@@ -115,7 +115,7 @@ def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
 
 
 def increment_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
-    """Write each row's increment with its 95 % interval as a picture, one line a network, first row on top."""
+    """Write a figure of each row's increment with its 95 % interval, one line per network, first row on top."""
     figure = Figure(figsize=(7, 0.9 + 0.32 * len(rows)), layout="constrained", dpi=150)
     axes = figure.subplots()
     draw_increments(rows, axes)
@@ -124,11 +124,11 @@ def increment_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None
 
 
 def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:
-    """Relative inference time increments with their intervals, one line a network.
+    """Draw relative inference time increments with their intervals, one line per network.
 
     Args:
-        rows: with an increment each.
-        axes: to draw on.
+        rows: networks with an increment.
+        axes: axes to draw on.
     """
     for y, row in enumerate(rows):
         if row.increment is None:
@@ -150,7 +150,7 @@ def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:
 def style(
     axes: Axes, grid: Literal["both", "x", "y"] = "both", *, hidden: Sequence[str] = ("top", "right"), title: str = ""
 ) -> None:
-    """The look of all charts: a light grid behind, the frame at two sides, a title that starts at the left."""
+    """Apply the style of all charts: light grid in the background, frame on two sides, left-aligned title."""
     axes.spines[list(hidden)].set_visible(False)
     axes.grid(axis=grid, color=EMPTY, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -158,11 +158,11 @@ def style(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, in the format of the suffix; equal figures make equal files."""
+    """Write a figure atomically, in the format of the suffix; equal figures give equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.part{path.suffix}")
     FigureCanvasAgg(figure)
-    # The same data make the same file: no date, and stable ids in SVG.
+    # Reproducible files: no date, and stable ids in SVG.
     with mpl.rc_context({"svg.hashsalt": "ean", "svg.fonttype": "none"}):
         figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {})
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""A connection scheme as a small picture for pages: one square a block."""
+"""A connection scheme as a small SVG for web pages, one square per block."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from ean_core.scheme import ConnectionScheme
 
 from .figures import COLOURS, EMPTY
 
-#: A square's side, the gap to the next, and the gap between stages, in pixels; smaller for networks of many blocks.
+#: Side of a square, gap between squares, gap between stages, in pixels; ``NARROW`` for networks with many blocks.
 WIDE, NARROW = (9, 2, 7), (5, 1, 4)
 MANY_BLOCKS = 36
 
 
 def scheme_strip(scheme: ConnectionScheme, colour: str = COLOURS[0]) -> str:
-    """SVG of a row of squares, filled where a block is connected, with a wider gap between stages.
+    """Return an SVG with a row of squares, filled for connected blocks, and a wider gap between stages.
 
     Examples:
         >>> print(scheme_strip(ConnectionScheme.parse('1-0')))

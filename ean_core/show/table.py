@@ -1,4 +1,4 @@
-"""Tables, on the terminal and as Markdown; of networks in the form of the paper's Table 1."""
+"""Tables on the terminal and as Markdown, and rows of networks as in the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from rich.table import Table
 from ean_core.common.tasks import find_metric, known_tasks
 from ean_core.scheme import ConnectionScheme
 
-#: One line of a table: column titles and texts, a title for every column; those without a text in any row are left out.
+#: A row of a table: texts by column title; columns that are empty in all rows are omitted.
 Cells = Mapping[str, str]
-#: A number as tables have it: with a sign, thousands, an interval or a unit.
+#: A number as written in tables: with sign, thousands separators, interval or unit.
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*( ?(%|M|MB|ms))?( [(±].*)?")
 
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """One network of a table; what is None is left out.
+    """One network of a table; fields that are None are omitted.
 
     Args:
         name: e.g. ``EAN``.
         scheme: its connections.
-        parameters: number of them.
+        parameters: number of parameters.
         accuracy: in percent.
         seconds: median time of a forward pass.
-        increment: relative inference time increment (Eqn 9); 0.1 is ten percent.
+        increment: relative inference time increment (Eqn 9) as a fraction; 0.1 is ten percent.
         increment_interval: its 95 % interval.
-        memory: bytes that a forward pass of the timed batch takes at its peak.
-        macs: multiply-accumulate operations an image.
+        memory: peak memory in bytes of a forward pass of the timed batch.
+        macs: multiply-accumulate operations per image.
     """
 
     name: str
@@ -48,7 +48,7 @@ class NetworkRow:
 
     @classmethod
     def of_record(cls, name: str, record: Mapping[str, Any], accuracy: float | None = None) -> NetworkRow:
-        """A row from a network's entry in a timing record."""
+        """Build a row from a network's entry in a timing record."""
         return cls(
             name=name,
             scheme=ConnectionScheme.parse(record["scheme"]),
@@ -76,8 +76,8 @@ class NetworkRow:
 
 
 def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
-    """The metric that a task is judged by, under the name it has in records or in OpenMMLab, and its value; the first
-    metric for tasks that are not registered.
+    """Return the main metric of a task, by its name in records or in OpenMMLab, and its value; the first metric for
+    tasks that are not registered.
 
     Examples:
         >>> headline({'accuracy/top5': 91.2, 'accuracy/top1': 70.5})
@@ -89,7 +89,7 @@ def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
 
 
 def in_percent(increment: float, interval: Sequence[float] | None, digits: int = 1) -> str:
-    """An increment and its interval, in percent.
+    """Format an increment and its interval in percent.
 
     Examples:
         >>> in_percent(0.0123, (0.01, 0.02))
@@ -102,7 +102,7 @@ def in_percent(increment: float, interval: Sequence[float] | None, digits: int =
 
 
 def size_text(size: int | Sequence[int]) -> str:
-    """The size of images for a reader: one number where height and width are the same.
+    """Format an image size: one number if height and width are equal.
 
     Examples:
         >>> size_text(224), size_text((768, 1024))
@@ -112,7 +112,7 @@ def size_text(size: int | Sequence[int]) -> str:
 
 
 def markdown_table(rows: Sequence[Cells]) -> str:
-    """The rows as a Markdown table.
+    """Format the rows as a Markdown table.
 
     Examples:
         >>> row = NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)
@@ -129,7 +129,7 @@ def markdown_table(rows: Sequence[Cells]) -> str:
 
 
 def print_table(rows: Sequence[Cells], title: str) -> None:
-    """The rows on the terminal, as wide as they need; columns of numbers are set to the right."""
+    """Print the rows on the terminal at full width; columns of numbers are right-aligned."""
     titles, texts = columns(rows)
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(titles):
@@ -143,7 +143,7 @@ def print_table(rows: Sequence[Cells], title: str) -> None:
 
 
 def columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]]]:
-    """Titles of the columns in which any row has a text, and each row's texts under them.
+    """Return the titles of the non-empty columns, and each row's texts in that order.
 
     Examples:
         >>> columns([{'network': 'EAN', 'accuracy (%)': '', 'GMACs': '4.1'}])
@@ -155,7 +155,7 @@ def columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]]]:
 
 
 def are_numbers(texts: Iterable[str]) -> bool:
-    """Whether the texts of a column, beside empty ones, are all numbers as tables have them.
+    """Whether all non-empty texts of a column are numbers as written in tables.
 
     Examples:
         >>> are_numbers(['1,234', '', '+1.2 (+1.0 to +2.0)']), are_numbers(['3', '1 of 3'])
@@ -165,7 +165,7 @@ def are_numbers(texts: Iterable[str]) -> bool:
 
 
 def spread_text(values: Sequence[float], digits: int) -> str:
-    """Mean and sample standard deviation of at least one value, e.g. over seeds; no deviation where there is none.
+    """Format mean and sample standard deviation of at least one value, e.g. over seeds; a zero deviation is omitted.
 
     Examples:
         >>> spread_text([3, 4, 5], 1), spread_text([3], 1), spread_text([3, 3], 0)
@@ -176,7 +176,7 @@ def spread_text(values: Sequence[float], digits: int) -> str:
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:
-    """Metrics with their units for a reader.
+    """Format metrics with their units.
 
     Examples:
         >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})

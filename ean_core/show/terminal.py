@@ -1,4 +1,4 @@
-"""Schemes, curves, times and long texts as a terminal shows them."""
+"""Text for the terminal: schemes, curves, durations, and wrapping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def squares(scheme: ConnectionScheme) -> str:
-    """A scheme as squares, one per block, filled where it is connected, stages apart.
+    """Format a scheme as squares, one per block, filled if connected, with a space between stages.
 
     Examples:
         >>> squares(ConnectionScheme.parse('010-100'))
@@ -23,7 +23,7 @@ def squares(scheme: ConnectionScheme) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values as at most ``width`` bars from the lowest to the highest; each bar is the mean of its share of them.
+    """Format values as at most ``width`` bars, scaled from the lowest to the highest; each bar is the mean of its bin.
 
     Examples:
         >>> sparkline([3.0, 2.0, 1.0, 1.0], width=4)
@@ -31,7 +31,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
         >>> sparkline([1.0, 3.0, 5.0, 7.0], width=2)
         '▁█'
     """
-    values = [value for value in values if abs(value) < float("inf")]  # neither infinite nor nan
+    values = [value for value in values if abs(value) < float("inf")]  # drop NaN and inf
     count = min(width, len(values))
     ends = [len(values) * i // count for i in range(count + 1)] if count > 0 else []
     means = [fmean(values[low:high]) for low, high in pairwise(ends)]
@@ -44,7 +44,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def duration(seconds: float, units: int = 2) -> str:
-    """A time in its largest units.
+    """Format a duration in its largest units.
 
     Examples:
         >>> duration(7.2), duration(75), duration(3900), duration(180000), duration(720)
@@ -62,7 +62,7 @@ def duration(seconds: float, units: int = 2) -> str:
 
 
 def packed(parts: Sequence[str], width: int, joint: str = ", ") -> str:
-    """Parts in as few lines as they need, none of them broken; a part may have lines of its own.
+    """Join parts into as few lines as possible without breaking a part; a part may contain line breaks.
 
     Examples:
         >>> packed(['epoch 3', 'MAE 11.20', 'RMSE 20.10'], width=20)
@@ -78,12 +78,12 @@ def packed(parts: Sequence[str], width: int, joint: str = ", ") -> str:
 
 
 def shortened(text: str, width: int, tail: float = 1.0) -> str:
-    """A path without its beginning, or without its middle, where it is too long.
+    """Shorten a path that is too long by dropping its beginning or its middle.
 
     Args:
         text: the path.
-        width: most characters.
-        tail: share of them that is taken from the end.
+        width: maximum number of characters.
+        tail: fraction of the characters taken from the end.
 
     Examples:
         >>> shortened('work_dirs/resnet20_se', 12), shortened('ean_resnet20_se.cifar100', 13, tail=0.7)

@@ -1,4 +1,4 @@
-"""How runs stand, by what they keep in their folders: ``progress.json``, records, ledgers."""
+"""State of runs, read from the files in their folders: ``progress.json``, records, ledgers."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ean_core.search.ledger import read_lines
 from ean_core.search.strategy import STRATEGIES, build_strategy
 
 LEDGER = "ledger.jsonl"
-#: Without an update for this long beyond twice the usual interval, a run is no longer called running.
+#: A run counts as stopped after twice its usual update interval plus this time without an update.
 PATIENCE_S = 60.0
-#: How far below a folder runs are looked for.
+#: Levels below a folder that are searched for runs.
 DEPTH = 5
-#: The networks and the search of a quickstart, in order; it ends by timing them.
+#: Networks and search of a quickstart, in order; timing comes last.
 QUICKSTART = ("supernet", "search", "vanilla", "share-full", "ean")
 EXPECTED = (
     "give the folder of a training, a search, a comparison or a quickstart, such as work_dirs/resnet20_se_cifar100, or "
-    "one above them, such as work_dirs"
+    "a parent folder, such as work_dirs"
 )
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a training or a search stands.
+    """State of a training or a search.
 
     Args:
         run: its folder.
-        finished: it has said that it is over.
-        silence: seconds since its last update; None where nothing tells.
-        usual: seconds between two updates, where there were several.
-        done: iterations, or evaluations.
-        total: that it will have in the end; None where unknown.
-        left: seconds that the rest takes at the pace so far; None where unknown.
-        history: the ledger of a search; None for a training.
-        record: at its end.
+        finished: whether it has reported its end.
+        silence: seconds since its last update; None if unknown.
+        usual: seconds between two updates, if there were several.
+        done: iterations or evaluations completed.
+        total: iterations or evaluations planned; None if unknown.
+        left: estimated seconds left at the pace so far; None if unknown.
+        history: ledger of a search; None for a training.
+        record: record written at its end.
     """
 
     run: Run
@@ -57,7 +57,7 @@ class Standing:
 
     @property
     def running(self) -> bool:
-        """Updates came when they were due."""
+        """Whether the last update is recent enough."""
         return not self.finished and self.silence is not None and self.silence <= PATIENCE_S + 2 * (self.usual or 0.0)
 
 
@@ -68,8 +68,8 @@ class Several:
     Args:
         folder: the folder.
         kind: ``runs``, ``comparison`` or ``quickstart``.
-        parts: by name, below the folder; a text for one that has not begun or cannot be read.
-        record: of a comparison or of a quickstart's timing, None before the end.
+        parts: runs by path relative to the folder; a text for one that has not started or cannot be read.
+        record: record of a comparison, or of a quickstart's timing; None before the end.
     """
 
     folder: Path
@@ -79,26 +79,26 @@ class Several:
 
     @property
     def runs(self) -> list[Standing]:
-        """Those that have begun and can be read, latest update first."""
+        """Runs that have started and can be read, latest update first."""
         return sorted((part for part in self.parts.values() if isinstance(part, Standing)), key=_silence)
 
     @property
     def finished(self) -> bool:
-        """Nothing more is to come: the record of the whole is there, or each separate run is finished."""
+        """Whether everything is finished: the overall record exists, or each separate run is finished."""
         if self.kind != "runs":
             return self.record is not None
         return len(self.runs) == len(self.parts) and all(run.finished for run in self.runs)
 
 
 def look(folder: Path, now: float | None = None) -> Standing | Several | str:
-    """Read how the runs in a folder stand.
+    """Read the state of the runs in a folder.
 
     Args:
-        folder: of a run, or above several.
-        now: seconds since the epoch.
+        folder: folder of a run, or a parent of several.
+        now: current time in seconds since the epoch.
 
     Returns:
-        A text for a search that has begun and written nothing yet.
+        The state; a text for a search that has started but written nothing yet.
 
     Raises:
         FileNotFoundError: if there is no run in it.
@@ -109,7 +109,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
         raise FileNotFoundError(f"no folder {folder}; {EXPECTED}")
     names = [path.relative_to(folder) for path in find_runs(folder)]
     if not names:
-        raise FileNotFoundError(f"{folder} holds no run; {EXPECTED}")
+        raise FileNotFoundError(f"{folder} contains no run; {EXPECTED}")
     if names == [Path()]:
         return _read(folder, now)
     parts: dict[str, Standing | str] = {}
@@ -117,7 +117,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
         try:
             parts[str(name)] = _read(folder / name, now)
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            parts[str(name)] = "cannot be read"  # watching its own folder says why
+            parts[str(name)] = "cannot be read"  # watching that folder alone shows why
     if "supernet" in parts and set(parts) <= set(QUICKSTART):
         steps = {name: parts.get(name, "waiting") for name in QUICKSTART}
         return Several(folder, "quickstart", steps, _record(folder / "timing.json", "timing"))
@@ -130,7 +130,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
 
 
 def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Folders of trainings and searches, in a folder and below; a folder within one of them is a part of it."""
+    """Find the folders of trainings and searches in a folder and below; folders inside a run belong to that run."""
     if (folder / LEDGER).is_file() or Run(folder).is_training:
         yield folder
     elif depth:
@@ -147,7 +147,7 @@ def _read(folder: Path, now: float) -> Standing | str:
 
 
 def _read_training(run: Run, now: float) -> Standing:
-    """By its progress, or by its record where it was trained before progress was recorded."""
+    """Read a training from its progress file, or from its record for runs older than progress files."""
     progress, record = run.progress, run.record
     if progress is None:
         if record is None:
@@ -161,11 +161,11 @@ def _read_training(run: Run, now: float) -> Standing:
 
 
 def _read_search(folder: Path, now: float) -> Standing | str:
-    """By its ledger; finished by a record of no more evaluations than the ledger has."""
+    """Read a search from its ledger; it is finished if its record does not count more evaluations than the ledger."""
     lines, _ = read_lines(folder / LEDGER)
     if not lines:
-        return "a search has begun and written nothing yet"
-    # The oldest ledgers do not say the stages; the text of a scheme does.
+        return "search started, nothing written yet"
+    # The oldest ledgers do not record the stages; they follow from a scheme's text.
     stages = lines[0].get("stages") or [len(stage) for line in lines[1:2] for stage in str(line["scheme"]).split("-")]
     history = read_search(folder / LEDGER, stages or None)
     done, result = len(history.evaluations), folder / "search.json"
@@ -175,7 +175,7 @@ def _read_search(folder: Path, now: float) -> Standing | str:
         return Standing(Run(folder), True, now - _ended(record), None, done, total, None, history, record)
     own = [float(line.get("seconds", 0.0)) for line in lines[1:] if isinstance(line["step"], int)][-50:]
     pace = fmean(own) if own else 0.0
-    last = float(lines[-1].get("seconds", 0.0))  # finalists come one by one, the lines of a step together
+    last = float(lines[-1].get("seconds", 0.0))  # finalists are written one by one, the lines of a step together
     usual = max(last, pace * done / (max(history.steps) + 1)) if own else None
     silence, total = now - (folder / LEDGER).stat().st_mtime, _budget(history.key)
     left = pace * (total - done) if own and total is not None else None
@@ -183,19 +183,19 @@ def _read_search(folder: Path, now: float) -> Standing | str:
 
 
 def _budget(key: Mapping[str, Any]) -> int | None:
-    """Evaluations that a search has in all; None where its strategy cannot be built here to ask it."""
+    """Total number of evaluations of a search; None if its strategy cannot be built here."""
     settings = key.get("strategy", {})
     if settings.get("type") == "darts":
         return 1
     try:
-        options = {name: value for name, value in settings.items() if name != "storage"}  # which may be far away
+        options = {name: value for name, value in settings.items() if name != "storage"}  # it may be remote
         return build_strategy(options, key["stages"], key["seed"]).evaluations
     except (ImportError, KeyError, TypeError, ValueError):
         return settings.get("evaluations")
 
 
 def _record(path: Path, kind: str) -> Mapping[str, Any] | None:
-    """A record of a kind; None where there is none, or another program's file of that name."""
+    """Read a record of a kind; None if it is missing, or the file is something else."""
     try:
         record = read_record(path)
     except (ValueError, OSError):
@@ -204,13 +204,13 @@ def _record(path: Path, kind: str) -> Mapping[str, Any] | None:
 
 
 def _is_compared(name: Path) -> bool:
-    """Whether a run is where ``ean search compare`` puts it: in ``STRATEGY/seed_K``, DARTS' training below."""
+    """Whether a run lies where ``ean search compare`` puts it: ``STRATEGY/seed_K``, or DARTS' training below that."""
     strategy, seed = (*name.parts, "")[:2]
     return seed.startswith("seed_") and (strategy in STRATEGIES.module_dict or strategy == "darts")
 
 
 def _silence(part: Standing | str) -> float:
-    """To sort by: parts that cannot be read first, those that say nothing last."""
+    """Sort key: unreadable parts first, then by time since the last update, unknown last."""
     if isinstance(part, str):
         return -1.0
     return float("inf") if part.silence is None else part.silence

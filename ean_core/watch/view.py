@@ -1,4 +1,4 @@
-"""How runs stand, as rich shows it, from 60 columns on."""
+"""Render the state of runs with rich, for terminals of at least 60 columns."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ean_core.show.terminal import duration, packed, shortened, sparkline, squar
 
 from .state import Several, Standing
 
-#: The width of the labels on the left of a panel, and that of the widest panel.
+#: Width of the labels on the left of a panel, and maximum width of a panel.
 LABELS, WIDEST = 13, 100
-#: Okabe and Ito's, as far as terminals have them; every color goes with a word.
+#: Terminal colors closest to Okabe and Ito's; the state is also written in words.
 RUNNING, FINISHED, SILENT = "cyan", "green", "yellow"
 Rows = list[tuple[str, RenderableType]]
 
 
 def show(seen: Standing | Several | str, width: int) -> RenderableType:
-    """A run, or several, for a terminal of ``width`` columns."""
+    """Render one or several runs for a terminal of ``width`` columns."""
     match seen:
         case Standing():
             return _panel(seen, min(width, WIDEST))
@@ -82,7 +82,7 @@ def _training(seen: Standing, inner: int) -> Rows:
 
 
 def _pace(seen: Standing, inner: int) -> Rows:
-    """How far a training is, how fast, and how its loss went."""
+    """Progress, speed, times and loss curve of a training."""
     progress, record = seen.run.progress or {}, (seen.record or {}) if seen.finished else {}
     if not progress and not record:
         return []
@@ -130,7 +130,7 @@ def _search(seen: Standing, inner: int) -> Rows:
         scored = len(history.finalists)
         if not seen.finished:
             wanted = max(scored, min(history.key.get("finalists", {}).get("count", 0), history.unique))
-            rows.append(("finalists", f"{scored} of about {wanted} scored once more"))
+            rows.append(("finalists", f"{scored} of about {wanted} rescored"))
         top = max(history.finalists, key=lambda evaluation: evaluation.reward)
         rows.append((f"best of {scored}" if seen.finished else "", packed(_measured(top), inner)))
     if seen.finished:
@@ -141,7 +141,7 @@ def _search(seen: Standing, inner: int) -> Rows:
 
 
 def _bar(seen: Standing, note: str) -> Table:
-    """How far a run is, as a bar with its share and a note on the right."""
+    """Progress bar with the percentage and a note on the right."""
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True)
@@ -165,12 +165,12 @@ def _state(seen: Standing, inner: int) -> Text:
         return Text(f"finished {since} ago", FINISHED)
     usual = [f"usually every {duration(seen.usual)}"] if seen.usual and 1 <= seen.usual < seen.silence else []
     if seen.running:
-        return Text(packed([f"running, last news {since} ago", *usual], inner), RUNNING)
-    return Text(packed([f"no news for {duration(seen.silence)}", *usual, "stopped or stalled"], inner), SILENT)
+        return Text(packed([f"running, last update {since} ago", *usual], inner), RUNNING)
+    return Text(packed([f"no update for {duration(seen.silence)}", *usual, "stopped or stalled"], inner), SILENT)
 
 
 def _description(seen: Standing) -> list[str]:
-    """Backbone, attention and connections, and the kind of model, as far as the settings tell."""
+    """Backbone, attention and connections, and the kind of model, as far as the settings specify them."""
     model = seen.run.settings.get("model") or {}
     backbone = model.get("backbone") or {}
     task, kind = task_of_network(model.get("type")), str(model.get("type") or "")
@@ -202,7 +202,7 @@ def _hooks(seen: Standing) -> Mapping[str, Any]:
 
 
 def _validations(seen: Standing) -> dict[str, Mapping[str, float]]:
-    """The metrics of each validation, by when it was, such as ``epoch 3``."""
+    """Metrics of each validation by its time, such as ``epoch 3``."""
     named: dict[str, Mapping[str, float]] = {}
     for one in seen.run.validations:
         metrics = {name: value for name, value in one.items() if name not in ("epoch", "iteration")}
@@ -212,7 +212,7 @@ def _validations(seen: Standing) -> dict[str, Mapping[str, float]]:
 
 
 def _best(seen: Standing) -> str:
-    """When the best of its validations was, by the metric that selects the checkpoint, or else by the task's."""
+    """Time of the best validation, by the metric that selects the checkpoint, or else by the task's main metric."""
     validations, checkpoint = _validations(seen), _hooks(seen).get("checkpoint", {})
     settings = (checkpoint.get(key) for key in ("save_best", "rule"))
     chosen, rule = (next(iter(each), None) if isinstance(each, (list, tuple)) else each for each in settings)
@@ -249,7 +249,7 @@ def _several(several: Several, width: int) -> Group:
         title = ["quickstart", "finished" if record else f"{finished} of {count} networks and searches finished"]
     elif record:
         title = [f"comparison of {len(record['strategies'])} strategies"]
-        title += [f"{record['evaluations']} evaluations a search", "finished"]
+        title += [f"{record['evaluations']} evaluations per search", "finished"]
     parts: list[RenderableType] = [
         Text(shortened(str(several.folder), width), "bold"),
         Text(packed(title, width)),
@@ -261,7 +261,7 @@ def _several(several: Several, width: int) -> Group:
 
 
 def _table(several: Several, width: int) -> Table:
-    """One line per run; where columns do not fit, the least needed are left out, then names are shortened."""
+    """One line per run; if columns do not fit, the least important are dropped, then names are shortened."""
     ends = {Path(name).name if "/" in name else "" for name in several.parts}
     end = f"/{next(iter(ends))}" if len(several.parts) > 1 and len(ends) == 1 and "" not in ends else ""
     rows = [_cells(name.removesuffix(end), part) for name, part in several.parts.items()]
@@ -292,7 +292,7 @@ def _table(several: Several, width: int) -> Table:
 
 
 def _cells(name: str, part: Standing | str) -> dict[str, str]:
-    """The texts of a run by column; ``short`` is its state where there is no column of the progress."""
+    """Texts of a run by column; ``short`` is its state when there is no progress column."""
     if isinstance(part, str):
         return {"run": name, "state": part, "style": "dim" if part == "waiting" else SILENT}
     what = progress = result = ""
@@ -316,7 +316,7 @@ def _cells(name: str, part: Standing | str) -> dict[str, str]:
         elif file.get("loss") is not None:
             result = f"loss {file['loss']:.3f}"
     since, style = duration(part.silence or 0, units=1), SILENT
-    state = short = f"no news {since}" if part.silence is not None else "no progress.json"
+    state = short = f"no update {since}" if part.silence is not None else "no progress.json"
     if part.finished:
         state = short = f"finished {since} ago"
         style = FINISHED

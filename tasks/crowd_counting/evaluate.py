@@ -29,17 +29,16 @@ from .figures import learning_curve, naive_error, prediction_figure
 from .prepare import prepare as prepare_pictures
 from .prepare import say
 
-PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "own pictures"}
+PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "custom images"}
 
 
 def use_data(config: Config, data: Path, folder: Path) -> None:
-    """Have a config's test images come from a prepared folder, or from one of ShanghaiTech, of which the first process
-    prepares what is needed.
+    """Take a config's test images from a prepared folder, or from a ShanghaiTech folder, which rank 0 then prepares.
 
     Args:
-        config: whose test data set is changed.
+        config: config to change the test data set of.
         data: the folder.
-        folder: of the run, for what is prepared.
+        folder: folder of the run, for prepared images.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -64,15 +63,15 @@ def use_data(config: Config, data: Path, folder: Path) -> None:
 
 
 def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, folder: Path, naive: float | None) -> None:
-    """Write ``predictions.png``, six of the measured images with truth and prediction, and, where the checkpoint's run
-    has a record, ``learning_curve.png``.
+    """Write ``predictions.png``, six of the measured images with ground truth and prediction, and, if the checkpoint's
+    run has a record, ``learning_curve.png``.
 
     Args:
-        counter: that was measured.
-        measured: the images.
-        checkpoint: of the counter.
-        folder: to write to.
-        naive: MAE of always answering the training images' mean, if these images validated the training.
+        counter: measured counter.
+        measured: measured images.
+        checkpoint: checkpoint of the counter.
+        folder: output folder.
+        naive: MAE of always predicting the mean of the training images, if these images validated the training.
     """
     prediction_figure(counter, measured, folder / "predictions.png")
     record = Run(checkpoint.parent).record
@@ -81,7 +80,7 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
 
 
 def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
-    """The MAE of always answering the mean of the training images; None where these are not in the same folder."""
+    """MAE of always predicting the mean of the training images; None if these are not in the same folder."""
     try:
         training = DATASETS.build({**config.train_dataloader.dataset, "root": str(measured.folder)})
     except ValueError:
@@ -97,15 +96,17 @@ def evaluate_command(
     checkpoint: Checkpoint,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of ShanghaiTech, or a prepared one; the config's by default."),
+        typer.Option(help="Folder of ShanghaiTech, or a prepared one; by default the config's."),
     ] = None,
-    time: Annotated[bool, typer.Option(help="Time the counter beside the vanilla one.")] = True,
-    rounds: Annotated[int, typer.Option(help="Forward passes of each network.", min=2)] = 20,
-    work_dir: Annotated[Path | None, typer.Option(help="Folder of the records; the checkpoint's by default.")] = None,
+    time: Annotated[bool, typer.Option(help="Time the counter side by side with the vanilla one.")] = True,
+    rounds: Annotated[int, typer.Option(help="Forward passes per network.", min=2)] = 20,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Output folder for records; by default the checkpoint's.")
+    ] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
-    """Measure a counter on test images, and what its attention adds to its time: a row of Table 3."""
+    """Measure a counter on test images, and the time cost of its attention: a row of Table 3."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)
@@ -138,5 +139,7 @@ def evaluate_command(
     draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
     print_table([cells], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
     if naive is not None:
-        typer.echo(f"always answering the mean of the training images has an MAE of {naive:.1f}")
-    typer.echo(f"{folder}: table3.json, .md and .csv, each image's count in counts.csv, six of them in predictions.png")
+        typer.echo(f"always predicting the mean of the training images has an MAE of {naive:.1f}")
+    typer.echo(
+        f"{folder}: table3.json, .md and .csv, the count of each image in counts.csv, six examples in predictions.png"
+    )

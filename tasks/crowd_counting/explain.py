@@ -1,4 +1,4 @@
-"""Explains counts: Grad-CAM of the sum of a density."""
+"""Explain counts: Grad-CAM of the sum of the density map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.explainers import Explainer, within_memory
 
 
 class CounterExplainer(Explainer):
-    """Explains the sum of a density, which is its score too."""
+    """Explains the sum of the density map, which is also its score."""
 
     unit = "people"
 
@@ -21,7 +21,7 @@ class CounterExplainer(Explainer):
         image = torch.from_numpy(seen).permute(2, 0, 1)[None]
         inputs = self.network.data_preprocessor({"inputs": image})["inputs"]
         height, width = seen.shape[:2]
-        stride = self.network.stride  # padded here as the network would, so that heat has the place of what it sees
+        stride = self.network.stride  # padded as the network would, to align the heat map with the image
         return F.pad(inputs, (0, -width % stride, 0, -height % stride)), seen
 
     def scores(self, inputs: Tensor) -> list[float]:

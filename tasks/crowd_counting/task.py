@@ -1,4 +1,4 @@
-"""Crowd counting as the registry of tasks has it: its data sets, metrics and networks by name."""
+"""Crowd counting in the task registry: its data sets, metrics, networks and explainer by name."""
 
 from __future__ import annotations
 

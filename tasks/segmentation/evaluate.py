@@ -31,13 +31,15 @@ METRICS = tuple(metric.name for metric in TASK.metrics)
 def evaluate_command(
     config: ConfigName,
     checkpoint: Checkpoint,
-    time: Annotated[bool, typer.Option(help="Time the segmentor beside the vanilla one.")] = True,
-    rounds: Annotated[int, typer.Option(help="Forward passes of each network.", min=2)] = 20,
-    work_dir: Annotated[Path | None, typer.Option(help="Folder of the records; the checkpoint's by default.")] = None,
+    time: Annotated[bool, typer.Option(help="Time the segmentor side by side with the vanilla one.")] = True,
+    rounds: Annotated[int, typer.Option(help="Forward passes per network.", min=2)] = 20,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Output folder for records; by default the checkpoint's.")
+    ] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
-    """Measure a segmentor on test images, and what its attention adds to its time: a row of Table 5."""
+    """Measure a segmentor on test images, and the time cost of its attention: a row of Table 5."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)
@@ -62,13 +64,13 @@ def evaluate_command(
     facts = {"images": test["images"], "test": test["checkpoint"], "constant_answer": constant}
     write_row(folder, 5, row, cells, **facts)
     print_table([cells], title=f"As Table 5; time of one image of {size_text(list(cfg.image_size))} pixels")
-    written = "table5.json, .md and .csv, each class in classes.csv"
+    written = "table5.json, .md and .csv, metrics per class in classes.csv"
     if isinstance(measured, PreparedVOC):
         prediction_figure(Segmenter(own.network, checkpoint.name), measured, folder / "predictions.png")  # type: ignore[arg-type]
-        written += ", some images in predictions.png"
+        written += ", examples in predictions.png"
     if constant is not None:
         texts = [f"{name} {constant[name]:.2f}" for name in METRICS]
-        typer.echo(f"calling every pixel background has {', '.join(texts)}")
+        typer.echo(f"predicting background everywhere has {', '.join(texts)}")
     typer.echo(f"{folder}: {written}")
 
 

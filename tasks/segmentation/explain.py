@@ -1,4 +1,4 @@
-"""Explains segmentations: Grad-CAM of the logit of a class where that class is seen."""
+"""Explain segmentations: Grad-CAM of a class's logit where that class is predicted."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .voc import CLASSES
 
 
 class SegmentorExplainer(Explainer):
-    """Explains the mean logit of a class where that class is seen; its scores are shares of the picture."""
+    """Explains the mean logit of a class where that class is predicted; scores are shares of the image."""
 
-    unit = "share of the picture"
+    unit = "share of the image"
     background = CLASSES[0]
 
     def __init__(self, name: str, network: Segmentor, classes: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class SegmentorExplainer(Explainer):
         height, width = tested_size(seen.shape[:2], self.network.test_cfg.get("shorter_side"))
         if (height, width) != seen.shape[:2]:
             seen = np.array(Image.fromarray(seen).resize((width, height), Image.Resampling.BILINEAR))
-        image = torch.from_numpy(np.ascontiguousarray(seen[:, :, ::-1])).permute(2, 0, 1)  # blue first
+        image = torch.from_numpy(np.ascontiguousarray(seen[:, :, ::-1])).permute(2, 0, 1)  # BGR
         sample = SegDataSample(metainfo={"ori_shape": seen.shape[:2], "img_shape": seen.shape[:2]})
         data = self.network.data_preprocessor({"inputs": [image], "data_samples": [sample]}, False)
         return data["inputs"], seen

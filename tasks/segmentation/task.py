@@ -1,4 +1,4 @@
-"""Semantic segmentation as the registry of tasks has it: its data sets, metrics and networks by name."""
+"""Semantic segmentation in the task registry: its data sets, metrics, networks and explainer by name."""
 
 from __future__ import annotations
 

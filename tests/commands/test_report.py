@@ -46,12 +46,12 @@ def test_the_committed_report_is_what_the_committed_records_say(rebuilt):
 
 def test_each_table_and_figure_of_the_paper_is_there(rebuilt):
     for number in (1, 3, 5):
-        rows = [line for line in lines_of(rebuilt / f"table{number}.csv") if line["whose"].startswith("paper")]
+        rows = [line for line in lines_of(rebuilt / f"table{number}.csv") if line["source"].startswith("paper")]
         assert len(rows) == sum(row.table == number for row in PAPER)
     for number, theirs in ((2, SCHEMES), (4, METHODS)):
         rows = lines_of(rebuilt / f"table{number}.csv")
-        assert sum(line["whose"] == f"paper, Table {number}" for line in rows) == len(theirs)
-        assert any(line["whose"] == "here" for line in rows)
+        assert sum(line["source"] == f"paper, Table {number}" for line in rows) == len(theirs)
+        assert any(line["source"] == "here" for line in rows)
     for number in (1, 4, 5):
         assert lines_of(rebuilt / f"figure{number}.csv")
 
@@ -60,7 +60,7 @@ def test_figures_are_those_of_the_records(rebuilt):
     tests = [read_record(RECORDS[1] / "ean_resnet20_se.cifar100/test.json")]
     times = read_record(BENCHMARKS / "results/campaign/time_resnet20_se.cifar100/timing.json")["networks"]
     ours = [
-        line for line in lines_of(rebuilt / "figure1.csv") if line["whose"] == "here" and line["data"] == "CIFAR-100"
+        line for line in lines_of(rebuilt / "figure1.csv") if line["source"] == "here" and line["data"] == "CIFAR-100"
     ]
     for form in ("eager", "deployed"):
         (line,) = [
@@ -82,7 +82,7 @@ def test_a_report_of_ones_own_runs(tmp_path):
     save_timing(tmp_path / "a/time", [("010-100-000", "SE", "eager", 0.1), ("010-100-000", "SE", "deployed", 0.02)])
     found = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert [section.name for section in found] == ["figure1", "table1", "claim", "times", "records"]
-    ours = [line for line in lines_of(tmp_path / "out/table1.csv") if line["whose"].startswith("here")]
+    ours = [line for line in lines_of(tmp_path / "out/table1.csv") if line["source"].startswith("here")]
     assert [(line["connection"], line["accuracy (%)"], line["increment (%)"]) for line in ours] == [
         ("Share-full", "64.00", ""),
         ("EAN", "65.00", "+10.0 (+9.0 to +11.0)"),
@@ -132,7 +132,7 @@ def test_two_searches_of_one_config_stand_side_by_side(tmp_path):
     ]
     for name, label in zip(names[1:3], ("one search", "other"), strict=True):
         assert (tmp_path / f"out/{name}.svg").stat().st_size > 5000
-        assert f"From `{label}`." in (tmp_path / "out/README.md").read_text()
+        assert f"Source: `{label}`." in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_trained_scheme_that_no_search_returned_is_listed_once(tmp_path):
@@ -142,7 +142,7 @@ def test_a_trained_scheme_that_no_search_returned_is_listed_once(tmp_path):
     save_run(tmp_path / "runs/ean", scheme="010-100-001")
     write_report([tmp_path / "runs"], tmp_path / "out")
     rows = lines_of(tmp_path / "out/table2.csv")
-    assert [row["method"] for row in rows if row["whose"] == "here"] == ["exhaustive", "EAN as trained", "exhaustive"]
+    assert [row["method"] for row in rows if row["source"] == "here"] == ["exhaustive", "EAN as trained", "exhaustive"]
 
 
 def test_networks_trained_alone_count_once_a_search(tmp_path):
@@ -170,7 +170,7 @@ def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path):
     runs = tmp_path / "runs"
     for text in (
         f"skipped {runs}/timing.json: is not a run record: Unterminated string",
-        f"skipped {runs}/x/gates.json: a record of kind 'gates' has 'attention', 'scheme', 'images', 'blocks', this",
+        f"skipped {runs}/x/gates.json: a record of kind 'gates' needs 'attention', 'scheme', 'images', 'blocks', m",
         f"skipped {runs}/ean: {runs}/again is the same training with the same seed",
     ):
         assert text in done.stderr

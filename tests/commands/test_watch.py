@@ -25,7 +25,7 @@ def test_without_a_terminal_or_on_demand_the_state_is_printed_once(tmp_path, ean
     code, out = ean("watch", tmp_path, *more)
     assert code == 0
     assert out.count("resnet20_se_digits") == 1
-    assert "no news for" in out
+    assert "no update for" in out
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
@@ -66,4 +66,4 @@ def test_ctrl_c_on_a_terminal_ends_with_status_130(tmp_path, ean, terminal, monk
 
     monkeypatch.setattr(command.time, "sleep", interrupted)
     assert ean("watch", tmp_path)[0] == 130
-    assert "no news for" in terminal.getvalue()
+    assert "no update for" in terminal.getvalue()

@@ -253,9 +253,9 @@ def test_what_the_training_started_from_is_not_looked_for(network, tmp_path):
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        (None, "says nothing of its network; expected a checkpoint of `ean train` with a config of a counter"),
-        ([], "says nothing of its network"),
-        ("CrowdCounter", "says nothing of its network"),
+        (None, "does not describe its network; expected a checkpoint of `ean train` with a config of a counter"),
+        ([], "does not describe its network"),
+        ("CrowdCounter", "does not describe its network"),
         ({}, "is of type None; expected"),
         (settings(type="ImageClassifier"), "is of type 'ImageClassifier'; expected"),
         (settings(backbone__depth=21), "cannot be built: unknown depth 21; choose from 20"),
@@ -322,7 +322,7 @@ def test_a_pickle_of_a_whole_network_and_bare_weights_are_refused(network, tmp_p
     with pytest.raises(ValueError, match=r"whole\.pth cannot be read as plain weights: it would execute code"):
         Counter.from_checkpoint(tmp_path / "whole.pth")
     torch.save(network.state_dict(), tmp_path / "bare.pth")
-    with pytest.raises(ValueError, match=r"bare\.pth says nothing of its network"):
+    with pytest.raises(ValueError, match=r"bare\.pth does not describe its network"):
         Counter.from_checkpoint(tmp_path / "bare.pth")
 
 
@@ -369,7 +369,7 @@ def test_a_missing_checkpoint_is_refused_by_name(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ean_resnet20_se.cifar100", r"ean_resnet20_se\.cifar100 is for image classification; counters are \w+"),
+        ("ean_resnet20_se.cifar100", r"ean_resnet20_se\.cifar100 is for image classification; published counters: \w+"),
         ("ean_resnet20_se.shanghaitech_c", r"'ean_resnet20_se.shanghaitech_c'.*did you mean .*shanghaitech"),
         ("resnet20", r"there is no model 'resnet20'"),
         ("", r"''"),
@@ -383,5 +383,5 @@ def test_a_name_that_is_no_counters_is_answered_with_what_there_is(name, message
 
 def test_where_no_counter_is_published_that_is_said(monkeypatch):
     monkeypatch.setattr("zoo.list_models", lambda pattern, pretrained: [])
-    with pytest.raises(ValueError, match="counters are not published yet, give a checkpoint of `ean train`"):
+    with pytest.raises(ValueError, match="published counters: none yet, give a checkpoint of `ean train`"):
         Counter.from_zoo("ean_resnet20_se.cifar100")

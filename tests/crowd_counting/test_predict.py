@@ -238,7 +238,7 @@ def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, t
         (["--model", "resnet20"], "ean crowd predict: there is no model 'resnet20'"),
         (["--opacity", "2"], 2),
         (["--seconds", "-1"], 2),
-        (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, cpu can: "),
+        (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, use cpu: "),
     ],
 )
 def test_a_wrong_argument_is_answered_in_one_line(capsys, tmp_path, counter_file, words, status):

@@ -1,4 +1,4 @@
-"""Records as trainings, tests and timings leave them, of networks that nobody trained."""
+"""Synthetic records in the form that trainings, tests and timings write."""
 
 from ean_core.common.record import write_record
 
@@ -6,7 +6,7 @@ from ean_core.common.record import write_record
 def save_run(
     folder, *, seed=0, scheme="010-100-000", accuracy=65.0, shared=True, config="resnet20_se_cifar100", **more
 ):
-    """Records of one training and its test."""
+    """Write the records of one training and its test."""
     epochs, data = more.get("epochs", 24), {"type": "CIFAR100", "split": "test"}
     backbone = {"type": "EANResNetCIFAR", "depth": 20, "attention": "SE", "shared": shared}
     optimizer = {"type": "SGD", "lr": more.get("lr", 0.1)}
@@ -22,7 +22,7 @@ def save_run(
 
 
 def save_timing(path, rows, **more):
-    """A timing record with rows of scheme, attention, form and increment; in a folder, ``timing.json``."""
+    """Write a timing record, by default ``timing.json``, with rows of scheme, attention, form and increment."""
     rounds = more.get("rounds", 20)
     networks = {
         f"{scheme}, {form}": {
@@ -42,7 +42,7 @@ def save_timing(path, rows, **more):
 
 
 def save_groups(folder, accuracies, *, config="resnet20_se_cifar100", **groups):
-    """A record of schemes to be trained alone, by group, and the runs of some.
+    """Write a record of schemes to be trained individually, by group, and the runs of some of them.
 
     Args:
         folder: of the record.

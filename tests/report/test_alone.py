@@ -1,4 +1,4 @@
-"""Schemes that were trained alone, by group: Figure 4, and what the tables make of them."""
+"""Schemes trained individually, by group: Figure 4, and their treatment in the tables."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def report(tmp_path, leave_out=None):
 
 
 def notes(tmp_path):
-    """What stands beside each group in the figure, whose texts are its name and two lines for each, in order."""
+    """Text beside each group in the figure; the figure's texts are a name and two lines per group, in order."""
     texts = re.findall(r">([^<>]+)</text>", (tmp_path / "out/figure4_alone.svg").read_text())
     return {
         name: f"{first} {second}" if first.endswith(":") else f"{first}; {second}"
@@ -53,7 +53,7 @@ def test_groups_are_drawn_with_their_counts_means_and_tests(tmp_path):
     found, text = report(tmp_path)
     assert list(found) == ["figure4_alone", "records"]
     random = [ACCURACIES[scheme][0] for scheme in RANDOM[:6]]
-    ean = [65.5, 65.8, ACCURACIES[BOTH][0]]  # a scheme of two seeds counts once, one of two groups in each
+    ean = [65.5, 65.8, ACCURACIES[BOTH][0]]  # a scheme with two seeds counts once, one in two groups counts in each
     p = ttest_ind(ean, random, equal_var=False).pvalue
     spread = [f"mean {statistics.mean(each):.2f}, sd {statistics.stdev(each):.2f}" for each in (random, ean)]
     assert notes(tmp_path) == {
@@ -64,15 +64,15 @@ def test_groups_are_drawn_with_their_counts_means_and_tests(tmp_path):
     drawn = (tmp_path / "out/figure4_alone.svg").read_text()
     for expected in ("random", "EAN", spread[1], f"3 of 3 schemes, p = {p:.1g}", "too few to compare"):
         assert f">{expected}<" in drawn
-    assert "test accuracy (%) of different schemes; outline: random ones" in drawn
+    assert "test accuracy (%) of distinct schemes; outline: random schemes" in drawn
     lines = lines_of(tmp_path / "out/figure4_alone.csv")
     assert [line["group"] for line in lines] == ["EAN"] * 3 + ["random"] * 6 + ["GA"]
     assert list(lines[0].values()) == ["EAN", EAN[0], "65.5", "2"]
     for said in (
-        "## Figure 4, trained alone: random and searched schemes: ResNet-20 SE, CIFAR-100\n",
-        "Test accuracies of networks trained alone, one training a scheme (1 with several seeds: their means), by "
+        "## Figure 4, networks trained alone: random and searched schemes: ResNet-20 SE, CIFAR-100\n",
+        "Test accuracies of networks trained alone, one training per scheme (1 with several seeds, averaged), by "
         "`resnet20_se_cifar100` with one recipe for all: 24 epochs, measured on 10,000 test images.",
-        "`alone`: EAN 3 of 3, random 6 of 8, GA 1 of 2;",
+        "Schemes of `alone` trained so far: EAN 3 of 3, random 6 of 8, GA 1 of 2;",
         "180 random schemes, mean 74.29",
     ):
         assert said in text
@@ -85,7 +85,7 @@ def test_two_schemes_are_enough_for_a_group_and_two_groups_for_a_figure(tmp_path
     assert notes(tmp_path)["EAN"].startswith("mean 65.65, sd 0.21; 2 of 2 schemes, p = ")
     shutil.rmtree(tmp_path / "runs/alone" / RANDOM[0])
     found, text = report(tmp_path)
-    said = "3 of 10 schemes are trained alone so far (random 1 of 8, EAN 2 of 2), too few to compare groups by test"
+    said = "3 of 10 schemes are trained alone so far (random 1 of 8, EAN 2 of 2): too few to compare groups by test"
     assert text.count(said) == 1
     assert "figure4_alone.svg" not in text
     assert found["figure4_alone"].note.startswith(said)
@@ -139,14 +139,14 @@ def test_networks_trained_for_a_group_only_fill_no_other_table(tmp_path):
     save_run(tmp_path / "runs/alone/notes/other", scheme="100-000-000")
     save_timing(tmp_path / "runs/time", [(scheme, "SE", "eager", 0.1) for scheme in (*EAN, RANDOM[0])])
     report(tmp_path)
-    rows = [row for row in lines_of(tmp_path / "out/table1.csv") if row["whose"].startswith("here")]
+    rows = [row for row in lines_of(tmp_path / "out/table1.csv") if row["source"].startswith("here")]
     schemes = {row["connections"].split()[1].strip("`"): row["seeds"] for row in rows}
     assert schemes == {EAN[0]: "3", "110-000-000": "1", "100-000-000": "1", RANDOM[7]: "1"}
-    methods = [row["method"] for row in lines_of(tmp_path / "out/table2.csv") if row["whose"] == "here"]
+    methods = [row["method"] for row in lines_of(tmp_path / "out/table2.csv") if row["source"] == "here"]
     assert methods.count("EAN as trained") == len(
         {*schemes} - {read_record(source / "search.json")["scheme"]["scheme"]}
     )
-    points = [line for line in lines_of(tmp_path / "out/figure1.csv") if line["whose"] == "here"]
+    points = [line for line in lines_of(tmp_path / "out/figure1.csv") if line["source"] == "here"]
     assert [line["scheme"] for line in points] == [EAN[0]]
     labels = {line["record"] for line in lines_of(tmp_path / "out/records.csv")}
     assert {"alone", f"alone/{RANDOM[0]}/seed_0"} <= labels
@@ -174,16 +174,16 @@ def test_table_4_takes_them_by_scheme(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"groups": {}}, "has 'groups', this one has not"),
-        ({"groups": ["011-101-100"]}, "its groups are expected as"),
-        ({"groups": {"random": "011-101-100"}}, "its groups are expected as"),
+        ({"groups": {}}, "needs 'groups', missing here"),
+        ({"groups": ["011-101-100"]}, "groups must have the form"),
+        ({"groups": {"random": "011-101-100"}}, "groups must have the form"),
         ({"groups": {"random": ["011-10x-100"]}}, "cannot read scheme '011-10x-100'"),
         ({"groups": {"random": [3]}}, "cannot read a scheme from 3"),
-        ({"groups": {"random": ["011-101-100", "01-10"]}}, "expected to be of one network"),
-        ({"groups": {"random": []}}, "expected to be of one network"),
-        ({"config": None}, "its config is None, expected a name such as"),
-        ({"config": "mine"}, "its config is 'mine', expected a name such as"),
-        ({"environment": {"cpu": "one"}}, "has a machine in 'environment', this one has not"),
+        ({"groups": {"random": ["011-101-100", "01-10"]}}, "all schemes must belong to one network"),
+        ({"groups": {"random": []}}, "all schemes must belong to one network"),
+        ({"config": None}, "config is None, expected a name such as"),
+        ({"config": "mine"}, "config is 'mine', expected a name such as"),
+        ({"environment": {"cpu": "one"}}, "needs a machine in 'environment', missing here"),
         ({"kind": "schemes of another kind"}, None),
     ],
 )
@@ -219,7 +219,7 @@ def test_lists_of_two_networks_stand_side_by_side(tmp_path):
     found, text = report(tmp_path)
     assert {"figure4_alone", "figure4_alone_2"} <= found.keys()
     assert "ResNet-20 DIA, CIFAR-100\n\n0 of 8 schemes are" in text
-    assert "`se`: random 6 of 8, EAN 2 of 2;" in text
+    assert "Schemes of `se` trained so far: random 6 of 8, EAN 2 of 2;" in text
 
 
 def test_values_that_are_all_alike_are_not_tested():

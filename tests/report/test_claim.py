@@ -1,4 +1,4 @@
-"""The paper's claim, held against our own networks."""
+"""The paper's claim, checked on networks trained here."""
 
 import shutil
 
@@ -43,9 +43,9 @@ def test_each_pair_has_its_difference_the_papers_and_the_times_over_vanilla(tmp_
     assert {row["EAN"] for row in rows} == {f"`{EAN}`"}
     assert {row["interval of"] for row in rows} == {"the test images"}
     assert claim.in_short() == (
-        f"SE `{EAN}`, ResNet-20 on CIFAR-100, by one training each: the paper's differences lie outside of the "
-        "intervals here for EAN against vanilla; the paper's can neither be confirmed nor excluded for EAN against "
-        "Share-full, Share-full against vanilla. Of time, the claim holds."
+        f"SE `{EAN}`, ResNet-20 on CIFAR-100, one training each: the paper's difference lies outside our interval "
+        "for EAN against vanilla; the paper's difference is neither confirmed nor excluded for EAN against "
+        "Share-full, Share-full against vanilla. The claim about time holds."
     )
 
 
@@ -53,8 +53,8 @@ def test_differences_that_several_seeds_agree_on_are_seen(tmp_path):
     save_three(tmp_path, ([74.28, 74.30], [76.08, 76.10], [76.92, 76.94]))
     (claim,) = find_claims(read_results([tmp_path]))
     pairs = "EAN against Share-full, EAN against vanilla, Share-full against vanilla"
-    assert f"by 2 trainings or more of each: the paper's differences are seen here too for {pairs}." in claim.in_short()
-    assert "Of time, the claim is not shown." in claim.in_short()  # nothing was timed
+    assert f"at least 2 trainings each: the paper's difference is also seen here for {pairs}." in claim.in_short()
+    assert "The claim about time is not confirmed." in claim.in_short()  # nothing was timed
     assert {row["interval of"] for row in claim.rows()} == {"2 and 2 seeds"}
     assert {row["verdict"] for row in claim.rows()} == {"better"}
 
@@ -67,10 +67,10 @@ def test_networks_of_another_recipe_attention_or_data_set_are_not_compared(tmp_p
     save_run(tmp_path / "plain", scheme=PLAIN, accuracy=64.0)
     (claim,) = find_claims(read_results([tmp_path]))
     assert [row["compared"] for row in claim.rows()] == ["EAN against vanilla"]
-    assert claim.in_short().endswith("CIFAR-100: not all of the three networks are trained yet.")
+    assert claim.in_short().endswith("CIFAR-100: not all three networks are trained yet.")
     for path in ("ean", "longer", "dia", "plain"):
         shutil.rmtree(tmp_path / path)
-    save_three(tmp_path, ([97.0], [97.5], [98.0]), config="resnet20_se_digits")  # of which the paper has nothing
+    save_three(tmp_path, ([97.0], [97.5], [98.0]), config="resnet20_se_digits")  # not in the paper
     assert find_claims(read_results([tmp_path])) == []
 
 
@@ -90,7 +90,7 @@ def test_transferred_networks_are_listed_best_first(tmp_path):
         folder = tmp_path / scheme
         save_run(folder, scheme=scheme, config="resnet20_se_shanghaitech_b", metrics={"count/MAE": error})
     assert transferred_text(read_results([tmp_path])) == (
-        "Transferred, best first. "
+        "Transfer to other tasks, best first. "
         "ShanghaiTech B, MAE, one training each: vanilla 11.00, EAN SE 13.00, Share-full SE 14.00."
     )
     shutil.rmtree(tmp_path / PLAIN)
@@ -103,7 +103,7 @@ def test_the_report_has_the_claim_with_a_paragraph_for_each_attention(tmp_path):
     write_report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     assert "\n## The paper's claim\n\n| data |" in text
-    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100, by one training each: " in text
+    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100, one training each: " in text
     assert (tmp_path / "out/index.html").read_text().count('<p class="note">SE <span class="scheme">') == 1
 
 
@@ -118,8 +118,8 @@ def test_a_verdict_says_what_its_interval_allows(tmp_path):
     shutil.rmtree(tmp_path / "ean2")
     full, ean = read_results([tmp_path])
     assert (
-        verdict(ean, full) == "no difference is shown"
-    )  # one seed against three: 10,000 images are good to 0.5 points
+        verdict(ean, full) == "no significant difference"
+    )  # one seed against three: the error from 10,000 images is 0.5 points
     save_run(tmp_path / "ean0", accuracy=70.0)
     full, ean = read_results([tmp_path])
     assert verdict(ean, full) == "undecided"  # another training might differ
@@ -130,7 +130,7 @@ def test_values_that_are_all_alike_have_the_interval_of_the_images():
 
 
 def test_a_difference_is_as_wide_as_chance_makes_it():
-    # 1,000 pairs of samples of equal means: some 950 intervals hold 0.
+    # 1,000 pairs of samples with equal means: about 950 intervals contain 0.
     draws = np.random.default_rng(0).normal(size=(1000, 2, 4))
     held = [low <= 0 <= high for first, second in draws for _, low, high in [difference(first, second, 1)]]
     assert 930 <= sum(held) <= 970

@@ -34,11 +34,11 @@ def test_both_correlations_are_named_with_their_intervals(tmp_path):
     text = write(tmp_path / "correlation.svg").read_text()
     for expected in (
         "supernet as trained",
-        "batch norms estimated anew",
+        "batch norms re-estimated",
         "Pearson 0.81 (0.30 to 0.95)",
         "Pearson 0.91 (0.30 to 0.95)",
         "Spearman -0.25 (-0.60 to 0.20)",
-        "accuracy alone, 5 epochs (%)",
+        "stand-alone accuracy, 5 epochs (%)",
     ):
         assert f">{expected}<" in text
 

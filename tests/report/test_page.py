@@ -1,4 +1,4 @@
-"""The page of a report in a browser, on a phone and on a desk."""
+"""The HTML page of a report in a browser, on phone and desktop screens."""
 
 import shutil
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from .drawn import save_groups, save_run, save_timing
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZES = {"phone": (390, 844), "desk": (1280, 900)}
 
-#: Pairs of texts of one figure whose boxes share more than a sliver.
+#: Pairs of texts in one figure that overlap visibly.
 OVERLAPS = """() => [...document.querySelectorAll(".figure > svg")].flatMap(svg => {
     const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
     return texts.flatMap(([one, a], k) => texts.slice(k + 1)
@@ -23,13 +23,13 @@ OVERLAPS = """() => [...document.querySelectorAll(".figure > svg")].flatMap(svg 
             && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2)
         .map(([other]) => `${one} / ${other}`));
 })"""
-#: Texts that reach beyond the page, or beyond their figure.
+#: Texts that extend beyond the page or their figure.
 CUT = """() => [...document.querySelectorAll("h1, h2, p, .figure text")].filter(text => {
     const box = text.getBoundingClientRect(), svg = text.ownerSVGElement;
     const within = svg ? svg.getBoundingClientRect() : { left: 0, right: innerWidth };
     return box.left < within.left - 1 || box.right > within.right + 1;
 }).map(text => text.textContent)"""
-#: The smallest texts of the page and of its figures, in pixels of the screen.
+#: Smallest text size on the page or in its figures, in screen pixels.
 SMALLEST = """kind => Math.min(...[...document.querySelectorAll(kind)].map(text => {
     const svg = text.ownerSVGElement, size = parseFloat(getComputedStyle(text).fontSize);
     return svg ? size * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : size;
@@ -38,7 +38,7 @@ SMALLEST = """kind => Math.min(...[...document.querySelectorAll(kind)].map(text 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A report with every kind of table and figure, which does not change with what is trained."""
+    """A report with every kind of table and figure, independent of the committed results."""
     runs = tmp_path_factory.mktemp("drawn") / "runs"
     for k, (scheme, accuracy) in enumerate([("000-000-000", 65.2), ("010-100-000", 65.6), ("111-111-111", 65.1)]):
         for seed in (0, 1):
@@ -78,7 +78,7 @@ def drawn(tmp_path_factory):
 
 @contextmanager
 def opened(path, size, browser):
-    """A page in a browser of a size; what goes wrong in it, and what it asks for elsewhere, fails."""
+    """A page in a browser of a given size; script errors and external requests fail the test."""
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, has_touch=size == "phone")
     page = context.new_page()
@@ -121,7 +121,7 @@ def test_the_page_of_the_committed_records_opens(browser, committed, size):
 
 
 def readable(page):
-    """Nothing is wider than the screen but what can be scrolled, and nothing lies on other texts or is too small."""
+    """Only scrollable boxes are wider than the screen; no text overlaps another or is too small."""
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert page.evaluate(OVERLAPS) == []
     assert page.evaluate(CUT) == []
@@ -141,7 +141,7 @@ def test_groups_trained_alone_are_drawn_or_told_apart_from_too_few(page):
 
 
 def test_pictures_refer_to_parts_of_their_own(page):
-    """Each use, clip and marker of a figure finds its part, in that figure."""
+    """Every reference in a figure (use, clip, marker) resolves within that figure."""
     lost = page.evaluate("""() => [...document.querySelectorAll(".figure > svg")].flatMap(svg => {
         const names = [...svg.outerHTML.matchAll(/(?:href="#|url\\((?:&quot;)?#)([^"&)]+)/g)].map(found => found[1]);
         return names.filter(name => !svg.contains(document.getElementById(name)) || !name.length);
@@ -156,7 +156,7 @@ def test_each_block_has_its_name(page):
 
 
 def column(page, table, title):
-    """Place of a column, from 1."""
+    """Position of a column, starting at 1."""
     titles = page.locator(f"#{table} th").all_inner_texts()
     (found,) = [k for k, text in enumerate(titles, 1) if text.startswith(title)]
     return found

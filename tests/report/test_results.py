@@ -43,7 +43,7 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
     assert cells["accuracy (%)"] == "65.50 ± 0.71"
     assert cells["seeds"] == "2"
     assert cells["connections"] == "2 `010-100-000`"
-    assert cells["whose"] == "here, 24 epochs, 10,000 test images"
+    assert cells["source"] == "here, 24 epochs, 10,000 test images"
 
 
 def test_times_are_those_of_the_same_network(tmp_path):
@@ -85,7 +85,7 @@ def test_a_folder_whose_records_disagree_is_refused_or_left_out(tmp_path, other)
     save_run(tmp_path / "b", seed=1)
     test = json.loads((tmp_path / "a/test.json").read_text())
     (tmp_path / "a/test.json").write_text(json.dumps({**test, **other}))
-    with pytest.raises(ValueError, match=r"record.json is of resnet20_se_cifar100 and ends with epoch_24.pth, test"):
+    with pytest.raises(ValueError, match=r"record.json is for resnet20_se_cifar100 and epoch_24.pth, test"):
         read_results([tmp_path])
     left = []
     (found,) = find_results(read_records([tmp_path]), lambda path, reason: left.append(path))
@@ -117,7 +117,7 @@ def test_other_recipes_are_not_seeds_of_one(tmp_path):
 
 
 def test_how_iterations_are_launched_makes_no_other_recipe(tmp_path):
-    """A GPU's training with captured iterations and compiled blocks is a seed of what a CPU trained."""
+    """A GPU training with captured iterations and compiled blocks counts as another seed of a CPU training."""
     for seed in (0, 1):
         save_run(tmp_path / f"seed_{seed}", seed=seed, accuracy=65.0 + seed)
     path = tmp_path / "seed_1/record.json"
@@ -156,7 +156,7 @@ def test_runs_of_configs_of_ones_own_are_called_by_their_data(tmp_path, data, na
 
 def test_networks_of_others_are_named_and_left_out(tmp_path):
     save_run(tmp_path / "other", config="mine", backbone={"type": "mmdet.ResNeXt"})
-    with pytest.raises(ValueError, match=r"other: its backbone is mmdet.ResNeXt, reports are of EANResNet and EANResN"):
+    with pytest.raises(ValueError, match=r"other: backbone is mmdet.ResNeXt, expected EANResNet or EANResN"):
         read_results([tmp_path])
 
 
@@ -168,13 +168,13 @@ def test_the_committed_records_stand_beside_the_papers_rows():
 
     assert "| CIFAR-100 | ResNet-20 SE | EAN |" in table(1)
     assert "| CIFAR-100 | ResNet-164 SE | EAN | 76.93 |  | 1.739 M |  | +23.52 |  | paper, Table 1 |" in table(1)
-    assert "ImageNet" not in table(1)  # nothing of ours stands beside it
+    assert "ImageNet" not in table(1)  # nothing was measured on it
     assert "| ShanghaiTech B | ResNet-50 DIA | EAN | 8.2 | 13.9 |" in table(3)
     assert "| Pascal VOC 2012 | ResNet-50 SE | Share-full | 73.03 | 82.13 | 93.74 |" in table(5)
 
 
 def test_a_published_run_is_a_seed_of_those_beside_it():
-    """The zoo's records lack the settings of the machine; those of seed 1 have them."""
+    """The zoo's records lack machine-dependent settings; those of seed 1 have them."""
     found = read_results([ROOT / "benchmarks/results", ROOT / "zoo/records"])
     folders = {
         each.title: [run.folder.relative_to(ROOT).parts[0] for run in each.runs]

@@ -25,7 +25,7 @@ ALL = [ConnectionScheme(STAGES, tuple(int(bit) for bit in f"{number:05b}")) for 
 
 
 class Written:
-    """A folder of a comparison as a comparison leaves it, written by hand."""
+    """The folder of a comparison, written by hand."""
 
     def __init__(self, folder, stages=STAGES, seeds=SEEDS):
         self.folder, self.stages, self.seeds = folder, stages, seeds
@@ -46,7 +46,7 @@ class Written:
         }
 
     def search(self, strategy, seed, steps, rule="best-seen", infos=None, **more):
-        """One search: the schemes of each step."""
+        """Write one search, given the schemes of each step."""
         if strategy not in self.strategies:
             self.strategies.append(strategy)
         key = {"strategy": {"type": strategy}, "seed": seed, "stages": list(self.stages), "reward": REWARD}
@@ -177,7 +177,7 @@ def test_a_step_walks_only_schemes_that_are_new_to_the_search(tmp_path):
     [
         (
             {"step": 0, "scheme": "10-000", "cost": 1.0, "reward": 1.0},
-            r"line 2, is no evaluation \(KeyError\('accuracy",
+            r"line 2, is not an evaluation \(KeyError\('accuracy",
         ),
         ({"step": 0, "scheme": "1x", "accuracy": 1.0, "cost": 1.0, "reward": 1.0}, "line 2, .*cannot read scheme '1x'"),
     ],
@@ -205,7 +205,7 @@ def test_a_row_is_the_mean_and_deviation_over_the_seeds(made):
     assert (found["best reward"], found["reward returned"]) == (rewards, rewards)
     assert found["connections"] == spread_text([scheme.connections for scheme in best], 1)
     assert found["accuracy (%)"] == spread_text([reward(s) - 2 * s.sparsity for s in best], 2)
-    assert (found["rule"], found["evaluations"]) == ("best-seen", "24")  # no deviation where all agree
+    assert (found["rule"], found["evaluations"]) == ("best-seen", "24")  # no deviation if all agree
     assert found["unique"] == spread_text([len(set(schemes)) for schemes in asked], 0)
     optima = sum(max(map(reward, schemes)) == max(map(reward, ALL)) for schemes in asked)
     assert found["optimum found"] == f"{optima} of 3"
@@ -219,7 +219,7 @@ def test_bodies_and_seconds_are_those_of_the_search_alone(made):
     seconds = [BATCHES * walk_seconds(schemes, times) for schemes in one_walk]
     assert found["seconds"] == spread_text(seconds, 0 if statistics.mean(seconds) >= 100 else 1)
     assert row(made, "exhaustive")["block bodies"] == str(BATCHES * 31)
-    # Steps share no prefixes with each other: asking little by little costs more.
+    # Prefixes are not shared between steps: many small steps cost more.
     runs = [run for run in read_comparison(made).runs if run.strategy == "ean"]
     for run in runs:
         steps = list(map(count_bodies, run.history.walks()))
@@ -255,7 +255,7 @@ def test_without_an_exhaustive_search_nobody_knows_the_optimum(folder):
 def test_the_record_of_something_else_is_refused(folder):
     write_json(folder / "compare.json", kind="search")
     with pytest.raises(
-        ValueError, match=r"no comparison of searches \(kind 'search'\); `ean search compare` makes one"
+        ValueError, match=r"not a comparison of searches \(kind 'search'\); `ean search compare` makes one"
     ):
         comparison_rows(read_comparison(folder))
 
@@ -269,7 +269,7 @@ def test_a_missing_part_is_named(folder, missing):
 
 def test_a_search_without_evaluations_is_refused(folder):
     write_lines(folder / "random" / "seed_1" / "ledger.jsonl", {}, [])
-    with pytest.raises(ValueError, match=r"seed_1.*holds no evaluation; run the comparison again"):
+    with pytest.raises(ValueError, match=r"seed_1.*holds no evaluations; run the comparison again"):
         comparison_rows(read_comparison(folder))
 
 
@@ -292,7 +292,7 @@ def test_the_report_is_a_table_a_file_of_numbers_and_three_figures(made, reporte
     assert all(f"({name})" in text for name in figures)
     for said in (
         "# Search strategies on search_resnet20_se_synthetic, 5 blocks in stages of 2, 3",
-        "24 evaluations a search",
+        "24 evaluations per search",
         "seeds 0, 1, 2",
         "Reward: 1 x accuracy (%) + 2 x sparsity.",
         "10,000 validation images",
@@ -373,5 +373,5 @@ def test_bands_are_drawn_over_seeds_of_different_length(tmp_path):
     rewards = {"random": [[1.0, 2.0, 3.0], [1.0, 1.5]], "darts": [[2.0], [2.5]]}
     convergence_figure(rewards, {"ean": [[0.5, 0.6], [0.5]]}, tmp_path / "figure.svg", budget=3, optimum=4.0)
     text = (tmp_path / "figure.svg").read_text()
-    for expected in ("random", "darts", "best of all (exhaustive)", "mean probability of what is sampled"):
+    for expected in ("random", "darts", "optimum (exhaustive)", "mean probability of sampled schemes"):
         assert f">{expected}<" in text

@@ -7,7 +7,7 @@ from ean_core.search.strategy import Evaluation
 
 
 def test_a_mode_that_was_never_asked_for_is_judged_by_its_result():
-    """A controller may hold most probable what its search has not sampled; that is scored when the search ends."""
+    """A controller's most probable scheme may never have been sampled; it is scored at the end of the search."""
     asked, mode, own = (
         Evaluation(ConnectionScheme.parse(text), accuracy, 1.0, accuracy)
         for text, accuracy in (("100-000", 50.0), ("111-010", 51.0), ("001-000", 99.0))

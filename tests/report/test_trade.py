@@ -1,4 +1,4 @@
-"""Figure 1: points, and their names beside them."""
+"""Figure 1: points and their labels."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def points(tmp_path):
 
 
 def test_points_are_the_networks_that_were_timed_ours_and_the_papers(points):
-    ours = [point for point in points if point.whose == "here"]
+    ours = [point for point in points if point.source == "here"]
     assert [(point.connection, point.attention, point.form, point.increment) for point in ours] == [
         ("vanilla", "", "eager", 0.0),
         ("EAN", "SE", "eager", 10.0),
@@ -38,7 +38,7 @@ def test_points_are_the_networks_that_were_timed_ours_and_the_papers(points):
     assert ours[1].accuracy == 65.5
     assert ours[1].deviation == pytest.approx(np.std([65, 66], ddof=1))
     assert (ours[1].low, ours[1].high) == pytest.approx((9.0, 11.0))
-    theirs = [point for point in points if point.whose == "paper"]
+    theirs = [point for point in points if point.source == "paper"]
     assert len(theirs) == 9
     assert (theirs[3].connection, theirs[3].parameters, theirs[3].increment) == ("EAN", 1_739_000, 23.52)
 
@@ -57,7 +57,7 @@ def test_circles_have_the_area_of_their_parameters(points):
 def test_names_do_not_overlap_where_there_is_room(points):
     figure = Figure(figsize=(6, 4), dpi=100)
     axes = figure.subplots()
-    theirs = [point for point in points if point.whose == "paper"]
+    theirs = [point for point in points if point.source == "paper"]
     sizes = _draw(theirs, axes)
     figure.draw_without_rendering()
     _write_names(theirs, sizes, axes)

@@ -75,7 +75,7 @@ def test_names_and_colours_are_as_many_as_labels(network):
 
 
 def test_a_network_of_another_task_is_refused(segmentor_file):
-    with pytest.raises(ValueError, match="is for image classification; segmentors are"):
+    with pytest.raises(ValueError, match="is for image classification; published segmentors:"):
         Segmenter.load("ean_resnet20_se.cifar100")
 
 

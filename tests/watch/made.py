@@ -1,10 +1,10 @@
-"""Folders of runs, made by hand: what our hooks and commands would have written at given times."""
+"""Run folders written by hand, as our hooks and commands would have written them at given times."""
 
 import json
 import os
 from datetime import datetime, timezone
 
-#: Seconds since the epoch at which all of them began.
+#: Start time of all runs, in seconds since the epoch.
 BEGAN = datetime(2026, 3, 1, 12, 0, 0).timestamp()
 SETTINGS = """default_hooks = dict(checkpoint=dict(interval=1{rule}))
 model = dict(
@@ -23,7 +23,7 @@ def validation(epoch, **metrics):
 
 
 def training(folder, *, until=0.0, scheme="010-100-000", model="ImageClassifier", rule="", **fields):
-    """A training of 4 epochs of 50 iterations in its third epoch, updated ``until`` seconds after it began."""
+    """A training of 4 epochs of 50 iterations, in its third epoch, last updated ``until`` seconds after its start."""
     data = folder / "20260301_120000" / "vis_data"
     data.mkdir(parents=True, exist_ok=True)
     (data / "config.py").write_text(SETTINGS.format(rule=rule, scheme=scheme, type=model))
@@ -52,7 +52,7 @@ def training(folder, *, until=0.0, scheme="010-100-000", model="ImageClassifier"
 
 
 def record(path, *, at, **fields):
-    """A record of ours that was finished ``at`` seconds after they all began."""
+    """A record finished ``at`` seconds after the start."""
     finished = datetime.fromtimestamp(BEGAN + at, timezone.utc).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**fields, "finished": finished, "environment": {}}))

@@ -68,7 +68,7 @@ def test_its_record_ends_a_search(tmp_path):
     assert not look(tmp_path, at(1)).finished
     made.found(tmp_path, at=50, evaluations=2)
     assert look(tmp_path, at(60)).finished
-    made.found(tmp_path, at=50, evaluations=3)  # of another ledger that was there before
+    made.found(tmp_path, at=50, evaluations=3)  # belongs to an earlier ledger
     assert not look(tmp_path, at(60)).finished
 
 
@@ -82,7 +82,7 @@ def test_a_strategy_that_sets_its_own_budget_is_asked_for_it(tmp_path):
 
 def test_a_ledger_without_a_line_is_no_error(tmp_path):
     (tmp_path / "ledger.jsonl").write_text('{"strategy"')
-    assert look(tmp_path) == "a search has begun and written nothing yet"
+    assert look(tmp_path) == "search started, nothing written yet"
 
 
 # ---------------------------------------------------------------- several runs
@@ -143,7 +143,7 @@ def test_a_comparison_is_finished_with_its_record(tmp_path):
 
     whole = look(COMPARISON)
     assert (whole.kind, whole.finished, len(whole.parts)) == ("comparison", True, 23)
-    assert list(whole.parts)[:2] == ["exhaustive/seed_0", "local/seed_0"]  # in the order of its record
+    assert list(whole.parts)[:2] == ["exhaustive/seed_0", "local/seed_0"]  # in the record's order
     assert whole.parts["exhaustive/seed_0"].done == 512
 
 

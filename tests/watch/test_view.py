@@ -16,7 +16,7 @@ WIDTHS = (60, 80, 100, 160)
 
 
 def shown(folder, width, seconds=0.0):
-    """The lines that a terminal of that width shows, none of which the terminal has to break."""
+    """Lines shown by a terminal of that width; checks that none has to wrap."""
     out = io.StringIO()
     Console(file=out, width=width, highlight=False).print(show(look(folder, BEGAN + seconds), width))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
@@ -25,7 +25,7 @@ def shown(folder, width, seconds=0.0):
 
 
 def panel(folder, width, seconds=0.0):
-    """By label, the text beside it."""
+    """Text beside each label."""
     found, label = {}, ""
     for line in shown(folder, width, seconds)[1:-1]:
         body = line[2:-2]
@@ -48,7 +48,7 @@ def test_a_training(training, width):
     seen = panel(training, width, seconds=80)
     assert seen["config"] == "resnet20_se_digits"
     assert seen["network"] == "ResNet-20, SE 010-100-000, counter, □■□ ■□□ □□□"
-    assert seen["state"] == "running, last news 5 s ago"
+    assert seen["state"] == "running, last update 5 s ago"
     assert re.fullmatch(r"━+╸? +75 % epoch 3 of 4 iteration 150 of 200, 32 images/s", seen["progress"])
     assert seen["time"] == "1 min 20 s, about 20 s left"
     assert seen["loss"] == "2.0000  █▅▁"
@@ -72,7 +72,7 @@ def test_one_that_has_just_begun(tmp_path):
     nothing = dict.fromkeys(("loss", "images_per_second", "seconds_left", "usual_interval"))
     made.training(tmp_path, epoch=0, iteration=0, losses=[], **nothing)
     seen = panel(tmp_path, 80, seconds=2)
-    assert seen["state"] == "running, last news 2 s ago"
+    assert seen["state"] == "running, last update 2 s ago"
     assert seen["progress"] == "0 % epoch 0 of 4 iteration 0 of 200"
     assert seen["time"] == "2 s"
 
@@ -82,7 +82,7 @@ def test_one_that_has_just_begun(tmp_path):
     [
         ("", "accuracy_top1", 2),
         (", rule='less', save_best='count/MAE'", "count_MAE", 1),
-        ("", "count_MAE", 1),  # an error without a rule
+        ("", "count_MAE", 1),  # lower is better, without a rule
         (", save_best=['count/MAE', 'other'], rule=['greater', 'less']", "count_MAE", 2),
         (", save_best='auto'", "accuracy_top1", 2),
         (", save_best='gone', rule='less'", "accuracy_top1", 2),
@@ -102,9 +102,9 @@ def test_a_metric_that_is_not_in_every_validation(tmp_path):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_silence_is_said_rather_than_judged(training, width):
-    assert panel(training, width, seconds=75 + 40)["state"] == "running, last news 40 s ago, usually every 25 s"
+    assert panel(training, width, seconds=75 + 40)["state"] == "running, last update 40 s ago, usually every 25 s"
     assert panel(training, width, seconds=75 + 720)["state"] == (
-        "no news for 12 min, usually every 25 s, stopped or stalled"
+        "no update for 12 min, usually every 25 s, stopped or stalled"
     )
     seen = panel(training, width, seconds=75 + 720)
     assert seen["time"] == "1 min 15 s"
@@ -158,7 +158,7 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     made.searched(tmp_path / "run", steps, evaluations=12)
     seen = panel(tmp_path / "run", width, seconds=3)
     assert seen["search"] == "strategy random, seed 1"
-    assert seen["state"] == "running, last news 3 s ago"
+    assert seen["state"] == "running, last update 3 s ago"
     assert re.fullmatch(
         r"━+╸? +33 % of 12 evaluations step 2, 4 evaluations, 3 distinct schemes, about 16 s left", seen["progress"]
     )
@@ -169,7 +169,7 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     final = [("10-11", 71.5), ("00-00", 72.0)]
     made.searched(tmp_path / "run", steps, evaluations=12, finalists=final)
     assert panel(tmp_path / "run", width)["finalists"] == (
-        "2 of about 2 scored once more □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
+        "2 of about 2 rescored □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
     )
     made.found(tmp_path / "run", at=10, evaluations=4)
     seen = panel(tmp_path / "run", width, seconds=20)

@@ -1,4 +1,4 @@
-"""ResNets of bottlenecks built and named as the paper's authors do, from the description of their checkpoints."""
+"""Bottleneck ResNets with the structure and names of the paper authors' checkpoints, from their description."""
 
 import torch
 from torch import nn
@@ -99,7 +99,7 @@ class Stage(nn.Module):
 
 
 class Network(nn.Module):
-    """Width is that of the first stage, 64 in ResNet-50."""
+    """``width`` is that of the first stage, 64 in ResNet-50."""
 
     def __init__(self, kind, stages, classes=1000):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A real HTTP server that can misbehave, and a small index of models that are published from a run made here."""
+"""A real HTTP server that can misbehave, and a small index of models published from a run made here."""
 
 import functools
 import http.server
@@ -14,7 +14,7 @@ from ean_core.runs.training import run_test, run_training
 from zoo.index import Index
 from zoo.publish import publish
 
-PIECE = 50_000  # bytes that a broken connection delivers
+PIECE = 50_000  # bytes delivered by a broken connection
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -141,13 +141,13 @@ def published_once(trained, tmp_path_factory):
 
 @pytest.fixture
 def root(published_once, tmp_path):
-    """An index of one's own with two models and their files, to do anything with."""
+    """A custom index with two models and their files, free to modify."""
     return Path(shutil.copytree(published_once, tmp_path / "zoo"))
 
 
 @pytest.fixture
 def elsewhere(root, server, monkeypatch):
-    """An entry of an index whose files are on the server only."""
+    """An entry of an index with files on the server only."""
     for file in (root / "weights").iterdir():
         file.rename(server.folder / file.name)
     monkeypatch.setenv("EAN_ZOO_INDEX", str(root))

@@ -17,7 +17,7 @@ NAME = "ean_resnet20_se.digits"
 
 @pytest.fixture
 def ean(capsys, monkeypatch):
-    """Run a command; its output."""
+    """Run a command and return its output."""
 
     def run(*words, fails=False):
         with pytest.raises(SystemExit) as stop:
@@ -43,7 +43,7 @@ def test_list(ean):
     assert "none yet" in ean("list", "--all")
     assert "no model matches 'nothing'\n" in ean("list", "nothing")
     assert "no model matches 'resnet20'; '*resnet20*' matches" in ean("list", "resnet20")
-    assert "without weights there are ean_resnet50_dia.imagenet, full_" in ean("list", "*resnet50_dia*")
+    assert "models without weights: ean_resnet50_dia.imagenet, full_" in ean("list", "*resnet50_dia*")
     entries = json.loads(ean("list", "*.digits", "--json"))
     assert {"resnet20.digits", NAME} <= {entry["name"] for entry in entries}
     assert {"name": "ean_resnet50_se.imagenet"} in json.loads(ean("list", "--all", "--json"))
@@ -95,7 +95,7 @@ def test_publish(ean, trained, tmp_path):
     options = ("--to", tmp_path / "mine", "--cfg-options", "model.backbone.scheme=100-010-001")
     text = ean("publish", trained / "ean" / "epoch_1.pth", "resnet20_se_digits", *options)
     assert text.startswith(f"{NAME}: Top 1 Accuracy ")
-    assert "it hides the package's model of that name" in text
+    assert "it takes precedence over the package's model of the same name" in text
     assert (tmp_path / "mine" / "README.md").is_file()
     fields = json.loads(ean("publish", trained / "ean", "resnet20_se_digits", *options, "--json"))  # its checkpoint
     assert fields["Name"] == NAME
@@ -117,7 +117,7 @@ def test_import(ean, tmp_path):
     assert (
         json.loads(ean("import", tmp_path / "w.pth", tmp_path / "w.safetensors", "--json"))["source"] == "torchvision"
     )
-    assert "import writes safetensors, a file like w.safetensors" in ean("import", "a", "w.pth", fails=True)
+    assert "import writes safetensors: expected a file such as w.safetensors" in ean("import", "a", "w.pth", fails=True)
     assert "no checkpoint at" in ean("import", tmp_path / "none.pth", "w.safetensors", fails=True)
 
 

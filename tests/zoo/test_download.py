@@ -1,4 +1,4 @@
-"""Every way in which a download can go wrong, against a real server."""
+"""Download failures of every kind, with a real server."""
 
 import hashlib
 import random
@@ -13,7 +13,7 @@ import zoo.download
 from ean_core.weights.files import file_hash
 from zoo.download import DownloadError, Patience, fetch
 
-# In another process, without the seconds that PyTorch takes to import.
+# For separate processes: avoids the seconds it takes to import PyTorch.
 ALONE = f"import sys; sys.path.insert(0, {str(Path(zoo.download.__file__).parent)!r}); from download import fetch\n"
 QUICK = Patience(tries=3, timeout=0.4, backoff=0.01)
 
@@ -27,7 +27,7 @@ def content(server):
 
 @pytest.fixture
 def get(server, content, tmp_path):
-    """Fetch the file; keyword arguments in place of the right ones."""
+    """Download the file; keyword arguments override the correct ones."""
     folder = tmp_path / "into"
     folder.mkdir()
 

@@ -1,4 +1,4 @@
-"""Package, cache, address: where files come from, in that order."""
+"""Sources of files, in order: package, cache, URL."""
 
 import multiprocessing
 import os
@@ -165,7 +165,7 @@ def test_ten_processes_fetch_once_and_all_load(elsewhere, server):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as hf_hub_download asks for."""
+    """The part of the Hugging Face Hub that hf_hub_download needs."""
 
     def log_message(self, *arguments):
         pass
@@ -217,7 +217,7 @@ def test_a_repository_of_the_hub(elsewhere, server, monkeypatch, tmp_path):
         with pytest.raises(DownloadError, match=r"of hf://someone/models@v1 is not the published file"):
             locate(elsewhere)
         file.write_bytes(content)
-        assert locate(elsewhere).is_file()  # although what the hub's cache has is damaged
+        assert locate(elsewhere).is_file()  # although the hub's cache is damaged
         shutil.rmtree(cache())
         monkeypatch.setenv("EAN_OFFLINE", "1")
         with pytest.raises(DownloadError, match=r"EAN_OFFLINE forbids"):

@@ -15,7 +15,7 @@ ATTENTION = ("SE", "SGE", "DIA")
 
 
 def lively(network):
-    """Statistics and weights of every kind away from where they start, so that nothing can be left out unnoticed."""
+    """Move all statistics and weights away from their initial values, so that no omission goes unnoticed."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -31,7 +31,7 @@ def lively(network):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A network of each kind, and its file as the authors save it."""
+    """A network of each kind, and its file in the authors' format."""
     folder = tmp_path_factory.mktemp("authors")
     found = {}
     for kind in ATTENTION:
@@ -62,7 +62,7 @@ def test_the_authors_networks_give_their_logits(checkpoints, kind, scheme):
 
 
 def test_the_scheme_matters_to_the_logits(checkpoints):
-    """Else the comparison above would show nothing."""
+    """Otherwise the comparison above would be meaningless."""
     for theirs, _ in checkpoints.values():
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():

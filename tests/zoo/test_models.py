@@ -15,7 +15,7 @@ from zoo.names import trained_by
 
 @pytest.fixture
 def own(root, monkeypatch):
-    """The name of a model in an index of one's own."""
+    """Name of a model in a custom index."""
     monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
     return "ean_resnet20_se.digits"
 
@@ -130,7 +130,7 @@ def test_feature_maps_have_no_classes(own):
 
 
 def test_a_scheme_beyond_the_trained_modules_is_refused(own):
-    """The last stage of 100-010-000 has none."""
+    """The last stage of 100-010-000 has no module."""
     with pytest.raises(ValueError, match=r"the network has stages \(3, 3, 3\)"):
         zoo.get_model(own, pretrained=True, scheme="1-1")
 

@@ -15,13 +15,13 @@ def test_a_name_is_its_text(text):
 
 @pytest.mark.parametrize("text", ["", "resnet.cifar100", "ean_resnet20_se", "ean-resnet20-se.cifar100", "vgg.imagenet"])
 def test_what_is_no_name_is_refused_with_an_example(text):
-    with pytest.raises(ValueError, match=r"is no model name: expected .*, such as ean_resnet20_se.cifar100"):
+    with pytest.raises(ValueError, match=r"is not a model name: expected .*, such as ean_resnet20_se.cifar100"):
         ModelName.parse(text)
 
 
 @pytest.mark.parametrize("text", ["resnet20_se.cifar100", "ean_resnet20.cifar100"])
 def test_a_variant_needs_an_attention_and_the_other_way_round(text):
-    with pytest.raises(ValueError, match=r"go together in a name"):
+    with pytest.raises(ValueError, match=r"a name has both a variant .* and an attention, or neither"):
         ModelName.parse(text)
 
 
@@ -39,13 +39,13 @@ def test_the_variant_follows_from_the_connections(scheme, shared, variant):
 
 
 def test_modules_that_are_not_shared_on_a_part_of_the_blocks_have_no_name():
-    with pytest.raises(ValueError, match=r"no name is for scheme '10-1' with a module a block"):
+    with pytest.raises(ValueError, match=r"there is no name for scheme '10-1' with one module per block"):
         variant_of(ConnectionScheme.parse("10-1"), shared=False)
 
 
 def test_every_config_that_trains_a_network_has_its_names():
     trainers = {config for config in packaged_configs() if not config.startswith(("supernet_", "search_"))}
-    assert set(trained_by().values()) == trainers - {"resnet20_se_crowd"}  # pictures of one's own have no name here
+    assert set(trained_by().values()) == trainers - {"resnet20_se_crowd"}  # custom images have no data set name
     assert all(name.dataset in known_datasets() for name in trained_by())
 
 

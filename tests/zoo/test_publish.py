@@ -23,7 +23,7 @@ def config(name="ean", *more):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of the run with attention, to do anything with."""
+    """A copy of the run with attention, free to modify."""
     return Path(shutil.copytree(trained / "ean", tmp_path / "run"))
 
 
@@ -107,7 +107,9 @@ def test_publishing_again_replaces_the_entry_and_its_file(trained, run, tmp_path
     record = json.loads((run / "test.json").read_text())
     record["checkpoint"]["sha256"] = file_hash(run / "epoch_1.pth")
     (run / "test.json").write_text(json.dumps(record))
-    with pytest.raises(FileExistsError, match=r"has another ean_resnet20_se.digits \(Top 1 .*\); add --replace to put"):
+    with pytest.raises(
+        FileExistsError, match=r"has another ean_resnet20_se.digits \(Top 1 .*\); add --replace to replace it"
+    ):
         publish(run / "epoch_1.pth", config(), root)
     assert [path.name for path in (root / "weights").iterdir()] == [first.file]
     second = publish(run / "epoch_1.pth", config(), root, replace=True)
@@ -144,7 +146,7 @@ def test_a_test_of_another_checkpoint_is_refused(run, tmp_path):
     record = json.loads((run / "test.json").read_text())
     record["checkpoint"]["sha256"] = "0" * 64
     (run / "test.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"test.json is of epoch_1.pth with SHA-256 00000000…, epoch_1.pth has "):
+    with pytest.raises(ValueError, match=r"test.json is for epoch_1.pth with SHA-256 00000000…, epoch_1.pth has "):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
 
 
@@ -153,7 +155,7 @@ def test_the_training_record_must_be_of_this_checkpoint(run, tmp_path):
     for change, what in (({"epochs": 24}, "epochs: 1, expected 24"), ({"seed": 3}, "seed: 0, expected 3")):
         (run / "record.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(
-            ValueError, match=rf"and its records differ in {what}; publish the checkpoint that a finished"
+            ValueError, match=rf"and its records differ in {what}; publish the last or the selected checkpoint"
         ):
             publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
 
@@ -175,7 +177,9 @@ def test_what_a_stopped_attempt_left_does_not_stop_the_next(run, tmp_path):
 def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
     (tmp_path / "paper" / "figures").mkdir(parents=True)
     (tmp_path / "paper" / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"paper holds other things than models; give an empty or new folder"):
+    with pytest.raises(
+        FileExistsError, match=r"paper contains other files than an index of models; give a new or empty folder"
+    ):
         publish(run / "epoch_1.pth", config(), tmp_path / "paper")
     assert (tmp_path / "paper" / "README.md").read_text() == "mine"
 
@@ -188,7 +192,7 @@ def test_another_network_is_refused(run, tmp_path):
 def test_a_config_that_names_no_data_set_is_refused(run, tmp_path):
     mine = tmp_path / "mine.py"
     config().dump(mine)
-    with pytest.raises(ValueError, match=r"config 'mine' does not end in the name of a data set: one of"):
+    with pytest.raises(ValueError, match=r"config 'mine' does not end in the name of a data set .*digits"):
         publish(run / "epoch_1.pth", load_config(str(mine)), tmp_path / "zoo")
 
 
@@ -207,7 +211,7 @@ def test_times_can_be_renewed_without_the_checkpoint(run, tmp_path):
     assert "| eager | 5.00 | +10.0 (+8.0 to +12.0) |" in (tmp_path / f"zoo/cards/{before.name}.md").read_text()
     networks["a"]["scheme"] = "111-111-111"
     path.write_text(json.dumps({**record, "environment": machine, "networks": networks}))
-    with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001"):
+    with pytest.raises(ValueError, match=r"timing.json has no network with scheme 100-010-001"):
         renew_timing(before.name, path, tmp_path / "zoo")
     with pytest.raises(ValueError, match=r"unknown model of this index 'resnet20.digits'"):
         renew_timing(ModelName.parse("resnet20.digits"), path, tmp_path / "zoo")
@@ -245,7 +249,7 @@ def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
     (tmp_path / "timing.json").write_text(json.dumps({**record, "networks": {"c": networks["c"]}}))
     again = publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
     assert again.metadata["Timing"] == entry.metadata["Timing"]
-    with pytest.raises(ValueError, match=r"record.json is no record of `ean time`"):
+    with pytest.raises(ValueError, match=r"record.json is not a record of `ean time`"):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=run / "record.json")
-    with pytest.raises(ValueError, match=r"timing.json times no network of scheme 100-010-001 and"):
+    with pytest.raises(ValueError, match=r"timing.json has no network with scheme 100-010-001 and"):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")

@@ -1,4 +1,4 @@
-"""Every published model against its file, its records and, where the data are at hand, its accuracy."""
+"""Check every published model against its file, its records and, if the data are available, its accuracy."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_a_model_is_what_its_entry_says(name):
 
 @pytest.fixture(scope="module")
 def prepared_voc(tmp_path_factory):
-    """EAN_DATA with the VOC sample prepared, where there is the real one."""
+    """EAN_DATA with the VOC sample prepared, if the real data are available."""
     root = data_root() / "VOCdevkit"
     if not root.is_dir():
         pytest.skip("VOC is not in EAN_DATA")
@@ -37,7 +37,7 @@ def prepared_voc(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """EAN_DATA with ShanghaiTech B prepared, where there is the real one."""
+    """EAN_DATA with ShanghaiTech B prepared, if the real data are available."""
     part = data_root() / "ShanghaiTech" / "part_B"
     if not (part / "train_data").is_dir():
         pytest.skip("ShanghaiTech B is not in EAN_DATA")

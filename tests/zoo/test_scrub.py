@@ -1,4 +1,4 @@
-"""Nothing that is published says where it was made, or how to get in there."""
+"""No published file reveals the machine it was made on, or credentials for it."""
 
 import shutil
 
@@ -54,7 +54,7 @@ def test_what_is_published_says_nothing_of_the_machine(tmp_path):
     config.where = {"notes": f"{tmp_path}/notes.txt", "password": "correct horse"}
     checkpoint = run_training(config, tmp_path / "private/run")
     run_test(load_config("resnet20_se_digits", options), checkpoint, checkpoint.parent)
-    for name in ("record.json", "test.json"):  # as if the command had been typed so
+    for name in ("record.json", "test.json"):  # as if typed in the command
         path = checkpoint.parent / name
         path.write_text(
             path.read_text().replace('"command": "', f'"command": "ean train --work-dir {tmp_path}/private ')

@@ -10,7 +10,7 @@ from zoo.verify import verify
 
 @pytest.fixture
 def entry(root):
-    """Reads the entry with attention anew."""
+    """Read the entry with attention again."""
     return lambda: next(e for e in Index(root).entries.values() if e.name.variant)
 
 
@@ -62,7 +62,7 @@ def test_an_entry_that_does_not_hold_is_found(root, entry, edit, problem):
 
 
 def test_figures_that_do_not_come_out_again_are_found(root, entry):
-    """Entry and record agree with each other, but not with the file."""
+    """Entry and record agree, but the file differs."""
     change(root, lambda m: m["Results"][0]["Metrics"].update({"Top 1 Accuracy": 99.0}))
     path = entry().records / "test.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": {"accuracy/top1": 99.0}}))
