@@ -14,7 +14,6 @@ from mmengine.config import Config, ConfigDict
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_name
 from ean_core.common.record import read_record, write_record
-from ean_core.report.search_figures import front_figure
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import Run
 from ean_core.runs.processes import initialize_processes
@@ -23,7 +22,6 @@ from ean_core.search.darts import GivenScheme, run_darts
 from ean_core.search.front import best_by_coefficient
 from ean_core.search.loop import SearchResult
 from ean_core.search.strategy import Evaluation, Strategy, build_strategy
-from ean_core.show.figures import network_figure
 
 from .options import (
     Amp,
@@ -83,6 +81,10 @@ def run_search(
         reward = bench.reward(work_dir)
         result = bench.search(strategy, settings, reward, work_dir, seed=bench.seed)
     record_search(work_dir, bench, settings, result, seed=bench.seed)
+    # Matplotlib is slow to import, and needed here only.
+    from ean_core.report.search_figures import front_figure
+    from ean_core.show.figures import network_figure
+
     scheme = result.scheme.scheme
     network_figure(scheme, find_backbone(bench.plain.supernet).attention_cfg["type"], work_dir / "scheme.svg")
     front_figure(result.history, result.finalists, work_dir / "front.png", latency=bool(reward.latency))

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy.stats import ttest_ind
 
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
@@ -309,6 +308,8 @@ def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sam
         return text
     if len({*values}) == 1 or len({*base}) == 1:  # no variance, no test
         return text
+    from scipy.stats import ttest_ind  # slow to import
+
     p = ttest_ind(values, base, equal_var=False).pvalue
     return f"{text}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
 
