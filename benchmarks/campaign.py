@@ -110,8 +110,12 @@ class Step:
 
     @property
     def kept(self) -> Path:
-        """The copy of :attr:`made` that stays."""
-        return self.results / self.made.name if self.made.is_relative_to(RUNS) else self.made
+        """The copy of :attr:`made` that stays; once a network of seed 0 is published, that is the zoo's."""
+        if not self.made.is_relative_to(RUNS):
+            return self.made
+        model, _, seed = self.run.partition("/")
+        published = Path("zoo/records") / model / self.made.name
+        return published if seed == "seed_0" and published.is_file() else self.results / self.made.name
 
     @property
     def words(self) -> list[str]:
@@ -273,6 +277,9 @@ def carry_out(step: Step) -> TaskFailed | None:
         target = step.results / path.relative_to(run)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    if step.verb == "publish":  # which put them into the zoo
+        for name in ("record.json", "test.json", "log.jsonl"):
+            (step.results / name).unlink(missing_ok=True)
     return None
 
 

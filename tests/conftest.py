@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -70,6 +71,16 @@ def digits_supernet(tmp_path_factory):
 
     config = load_config("supernet_resnet20_se_digits", ["train_cfg.max_epochs=1"])
     return run_training(config, tmp_path_factory.mktemp("digits_supernet"))
+
+
+@pytest.fixture(scope="session")
+def committed_report(tmp_path_factory):
+    """The folder of the report of the committed records."""
+    from ean_core.commands.report import write_report
+
+    root, out = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("committed_report")
+    write_report([root / "benchmarks/results", root / "zoo/records"], out)
+    return out
 
 
 @pytest.fixture

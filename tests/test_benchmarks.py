@@ -1,8 +1,7 @@
 """Benchmarks run end to end in small form; their measurements are not checked."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,17 +11,29 @@ import torch
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def run(script, *options):
-    command = [sys.executable, BENCHMARKS / script, *map(str, options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=900)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script as from the command line; its exit status and what it printed."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+
+    def run(script, *options):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        try:
+            runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code, "".join(capsys.readouterr())
+        return 0, "".join(capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_gpu_table_runs_in_small_and_goes_on_where_it_was(tmp_path):
+def test_the_gpu_table_runs_in_small_and_goes_on_where_it_was(run, tmp_path):
     out = tmp_path / "gpu.json"
-    done = run("gpu_inference.py", "--small", "--part", "resnet50-float32", "--part", "resnet164-float32", "--out", out)
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, said = run(
+        "gpu_inference.py", "--small", "--part", "resnet50-float32", "--part", "resnet164-float32", "--out", out
+    )
+    assert code == 0, said[-2000:]
     record = json.loads(out.read_text())
     assert record["small"] is True
     assert list(record["results"]) == ["resnet50-float32", "resnet164-float32"]
@@ -30,46 +41,46 @@ def test_the_gpu_table_runs_in_small_and_goes_on_where_it_was(tmp_path):
     assert {"SE Org-full, deployed", "DIA EAN, deployed", "SGE Share-full, eager", "vanilla, eager"} <= set(names)
     assert "DIA Org-full, eager" not in names
     assert all(row["bytes"] > 1e6 for row in names.values())
-    assert "goal 2 %" in done.stdout
+    assert "goal 2 %" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
-def test_the_gpu_table_needs_a_gpu(tmp_path):
-    done = run("gpu_inference.py", "--out", tmp_path / "gpu.json")
-    assert done.returncode == 2
-    assert "no GPU found; --small checks the script on a CPU" in done.stderr
+def test_the_gpu_table_needs_a_gpu(run, tmp_path):
+    code, said = run("gpu_inference.py", "--out", tmp_path / "gpu.json")
+    assert code == 2
+    assert "no GPU found; --small checks the script on a CPU" in said
 
 
 @pytest.mark.slow
-def test_the_cpu_table_runs_in_small(tmp_path):
+def test_the_cpu_table_runs_in_small(run, tmp_path):
     pytest.importorskip("timm")
     out = tmp_path / "cpu.json"
     small = ["--size", 32, "--batch", 1, "--passes", 3, "--rounds", 2, "--threads", 1]
-    done = run("inference_speed.py", *small, "--out", out)
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, said = run("inference_speed.py", *small, "--out", out)
+    assert code == 0, said[-2000:]
     results = json.loads(out.read_text())["results"]
     assert results["connections"]["SE EAN"]["deployed"]["passes"] == 3
     assert results["networks"]["timm seresnet50"]["baseline"] == "timm resnet50"
 
 
-def test_gpu_training_runs_in_small_and_goes_on_where_it_was(tmp_path):
+def test_gpu_training_runs_in_small_and_goes_on_where_it_was(run, tmp_path):
     out = tmp_path / "training.json"
-    done = run("gpu_training.py", "--small", "--out", out)
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, said = run("gpu_training.py", "--small", "--out", out)
+    assert code == 0, said[-2000:]
     record = json.loads(out.read_text())
     assert list(record["results"]) == ["resnet20 Share-full SE", "resnet20 SE supernet"]
     assert record["results"]["resnet20 SE supernet"]["plain"]["over_plain"] == 1
     del record["results"]["resnet20 SE supernet"]
     record["results"]["resnet20 Share-full SE"]["plain"]["seconds"] = 7.0  # not measured again
     out.write_text(json.dumps(record))
-    assert run("gpu_training.py", "--small", "--out", out).returncode == 0
+    assert run("gpu_training.py", "--small", "--out", out)[0] == 0
     again = json.loads(out.read_text())["results"]
     assert again["resnet20 Share-full SE"]["plain"]["seconds"] == 7.0
     assert "resnet20 SE supernet" in again
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
-def test_gpu_training_needs_a_gpu(tmp_path):
-    done = run("gpu_training.py", "--out", tmp_path / "training.json")
-    assert done.returncode == 2
-    assert "no GPU found; --small checks the script on a CPU" in done.stderr
+def test_gpu_training_needs_a_gpu(run, tmp_path):
+    code, said = run("gpu_training.py", "--out", tmp_path / "training.json")
+    assert code == 2
+    assert "no GPU found; --small checks the script on a CPU" in said

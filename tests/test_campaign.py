@@ -31,7 +31,7 @@ def test_the_table_is_sound(monkeypatch):
             assert step.made == Path(f"zoo/cards/{step.run.partition('/')[0]}.md")
         else:
             assert step.made.is_relative_to("work_dirs/campaign")
-            assert step.kept.is_relative_to("benchmarks/results")
+            assert step.kept.is_relative_to("benchmarks/results") or step.kept.is_relative_to("zoo/records")
         _parse(["ean", *step.words])  # fails where an option is unknown or missing
         assert "{" not in shlex.join(step.words)
     for depth, (epochs, _) in campaign.SEARCHES.items():
@@ -70,7 +70,8 @@ def kill_after_an_epoch(words, **settings):
 def test_a_killed_step_is_resumed_and_then_there_is_nothing_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    few = "--strategy exhaustive --cfg-options search.finalists.count=3 search.finalists.images=64"
+    few = "--strategy random --cfg-options search.strategy.evaluations=12 search.finalists.count=3 "
+    few += "search.finalists.images=64"
     monkeypatch.setattr(campaign, "SEARCHES", {20: (3, few)})
     supernet, search = campaign.searched(20, "se", "digits")
     steps = [replace(supernet, options="--cfg-options train_cfg.max_epochs=3"), search]
@@ -85,7 +86,7 @@ def test_a_killed_step_is_resumed_and_then_there_is_nothing_to_do(tmp_path, monk
     output = supernet.made.with_name("output.txt")
     assert "resumed epoch: " in output.read_text()
     assert read_record(supernet.kept)["epochs"] == 3
-    assert read_record(search.kept)["evaluations"] == 512
+    assert read_record(search.kept)["evaluations"] == 12
     assert campaign.ean_scheme(search.results / "ledger.jsonl").count("-") == 2
     assert not list(campaign.RESULTS.rglob("*.pth"))
 

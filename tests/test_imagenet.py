@@ -15,11 +15,11 @@ from ean_core.data import CIFAR100, Digits, ImageTree, data_root
 from ean_core.inference.export import export_backbone
 from ean_core.runs.training import run_test, run_training
 
-CLASSES, TRAIN, TEST, PIXELS = 10, 24, 6, 64
+CLASSES, TRAIN, VAL, TEST, PIXELS = 10, 8, 2, 2, 32
 
 
 def write_tree(root):
-    """JPEGs of 64 pixels from CIFAR-100's files where they are at hand, else from scikit-learn's digits."""
+    """Small JPEGs from CIFAR-100's files where they are at hand, else from scikit-learn's digits."""
     has_cifar = (data_root() / "cifar-100-python" / "train").is_file()
     source = CIFAR100("trainval") if has_cifar else Digits("trainval")
     for label in range(CLASSES):
@@ -39,7 +39,7 @@ def test_supernet_search_training_test_and_export(tmp_path, monkeypatch):
     for loader in ("train", "val", "test"):
         everywhere += [f"{loader}_dataloader.{setting}" for setting in ("batch_size=16", "num_workers=2")]
         everywhere += [f"{loader}_dataloader.dataset.size={PIXELS}"]
-    held_out = [f"{loader}_dataloader.dataset.val_per_class=4" for loader in ("train", "val")]
+    held_out = [f"{loader}_dataloader.dataset.val_per_class={VAL}" for loader in ("train", "val")]
 
     supernet = run_training(load_config("supernet_resnet50_se_imagenet", everywhere + held_out), tmp_path / "supernet")
     few = ["search.strategy.evaluations=4", "search.strategy.schemes_per_step=2"]
@@ -49,7 +49,7 @@ def test_supernet_search_training_test_and_export(tmp_path, monkeypatch):
     assert found.scheme.scheme.stages == (3, 4, 6, 3)
     record = json.loads((tmp_path / "search" / "search.json").read_text())
     assert record["scheme"]["scheme"] == str(found.scheme.scheme)
-    assert all(round(evaluation.accuracy * 4 * CLASSES / 100, 6) % 1 == 0 for evaluation in found.history)
+    assert all(round(evaluation.accuracy * VAL * CLASSES / 100, 6) % 1 == 0 for evaluation in found.history)
 
     without_val = [option for option in everywhere if not option.startswith("val_")]
     scheme = "010-0010-110011-001" if found.scheme.cost == 0 else str(found.scheme.scheme)

@@ -1,37 +1,50 @@
 import json
-import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from ean_core.commands import quickstart as command
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
 
 SHORT = {
-    "digits": ["--cfg-options", "train_cfg.max_epochs=2", "search.strategy.evaluations=9"],
+    "digits": [
+        *("--cfg-options", "train_cfg.max_epochs=1", "search.strategy.evaluations=6"),
+        *("search.finalists.count=2", "search.finalists.images=100"),
+    ],
     "cifar100": ["--amp", "--cfg-options", "train_cfg.max_epochs=1", "search.strategy.evaluations=6"],
 }
 COLUMNS = ("network", "parameters", "accuracy (%)", "latency (ms)", "increment (%)", "scheme")
 
 
-def quickstart(dataset, *arguments, cwd):
-    command = [sys.executable, "-m", "tasks.cli", "quickstart", "--dataset", dataset, *arguments, *SHORT[dataset]]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=1500, check=False)
+@pytest.fixture
+def quickstart(ean, monkeypatch, tmp_path):
+    """Runs the command in an empty folder; returns its exit status or message, and its output."""
+    time = command.record_timing
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "record_timing", lambda *given, rounds, **options: time(*given, rounds=6, **options))
+
+    def run(dataset, *more):
+        words = ["quickstart", "--dataset", dataset, *more, *SHORT[dataset]]
+        monkeypatch.setattr(sys, "argv", ["ean", *words])  # which records quote
+        return ean(*words)
+
+    return run
 
 
 @pytest.mark.parametrize("dataset", ["digits", pytest.param("cifar100", marks=pytest.mark.slow)])
-def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, request):
+def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, quickstart, tmp_path, request):
     if dataset == "cifar100":
         request.getfixturevalue("cifar_root")
-    done = quickstart(dataset, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out = quickstart(dataset)
+    assert code == 0, out
 
     folder = tmp_path / "quickstart" / dataset
     table = (folder / "table.md").read_text()
     for word in ("vanilla", "Share-full", "EAN", *COLUMNS):
         assert word in table
-        assert word in done.stdout
+        assert word in out
     found = ConnectionScheme.parse(json.loads((folder / "search" / "search.json").read_text())["scheme"]["scheme"])
     assert str(found) in table
     (key, *lines), torn = read_lines(folder / "search" / "ledger.jsonl")
@@ -46,17 +59,15 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, tmp_path, re
     assert Image.open(folder / "figure.png").size[0] > 500
     assert (folder / "search" / "scheme.svg").is_file()
 
-    refused = quickstart(dataset, cwd=tmp_path)
-    assert refused.returncode != 0
-    assert "--resume" in refused.stderr
+    message, _ = quickstart(dataset)
+    assert "--resume" in message
 
     searched = (folder / "search" / "search.json").read_bytes()
-    other = quickstart(dataset, "--resume", "--cfg-options", "search.strategy.seed=3", cwd=tmp_path)
-    assert other.returncode != 0
-    assert "belongs to another search" in other.stderr
+    message, _ = quickstart(dataset, "--resume", "--cfg-options", "search.strategy.seed=3")
+    assert "belongs to another search" in message
 
     weights = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
-    resumed = quickstart(dataset, "--resume", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    code, out = quickstart(dataset, "--resume")
+    assert code == 0, out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")} == weights, "trained again"
     assert (folder / "search" / "search.json").read_bytes() == searched

@@ -3,8 +3,6 @@
 import csv
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,12 @@ from ean_core.commands.report import write_report
 from ean_core.common.record import read_record, write_record
 from ean_core.report.paper import METHODS, PAPER, SCHEMES
 from ean_core.show.table import spread_text
+from tasks.cli import main
 
 from ..report.drawn import save_run, save_timing
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-RECORDS = (BENCHMARKS / "results", BENCHMARKS.parent / "zoo/records")
-
-
-@pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory):
-    out = tmp_path_factory.mktemp("report")
-    write_report(RECORDS, out)
-    return out
+MODELS = BENCHMARKS.parent / "zoo/records"
 
 
 def lines_of(path):
@@ -32,35 +24,39 @@ def lines_of(path):
         return list(csv.DictReader(file))
 
 
-def test_the_committed_report_is_what_the_committed_records_say(rebuilt):
+def test_the_committed_report_is_what_the_committed_records_say(committed_report):
     committed = {path.name: path for path in (BENCHMARKS / "report").iterdir() if path.name != "index.html"}
-    assert {path.name for path in rebuilt.iterdir()} == {*committed, "index.html"}
+    assert {path.name for path in committed_report.iterdir()} == {*committed, "index.html"}
     for name, path in committed.items():
         if path.suffix == ".svg":  # other versions of Matplotlib draw the same data differently
-            assert (rebuilt / name).stat().st_size > 5000
+            assert (committed_report / name).stat().st_size > 5000
         else:
-            assert (rebuilt / name).read_bytes() == path.read_bytes(), (
+            assert (committed_report / name).read_bytes() == path.read_bytes(), (
                 f"{name}: `ean report benchmarks/results zoo/records --out benchmarks/report`"
             )
 
 
-def test_each_table_and_figure_of_the_paper_is_there(rebuilt):
+def test_each_table_and_figure_of_the_paper_is_there(committed_report):
     for number in (1, 3, 5):
-        rows = [line for line in lines_of(rebuilt / f"table{number}.csv") if line["source"].startswith("paper")]
+        rows = [
+            line for line in lines_of(committed_report / f"table{number}.csv") if line["source"].startswith("paper")
+        ]
         assert len(rows) == sum(row.table == number for row in PAPER)
     for number, theirs in ((2, SCHEMES), (4, METHODS)):
-        rows = lines_of(rebuilt / f"table{number}.csv")
+        rows = lines_of(committed_report / f"table{number}.csv")
         assert sum(line["source"] == f"paper, Table {number}" for line in rows) == len(theirs)
         assert any(line["source"] == "here" for line in rows)
     for number in (1, 4, 5):
-        assert lines_of(rebuilt / f"figure{number}.csv")
+        assert lines_of(committed_report / f"figure{number}.csv")
 
 
-def test_figures_are_those_of_the_records(rebuilt):
-    tests = [read_record(RECORDS[1] / "ean_resnet20_se.cifar100/test.json")]
+def test_figures_are_those_of_the_records(committed_report):
+    tests = [read_record(MODELS / "ean_resnet20_se.cifar100/test.json")]
     times = read_record(BENCHMARKS / "results/campaign/time_resnet20_se.cifar100/timing.json")["networks"]
     ours = [
-        line for line in lines_of(rebuilt / "figure1.csv") if line["source"] == "here" and line["data"] == "CIFAR-100"
+        line
+        for line in lines_of(committed_report / "figure1.csv")
+        if line["source"] == "here" and line["data"] == "CIFAR-100"
     ]
     for form in ("eager", "deployed"):
         (line,) = [
@@ -71,7 +67,7 @@ def test_figures_are_those_of_the_records(rebuilt):
         accuracy = statistics.fmean(test["metrics"]["accuracy/top1"] for test in tests)
         assert float(line["accuracy"]) == pytest.approx(accuracy, rel=1e-5)
     ledger = BENCHMARKS / "results/campaign/search_resnet20_se.cifar100/seed_0/ledger.jsonl"
-    schemes = lines_of(rebuilt / "schemes_search_resnet20_se_cifar100.csv")
+    schemes = lines_of(committed_report / "schemes_search_resnet20_se_cifar100.csv")
     assert len(schemes) == 512
     assert all(f'"{line["scheme"]}"' in ledger.read_text() for line in schemes[::50])
 
@@ -159,22 +155,24 @@ def test_networks_trained_alone_count_once_a_search(tmp_path):
     assert row["trained alone (%)"] == spread_text(values, 2)
 
 
-def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path):
+def test_a_record_that_cannot_be_used_is_said_and_the_rest_reported(tmp_path, capsys):
     save_run(tmp_path / "runs/ean")
     save_run(tmp_path / "runs/again")
     (tmp_path / "runs/timing.json").write_text('{"kind": "ti')
     write_record(tmp_path / "runs/x/gates.json", kind="gates", config="mine")
-    command = [sys.executable, "-m", "tasks.cli", "report", tmp_path / "runs", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"table1, records: {tmp_path / 'out/index.html'}, {tmp_path / 'out/README.md'}\n"
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    assert out == f"table1, records: {tmp_path / 'out/index.html'}, {tmp_path / 'out/README.md'}\n"
     runs = tmp_path / "runs"
     for text in (
         f"skipped {runs}/timing.json: is not a run record: Unterminated string",
         f"skipped {runs}/x/gates.json: a record of kind 'gates' needs 'attention', 'scheme', 'images', 'blocks', m",
         f"skipped {runs}/ean: {runs}/again is the same training with the same seed",
     ):
-        assert text in done.stderr
-    assert len(done.stderr.splitlines()) == 3
+        assert text in err
+    assert len(err.splitlines()) == 3
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path):

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -59,24 +60,33 @@ def network(tmp_path_factory):
     return run_training(config, tmp_path_factory.mktemp("network"))
 
 
-@pytest.fixture(scope="module")
-def finished(digits_supernet, tmp_path_factory):
-    """The folder of a finished search."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words(digits_supernet, folder, *FEW)])
+def searched(command):
+    """Runs a search to its end; returns what it printed."""
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended, redirect_stdout(out):
+        main([str(word) for word in command])
     assert ended.value.code == 0
-    return folder
+    return re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def said(digits_supernet, tmp_path_factory):
+    """The folder of a search that is over, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, searched(words(digits_supernet, folder, *FEW))
+
+
+@pytest.fixture(scope="module")
+def finished(said):
+    """The folder of that search."""
+    return said[0]
 
 
 @pytest.fixture(scope="module")
 def exhausted(digits_supernet, tmp_path_factory):
     """The folder of a search that scored all schemes, and what it printed."""
-    folder, out = tmp_path_factory.mktemp("exhausted"), io.StringIO()
-    with pytest.raises(SystemExit) as ended, redirect_stdout(out):
-        main([str(word) for word in words(digits_supernet, folder, more=("--strategy", "exhaustive"))])
-    assert ended.value.code == 0
-    return folder, out.getvalue()
+    folder = tmp_path_factory.mktemp("exhausted")
+    return folder, searched(words(digits_supernet, folder, more=("--strategy", "exhaustive")))
 
 
 @pytest.fixture
@@ -108,11 +118,10 @@ def accuracy_alone(supernet, scheme, validation):
 
 
 def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
-    digits_supernet, tmp_path, ean, ledger_lines, validation
+    digits_supernet, said, ledger_lines, validation
 ):
-    code, out = ean(*words(digits_supernet, tmp_path, *FEW))
-    assert code == 0
-    key, *lines = ledger_lines(tmp_path / "ledger.jsonl")
+    folder, out = said
+    key, *lines = ledger_lines(folder / "ledger.jsonl")
     assert key["strategy"] == {"type": "random", "evaluations": 12, "schemes_per_step": 3}
     assert (key["seed"], key["stages"], key["finalists"]["count"]) == (0, [3, 3, 3], 2)
     assert key["finalists"]["calibration"].startswith("100 of ")
@@ -129,7 +138,7 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
     final = {line["scheme"]: line for line in lines if line["step"] == "finalists"}
     best = sorted({line["scheme"]: line["reward"] for line in asked}.items(), key=lambda item: (-item[1], item[0]))
     assert list(final) == list(dict.fromkeys([best[0][0], best[1][0], "000-000-000", "111-111-111"]))
-    record = read(tmp_path / "search.json")
+    record = read(folder / "search.json")
     assert (record["kind"], record["rule"], record["config"]) == ("search", "front", CONFIG)
     assert record["scheme"] == max(
         ({name: line[name] for name in record["scheme"]} for line in final.values()), key=lambda line: line["reward"]
@@ -140,7 +149,7 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
     assert {line["scheme"] for line in record["front"]} <= set(final)
     assert record["supernet"] == str(digits_supernet)
     assert record["training_seconds"] is None
-    assert ">SE<" in (tmp_path / "scheme.svg").read_text()
+    assert ">SE<" in (folder / "scheme.svg").read_text()
 
     found = record["scheme"]
     assert f"{found['scheme']}, chosen by rule front: {found['accuracy']:.2f} +- " in out
@@ -217,9 +226,9 @@ def test_a_strategy_named_on_the_command_line_replaces_the_configs():
     choose_strategy(load_config(CONFIG), "ean", [])
 
 
-def test_settings_given_beside_a_strategys_name_are_its_own(digits_supernet, tmp_path, ean, ledger_lines):
-    options = ("search.strategy.evaluations=12", "search.strategy.schemes_per_step=3")
-    assert ean(*words(digits_supernet, tmp_path, *options, more=("--strategy", "random")))[0] == 0
+def test_settings_given_beside_a_strategys_name_are_its_own(digits_supernet, finished, tmp_path, ean, ledger_lines):
+    options, scores = ("search.strategy.evaluations=12", "search.strategy.schemes_per_step=3"), finished / "scores"
+    assert ean(*words(digits_supernet, tmp_path, *options, scores=scores, more=("--strategy", "random")))[0] == 0
     key = ledger_lines(tmp_path / "ledger.jsonl")[0]
     assert key["strategy"] == {"type": "random", "evaluations": 12, "schemes_per_step": 3}
 

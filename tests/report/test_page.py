@@ -99,22 +99,21 @@ def page(request, browser, drawn):
         yield page
 
 
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory):
-    """The page of the committed records."""
-    out = tmp_path_factory.mktemp("committed")
-    write_report([BENCHMARKS / "results", BENCHMARKS.parent / "zoo/records"], out)
-    return out / "index.html"
+@pytest.fixture(scope="module", params=SIZES)
+def shown(request, browser, drawn):
+    """A page that no test changes."""
+    with opened(drawn, request.param, browser) as page:
+        yield page
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_page_of_the_committed_records_opens(browser, committed, size):
-    with opened(committed, size, browser) as page:
+def test_the_page_of_the_committed_records_opens(browser, committed_report, size):
+    with opened(committed_report / "index.html", size, browser) as page:
         readable(page)
         names = page.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
         assert len(names) == len(set(names))
         figures = page.locator(".figure > svg")
-        assert figures.count() == len(list(committed.parent.glob("*.svg")))
+        assert figures.count() == len(list(committed_report.glob("*.svg")))
         for figure in figures.all():
             box = figure.bounding_box()
             assert min(box["width"], box["height"]) > 200
@@ -129,29 +128,29 @@ def readable(page):
     assert page.evaluate(SMALLEST, ".figure text") >= 10
 
 
-def test_nothing_overlaps_or_is_cut_and_all_is_readable(page):
-    readable(page)
+def test_nothing_overlaps_or_is_cut_and_all_is_readable(shown):
+    readable(shown)
 
 
-def test_groups_trained_alone_are_drawn_or_told_apart_from_too_few(page):
-    texts = page.locator("#figure4_alone svg text").all_text_contents()
+def test_groups_trained_alone_are_drawn_or_told_apart_from_too_few(shown):
+    texts = shown.locator("#figure4_alone svg text").all_text_contents()
     assert {"random", "EAN", "HSP", "GA"} <= set(texts)
-    assert page.locator("#figure4_alone_2 .figure").count() == 0
-    assert "0 of 21 schemes" in page.locator("#figure4_alone_2").inner_text()
+    assert shown.locator("#figure4_alone_2 .figure").count() == 0
+    assert "0 of 21 schemes" in shown.locator("#figure4_alone_2").inner_text()
 
 
-def test_pictures_refer_to_parts_of_their_own(page):
+def test_pictures_refer_to_parts_of_their_own(shown):
     """Every reference in a figure (use, clip, marker) resolves within that figure."""
-    lost = page.evaluate("""() => [...document.querySelectorAll(".figure > svg")].flatMap(svg => {
+    lost = shown.evaluate("""() => [...document.querySelectorAll(".figure > svg")].flatMap(svg => {
         const names = [...svg.outerHTML.matchAll(/(?:href="#|url\\((?:&quot;)?#)([^"&)]+)/g)].map(found => found[1]);
         return names.filter(name => !svg.contains(document.getElementById(name)) || !name.length);
     })""")
     assert lost == []
-    assert page.locator(".figure use").count() > 20
+    assert shown.locator(".figure use").count() > 20
 
 
-def test_each_block_has_its_name(page):
-    blocks = page.locator("#gates_deep svg text").all_text_contents()
+def test_each_block_has_its_name(shown):
+    blocks = shown.locator("#gates_deep svg text").all_text_contents()
     assert [text for text in blocks if text[1:2] == "."][:54] == [f"{k}.{i}" for k in (1, 2, 3) for i in range(1, 19)]
 
 
@@ -195,12 +194,12 @@ def test_words_with_numbers_sort_by_them(page):
     assert counts == sorted(counts) == [0, 2, 9]
 
 
-def test_schemes_have_strips(page):
-    cell = page.locator("#table2 td .scheme", has_text="010-100-000").first
+def test_schemes_have_strips(shown):
+    cell = shown.locator("#table2 td .scheme", has_text="010-100-000").first
     assert cell.locator("rect").count() == 9
     assert cell.locator("rect[fill='#0072B2']").count() == 2
 
 
-def test_the_keyboard_reaches_what_is_wider_than_the_screen(page):
+def test_the_keyboard_reaches_what_is_wider_than_the_screen(shown):
     for name in ("figure1", "table1"):
-        assert page.locator(f"#{name} .scroll").get_attribute("tabindex") == "0"
+        assert shown.locator(f"#{name} .scroll").get_attribute("tabindex") == "0"
