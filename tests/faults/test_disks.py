@@ -147,7 +147,7 @@ def test_a_search_on_a_disk_that_fills_up(disk, tally, digits_supernet):
         random = ("type=random", "evaluations=90000", "schemes_per_step=20")
         options = [*(f"search.strategy.{option}" for option in random), "search.scores=scores"]
         words = ("search", "search_resnet20_se_digits", "--supernet", digits_supernet, "--work-dir", "run")
-        code, said, kept = disk(1, *words, "--cfg-options", *options)
+        code, said, kept = disk(1, *words, "--cfg-options", *options, files={"filler": bytes(700_000)})
         says(code, said, "", FULL)
         lines, torn = read_lines(kept / "run/ledger.jsonl")
         assert len(lines) > 500
