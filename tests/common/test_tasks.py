@@ -30,10 +30,45 @@ DEPTHS = Task(
 )
 
 
-def python(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+ALONE = """
+from ean_core.common import tasks
+every = tasks.entry_points
+tasks.entry_points = lambda **wanted: [] if wanted == {"group": "ean.tasks"} else every(**wanted)
+from ean_core.common.tasks import find_metric, known_datasets, task_of_network
+from ean_core.common.config import parse_name
+print(*known_datasets(), find_metric("accuracy/top1").unit, task_of_network("ImageClassifier").noun)
+assert parse_name("resnet20_se_cifar100") and not parse_name("resnet20_se_voc2012")
+assert not {"tasks", "zoo"} & sys.modules.keys()
+"""
+INSTALLED = """
+from ean_core.common.tasks import known_datasets
+assert "tasks" not in sys.modules
+print(*known_datasets())
+heavy = ("mmseg", "mmcv", "tasks.trained", "tasks.crowd_counting.network", "tasks.segmentation.network")
+assert not [name for name in heavy if name in sys.modules]
+"""
+# The import takes seconds: it is done once, and each code runs in a fork of the process that did it.
+FORKS = """
+import os, sys
+import ean_core.common.tasks
+for code in sys.argv[1:]:
+    if not (child := os.fork()):
+        exec(code)
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What was printed by each code, in a process that knows nothing else."""
+    command = [sys.executable, "-c", FORKS, ALONE, INSTALLED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    alone, installed = map(str.split, done.stdout.splitlines())
+    return {ALONE: alone, INSTALLED: installed}
 
 
 @pytest.fixture
@@ -43,31 +78,13 @@ def registered(monkeypatch):
     register_task(DEPTHS)
 
 
-def test_the_core_alone_knows_classification():
-    code = """
-import importlib.metadata, sys
-every = importlib.metadata.entry_points
-importlib.metadata.entry_points = lambda **wanted: [] if wanted == {"group": "ean.tasks"} else every(**wanted)
-from ean_core.common.tasks import find_metric, known_datasets, task_of_network
-from ean_core.common.config import parse_name
-print(*known_datasets(), find_metric("accuracy/top1").unit, task_of_network("ImageClassifier").noun)
-assert parse_name("resnet20_se_cifar100") and not parse_name("resnet20_se_voc2012")
-assert not {"tasks", "zoo"} & sys.modules.keys()
-"""
-    assert python(code) == ["cifar100", "imagenet", "digits", "%", "classifier"]
+def test_the_core_alone_knows_classification(printed):
+    assert printed[ALONE] == ["cifar100", "imagenet", "digits", "%", "classifier"]
 
 
-def test_names_of_installed_tasks_resolve_without_what_computes_with_them():
-    code = """
-import sys
-from ean_core.common.tasks import known_datasets
-assert "tasks" not in sys.modules
-print(*known_datasets())
-heavy = ("mmseg", "mmcv", "tasks.trained", "tasks.crowd_counting.network", "tasks.segmentation.network")
-assert not [name for name in heavy if name in sys.modules]
-"""
+def test_names_of_installed_tasks_resolve_without_what_computes_with_them(printed):
     expected = ["cifar100", "imagenet", "digits", "shanghaitech_a", "shanghaitech_b"]
-    assert python(code) == [*expected, "voc2012", "voc2012aug", "ade20k", "cityscapes"]
+    assert printed[INSTALLED] == [*expected, "voc2012", "voc2012aug", "ade20k", "cityscapes"]
 
 
 def test_packaged_configs_end_in_data_sets():

@@ -69,15 +69,12 @@ def test_training_ends_at_the_last_good_checkpoint(tally, tmp_path, at, what, me
 
 
 @diverging
-def test_a_rate_of_learning_that_is_far_too_high(tally, tmp_path):
-    command = [sys.executable, "-m", "tasks.cli", "train", DIGITS, "--work-dir", str(tmp_path), "--cfg-options"]
+def test_a_rate_of_learning_that_is_far_too_high(tally, tmp_path, ean):
     options = ["model.backbone.scheme=none", "optim_wrapper.optimizer.lr=1e18", "param_scheduler.eta_max=1e18"]
     with tally.case():
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert re.match(r"ean train: (the loss|a weight) is NaN or infinite", done.stderr.splitlines()[-1])
-        assert "optim_wrapper.clip_grad.max_norm=5" in done.stderr
-        assert "Traceback" not in done.stderr
+        message, _ = ean("train", DIGITS, "--work-dir", tmp_path, "--cfg-options", *options)
+        assert re.match(r"ean train: (the loss|a weight) is NaN or infinite", message)
+        assert "optim_wrapper.clip_grad.max_norm=5" in message
 
 
 class Scores:
@@ -205,7 +202,7 @@ def _ranks(folder):
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rank_that_dies_ends_the_job_which_then_resumes(tally, tmp_path, victim):
     work_dir = tmp_path / "run"
-    options = ["--cfg-options", "train_cfg.max_epochs=4", "train_dataloader.batch_size=32"]
+    options = ["--cfg-options", "train_cfg.max_epochs=3", "train_dataloader.batch_size=32"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tasks.cli"]
     command += ["train", SUPERNET, "--launcher", "pytorch", "--resume", "--work-dir", str(work_dir), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -232,7 +229,7 @@ def test_a_rank_that_dies_ends_the_job_which_then_resumes(tally, tmp_path, victi
             job = start()
             output, _ = job.communicate(timeout=240)
             assert job.returncode == 0, output[-3000:]
-            assert Run(work_dir).latest.name == "epoch_4.pth"
+            assert Run(work_dir).latest.name == "epoch_3.pth"
             assert json.loads((work_dir / "record.json").read_text())["world_size"] == 2
     finally:
         if job.poll() is None:
