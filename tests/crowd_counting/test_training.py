@@ -166,8 +166,8 @@ def test_a_vanilla_counter_has_a_row_without_increments(ean, tmp_path):
 
 def test_a_counter_learns_to_count_drawn_people(data, tmp_path, monkeypatch):
     monkeypatch.setenv("EAN_DATA", str(data))
-    options = ["train_cfg.max_epochs=30", "optim_wrapper.optimizer.lr=5e-3", "train_dataloader.dataset.crop=[96,128]"]
-    config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=5"])
+    options = ["train_cfg.max_epochs=18", "optim_wrapper.optimizer.lr=5e-3", "train_dataloader.dataset.crop=[96,128]"]
+    config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=3"])
     run_training(config, tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     best = min(one["count/MAE"] for one in record["validations"])
