@@ -1,15 +1,15 @@
 """``ean explain``: several networks, side by side."""
 
 import csv
+import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from torch import nn
 
 from ean_core.common.record import read_record
+from tasks.cli import main
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.explain import MODELS, explain_picture, load_explainer
 from tasks.pictures import read_picture
@@ -21,9 +21,16 @@ pytest.importorskip("captum", reason="explaining needs Captum")
 COUNTERS = ("resnet20.shanghaitech_b", "ean_resnet20_se.shanghaitech_b")
 
 
-def ean(*words):
-    command = [sys.executable, "-m", "tasks.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def explain(capsys):
+    """``ean explain`` in this process; its exit status or message, and what it printed to both streams."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(["explain", *map(str, words)])
+        return ended.value.code, *(re.sub(r"\x1b\[[\d;]*m", "", text) for text in capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +52,16 @@ def test_all_networks_explain_the_class_that_they_see_together(pictures, tmp_pat
     assert {one.target for one in by_number} == {explainers[0].classes[7]}
 
 
-def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
+def test_the_command_writes_pictures_scores_and_a_record(explain, pictures, tmp_path):
     (pictures / "broken.jpg").write_bytes(b"no picture")
     (pictures / "clip.mp4").write_bytes(b"")
     words = [word for model in COUNTERS for word in ("--model", model)]
-    done = ean("explain", pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "2 of 5 images explained" in done.stdout
-    assert "broken.jpg: cannot be read as an image" in done.stderr
-    assert "clip.mp4: a video is not an image; skipped" in done.stderr
-    assert "nowhere.png: there is no such file or folder; skipped" in done.stderr
+    status, printed, errors = explain(pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
+    assert status == 0, (status, errors)
+    assert "2 of 5 images explained" in printed
+    assert "broken.jpg: cannot be read as an image" in errors
+    assert "clip.mp4: a video is not an image; skipped" in errors
+    assert "nowhere.png: there is no such file or folder; skipped" in errors
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"crowd.png.explained.png", "thing.png.explained.png", "explained.csv", "explained.json"}
     with (tmp_path / "out/explained.csv").open(newline="") as file:
@@ -79,11 +86,10 @@ def test_the_command_writes_pictures_scores_and_a_record(pictures, tmp_path):
         (["--model", "resnet2.cifar100"], "resnet20.cifar100"),
     ],
 )
-def test_what_cannot_be_explained_is_said(pictures, tmp_path, words, message):
-    done = ean("explain", pictures, *words, "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_explained_is_said(explain, pictures, tmp_path, words, message):
+    status, _, errors = explain(pictures, *words, "--out", tmp_path / "out")
+    assert message in status  # which ends the process with status 1, and is written to its standard error
+    assert "Traceback" not in status + errors
     assert not (tmp_path / "out").exists()
 
 
@@ -93,17 +99,17 @@ def test_networks_that_nothing_explains_are_refused(monkeypatch):
         load_explainer("mine")
 
 
-def test_what_it_made_is_no_picture_to_explain(pictures, tmp_path):
+def test_what_it_made_is_no_picture_to_explain(explain, pictures, tmp_path):
     shutil.copy(pictures / "thing.png", tmp_path)
     for _ in range(2):
-        done = ean("explain", "--model", MODELS[0], tmp_path, "--out", tmp_path)
-        assert "1 of 1 images explained" in done.stdout, done.stderr
+        _, printed, errors = explain("--model", MODELS[0], tmp_path, "--out", tmp_path)
+        assert "1 of 1 images explained" in printed, errors
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["thing.png", "thing.png.explained.png"]
 
 
-def test_a_run_of_ones_own_is_explained_by_its_folder(pictures, tmp_path):
+def test_a_run_of_ones_own_is_explained_by_its_folder(ean, pictures, tmp_path):
     options = ["--cfg-options", "model.backbone.scheme=100-000-001", "train_cfg.max_epochs=1"]
-    assert ean("train", "resnet20_se_digits", "--work-dir", tmp_path / "run", *options).returncode == 0
+    assert ean("train", "resnet20_se_digits", "--work-dir", tmp_path / "run", *options)[0] == 0
     explainer = load_explainer(str(tmp_path / "run"))
     assert explainer.title == "EAN SE"
     inputs, shown = explainer.prepare(read_picture(pictures / "thing.png"))

@@ -404,11 +404,10 @@ def test_videos_that_cannot_be_read_are_skipped_and_those_cut_off_are_counted_as
     assert found[3]["frames"] == len(table(out / "d.avi.counts.csv"))
 
 
-def test_a_webcam_that_is_not_there_is_said_in_one_line(tmp_path, counter_file):
+def test_a_webcam_that_is_not_there_is_said_in_one_line(capfd, tmp_path, counter_file):
     number = next(str(n) for n in range(64) if not Path(f"/dev/video{n}").exists())
-    process = start(number, "--model", counter_file, "--out", tmp_path / "out", cwd=Path.cwd())
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
+    code, _, err = run(capfd, number, "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 1
     assert err.strip().splitlines()[-1] == f"{number}: webcam {number} cannot be opened; skipped"
     assert "VIDEOIO" not in err
     assert counted(tmp_path / "out")[number]["problem"] == f"webcam {number} cannot be opened"

@@ -1,19 +1,23 @@
 """Counters trained by their packaged configs, on drawn crowds, through the commands."""
 
 import csv
+import io
 import json
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
-import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 
 from ean_core.common.config import load_config
+from ean_core.runs.hooks import RunRecordHook
 from ean_core.runs.training import run_training
+from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.prepare import Kernel, prepare
@@ -45,24 +49,19 @@ def data(tmp_path_factory):
     return folder
 
 
-def start(words, data, **options):
-    """A command as a user would start it, in a process group of its own."""
-    environment = {**os.environ, "EAN_DATA": str(data), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
+@pytest.fixture
+def own_data(data, monkeypatch):
+    monkeypatch.setenv("EAN_DATA", str(data))
 
 
-def finish(process, status=0):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == status, output
-    return output
+def run_script(name, *words):
+    """A script of the task, in this process; its exit status."""
+    script = str(ROOT / "tasks/crowd_counting" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+    return ended.value.code
 
 
 def arguments(folder, epochs=EPOCHS):
@@ -71,11 +70,13 @@ def arguments(folder, epochs=EPOCHS):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A run in one go, by the script."""
+    """A run in one go, by the script, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    script = ROOT / "tasks/crowd_counting/train.py"
-    output = finish(start([script, CONFIG, *arguments(folder)], data))
-    return folder, output
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.setenv("EAN_DATA", str(data))
+        assert not run_script("train.py", CONFIG, *arguments(folder))
+    return folder, output.getvalue()
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_error(trained):
@@ -90,19 +91,26 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_error(trained):
     assert torch.load(folder / record["best"]["checkpoint"], weights_only=True)["meta"]["epoch"] == best
 
 
-def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_not(trained, data, tmp_path):
-    words = ["-m", "tasks.cli", "train", CONFIG, *arguments(tmp_path)]
-    process = start(words, data)
-    end = time.monotonic() + 120
-    while not (tmp_path / "epoch_3.pth").exists():  # written just before its validation
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not (tmp_path / "epoch_5.pth").exists(), "killed too late to test anything"
-    finish(start([*words[:4], "--resume", *words[4:]], data))
+@pytest.mark.usefixtures("own_data")
+def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_not(
+    trained, ean, monkeypatch, tmp_path
+):
+    words = ["train", CONFIG, *map(str, arguments(tmp_path))]
+
+    def kill(hook, runner):
+        if runner.epoch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecordHook, "before_val", kill)
+        process = multiprocessing.get_context("fork").Process(target=main, args=(words,))  # everything is imported
+        process.start()
+        process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / "epoch_3.pth").exists()
+    assert not list(tmp_path.glob("best_*_epoch_3.pth"))
+    status, output = ean(*words[:2], "--resume", *words[2:])
+    assert not status, (status, output)
     whole, resumed = (json.loads((folder / "record.json").read_text()) for folder in (trained[0], tmp_path))
     assert resumed["validations"] == whole["validations"]
     assert resumed["best"] == whole["best"]
@@ -111,13 +119,14 @@ def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
-def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data, tmp_path):
+@pytest.mark.usefixtures("own_data")
+def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data, ean, capsys, tmp_path):
     folder, _ = trained
     best = json.loads((folder / "record.json").read_text())["best"]["checkpoint"]
-    script = ROOT / "tasks/crowd_counting/test.py"
     options = ["--rounds", "6", "--work-dir", tmp_path, "--cfg-options", *SMALL]
     # the published layout as it is, without preparing anything first
-    output = finish(start([script, CONFIG, folder / best, "--data", data / "ShanghaiTech", *options], data))
+    assert not run_script("test.py", CONFIG, folder / best, "--data", data / "ShanghaiTech", *options)
+    output = capsys.readouterr().out
     test = json.loads((tmp_path / "test.json").read_text())
     lines = list(csv.DictReader((tmp_path / "counts.csv").open()))
     assert [line["image"] for line in lines] == [f"B/test/IMG_{n}" for n in range(1, 5)]
@@ -134,16 +143,19 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     assert (timing["batch"], timing["size"]) == (1, [96, 128])
     assert "MAE / MSE (RMSE)" in output
     # and the same counter on what was prepared, by `ean test`, to which the folder stands for its best checkpoint
-    again = finish(start(["-m", "tasks.cli", "test", CONFIG, folder, "--work-dir", tmp_path / "again"], data))
+    status, again = ean("test", CONFIG, folder, "--work-dir", tmp_path / "again")
+    assert not status, status
     assert f"count/MAE {metrics['count/MAE']:.2f}" in again
 
 
-def test_a_vanilla_counter_has_a_row_without_increments(data, tmp_path):
+@pytest.mark.usefixtures("own_data")
+def test_a_vanilla_counter_has_a_row_without_increments(ean, tmp_path):
     vanilla = ["model.backbone.scheme=none", "model.backbone.init_cfg=None"]
     options = [*SMALL, *vanilla, "train_cfg.max_epochs=2"]
-    finish(start(["-m", "tasks.cli", "train", CONFIG, "--work-dir", tmp_path, "--cfg-options", *options], data))
-    words = ["-m", "tasks.cli", "crowd", "evaluate", CONFIG, tmp_path, "--cfg-options", *options]
-    finish(start(words, data))
+    status, _ = ean("train", CONFIG, "--work-dir", tmp_path, "--cfg-options", *options)
+    assert not status, status
+    status, _ = ean("crowd", "evaluate", CONFIG, tmp_path, "--cfg-options", *options)
+    assert not status, status
     best = json.loads((tmp_path / "record.json").read_text())["best"]["checkpoint"]
     assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == best
     row = next(csv.DictReader((tmp_path / "table3.csv").open()))
@@ -154,8 +166,8 @@ def test_a_vanilla_counter_has_a_row_without_increments(data, tmp_path):
 
 def test_a_counter_learns_to_count_drawn_people(data, tmp_path, monkeypatch):
     monkeypatch.setenv("EAN_DATA", str(data))
-    options = ["train_cfg.max_epochs=30", "optim_wrapper.optimizer.lr=5e-3", "train_dataloader.dataset.crop=[96,128]"]
-    config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=5"])
+    options = ["train_cfg.max_epochs=18", "optim_wrapper.optimizer.lr=5e-3", "train_dataloader.dataset.crop=[96,128]"]
+    config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=3"])
     run_training(config, tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     best = min(one["count/MAE"] for one in record["validations"])

@@ -1,8 +1,6 @@
 """Gates of a network, block by block."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -115,24 +113,18 @@ def test_the_figure_shows_each_block_once(tmp_path):
     assert (tmp_path / "other.svg").read_text() != text
 
 
-def test_the_command(tmp_path):
+def test_the_command(ean, tmp_path):
     config = "resnet20_se_digits"
     options = ["--cfg-options", f"model.backbone.scheme={SCHEME}", "train_cfg.max_epochs=1"]
-
-    def ean(*words):
-        command = [sys.executable, "-m", "tasks.cli", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     run = tmp_path / "run"
-    assert ean("train", config, "--work-dir", run, *options).returncode == 0
-    done = ean("gates", config, run, *options)  # the folder stands for its checkpoint
-    assert done.returncode == 0, done.stderr
-    assert "3.3" in done.stdout
+    assert ean("train", config, "--work-dir", run, *options)[0] == 0
+    status, printed = ean("gates", config, run, *options)  # the folder stands for its checkpoint
+    assert status == 0, status
+    assert "3.3" in printed
     record = read_record(run / "gates.json")
     assert (record["scheme"], record["checkpoint"], record["images"]) == (SCHEME, "epoch_1.pth", 400)
     with (run / "gates.csv").open(newline="") as file:
         assert [line["block"] for line in csv.DictReader(file)] == ["1.2", "2.1", "2.2", "3.3"]
     assert (run / "gates.png").stat().st_size > 5000
-    other = ean("gates", config, run, "--cfg-options", "model.backbone.scheme=full", "train_cfg.max_epochs=1")
-    assert other.returncode != 0
-    assert "was trained with other settings: model.backbone.scheme is '010-110-001' there, 'full' here" in other.stderr
+    message, _ = ean("gates", config, run, "--cfg-options", "model.backbone.scheme=full", "train_cfg.max_epochs=1")
+    assert "was trained with other settings: model.backbone.scheme is '010-110-001' there, 'full' here" in message

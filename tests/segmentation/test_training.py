@@ -2,11 +2,12 @@
 
 import csv
 import json
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
+import socket
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,9 @@ from PIL import Image
 
 from ean_core.common.config import load_config
 from ean_core.inference.export import export_backbone
+from ean_core.runs.hooks import DropoutSeedHook
 from ean_core.runs.training import run_training
+from tasks.cli import main
 from tasks.segmentation.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +43,8 @@ train_dataloader = dict(
 test_dataloader = dict(num_workers=0)
 train_cfg = dict(max_epochs={epochs})
 """
-EPOCHS = 6
+EPOCHS = 4
+FORK = multiprocessing.get_context("fork")  # of this process, which has imported everything
 
 
 def write_config(folder, name=CONFIG, epochs=EPOCHS):
@@ -52,17 +56,19 @@ def write_config(folder, name=CONFIG, epochs=EPOCHS):
     return path
 
 
-def start(words, data):
-    """A command as a user would start it, in a process group of its own."""
-    environment = {**os.environ, "EAN_DATA": str(data), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, words)], env=environment, start_new_session=True, **pipes)
+@pytest.fixture
+def own_data(data, monkeypatch):
+    monkeypatch.setenv("EAN_DATA", str(data))
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def run_script(name, *words):
+    """A script of the task, in this process; its exit status."""
+    script = str(ROOT / "tasks/segmentation" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+    return ended.value.code
 
 
 @pytest.fixture(scope="module")
@@ -70,37 +76,56 @@ def trained(data, tmp_path_factory):
     """A run in one go, by the script."""
     folder = tmp_path_factory.mktemp("trained")
     config = write_config(folder)
-    output = finish(start([ROOT / "tasks/segmentation/train.py", config, "--work-dir", folder / "run"], data))
-    return config, folder / "run", output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EAN_DATA", str(data))
+        assert not run_script("train.py", config, "--work-dir", folder / "run")
+    return config, folder / "run"
 
 
-def test_a_killed_run_ends_as_one_that_was_not(trained, data, tmp_path):
-    config, whole, _ = trained
-    words = ["-m", "tasks.cli", "train", config, "--work-dir", tmp_path]
-    process = start(words, data)
-    end = time.monotonic() + 120
-    while not (tmp_path / "epoch_2.pth").exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not (tmp_path / f"epoch_{EPOCHS}.pth").exists(), "killed too late to test anything"
-    finish(start([*words, "--resume"], data))
+@pytest.mark.usefixtures("own_data")
+def test_a_killed_run_ends_as_one_that_was_not(trained, ean, monkeypatch, tmp_path):
+    config, whole = trained
+    words = ["train", str(config), "--work-dir", str(tmp_path)]
+
+    def kill(hook, runner, *_, **__):
+        if runner.iter == 12:  # in the third epoch, of 5 iterations each
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DropoutSeedHook, "after_train_iter", kill)
+        process = FORK.Process(target=main, args=(words,))
+        process.start()
+        process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.glob("epoch_*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
+    status, output = ean(*words, "--resume")
+    assert not status, (status, output)
     states = [
         torch.load(folder / f"epoch_{EPOCHS}.pth", weights_only=True)["state_dict"] for folder in (whole, tmp_path)
     ]
     assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
 
 
-def test_several_processes_train_by_torchrun(data, tmp_path):
-    config = write_config(tmp_path, epochs=3)
-    script = ROOT / "tasks/segmentation/train.py"
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, config]
-    finish(start([*words, "--launcher", "pytorch", "--work-dir", tmp_path / "run"], data))
+@pytest.mark.usefixtures("own_data")
+def test_several_processes_train_as_torchrun_starts_them(monkeypatch, tmp_path):
+    """By the script, in forks of this process with torchrun's environment; torchrun itself runs in `tests/faults`."""
+    config = write_config(tmp_path, epochs=2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = ("train.py", config, "--launcher", "pytorch", "--work-dir", tmp_path / "run")
+    processes = []
+    for rank in ("0", "1"):
+        with monkeypatch.context() as patch:
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            for name, value in {**place, **numbers}.items():
+                patch.setenv(name, value)
+            processes.append(FORK.Process(target=run_script, args=words, daemon=True))
+            processes[-1].start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     record = json.loads((tmp_path / "run/record.json").read_text())
-    assert (record["world_size"], record["epochs"], record["images"]) == (2, 3, 20)
+    assert (record["world_size"], record["epochs"], record["images"]) == (2, 2, 20)
 
 
 def test_dropout_is_drawn_anew_in_each_iteration_and_the_same_after_a_resume():
@@ -117,11 +142,12 @@ def test_dropout_is_drawn_anew_in_each_iteration_and_the_same_after_a_resume():
     assert draw(iter=5) == first
 
 
-def test_evaluate_writes_a_row_of_table_5(trained, data, tmp_path):
-    config, folder, _ = trained
-    script = ROOT / "tasks/segmentation/test.py"
-    options = ["--rounds", "6", "--work-dir", tmp_path]
-    output = finish(start([script, config, folder, *options], data))  # the folder stands for its last checkpoint
+@pytest.mark.usefixtures("own_data")
+def test_evaluate_writes_a_row_of_table_5(trained, ean, capsys, tmp_path):
+    config, folder = trained
+    # The folder stands for its last checkpoint.
+    assert not run_script("test.py", config, folder, "--rounds", "6", "--work-dir", tmp_path)
+    output = capsys.readouterr().out
     assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == f"epoch_{EPOCHS}.pth"
     metrics = json.loads((tmp_path / "test.json").read_text())["metrics"]
     assert set(metrics) == {"mIoU", "mAcc", "aAcc"}
@@ -139,9 +165,8 @@ def test_evaluate_writes_a_row_of_table_5(trained, data, tmp_path):
     assert f"predicting background everywhere has mIoU {record['constant_answer']['mIoU']:.2f}" in output
     with Image.open(tmp_path / "predictions.png") as figure:
         assert figure.width > 800
-    again = finish(
-        start(["-m", "tasks.cli", "test", config, folder / f"epoch_{EPOCHS}.pth", "--work-dir", tmp_path], data)
-    )
+    status, again = ean("test", config, folder / f"epoch_{EPOCHS}.pth", "--work-dir", tmp_path)
+    assert not status, status
     assert f"mIoU {metrics['mIoU']:.2f} %" in again
 
 
