@@ -15,7 +15,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "ean_core.commands.quickstart:quickstart",
     ),
     ("train", "train a network or a supernet from a config", "ean_core.commands.train:train"),
-    ("search", "search a supernet for where to connect attention", "ean_core.commands.search:search"),
+    ("search", "find where to connect attention in a supernet", "ean_core.commands.search:search"),
     ("search compare", "compare search strategies on one supernet", "ean_core.commands.compare:compare"),
     ("search correlate", "measure how well a supernet ranks its schemes", "ean_core.commands.correlate:correlate"),
     ("watch", "show the progress of a training or a search", "ean_core.commands.watch:watch"),

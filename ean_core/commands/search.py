@@ -141,7 +141,7 @@ def search(
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
 ) -> None:
-    """Search where to connect the attention of a trained supernet."""
+    """Search a trained supernet for the best connection scheme."""
     cfg, folder = prepare(config, work_dir, cfg_options)
     checkpoint = find_supernet(cfg, supernet)
     if strategy:

@@ -98,5 +98,5 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
 
 
 def _is_full(error: OSError) -> bool:
-    """Libraries in C, such as HDF5, say it in words."""
+    """Whether the disk is full; C libraries such as HDF5 report it only in the message."""
     return error.errno == errno.ENOSPC or "No space left on device" in str(error)

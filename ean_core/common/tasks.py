@@ -157,4 +157,8 @@ def _load_entry_points() -> None:
     # An editable and a regular installation side by side declare the same task twice.
     found = {point.value: point for point in entry_points(group=GROUP)}
     for point in sorted(found.values(), key=lambda point: point.name):
-        register_task(point.load())
+        try:
+            register_task(point.load())
+        except Exception as error:
+            where = f"entry point {point.name!r} of {GROUP} ({point.value})"
+            raise ImportError(f"{where} cannot be loaded: {error}") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from ean_core.common.tasks import find_metric
 from ean_core.show.table import Cells
 
 from .paper import PAPER
@@ -23,8 +24,8 @@ CLAIM = (
     "vanilla."
 )
 PAIRS = (("EAN", "Share-full"), ("EAN", "vanilla"), ("Share-full", "vanilla"))
-#: Main metric of each task that networks are transferred to, and whether higher is better.
-TRANSFERRED = {"count/MAE": False, "mIoU": True}
+#: Tables of the tasks that networks are transferred to; the first metric of each ranks them.
+TRANSFERRED = (3, 5)
 IN_SHORT = {
     "shown": "the paper's difference is also seen here for {}",
     "not seen": "the paper's difference lies outside our interval for {}",
@@ -75,17 +76,25 @@ class Claim:
         what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}"
         if len(self.pairs) < len(PAIRS):
             return f"{what}: not all three networks are trained yet."
-        seeds = min(len(each.runs) for each in self.networks.values())
+        trainings = {name: len(self.networks[name].runs) for name in ("vanilla", "Share-full", "EAN")}
         seen: dict[str, list[str]] = {name: [] for name in IN_SHORT}
         for one, other in self.pairs:
             _, low, high = compared(self.networks[one], self.networks[other])
             within = low <= self.paper[one] - self.paper[other] <= high
-            clear = "shown" if seeds > 1 and low * high > 0 else "open"
+            clear = "shown" if min(trainings[one], trainings[other]) > 1 and low * high > 0 else "open"
             seen[clear if within else "not seen"].append(f"{one} against {other}")
-        texts = [IN_SHORT[name].format(", ".join(pairs)) for name, pairs in seen.items() if pairs]
-        over = "one training each" if seeds == 1 else f"at least {seeds} trainings each"
+        listed = {
+            name: " and ".join(filter(None, (", ".join(pairs[:-1]), *pairs[-1:]))) for name, pairs in seen.items()
+        }
+        texts = [IN_SHORT[name].format(listed[name]) for name, pairs in seen.items() if pairs]
+        over = "trainings: " + ", ".join(f"{name} {count}" for name, count in trainings.items())
         time = "holds" if faster(ean, self.networks["Share-full"]) else "is not confirmed"
-        return f"{what}, {over}: {'; '.join(texts)}. The claim about time {time}."
+        return f"{what} ({over}): {'; '.join(texts)}. The claim about time {time}."
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Join items as a sentence lists them: ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
 def find_claims(results: Sequence[Result]) -> list[Claim]:
@@ -111,18 +120,18 @@ def find_claims(results: Sequence[Result]) -> list[Claim]:
 
 def transferred_text(results: Sequence[Result]) -> str:
     """Rank the networks on each task they were transferred to, best first; empty if there are no two to compare."""
-    titles = {name: title for metrics in METRICS.values() for name, title in metrics.items()}
     sentences = []
-    for metric, more_is_better in TRANSFERRED.items():
+    for table in TRANSFERRED:
+        metric, title = next(iter(METRICS[table].items()))
         measured = [each for each in results if metric in each.runs[0].test["metrics"]]
         for data in dict.fromkeys(each.data for each in measured):
             means = [(statistics.fmean(each.values(metric)), each) for each in measured if each.data == data]
-            means.sort(key=lambda pair: pair[0], reverse=more_is_better)
+            means.sort(key=lambda pair: pair[0], reverse=not find_metric(metric).less_is_better)
             texts = [f"{each.title} {mean:.2f}" for mean, each in means]
             seeds = min(len(each.runs) for _, each in means)
             over = "one training each" if seeds == 1 else f"means over at least {seeds} trainings"
             if len(means) > 1:
-                sentences.append(f"{data}, {titles[metric]}, {over}: {', '.join(texts)}.")
+                sentences.append(f"{data}, {title}, {over}: {', '.join(texts)}.")
     return f"Transfer to other tasks, best first. {' '.join(sentences)}" if sentences else ""
 
 

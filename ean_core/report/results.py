@@ -211,7 +211,7 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
                 raise ValueError(f"{produced}test.json for {tested[0]} and {tested[1]}")
             hash(run.key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error!r}")
+            leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error.args[0]}")
             continue
         found.append(run)
     return found

@@ -174,7 +174,7 @@ def _read_each(records: Iterable[Path], read: Callable[[Path], T], leave_out: Le
         try:
             found[path] = read(path)
         except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-            leave_out(path, str(error) if isinstance(error, (ValueError, OSError)) else f"incomplete: {error!r}")
+            leave_out(path, str(error) if isinstance(error, (ValueError, OSError)) else f"incomplete: {error.args[0]}")
     return found
 
 

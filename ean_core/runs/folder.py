@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from .settings import read_settings
 
 #: Files of a run: progress during ``ean train``, records at the end of ``ean train``, ``ean test`` and ``ean time``.
 PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
+#: Name of the checkpoint of an epoch.
+_EPOCH = re.compile(r"epoch_(\d+)\.pth")
 #: Settings that must not change when a run is resumed.
 RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
 #: Settings that a network must share with the checkpoint it loads.
@@ -45,8 +48,9 @@ class Run:
 
     @cached_property
     def latest(self) -> Path | None:
-        """The checkpoint of the last finished epoch, or of the last iteration in iteration-based training."""
-        return max(self.folder.glob("epoch_*.pth"), key=_number, default=None)
+        """The checkpoint of the last finished epoch."""
+        epochs = {path: match for path in self.folder.glob("epoch_*.pth") if (match := _EPOCH.fullmatch(path.name))}
+        return max(epochs, key=lambda path: int(epochs[path][1]), default=None)
 
     @cached_property
     def best(self) -> Path | None:
@@ -107,7 +111,7 @@ class Run:
     @cached_property
     def validations(self) -> Sequence[Mapping[str, Any]]:
         """The ``epoch`` or ``iteration`` and the metrics of each validation so far, oldest first."""
-        if self.progress:
+        if self.progress and not (self.progress["finished"] and self.record):
             return self.progress["validations"]
         record = self.record or {}
         if "validations" not in record and record.get("validation"):  # from versions that recorded only the last one
@@ -126,15 +130,16 @@ class Run:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The settings of its last start: from the newest dumped config, otherwise the record, otherwise the latest
-        checkpoint; empty if no file has them.
+        """The settings of its last start of training: from the newest dumped config, otherwise the record, otherwise
+        the latest checkpoint; empty if no file has them.
 
         Raises:
             ValueError: if the file with the settings is damaged.
         """
-        dumped = max(self.folder.glob("*/vis_data/config.py"), default=None)
-        if dumped:
-            return read_settings(dumped.read_text(encoding="utf-8")).to_dict()
+        starts = sorted(path.parents[1] for path in self.folder.glob("*/vis_data/config.py"))
+        trained = [start for start in starts if not (start / f"{start.name}.json").exists()]  # which a test leaves
+        if trained:
+            return read_settings((trained[-1] / "vis_data/config.py").read_text(encoding="utf-8")).to_dict()
         if self.record:
             return self.record["settings"]
         config = trained_config(self.latest) if self.latest else None
@@ -222,11 +227,6 @@ def trained_config(checkpoint: Path | WeightsFile) -> Config | None:
         return read_settings(text)
     except ValueError as error:
         raise ValueError(f"the settings in {checkpoint} cannot be read: {error}") from error
-
-
-def _number(checkpoint: Path) -> int:
-    """Return the epoch in the name of a checkpoint."""
-    return int(checkpoint.stem.rpartition("_")[2])
 
 
 def _entry(config: Config | Mapping[str, Any], name: str) -> Any:

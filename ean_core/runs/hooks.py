@@ -21,7 +21,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ean_core.common.config import config_name
-from ean_core.common.errors import CannotWriteError, DivergedError
+from ean_core.common.errors import DivergedError
 from ean_core.common.progress import Progress
 from ean_core.common.record import significant, write_record, write_text
 from ean_core.common.seeding import Stream, seed_of
@@ -265,7 +265,7 @@ class ProgressFileHook(Hook):
 
     Args:
         interval: seconds between two writes. Losses are read from a GPU only then, so other iterations do not wait.
-        points: upper bound on the length of the loss history; an even number. When it is reached, neighbors are
+        points: upper bound on the length of the loss history. When it is reached, neighbors are
             averaged, so each point stands for twice as many iterations.
     """
 
@@ -286,12 +286,9 @@ class ProgressFileHook(Hook):
         except ValueError:  # damaged, or written by another program
             before = {}
         total = getattr(loop, "max_iters", None)
-        ended = total is not None and done >= total and run.path(RECORD).exists()
-        if ended and before.get("finished", True):
+        if total is not None and done >= total and run.finished and before.get("finished"):
             return  # resumed after its end: the files are complete
-        by_epoch = not isinstance(
-            loop, IterBasedTrainLoop
-        )  # an IterBasedTrainLoop counts its whole training as one epoch
+        by_epoch = not isinstance(loop, IterBasedTrainLoop)  # which counts its whole training as one epoch
         self._path = run.path(PROGRESS)
         self._losses: list[tuple[int, torch.Tensor]] = []  # since the last write
         self._pending: list[float] = []  # since the last point of the history
@@ -315,12 +312,20 @@ class ProgressFileHook(Hook):
             "starts": before.get("starts", 0) + 1,
             "updated": now,
             "usual_interval": None,
-            "validations": [one for one in before.get("validations", []) if one["iteration"] <= done],
+            "validations": self._earlier_validations(runner, before),
             "loss_interval": before.get("loss_interval", 1) if done else 1,
             "losses": [point for point in before.get("losses", []) if point[0] <= done],
         }
         self._restart_clock()
         self._write(runner)
+
+    def _earlier_validations(self, runner: Runner, before: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the validations up to where training resumes; those in the checkpoint if the file has none."""
+        if "validations" in before:
+            return [one for one in before["validations"] if one["iteration"] <= runner.iter]
+        length = runner.iter // runner.epoch if runner.epoch else 0
+        recorded = runner.message_hub.runtime_info.get(RunRecordHook.VALIDATIONS, [])
+        return [{"iteration": length * one["epoch"], **one} for one in recorded]
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._restart_clock()
@@ -396,7 +401,7 @@ class ProgressFileHook(Hook):
         state["updated"] = now
         try:
             write_text(self._path, json.dumps(state) + "\n")
-        except CannotWriteError as error:  # no reason to stop training; checkpoints will fail too if it persists
+        except OSError as error:  # no reason to stop training; checkpoints will fail too if it persists
             if not self._warned:
                 runner.logger.warning(f"{error}; training continues, but `ean watch` will not show it")
             self._warned = True
@@ -417,8 +422,9 @@ class ProgressFileHook(Hook):
                 history.append([iteration, significant(statistics.fmean(self._pending))])
                 self._pending = []
             if len(history) >= self.points:
-                pairs = zip(history[::2], history[1::2], strict=True)
-                history[:] = [[last, significant((one + other) / 2)] for (_, one), (last, other) in pairs]
+                last = history[len(history) // 2 * 2 :]  # without a neighbor
+                pairs = zip(history[::2], history[1::2], strict=False)
+                history[:] = [[step, significant((one + other) / 2)] for (_, one), (step, other) in pairs] + last
                 state["loss_interval"] *= 2
 
 

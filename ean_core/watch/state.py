@@ -12,7 +12,7 @@ from typing import Any
 
 from ean_core.common.record import read_record
 from ean_core.report.search import SearchHistory, read_search
-from ean_core.runs.folder import Run
+from ean_core.runs.folder import TIMING, Run
 from ean_core.search.ledger import read_lines
 from ean_core.search.strategy import STRATEGIES, build_strategy
 
@@ -120,7 +120,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
             parts[str(name)] = "cannot be read"  # watching that folder alone shows why
     if "supernet" in parts and set(parts) <= set(QUICKSTART):
         steps = {name: parts.get(name, "waiting") for name in QUICKSTART}
-        return Several(folder, "quickstart", steps, _record(folder / "timing.json", "timing"))
+        return Several(folder, "quickstart", steps, _record(folder / TIMING, "timing"))
     record = _record(folder / "compare.json", "search comparison")
     if record or all(_is_compared(name) for name in names):
         order = list(record["strategies"]) if record else []
@@ -149,9 +149,11 @@ def _read(folder: Path, now: float) -> Standing | str:
 def _read_training(run: Run, now: float) -> Standing:
     """Read a training from its progress file, or from its record for runs older than progress files."""
     progress, record = run.progress, run.record
+    if progress is None and record is None:
+        return Standing(run, False)
+    _ = run.settings, run.test, run.validations  # a damaged file fails here, not while it is shown
     if progress is None:
-        if record is None:
-            return Standing(run, False)
+        assert record is not None
         return Standing(run, True, now - _ended(record), done=1, total=1, record=record)
     done, total, usual = (progress[name] for name in ("iteration", "iterations", "usual_interval"))
     silence, left = now - progress["updated"], progress["seconds_left"]

@@ -89,9 +89,9 @@ def _pace(seen: Standing, inner: int) -> Rows:
     epochs = (progress or record)["epochs"]
     notes = [f"epoch {progress.get('epoch', epochs)} of {epochs}"] if epochs else []
     notes += [f"iteration {seen.done} of {seen.total or 'unknown'}"] if progress else []
-    speed = record.get("images_per_second") or progress.get("images_per_second")
+    speed = (record.get("images_per_second") if epochs else None) or progress.get("images_per_second")
     more = [*notes[1:], *([f"{speed:.0f} images/s"] if speed else [])]
-    rows: Rows = [("progress", _bar(seen, notes[0])), *([("", packed(more, inner))] if more else [])]
+    rows: Rows = [("progress", _bar(seen, notes[0] if notes else "")), *([("", packed(more, inner))] if more else [])]
     if seen.finished:
         seconds = record["seconds"] if record else progress["updated"] - progress["start"]
         times = [f"{duration(seconds)} of training"]
@@ -303,12 +303,11 @@ def _cells(name: str, part: Standing | str) -> dict[str, str]:
     else:
         file, test, validations = part.run.progress or {}, part.run.test or {}, _validations(part)
         what = "supernet" if "scheme" in _hooks(part) else "training"
-        if part.finished and part.record:
+        if part.finished and part.record and (file.get("epochs") or not file):
             progress = f"{part.record['epochs']} epochs"
         elif file:
-            progress = (
-                f"epoch {file['epoch']}/{file['epochs']}" if file["epochs"] else f"{part.done}/{part.total or '?'}"
-            )
+            counted = f"{part.done}/{part.total or '?'}"
+            progress = f"epoch {file['epoch']}/{file['epochs']}" if file["epochs"] else counted
         if measured := test.get("metrics") or (validations and validations[_best(part)]):
             metric, value = headline(measured)
             text = metric_texts({metric: value})[0].replace(metric, metric.rpartition("/")[2])

@@ -43,17 +43,18 @@ def test_each_pair_has_its_difference_the_papers_and_the_times_over_vanilla(tmp_
     assert {row["EAN"] for row in rows} == {f"`{EAN}`"}
     assert {row["interval of"] for row in rows} == {"the test images"}
     assert claim.in_short() == (
-        f"SE `{EAN}`, ResNet-20 on CIFAR-100, one training each: the paper's difference lies outside our interval "
-        "for EAN against vanilla; the paper's difference is neither confirmed nor excluded for EAN against "
-        "Share-full, Share-full against vanilla. The claim about time holds."
+        f"SE `{EAN}`, ResNet-20 on CIFAR-100 (trainings: vanilla 1, Share-full 1, EAN 1): the paper's difference lies "
+        "outside our interval for EAN against vanilla; the paper's difference is neither confirmed nor excluded for "
+        "EAN against Share-full and Share-full against vanilla. The claim about time holds."
     )
 
 
 def test_differences_that_several_seeds_agree_on_are_seen(tmp_path):
     save_three(tmp_path, ([74.28, 74.30], [76.08, 76.10], [76.92, 76.94]))
     (claim,) = find_claims(read_results([tmp_path]))
-    pairs = "EAN against Share-full, EAN against vanilla, Share-full against vanilla"
-    assert f"at least 2 trainings each: the paper's difference is also seen here for {pairs}." in claim.in_short()
+    pairs = "EAN against Share-full, EAN against vanilla and Share-full against vanilla"
+    counts = "(trainings: vanilla 2, Share-full 2, EAN 2)"
+    assert f"{counts}: the paper's difference is also seen here for {pairs}." in claim.in_short()
     assert "The claim about time is not confirmed." in claim.in_short()  # nothing was timed
     assert {row["interval of"] for row in claim.rows()} == {"2 and 2 seeds"}
     assert {row["verdict"] for row in claim.rows()} == {"better"}
@@ -103,7 +104,7 @@ def test_the_report_has_the_claim_with_a_paragraph_for_each_attention(tmp_path):
     write_report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     assert "\n## The paper's claim\n\n| data |" in text
-    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100, one training each: " in text
+    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100 (trainings: vanilla 1, Share-full 1, EAN 1): " in text
     assert (tmp_path / "out/index.html").read_text().count('<p class="note">SE <span class="scheme">') == 1
 
 

@@ -115,3 +115,16 @@ def test_a_run_that_was_trained_and_tested_is_read_whole(digits_supernet):
     expected = load_config("supernet_resnet20_se_digits", ["train_cfg.max_epochs=1"]).to_dict()
     assert run.settings["model"] == expected["model"] == run.record["settings"]["model"]
     assert run.log().count("\n") > 0
+
+
+def test_files_that_only_look_like_checkpoints_of_an_epoch_are_passed_over(tmp_path):
+    for name in ("epoch_3.pth", "epoch_4_ema.pth", "epoch_x.pth"):
+        (tmp_path / name).touch()
+    assert Run(tmp_path).latest == tmp_path / "epoch_3.pth"
+
+
+def test_a_test_in_its_folder_does_not_change_a_runs_settings(tmp_path):
+    dump_config(tmp_path, "20260101_000000", scheme="full")
+    dump_config(tmp_path, "20260102_000000", scheme="010-000-000")
+    (tmp_path / "20260102_000000" / "20260102_000000.json").write_text("{}")  # metrics, which mmengine's test writes
+    assert Run(tmp_path).settings == {"scheme": "full"}

@@ -114,6 +114,14 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
         look(tmp_path / "bad")
 
 
+def test_a_damaged_record_beside_the_progress_does_not_hide_the_other_runs(tmp_path):
+    for name in ("good", "bad"):
+        made.trained(tmp_path / name, at=0)
+    (tmp_path / "bad" / "test.json").write_text('{"metrics": ')
+    assert look(tmp_path, at(1)).parts["bad"] == "cannot be read"
+    assert look(tmp_path, at(1)).parts["good"].finished
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", '{"kind": "mine"}', '{"environment": {}}', "{", ""])
 def test_files_of_others_do_not_hide_runs(tmp_path, text):
     made.training(tmp_path / "good")
