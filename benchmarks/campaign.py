@@ -48,7 +48,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 BF16 = GPU or (CPU_INFO.is_file() and "avx512_bf16" in CPU_INFO.read_text())
 MACHINE = {"amp": "--amp" if BF16 else "", "capture": "--capture" if GPU else "", "bf16": "bf16" if BF16 else "fp32"}
 
-#: By verb: the words after `ean`, and the file that the command ends with, in its run's folder or in the zoo.
+#: For each verb, the arguments of `ean` and the last file that the command writes, in its run's folder or in the zoo.
 COMMANDS = {
     "train": ("train {config} {amp} --resume --work-dir {run}", "record.json"),
     "search": ("search {config} --resume --work-dir {run}", "search.json"),
@@ -63,11 +63,11 @@ COMMANDS = {
 }
 #: These run while no other step does.
 UNDISTURBED = ("time", "blocks")
-#: Copied to the results. Of figures not predictions.png, which shows images of the data set.
+#: Copied to the results: all figures except predictions.png, which shows images of the data set.
 KEPT = ("record.json", "test.json", "search.json", "compare.json", "correlation.json", "timing*.json", "table[35].*")
 KEPT += ("ledger.jsonl", "finalists.jsonl", "scoring_times.json", "comparison.md", "*.csv", "*.svg", "[!p]*.png")
 KEPT += ("*/seed_*/search.json", "*/seed_*/ledger.jsonl")
-#: By depth: the last epoch of the supernet's config, after which its checkpoint is named; options of its search.
+#: For each depth, the supernet's last epoch, which names its checkpoint, and the options of its search.
 SEARCHES = {
     20: (15, "--strategy exhaustive"),
     56: (16, "--strategy local --cfg-options search.precision={bf16}"),
@@ -138,7 +138,7 @@ def ean_scheme(ledger: Path) -> str:
 
 
 def table() -> Iterator[Step]:
-    """All steps, in the order of need."""
+    """Yield all steps, each after the steps that it needs."""
     for depth in (20, 56, 164):
         for attention in ("se", "dia", "sge"):
             yield from searched(depth, attention)
@@ -237,7 +237,7 @@ def trained(run: str, config: str, values: list[str], needs: Iterable[str] = (),
 
 
 def tasks(steps: Iterable[Step]) -> Iterator[dict[str, Any]]:
-    """The steps as doit's tasks, each with its command as the text of `list`."""
+    """Yield the steps as doit's tasks; `list` shows the command of each."""
     known = {step.name: step for step in steps}
     for step in known.values():
         yield {
@@ -273,7 +273,7 @@ def carry_out(step: Step) -> TaskFailed | None:
     if log:
         (step.results / "log.jsonl").write_text(log, encoding="utf-8")
     files = {path for pattern in KEPT for path in run.glob(pattern)}
-    for path in sorted(files, key=lambda path: path == step.made):  # which says that it is done, and comes last
+    for path in sorted(files, key=lambda path: path == step.made):  # copied last: it marks the step as done
         target = step.results / path.relative_to(run)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

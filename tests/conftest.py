@@ -41,7 +41,7 @@ def cifar_root():
 
 @pytest.fixture
 def log(caplog):
-    """What mmengine's logger says, whose records do not reach pytest by themselves."""
+    """Capture mmengine's logger, whose records do not reach pytest by themselves."""
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()

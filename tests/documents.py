@@ -85,7 +85,7 @@ class Command:
 
 
 class WrongUseError(ValueError):
-    """What Typer says of arguments that are missing or wrong."""
+    """Return Typer's message about missing or wrong arguments."""
 
 
 def braces(word):

@@ -114,7 +114,7 @@ def test_names_placeholders_and_complete_commands_are_told_apart():
 
 
 def anchor(heading):
-    """What a heading is called in a link to it."""
+    """Return the anchor of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 

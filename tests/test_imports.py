@@ -42,7 +42,7 @@ def room_of(module):
 
 
 def upward(root):
-    """What breaks the rule below a folder, as texts."""
+    """List violations of the import rule below a folder."""
     wrong, level = [], {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""What a wheel holds, and that it works away from the checkout."""
+"""Contents of the wheel, and its use away from the checkout."""
 
 import os
 import subprocess

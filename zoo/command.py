@@ -283,14 +283,14 @@ def _verdict_cells(found: Verdict) -> Cells:
     """Row of a model in ``ean zoo verify``."""
     measured = ", ".join(f"{key} {value:.2f}" for key, value in (found.measured or {}).items())
     good = "good, not measured" if found.note else "good"
-    word = "; ".join(found.problems) or (good if found.file else "not here")
+    word = "; ".join(found.problems) or (good if found.file else "not on this machine")
     return {"model": found.name, "verdict": word, "measured": measured or found.note}
 
 
 def _place(entry: Entry) -> str:
     if entry.packaged_file.is_file():
         return "with the package" if entry.root == PACKAGED else f"in {entry.root}"
-    return "in the cache" if next(places(entry), None) else "to download"
+    return "in the cache" if next(places(entry), None) else "not downloaded"
 
 
 def _text(value: Any) -> str:

@@ -38,7 +38,7 @@ class Dataset(str, Enum):
 def quickstart(
     dataset: Annotated[
         Dataset, typer.Option(help="digits takes minutes; cifar100 uses the real data set and takes an hour or more.")
-    ] = (Dataset.digits),
+    ] = Dataset.digits,
     work_dir: Annotated[Path | None, typer.Option(help="Output folder; quickstart/DATASET by default.")] = None,
     resume: Resume = False,
     amp: Amp = False,

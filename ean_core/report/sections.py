@@ -459,9 +459,8 @@ def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun])
     schemes = [run.returned.scheme for run in runs]
     scored, finalists = _scores(comparison)
     networks = [records.trained(comparison.record["config"], each) for each in schemes]
-    alone = [
-        fmean(each.values("accuracy/top1")) for each in networks if each
-    ]  # a scheme counts once, whatever its number of seeds
+    # A scheme counts once, whatever its number of seeds.
+    alone = [fmean(each.values("accuracy/top1")) for each in networks if each]
     increments = [100 * comparison.predicted_increment(each) for each in schemes]
     rescored = [finalists[each] for each in schemes if each in finalists]
     return {

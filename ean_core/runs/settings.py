@@ -40,9 +40,8 @@ def _literal(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=entries) if all(entry.arg for entry in entries):
             return {entry.arg: _literal(entry.value) for entry in entries}
-        case ast.Call(
-            func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]
-        ):  # keys that are not identifiers
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as entries], keywords=[]):
+            # Keys that are not identifiers.
             return _literal(entries)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             named = [_literal(key) for key in keys if key is not None]

@@ -144,9 +144,8 @@ class Bench:
         try:
             yield True
         finally:
-            if not any(
-                evaluator.failed for evaluator in evaluators
-            ):  # after a failure the other ranks have already returned
+            # After a failure the other ranks have already returned.
+            if not any(evaluator.failed for evaluator in evaluators):
                 dismiss()
 
     @property

@@ -63,7 +63,7 @@ for code in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def printed():
-    """What was printed by each code, in a process that knows nothing else."""
+    """Run each code in a fresh process and return its output."""
     command = [sys.executable, "-c", FORKS, ALONE, INSTALLED]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def write_pictures(folder, numbers=(3, 0, 5)):
 
 
 def block_sum(density, stride):
-    """What lies in each cell of ``stride x stride`` pixels, pixel by pixel."""
+    """Sum each cell of ``stride x stride`` pixels, pixel by pixel."""
     height, width = density.shape
     cells = np.zeros((-(-height // stride), -(-width // stride)))
     rows, columns = np.indices(density.shape) // stride

@@ -76,7 +76,7 @@ def table(path):
 
 
 def counted(out):
-    """What both files of counts say, which must be the same."""
+    """Read both count files, which must agree."""
     lines, content = table(out / "counts.csv"), json.loads((out / "counts.json").read_text())
     assert len(lines) == len(content["results"])
     for line, result in zip(lines, content["results"], strict=True):

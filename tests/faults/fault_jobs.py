@@ -1,4 +1,4 @@
-"""What is run in other processes, by a name that these can import."""
+"""Jobs for other processes, which import them by name."""
 
 import ctypes
 import os
@@ -99,7 +99,7 @@ def fetch_while_it_fills(served):
 
 
 def write_in_place(folder):
-    """What no job of ours does."""
+    """A violation that no job of the package commits."""
     shutil.rmtree(folder, ignore_errors=True)
     Path(folder).mkdir()
     with (Path(folder) / "file").open("w") as file:

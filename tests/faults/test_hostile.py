@@ -35,7 +35,7 @@ SCHEME = "model.backbone.scheme=100-010-001"
 
 
 class Touch:
-    """What a pickle of it does when it is read."""
+    """An object whose pickle runs code when it is read."""
 
     def __init__(self, path):
         self.path = str(path)
