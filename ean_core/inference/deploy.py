@@ -8,6 +8,7 @@ needs no extra pass over the full residual branch.
 from __future__ import annotations
 
 import copy
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, overload
@@ -304,7 +305,7 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
     with torch.no_grad():
         deployed = DeployedBackbone(backbone, commute=commute)
     if commute and any(block.form in ("joined", "folded") for block in deployed.blocks()):
-        print_log(f"deployed: {deployed.summary()}", logger="current")
+        print_log(f"deployed: {deployed.summary()}", logger="current", level=logging.DEBUG)
     deployed.set_dtype(dtype)
     deployed.to(memory_format=torch.channels_last)
     if copied is backbone:

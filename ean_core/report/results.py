@@ -325,7 +325,7 @@ def machine_text(record: Mapping[str, Any]) -> str:
     where = record["environment"]
     if str(record.get("device", "cpu")) != "cpu" and where["gpus"]:
         return str(where["gpus"][0])
-    return f"{where['cpu']}, {where['threads']} threads"
+    return f"{where['cpu']}, {where['threads']} thread{'s' * (where['threads'] != 1)}"
 
 
 def timing_text(results: Sequence[Result]) -> str:

@@ -116,12 +116,12 @@ def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
     rows = math.ceil(len(found) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.4), layout=layout, dpi=150)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     names = []
     for axes, (title, own) in zip(grid, found, strict=False):
         names.append((axes, own, _draw(own, axes)))
         style(axes, title=title)
-    for axes in list(grid)[len(found) :]:
+    for axes in grid[len(found) :]:
         axes.axis("off")
     attentions = [name for name in ("", "SE", "SGE", "DIA") if any(point.attention == name for point in points)]
     handles = [_handle(name or "no attention", attention_colour(name)) for name in attentions]

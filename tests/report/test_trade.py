@@ -75,3 +75,11 @@ def test_equal_points_make_equal_files(tmp_path, points, suffix):
     for name in "ab":
         panels_figure(points, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_a_place_without_a_panel_stays_empty(tmp_path, points):
+    ours = [point for point in points if point.source == "here"]
+    three = [replace(point, data=data) for data in ("one", "two", "three") for point in ours]
+    panels_figure(three, tmp_path / "figure.svg")
+    assert len(panels(three)) == 3
+    assert (tmp_path / "figure.svg").read_text().count('id="matplotlib.axis_') == 2 * 3
