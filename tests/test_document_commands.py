@@ -36,7 +36,6 @@ ELSEWHERE = {
     "make audit": "asks PyPI for known vulnerabilities",
     "make lint": "is a part of `make test`",
     "pip install": "needs a package index; tests/test_packaging.py installs, tests/test_documents.py checks the extras",
-    "pip uninstall": "changes the environment; the Makefile's `headless` does it",
     ".venv/bin/python -m pytest": "is a part of `make test`",
     "python -m zoo.page": "writes into the repository; tests/zoo/test_page.py",
     "ean zoo verify --metrics": "measures real data sets; tests/zoo/test_published.py",

@@ -46,7 +46,13 @@ def prepared(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+def _measured(name):
+    """One network per data set and attention in every run; the others, of the same code, in the slow ones."""
+    again = not name.startswith("ean_") and not name.endswith("digits")
+    return pytest.param(name, marks=pytest.mark.slow) if again else name
+
+
+@pytest.mark.parametrize("name", [_measured(name) for name in ENTRIES])
 def test_a_models_accuracy_comes_out_again(name, request, monkeypatch):
     if name.endswith("cifar100"):
         request.getfixturevalue("cifar_root")
