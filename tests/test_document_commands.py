@@ -32,6 +32,7 @@ SERVERS = ("ean crowd serve", "tensorboard")
 ELSEWHERE = {
     "make test": "runs all other tests",
     "make test-slow": "runs the slow tests",
+    "make test-docs": "runs these tests",
     "make test-fork": "installs another environment; it is a test itself",
     "make audit": "asks PyPI for known vulnerabilities",
     "make lint": "is a part of `make test`",
