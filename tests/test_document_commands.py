@@ -297,7 +297,8 @@ class Sandbox:
         for name in ("pyproject.toml", "constraints.txt", "Makefile"):
             shutil.copy(ROOT / name, folder)
         (folder / ".venv" / ".installed").touch()  # newer than what it is made of
-        for name in ("benchmarks", "tasks"):
+        (folder / "zoo").mkdir()
+        for name in ("benchmarks", "tasks", "zoo/records"):
             (folder / name).symlink_to(ROOT / name)
         index = folder / "index"
         index.mkdir()
