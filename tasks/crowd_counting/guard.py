@@ -21,10 +21,10 @@ import mimetypes
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
 
 import anyio
@@ -51,6 +51,8 @@ SENT = frozenset({f"{API}/run/predict", f"{API}/queue/join", f"{API}/cancel", f"
 SMALL = 2**16
 #: Maximum duration of an upload, in seconds.
 UPLOAD_S = 600
+#: Maximum time for which the body of a refused request is received, in seconds.
+DISCARD_S = 5
 #: Header that names the visitor to the page's functions; it is never taken from outside.
 VISITOR = "x-crowd-visitor"
 #: Images that a browser may show; others are sent as downloads, since some, such as SVG, can run scripts.
@@ -96,9 +98,10 @@ class Names:
             return False
         name = found[1].strip("[]")
         try:
-            return self.any_address or str(ipaddress.ip_address(name)) in self.names
+            number = ipaddress.ip_address(name)
         except ValueError:
             return name in self.names
+        return self.any_address or str(number) in self.names
 
 
 class Guard:
@@ -129,7 +132,8 @@ class Guard:
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.requests import Request
 
-        request = Request(scope, receive)
+        body = _Body(receive)
+        request = Request(scope, body)
         try:
             self._check_site(request)
             visitor, send = _identify(request, send)
@@ -137,6 +141,7 @@ class Guard:
             if response is None:
                 scope, receive = await self._prepare(request, visitor)
         except RefusedError as refusal:
+            await body.discard(self.upload_bytes)
             response = _refusal(request, refusal)
         await (response or self.app)(scope, receive, send)
 
@@ -222,7 +227,7 @@ class Guard:
         return json.dumps(sent).encode()
 
     def _check_files(self, value: Any, visitor: str) -> Any:
-        """Reduce references to files to their paths, so that Gradio fetches no URL.
+        """Reduce references to files to their paths: Gradio opens, copies or fetches only what is marked as a file.
 
         Raises:
             RefusedError: if one is not the visitor's.
@@ -235,24 +240,23 @@ class Guard:
             path = value.get("path")
             if not self.files.readable(path, visitor):
                 raise RefusedError(HTTPStatus.FORBIDDEN, GONE)
-            return {"path": path, "meta": {"_type": "gradio.FileData"}}
+            return {"path": path}
         return {name: self._check_files(one, visitor) for name, one in value.items()}
 
     def _send_file(self, path: str, visitor: str) -> Response:
-        from starlette.responses import Response
+        from starlette.responses import StreamingResponse
 
         if not self.files.readable(path, visitor):
             raise RefusedError(HTTPStatus.FORBIDDEN, GONE)
         try:
-            with open_regular(path) as file:
-                content = file.read()
+            file = open_regular(path)
         except FileNotFoundError:
             raise RefusedError(HTTPStatus.FORBIDDEN, GONE) from None
         kind = mimetypes.guess_type(path)[0]
         headers = {"Cache-Control": "private", "X-Content-Type-Options": "nosniff"}
         if kind not in SHOWN:
             kind, headers["Content-Disposition"] = "application/octet-stream", "attachment"
-        return Response(content, headers=headers, media_type=kind)
+        return StreamingResponse(_blocks(file), headers=headers, media_type=kind)
 
     async def _receive_upload(self, request: Request, visitor: str) -> Response:
         from python_multipart.exceptions import FormParserError
@@ -308,6 +312,24 @@ class Guard:
         )
 
 
+class _Body:
+    """The body of a request, which can be discarded: clients that still send it would not see the answer."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._more = message.get("more_body", False)
+        return message
+
+    async def discard(self, size: int) -> None:
+        with anyio.move_on_after(DISCARD_S):
+            while self._more and size > 0:
+                size -= len((await self()).get("body", b""))
+
+
 def _identify(request: Request, send: Send) -> tuple[str, Send]:
     """Return the visitor of a request, and how to answer: a new one gets a cookie."""
     server = request.scope.get("server") or ("", 0)
@@ -338,6 +360,12 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
             yield chunk
     except ClientDisconnect:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "the request is incomplete") from None
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while block := file.read(2**16):
+            yield block
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

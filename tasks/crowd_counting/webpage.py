@@ -212,11 +212,11 @@ SCROLL = """() => {
 
 
 def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Blocks":
-    """Build the page to try a counter.
+    """Build the page to try a counter, which has to be served behind the guard.
 
     Args:
         counter: counter to use, on one image at a time.
-        limits: limits for uploads; the guard has to enforce that of the file size.
+        limits: limits for uploads; the guard enforces that of the file size.
         files: visitors' files, which get the results; their folder has to be Gradio's own.
 
     Raises:
