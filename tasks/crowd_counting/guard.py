@@ -1,7 +1,8 @@
 """Guard of the web page: all that reaches Gradio goes through here.
 
 Security: the page trusts whoever runs the command, and nobody else. Of a request it trusts the visitor's cookie only,
-a random value that scripts and other sites cannot read. The guard answers
+a random value that scripts and other sites cannot read; it expects the network between the two to be trusted, as HTTP
+is not encrypted. Gradio's modules are imported late, because Gradio is optional. The guard answers
 
 - only to the names and addresses of the server, against DNS rebinding (421);
 - only to its own page, not to those of other sites or other ports of this machine (403);
@@ -23,12 +24,10 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlencode, urlsplit
-
-import anyio
-from anyio import to_thread
+from urllib.parse import urlencode
 
 from .kept import GONE, Kept, KeptFiles, open_regular
 
@@ -159,11 +158,11 @@ class Guard:
                 f"this page does not answer to the name {', '.join(hosts)!r}; use its address, or start it with "
                 "--host and this name",
             )
-        origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()  # also "null"
+        origin = headers.get("origin", f"http://{hosts[0]}").lower()
+        foreign = origin not in (f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}")  # also "null"
         # Links from elsewhere may lead to the page. A server at another port of this machine is on the same "site".
         linked = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        linked = linked and request.method == "GET" and request.url.path == "/"
+        linked = linked and request.method == "GET" and request.scope["path"] == "/"
         if foreign or (headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not linked):
             raise RefusedError(HTTPStatus.FORBIDDEN, "other sites may not use this page")
 
@@ -180,7 +179,7 @@ class Guard:
             return None
         if method in ("GET", "HEAD"):
             if path.startswith(FILE):
-                return await to_thread.run_sync(self._send_file, path.removeprefix(FILE), visitor)
+                return self._send_file(path.removeprefix(FILE), visitor)
             if path in READ or path.startswith(READ_BELOW):
                 return None
         raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such page")
@@ -259,6 +258,7 @@ class Guard:
         return StreamingResponse(_blocks(file), headers=headers, media_type=kind)
 
     async def _receive_upload(self, request: Request, visitor: str) -> Response:
+        from anyio import move_on_after, to_thread
         from python_multipart.exceptions import FormParserError
         from starlette.datastructures import UploadFile
         from starlette.exceptions import HTTPException
@@ -266,10 +266,9 @@ class Guard:
         from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse
 
-        loop = asyncio.get_running_loop()
         address = request.client.host if request.client else ""
-        with anyio.move_on_after(UPLOAD_S) as limited:
-            stop = lambda: loop.call_soon_threadsafe(limited.cancel)  # noqa: E731
+        with move_on_after(UPLOAD_S) as limited:
+            stop = partial(asyncio.get_running_loop().call_soon_threadsafe, limited.cancel)
             kept = self.files.begin(visitor, address, stop)
             path = None
             try:
@@ -325,7 +324,9 @@ class _Body:
         return message
 
     async def discard(self, size: int) -> None:
-        with anyio.move_on_after(DISCARD_S):
+        from anyio import move_on_after
+
+        with move_on_after(DISCARD_S):
             while self._more and size > 0:
                 size -= len((await self()).get("body", b""))
 

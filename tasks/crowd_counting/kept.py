@@ -171,7 +171,7 @@ def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
                 os.close(folder)
         else:
             descriptor = os.open(path, flags)
-    except (OSError, ValueError):
+    except OSError:
         raise FileNotFoundError(path) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

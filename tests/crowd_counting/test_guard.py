@@ -327,6 +327,23 @@ def test_pages_of_other_sites_can_neither_send_nor_read(server, visitor):
     assert visitor.ask("/config", None, link)[0] == 403
 
 
+def test_a_foreign_page_in_a_browser_uploads_nothing(server, browser, neighbour):
+    page = browser.new_page()
+    page.goto(neighbour[0])
+    neighbour[1].clear()
+    before = used(server)
+    send = """async url => {
+        const form = new FormData();
+        form.append("files", new Blob(["hello"]), "a.png");
+        const answer = await fetch(url, { method: "POST", body: form, mode: "no-cors", credentials: "include" });
+        return answer.type;
+    }"""
+    for host in ("127.0.0.1", "localhost"):
+        assert page.evaluate(send, f"http://{host}:{server.port}{UPLOAD}") == "opaque"
+    page.close()
+    assert used(server) == before
+
+
 def test_the_cookie_is_for_the_browser_only(server):
     with direct().open(f"{server.url}/", timeout=SECONDS) as answer:
         cookie = answer.headers["Set-Cookie"]
@@ -354,8 +371,8 @@ def test_the_oldest_uploads_make_room_for_new_ones(server, visitor):
 
 
 def test_many_small_uploads_are_bounded_too(server, visitor):
-    for _ in range(300):
-        assert visitor.upload(b"a")[0] == 200
+    for number in range(300):
+        assert visitor.upload(b"%d" % number)[0] == 200
     assert used(server)[1] <= 256 + 10  # with the examples
 
 
