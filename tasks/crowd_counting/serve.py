@@ -35,7 +35,9 @@ def serve_command(
     model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; if taken, the next free one. 0 is any.", min=0, max=65535)] = PORT,
-    max_mb: Annotated[float, typer.Option(help="Maximum size of an upload, in MB.")] = Limits.upload_mb,
+    max_mb: Annotated[
+        float, typer.Option(help="Maximum size of an upload, in MB; 32 times this is kept in all.")
+    ] = Limits.upload_mb,
     max_pixels: Annotated[
         float, typer.Option(help="Maximum size of an image, in millions of pixels.")
     ] = Limits.megapixels,

@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import io
 import itertools
@@ -5,6 +6,7 @@ import json
 import os
 import re
 import socket
+import stat
 import threading
 import time
 import urllib.parse
@@ -354,9 +356,15 @@ def test_the_cookie_is_for_the_browser_only(server):
 
 
 def used(server):
-    """Bytes and number of files that the server keeps, open ones without a name included."""
+    """Bytes and number of files that the server keeps, with the open ones that have no name (on Linux)."""
     found = [path for path in server.folder.glob("ean-crowd-*/files/**/*") if path.is_file() and not path.is_symlink()]
-    return sum(path.stat().st_size for path in found), len(found)
+    sizes = [path.stat().st_size for path in found]
+    for descriptor in Path(f"/proc/{server.process.pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            state = descriptor.stat()
+            if stat.S_ISREG(state.st_mode) and state.st_nlink == 0:
+                sizes.append(state.st_size)
+    return sum(sizes), len(sizes)
 
 
 def test_the_oldest_uploads_make_room_for_new_ones(server, visitor):
@@ -400,14 +408,36 @@ def test_an_endless_upload_is_cut_off_while_it_is_received(server):
     assert used(server)[0] < KEPT_BYTES
 
 
+def test_uploads_that_never_end_make_room_for_one_that_does(server, visitor):
+    with contextlib.ExitStack() as stack:
+        hanging = [start_upload(server, stack, bytes(MAX_MB * 2**20)) for _ in range(70)]
+        status, answer = visitor.upload(bytes(MAX_MB * 2**20 - 300))
+        assert status == 200
+        assert visitor.ask(f"{FILE}{json.loads(answer)[0]}")[0] == 200
+        assert used(server)[0] < KEPT_BYTES
+        answer = hanging[0].recv(1000)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"others needed its space; please try again" in answer + hanging[0].recv(1000)
+    time.sleep(0.5)
+    assert used(server)[0] < KEPT_BYTES
+
+
+def start_upload(server, stack, content):
+    """A connection that announces more than it has sent."""
+    body, kind = multipart(content, end=False)
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS))
+    lines = [f"POST {UPLOAD} HTTP/1.1", f"Host: localhost:{server.port}", f"Content-Type: {kind}"]
+    connection.sendall("\r\n".join([*lines, f"Content-Length: {len(body) + 9}", "", ""]).encode() + body)
+    return connection
+
+
 @pytest.mark.parametrize("how", ["aborted", "no end", "another field", "no multipart", "two files"])
 def test_an_upload_that_fails_leaves_nothing(server, visitor, how):
     before = used(server)
     body, kind = multipart(bytes(2**19), end=how == "two files", field="x" if how == "another field" else "files")
     if how == "aborted":
-        with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
-            lines = [f"POST {UPLOAD} HTTP/1.1", f"Host: localhost:{server.port}", f"Content-Type: {kind}"]
-            connection.sendall("\r\n".join([*lines, f"Content-Length: {len(body) + 9}", "", ""]).encode() + body)
+        with contextlib.ExitStack() as stack:
+            start_upload(server, stack, bytes(2**19))
             time.sleep(0.5)
     elif how == "no multipart":
         assert visitor.ask(UPLOAD, body, {"Content-Type": "image/png"})[0] == 400

@@ -23,7 +23,7 @@ from tasks.crowd_counting.webpage import EXAMPLES
 from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
-from .served import SECONDS, Server
+from .served import SECONDS, Server, raw
 
 #: In the server under test, so that small files go beyond them.
 MAX_MB, MAX_MEGAPIXELS = 1, 1
@@ -380,6 +380,8 @@ def test_a_server_for_others_warns_and_leaves_nothing_behind(counter_file, serve
         if address:
             with socket.create_connection((address, second.port), timeout=SECONDS):
                 pass
+        for host, status in (("10.1.2.3", 200), (f"localhost:{second.port}", 200), ("evil.example", 421)):
+            assert raw(second, "GET", "/config", [("Host", host)])[0] == status
         status, (path,) = second.upload(save(tmp_path / "sent.png").read_bytes())
         assert status == 200
         assert Path(path).is_file()
