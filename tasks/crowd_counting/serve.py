@@ -9,28 +9,35 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
+import time
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .counter import MODEL, Counter
+from .guard import Guard, Names
+from .kept import KeptFiles
 from .webpage import CSS, Limits, build_page, import_gradio
 
 #: Gradio's usual port, and the number of ports to try from it on.
 PORT, PORTS = 7860, 100
 #: Number of visitors whose last image is kept in memory, each at four bytes per pixel.
 VISITORS = 8
+#: Visitors' files take as much space as this number of uploads of the maximum size, or this number of bytes.
+KEPT_UPLOADS, KEPT_BYTES = 32, 2**26
+#: Interval between removals of old files, in seconds.
+SWEEP_S = 60
 
 
 def serve_command(
     model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; if taken, the next free one. 0 is any.", min=0, max=65535)] = PORT,
-    max_mb: Annotated[float, typer.Option(help="Maximum size of an upload, in MB.")] = Limits.upload_mb,
+    max_mb: Annotated[
+        float, typer.Option(help="Maximum size of an upload, in MB; 32 times this is kept in all.")
+    ] = Limits.upload_mb,
     max_pixels: Annotated[
         float, typer.Option(help="Maximum size of an image, in millions of pixels.")
     ] = Limits.megapixels,
@@ -43,13 +50,16 @@ def serve_command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="ean-crowd-") as temporary:
         # Uploads get a folder of their own, which is deleted when the command ends.
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary, "files"))
+        upload_bytes = round(limits.upload_mb * 2**20)
+        files = KeptFiles(Path(temporary, "files"), max(KEPT_UPLOADS * upload_bytes, KEPT_BYTES))
+        os.environ["GRADIO_TEMP_DIR"] = str(files.folder)
         _bypass_proxies(host, address)
         import_gradio()
         import gradio as gr
+        from starlette.middleware import Middleware
 
         counter = Counter.load(model, device=device)
-        page = build_page(counter, limits, Path(temporary, "examples"))
+        page = build_page(counter, limits, files)
         free = free_port(address, port)
         if free != port and port:
             typer.echo(f"port {port} is taken; using {free}", err=True)
@@ -57,7 +67,7 @@ def serve_command(
         page.launch(
             server_name=bracketed,
             server_port=free,
-            max_file_size=round(limits.upload_mb * 2**20),
+            max_file_size=upload_bytes,  # for the browser; the guard enforces it
             state_session_capacity=VISITORS,
             theme=gr.themes.Base(
                 primary_hue="blue",
@@ -80,7 +90,7 @@ def serve_command(
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            app_kwargs={"exception_handlers": _answers()},
+            app_kwargs={"middleware": [Middleware(Guard, Names.of(host, address), files, upload_bytes)]},
         )
         try:
             if not local:
@@ -95,23 +105,13 @@ def serve_command(
             sys.stdout.flush()
             if open:
                 _open_browser(url)
-            threading.Event().wait()
+            while True:
+                time.sleep(SWEEP_S)
+                files.expire()
         except KeyboardInterrupt:
             typer.echo("stopped")
         finally:
             page.close(verbose=False)
-
-
-def _answers() -> dict[type[Exception], Callable[..., Any]]:
-    """Handlers for client errors that Gradio would report as server errors."""
-    from python_multipart.exceptions import FormParserError
-    from starlette.requests import ClientDisconnect
-    from starlette.responses import PlainTextResponse
-
-    def bad_request(request: Any, error: Exception) -> PlainTextResponse:
-        return PlainTextResponse("this is not a file upload\n", status_code=400)
-
-    return {FormParserError: bad_request, ClientDisconnect: bad_request}  # nobody receives the second answer
 
 
 def free_port(address: str, port: int) -> int:

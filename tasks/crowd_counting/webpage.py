@@ -4,6 +4,7 @@
 # imported only when a page is built, because it takes seconds and is optional.
 
 import html
+import io
 import os
 import time
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from tasks.showing import HEAT, NARROWEST, shown_size
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
 from .counter import Counter
 from .drawing import draw_crowd
+from .guard import VISITOR
+from .kept import GONE, KEPT_S, KeptFiles, open_regular
 from .overlay import SQUARE, Heat, display_density, draw_overlay, people, round_top
 
 if TYPE_CHECKING:
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Maximum number of waiting requests; further ones are asked to come back later.
 WAITING = 32
-#: Age at which uploads and results are deleted, and the interval between checks, in seconds.
-KEPT_S, SWEEP_S = 3600, 600
 #: Number of people in each drawn example.
 EXAMPLES = (8, 45, 160)
 
@@ -99,11 +100,10 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
         ValueError: if it cannot be read, or is too large; the message gives the file's name without its folder.
     """
     try:
-        pixels = read_picture(path, round(limits.megapixels * 1e6))
+        with open_regular(path) as file:
+            pixels = read_picture(file, round(limits.megapixels * 1e6))
     except FileNotFoundError:
-        raise ValueError(
-            f"{path.name} is no longer here, images are deleted after a while; please upload it again"
-        ) from None
+        raise ValueError(GONE) from None
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), path.name)) from error
     height, width = pixels.shape[:2]
@@ -178,8 +178,8 @@ def describe_heat(counted: Counted | None) -> str:
 
 # ---------------------------------------------------------------- the page
 
-#: Result of an event: the kept state, the overlay, the counts, and the color bar.
-Shown = tuple[Counted | None, Image.Image | None, str, str]
+#: Result of an event: the kept state, the file of the overlay, the counts, and the color bar.
+Shown = tuple[Counted | None, str | None, str, str]
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -211,13 +211,13 @@ SCROLL = """() => {
 }"""
 
 
-def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks":
-    """Build the page to try a counter.
+def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Blocks":
+    """Build the page to try a counter, which has to be served behind the guard.
 
     Args:
         counter: counter to use, on one image at a time.
-        limits: limits for uploads; ``launch`` has to enforce that of the file size.
-        folder: folder for the drawn examples.
+        limits: limits for uploads; the guard enforces that of the file size.
+        files: visitors' files, which get the results; their folder has to be Gradio's own.
 
     Raises:
         ImportError: if Gradio is not installed.
@@ -229,37 +229,49 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
         # Gradio renders messages as HTML, and file names come from visitors.
         return gr.Error(html.escape(text, quote=False), duration=30, print_exception=False)
 
-    def count(path: Path | None, opacity: float) -> Shown:
+    nothing = (None, None, describe(None), describe_heat(None))
+
+    def show(counted: Counted | None, request: gr.Request) -> Shown:
+        if counted is None:
+            return nothing
+        overlay = io.BytesIO()
+        counted.draw().save(overlay, "JPEG")
+        address = request.client.host if request.client else ""
+        path = files.add(request.headers[VISITOR], address, "image.jpeg", overlay.getvalue())
+        return counted, str(path), describe(counted), describe_heat(counted)
+
+    def count(path: Path | None, opacity: float, request: gr.Request) -> Shown:
         if path is None:
-            return show(None)
+            return nothing
         try:
-            return show(count_picture(counter, path, limits, opacity))
+            return show(count_picture(counter, path, limits, opacity), request)
         except ValueError as error:
             raise fail(str(error)) from error
 
-    def count_again(path: Path | None, opacity: float) -> Shown:
+    def count_again(path: Path | None, opacity: float, request: gr.Request) -> Shown:
         if path is None:
             raise fail("there is no image yet; upload one, or click an example")
-        return count(path, opacity)
+        return count(path, opacity, request)
 
-    def redraw(opacity: float, counted: Counted | None) -> Shown:
-        return show(counted and counted.with_opacity(opacity))
+    def redraw(opacity: float, counted: Counted | None, request: gr.Request) -> Shown:
+        return show(counted and counted.with_opacity(opacity), request)
 
-    def click(event: gr.SelectData, counted: Counted | None) -> Shown:
+    def click(event: gr.SelectData, counted: Counted | None, request: gr.Request) -> Shown:
         if counted is None:
             raise fail("this image is no longer in memory; press Count first")
         x, y = event.index
         point = picture_point((float(x), float(y)), counted.shape)
-        return show(replace(counted, corners=next_corners(counted.corners, point)))
+        return show(replace(counted, corners=next_corners(counted.corners, point)), request)
 
-    def clear(counted: Counted | None) -> Shown:
-        return show(counted and replace(counted, corners=()))
+    def clear(counted: Counted | None, request: gr.Request) -> Shown:
+        return show(counted and replace(counted, corners=()), request)
 
-    examples = draw_examples(folder)
+    examples = draw_examples(files.folder / "examples")
+    files.share(*examples)
     # One at a time across visitors: the network's memory is needed once, and results stay in order.
     in_turn: dict[str, Any] = {"concurrency_id": "counter", "concurrency_limit": 1, "api_visibility": "private"}
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    with gr.Blocks(title="Crowd counter", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
+    with gr.Blocks(title="Crowd counter", analytics_enabled=False) as page:
         gr.HTML(
             "<h1>Crowd counter</h1><p>Count the people in an image, and see where they are. Images stay on the machine "
             "that serves this page, and are deleted after an hour.</p>"
@@ -299,8 +311,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
             with gr.Column(scale=3, min_width=320):
                 counts = gr.HTML(describe(None), elem_id="counts", padding=False)
                 result = gr.Image(
-                    type="pil",
-                    format="jpeg",
+                    type="filepath",
                     interactive=False,
                     label="People in the image",
                     show_label=False,
@@ -322,7 +333,7 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
         shown = [state, result, counts, bar]
         # An example is set as a plain value: an update would replace the component, and its preprocess with it.
         choice.click(lambda number: str(examples[number]), choice, picture, trigger_mode="always_last", **at_once)
-        changed = picture.change(lambda: show(None), None, shown, **at_once)
+        changed = picture.change(lambda: nothing, None, shown, **at_once)
         # By default Gradio drops events that arrive while one is running, which would leave the previous image's count.
         counting: dict[str, Any] = {"trigger_mode": "always_last", "show_progress_on": result, **in_turn}
         for done in (
@@ -335,11 +346,6 @@ def build_page(counter: Counter, limits: Limits, folder: Path) -> "gradio.Blocks
         clearing.click(clear, state, shown, show_progress="hidden", **in_turn)
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
-
-
-def show(counted: Counted | None) -> Shown:
-    """Return the state and the outputs for an image."""
-    return counted, counted.draw() if counted else None, describe(counted), describe_heat(counted)
 
 
 def draw_examples(folder: Path) -> list[Path]:

@@ -2,15 +2,12 @@ import io
 import json
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,10 +23,10 @@ from tasks.crowd_counting.webpage import EXAMPLES
 from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
+from .served import SECONDS, Server, raw
 
 #: In the server under test, so that small files go beyond them.
 MAX_MB, MAX_MEGAPIXELS = 1, 1
-SECONDS = 60
 
 #: Remember where on the result the next click is, in whole pixels of its file, and which file that is.
 LISTEN = """() => document.addEventListener("click", event => {
@@ -75,53 +72,6 @@ def test_the_next_port_is_used_where_one_is_taken():
 
 
 # ---------------------------------------------------------------- the page in a browser
-
-
-class Server:
-    """The real command in a process of its own."""
-
-    def __init__(self, counter_file, folder, *words):
-        pytest.importorskip("gradio", reason="the page needs Gradio")
-        command = [sys.executable, "-m", "tasks.cli", "crowd", "serve", "--model", counter_file, "--no-open", *words]
-        self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
-        environment = {**os.environ, "TMPDIR": str(folder)}
-        with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, env=environment)
-        until = time.monotonic() + SECONDS
-        while not (found := re.search(r"counts at (http://\S+:(\d+)) ", self.out.read_text())):
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.stop(signal.SIGKILL)
-                pytest.fail(f"no page after {SECONDS} s: {self.out.read_text()}{self.err.read_text()}")
-            time.sleep(0.1)
-        self.url, self.port = found[1], int(found[2])
-
-    def stop(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        return self.process.wait(SECONDS)
-
-    def get(self, path):
-        with direct().open(f"{self.url}{path}", timeout=SECONDS) as answer:
-            return answer.read()
-
-    def upload(self, content, name="a.png"):
-        """The status of an upload, and its answer."""
-        boundary = uuid.uuid4().hex
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-        request = urllib.request.Request(
-            f"{self.url}/gradio_api/upload",
-            data=head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
-        try:
-            with direct().open(request, timeout=SECONDS) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-
-def direct():
-    """Requests that no proxy of the environment sees."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture(scope="module")
@@ -406,8 +356,11 @@ def test_an_upload_above_the_limit_is_answered_as_too_large(server):
 
 
 def test_there_is_no_api_beside_the_page(server):
-    assert json.loads(server.get("/gradio_api/info"))["named_endpoints"] == {}
+    config = json.loads(server.get("/config"))
+    assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
     assert b"Crowd counter" in server.get("/")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        server.get("/gradio_api/info")
 
 
 def test_files_of_this_machine_are_not_served(server, counter_file):
@@ -427,6 +380,8 @@ def test_a_server_for_others_warns_and_leaves_nothing_behind(counter_file, serve
         if address:
             with socket.create_connection((address, second.port), timeout=SECONDS):
                 pass
+        for host, status in (("10.1.2.3", 200), (f"localhost:{second.port}", 200), ("evil.example", 421)):
+            assert raw(second, "GET", "/config", [("Host", host)])[0] == status
         status, (path,) = second.upload(save(tmp_path / "sent.png").read_bytes())
         assert status == 200
         assert Path(path).is_file()

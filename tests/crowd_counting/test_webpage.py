@@ -50,7 +50,7 @@ def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
             lambda path: Image.new("RGB", (10, 60000)).save(path),
             "notes.jpg is too narrow for its height to be shown: 10 x 60000",
         ),
-        (lambda path: None, "notes.jpg is no longer here"),
+        (lambda path: None, "this image is no longer here"),
     ],
     ids=["text", "empty", "too many pixels", "too long", "deleted"],
 )
