@@ -18,6 +18,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from ean_core.common.interrupts import held_interrupts
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
@@ -175,12 +176,12 @@ class Predictor:
                             tops.append(round_top(display_density(density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
                         drawn = draw_overlay(pixels, density, people(steady), heat)
-                    # All outputs of a frame are written together, so that Ctrl-C leaves as many lines as frames.
-                    counts.append(count)
-                    lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
-                    file.flush()
-                    if drawn is not None:
-                        annotate(drawn)
+                    with held_interrupts():  # Ctrl-C leaves as many lines as frames
+                        counts.append(count)
+                        lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
+                        file.flush()
+                        if drawn is not None:
+                            annotate(drawn)
             except KeyboardInterrupt:
                 problem = "" if live else STOPPED
             except MemoryError:
@@ -215,8 +216,9 @@ def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]
         yield annotate
     finally:
         if writer is not None:
-            writer.release()
-            partial.replace(path)
+            with held_interrupts():
+                writer.release()
+                partial.replace(path)
 
 
 def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
@@ -292,11 +294,12 @@ def predict_command(
                     one = predictor.video(source, name)
                 else:
                     one = predictor.picture(Path(source), name)
-                found.append(one)
-                count = "" if one.count is None else f"{one.count:.3f}"
-                lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
-                file.flush()
-                _say(one)
+                with held_interrupts():  # counts.csv and counts.json list the same sources
+                    found.append(one)
+                    count = "" if one.count is None else f"{one.count:.3f}"
+                    lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
+                    file.flush()
+                    _say(one)
                 stopped = one.problem == STOPPED
                 if stopped:
                     break
@@ -305,8 +308,9 @@ def predict_command(
     good = [one for one in found if one.count is not None]
     where = f"{table}, counts.json"
     if good or not table.exists():
-        partial.replace(table)
-        write_text(out / "counts.json", _json(counter, model, found))
+        with held_interrupts():  # both are of this run
+            partial.replace(table)
+            write_text(out / "counts.json", _json(counter, model, found))
     else:
         partial.unlink()
         where = f"{table} of an earlier run was kept"
