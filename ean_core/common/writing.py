@@ -141,8 +141,13 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
         pattern: glob pattern of the temporary files' paths, relative to the folder; files with other names are kept.
     """
     for path in folder.glob(pattern):
-        if _TEMPORARY.fullmatch(path.name):
+        if is_leftover(path):
             path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file has the name of a temporary one."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def _create(path: Path, suffix: str) -> Path:
