@@ -32,6 +32,8 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
 
+from ean_core.common.record import write_text
+from ean_core.common.writing import open_in_place, replacing
 from ean_core.runs.folder import Run
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
@@ -260,7 +262,7 @@ def carry_out(step: Step) -> TaskFailed | None:
     """Run the command unless it has finished already, and copy its records to the results."""
     run = RUNS / step.run
     run.mkdir(parents=True, exist_ok=True)
-    with (RUNS / "machine.lock").open("w") as lock, (run / "output.txt").open("a") as output:
+    with open_in_place(RUNS / "machine.lock") as lock, open_in_place(run / "output.txt") as output:
         fcntl.flock(lock, fcntl.LOCK_EX if step.verb in UNDISTURBED else fcntl.LOCK_SH)
         if not step.made.is_file():
             words = [sys.executable, "-m", "tasks.cli", *step.words]
@@ -271,12 +273,11 @@ def carry_out(step: Step) -> TaskFailed | None:
     step.results.mkdir(parents=True, exist_ok=True)
     log = Run(run).log()
     if log:
-        (step.results / "log.jsonl").write_text(log, encoding="utf-8")
+        write_text(step.results / "log.jsonl", log)
     files = {path for pattern in KEPT for path in run.glob(pattern)}
     for path in sorted(files, key=lambda path: path == step.made):  # copied last: it marks the step as done
-        target = step.results / path.relative_to(run)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        with replacing(step.results / path.relative_to(run)) as partial:
+            shutil.copyfile(path, partial)
     if step.verb == "publish":  # which put them into the zoo
         for name in ("record.json", "test.json", "log.jsonl"):
             (step.results / name).unlink(missing_ok=True)

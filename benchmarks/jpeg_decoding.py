@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 from ean_core.common.record import write_record
 from ean_core.data import ImageTree
 from ean_core.data.sampler import SampleKey
+from tasks.pictures import save_picture
 
 RESULT = Path(__file__).parent / "results" / "jpeg_decoding.json"
 
@@ -31,7 +32,7 @@ def write_tree(root: Path, width: int, height: int, images: int = 300) -> None:
     folder.mkdir(parents=True)
     for place in range(images):
         noise = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        noise.filter(ImageFilter.GaussianBlur(2)).save(folder / f"{place}.jpg", quality=90)
+        save_picture(noise.filter(ImageFilter.GaussianBlur(2)), folder / f"{place}.jpg", quality=90)
 
 
 def measure(root: Path, size: int, rounds: int = 5) -> float:

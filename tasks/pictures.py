@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ean_core.common.errors import writing
+from ean_core.common.writing import replacing
 
 #: Any kind of image: a file, a PIL image, or an array as returned by ``read_picture``.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -118,18 +118,13 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         try:
             picture.save(partial, format=Image.registered_extensions()[path.suffix], **options)
-            partial.replace(path)
         except OSError as error:
             if error.errno is None:  # raised by Pillow's encoders
                 raise OSError(f"{path} cannot be written: {error}") from error
             raise
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _rgb(picture: Picture) -> NDArray[np.uint8]:

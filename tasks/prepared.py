@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ean_core.common.errors import InUseError, writing
 from ean_core.common.progress import Progress
 from ean_core.common.record import command, write_text
+from ean_core.common.writing import file_lock, remove_leftovers
 
 MANIFEST = "manifest.json"
 #: One in this many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
@@ -113,7 +114,7 @@ def prepare_folder(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Create a folder, and lock out other processes from preparing it."""
-    lock = FileLock(folder / "prepare.lock", timeout=0)
+    lock = file_lock(folder / "prepare.lock", timeout=0)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -121,6 +122,7 @@ def _alone(folder: Path) -> Iterator[None]:
         except Timeout:
             raise InUseError(f"another process is preparing {folder}; wait for it, or give another --out") from None
     try:
+        remove_leftovers(folder, "**/*")
         yield
     finally:
         lock.release()

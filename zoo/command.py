@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ean_core.backbone import find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
+from ean_core.common.writing import replacing
 from ean_core.inference.export import describe
 from ean_core.runs.folder import chosen_checkpoint
 from ean_core.show.table import Cells, headline, print_table
@@ -245,9 +245,8 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
         return out
     out = folder / entry.file
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        shutil.copyfile(path, Path(scratch) / "copy").replace(out)
+    with replacing(out) as partial:
+        shutil.copyfile(path, partial)
     return out
 
 

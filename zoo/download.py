@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ean_core.common.writing import open_in_place, remove_link
 from ean_core.weights.files import file_hash
 
 CHUNK = 2**18  # bytes
@@ -81,8 +82,7 @@ def fetch(
         DownloadError: if the file is missing, forbidden, not the expected one, incomplete, or does not fit on the disk.
     """
     part = path.with_name(path.name + ".part")
-    if part.is_symlink():  # do not write to wherever it points
-        part.unlink()
+    remove_link(part)
     begun = _length(part)
     _gather(address, part, size, patience, progress)
     found = file_hash(part)
@@ -204,7 +204,7 @@ def _check_headers(answer: Any, address: str, part: Path, size: int, have: int) 
 
 def _append(answer: Any, part: Path, have: int, size: int, timeout: float, progress: Callable[[int], None]) -> None:
     try:
-        with part.open("ab" if have else "wb") as file:
+        with open_in_place(part, "ab" if have else "wb") as file:
             while True:
                 try:
                     chunk = answer.read1(CHUNK)  # whatever is available, so that a stall loses nothing

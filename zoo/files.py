@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from mmengine.logging import print_log
 
 from ean_core.common.places import home, offline
+from ean_core.common.writing import LinkError, file_lock
 from ean_core.weights.files import file_hash
 
 from .download import USUAL, DownloadError, Patience, fetch
@@ -58,6 +59,8 @@ def locate(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquired(path.with_name(path.name + ".lock"))
+    except LinkError:
+        raise
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
@@ -116,7 +119,7 @@ def _address(entry: Entry) -> str:
 
 def _acquired(path: Path) -> BaseFileLock:
     """Acquire the lock of a file; other users of a shared cache can acquire it later."""
-    lock = FileLock(path, mode=0o666)
+    lock = file_lock(path, mode=0o666)
     try:
         lock.acquire(timeout=5)
     except Timeout:

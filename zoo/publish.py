@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
@@ -23,6 +22,7 @@ from ean_core.common.config import config_name, config_root, packaged_configs
 from ean_core.common.errors import unknown_name, writing
 from ean_core.common.record import read_record, significant, write_text
 from ean_core.common.tasks import find_dataset, find_metric, known_datasets
+from ean_core.common.writing import file_lock, is_leftover, remove_leftovers
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
@@ -74,7 +74,8 @@ def publish(
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-    if root.is_dir() and not (root / "model-index.yml").is_file() and {path.name for path in root.iterdir()} - OWN:
+    others = {path.name for path in root.iterdir() if not is_leftover(path)} - OWN if root.is_dir() else set()
+    if others and not (root / "model-index.yml").is_file():
         raise FileExistsError(
             f"{root} contains other files than an index of models; give a new or empty folder, or that of an index"
         )
@@ -165,7 +166,8 @@ def _changing(root: Path) -> Iterator[None]:
     """Create the folder of an index if needed, and lock it against changes by other processes."""
     with writing(root, alone=False):
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / "publish.lock"):
+        with file_lock(root / "publish.lock"):
+            remove_leftovers(root, "**/*")
             yield
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from .errors import writing
+from .writing import replacing
 
 
 def command() -> str:
@@ -101,19 +101,13 @@ def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one next to it, so that no reader sees a partial file.
+    """Write a text file atomically; see :func:`~ean_core.common.writing.replacing`.
 
     Raises:
         CannotWriteError: if it cannot be written; an existing file of that name is left unchanged.
     """
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _version(package: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ean_core.backbone import EANResNet, find_backbone
 from ean_core.classifier import ImageClassifier, ImagePreprocessor
 from ean_core.common.config import config_name
+from ean_core.common.writing import replacing
 from ean_core.runs.folder import check_same_network
 from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.files import WeightsFile, save_weights
@@ -85,11 +86,10 @@ def write_pt2(model: nn.Module, path: Path, size: int) -> None:
         RuntimeError: if the outputs of the written file differ from the classifier's.
     """
     program = export_program(model, size)
-    partial = _partial(path)
-    torch.export.save(program, partial)
-    written = torch.export.load(partial).module()
-    _check(model, lambda images: written(images), size, partial)
-    partial.replace(path)
+    with replacing(path, suffix=True) as partial:
+        torch.export.save(program, partial)
+        written = torch.export.load(partial).module()
+        _check(model, lambda images: written(images), size)
 
 
 def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, str] | None = None) -> None:
@@ -113,7 +113,6 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
         raise ImportError(
             f"ONNX needs {error.name}: pip install 'ean-zoo[export]', or '.[export]' in a checkout"
         ) from error
-    partial = _partial(path)
     program = torch.onnx.export(
         export_program(model, size), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
     )
@@ -122,11 +121,11 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
     images, logits = program.model.graph.inputs[0], program.model.graph.outputs[0]
     images.shape = onnx_ir.Shape(["batch", find_backbone(model).in_channels, "height", "width"])
     logits.shape = onnx_ir.Shape(["batch", *list(logits.shape or ())[1:]])
-    program.save(str(partial), external_data=False)
-    onnx.checker.check_model(str(partial), full_check=True)
-    session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-    _check(model, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), size, partial)
-    partial.replace(path)
+    with replacing(path, suffix=True) as partial:
+        program.save(str(partial), external_data=False)
+        onnx.checker.check_model(str(partial), full_check=True)
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        _check(model, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), size)
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
@@ -176,7 +175,7 @@ def describe(backbone: EANResNet) -> dict[str, str]:
 
 
 @torch.no_grad()
-def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
+def _check(model: nn.Module, run: Any, size: int) -> None:
     """Compare a written file with its network, on batch and image sizes other than those used for tracing."""
     network = FromPixels(copy.deepcopy(model)).cpu().eval()
     channels = find_backbone(model).in_channels
@@ -185,12 +184,6 @@ def _check(model: nn.Module, run: Any, size: int, path: Path) -> None:
         expected = network(images)
         error = float((run(images) - expected).abs().max() / expected.abs().max())
         if not error <= TOLERANCE:
-            path.unlink()
             raise RuntimeError(
                 f"the exported network's outputs differ by {error:.1e} of the largest one, for images {shape}"
             )
-
-
-def _partial(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f"{path.stem}.part{path.suffix}")

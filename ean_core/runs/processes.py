@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 
 from ean_core.common.errors import InUseError, writing
+from ean_core.common.writing import file_lock, remove_leftovers
+
+#: Files in a run's folder that only the training writes; other commands may be writing the others.
+WRITTEN = ("*.pth", "progress.json", "record.json")
 
 
 def initialize_processes(config: Config, launcher: str) -> None:
@@ -59,7 +63,7 @@ def locked(work_dir: Path) -> Iterator[None]:
     Raises:
         InUseError: if another process is training in it.
     """
-    lock = FileLock(work_dir / "train.lock", timeout=0)
+    lock = file_lock(work_dir / "train.lock", timeout=0)
     held = [True]
     if is_main_process():
         with writing(work_dir):
@@ -68,6 +72,9 @@ def locked(work_dir: Path) -> Iterator[None]:
                 lock.acquire()
             except Timeout:
                 held = [False]
+            else:
+                for name in WRITTEN:
+                    remove_leftovers(work_dir, f".{name}.*")
     broadcast_object_list(held)
     if not held[0]:
         raise InUseError(f"another process is training in {work_dir}; wait for it, or choose another --work-dir")

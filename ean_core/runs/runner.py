@@ -1,4 +1,4 @@
-"""mmengine's Runner with atomic checkpoint writes, and bf16 autocast on any device."""
+"""mmengine's Runner with safe writes, and bf16 autocast on any device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from mmengine.dist import master_only
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from ean_core.common.errors import writing
+from ean_core.common.writing import refuse_link, remove_link, replacing
 from ean_core.weights.addresses import SCHEME
 from ean_core.weights.files import refuse_compressed, weights_only
 from ean_core.weights.loading import load_weights
@@ -23,18 +24,33 @@ from ean_core.weights.loading import load_weights
 
 @RUNNERS.register_module()
 class EANRunner(Runner):
-    """mmengine's Runner with atomic checkpoint writes."""
+    """mmengine's Runner with atomic checkpoint writes, and writes that follow no link out of the run's folder."""
 
+    @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As in mmengine, but through a temporary file: a file with the final name is always complete."""
-        partial, final = Path(out_dir) / f"{filename}.part", Path(out_dir) / filename
-        with writing(final):
-            try:
-                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
-                self._rename(partial, final)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
+        with replacing(Path(out_dir) / filename) as partial:
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+        remove_link(Path(self.work_dir) / "last_checkpoint")  # which mmengine's CheckpointHook writes next
+
+    @master_only
+    def dump_config(self) -> None:
+        """As in mmengine, but a link of the file's name is replaced."""
+        remove_link(
+            Path(self.work_dir) / (Path(self.cfg.filename).name if self.cfg.filename else f"{self.timestamp}.py")
+        )
+        super().dump_config()
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """As in mmengine, after a check of the folder of this start, which mmengine and its backends write to.
+
+        Raises:
+            LinkError: if it is a link, or holds one.
+        """
+        folder = Path(self.log_dir)  # named after the second of the start, so usually new
+        for path in (folder, *folder.rglob("*")):
+            refuse_link(path)
+        return super().build_logger(*args, **kwargs)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""
@@ -46,10 +62,6 @@ class EANRunner(Runner):
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
         return None
-
-    @master_only
-    def _rename(self, partial: Path, final: Path) -> None:
-        partial.replace(final)
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ean_core.common.errors import InUseError, differences, writing
+from ean_core.common.writing import file_lock, open_in_place
 
 
 class Ledger:
@@ -28,6 +29,7 @@ class Ledger:
     Raises:
         ValueError: if the file belongs to another search or is damaged before its last line.
         InUseError: if another process is using it.
+        LinkError: if the file is a link.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
@@ -37,22 +39,27 @@ class Ledger:
         self.lines: list[dict[str, Any]] = []
         #: Notice about the file from when it was opened, if any.
         self.notice: str | None = None
-        self._lock = FileLock(f"{self.path}.lock", timeout=0)
 
     def __enter__(self) -> Ledger:
         try:
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock = file_lock(f"{self.path}.lock", timeout=0)
                 self._lock.acquire()
         except Timeout:
             raise InUseError(
                 f"another search is writing {self.path}; wait for it, or choose another --work-dir"
             ) from None
         try:
-            self._read()
-            self._file = self.path.open("a", encoding="utf-8")
-            if not self.path.stat().st_size:
-                self.append(self.key)
+            with writing(self.path):
+                self._file = open_in_place(self.path, encoding="utf-8")
+            try:
+                self._read()
+                if not self.path.stat().st_size:
+                    self.append(self.key)
+            except BaseException:
+                self._file.close()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -72,12 +79,9 @@ class Ledger:
         self._lock.release()
 
     def _read(self) -> None:
-        if not self.path.exists():
-            return
         lines, torn = read_lines(self.path)
         if torn:
-            whole = self.path.read_bytes()
-            os.truncate(self.path, len(whole) - len(torn))
+            self._file.truncate(self.path.stat().st_size - len(torn))
             self.notice = f"{self.path}: dropped a torn last line of {len(torn)} bytes; it is evaluated again"
         if not lines:
             return

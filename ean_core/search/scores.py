@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ean_core.common.errors import InUseError
+from ean_core.common.writing import file_lock, open_in_place
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
@@ -35,6 +36,7 @@ class RememberedScores:
     Raises:
         ValueError: at first use, if the file is damaged or has another key.
         InUseError: if another process locks the file for a minute.
+        LinkError: if the file is a link.
     """
 
     def __init__(self, evaluator: Evaluator, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -79,7 +81,7 @@ class RememberedScores:
         """Read the lines added to the file since the last call, append lines and sync them to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(f"{self.path}.lock", timeout=PATIENCE_S), self.path.open("a+b") as file:
+            with file_lock(f"{self.path}.lock", timeout=PATIENCE_S), open_in_place(self.path, "a+b") as file:
                 file.seek(self._end)
                 *whole, torn = file.read().split(b"\n")
                 for text in whole:

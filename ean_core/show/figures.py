@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from ean_core.common.writing import replacing
 from ean_core.scheme import ConnectionScheme
 
 from .table import NetworkRow
@@ -159,10 +160,8 @@ def style(
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure atomically, in the format of the suffix; equal figures give equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.part{path.suffix}")
     FigureCanvasAgg(figure)
+    kind = path.suffix.removeprefix(".")
     # Reproducible files: no date, and stable ids in SVG.
-    with mpl.rc_context({"svg.hashsalt": "ean", "svg.fonttype": "none"}):
-        figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {})
-    partial.replace(path)
+    with replacing(path) as partial, mpl.rc_context({"svg.hashsalt": "ean", "svg.fonttype": "none"}):
+        figure.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else {})

@@ -19,8 +19,8 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ean_core.common.errors import writing
 from ean_core.common.places import offline
+from ean_core.common.writing import replacing
 
 from .addresses import SCHEME, load_from_ean
 
@@ -114,15 +114,9 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
     """Write plain tensors and metadata as safetensors, atomically; equal content gives equal bytes."""
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # save_file of safetensors 0.8 makes the file unreadable for other users
-            partial.write_bytes(_in_order(save(tensors, dict(metadata))))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        # save_file of safetensors 0.8 makes the file unreadable for other users
+        partial.write_bytes(_in_order(save(tensors, dict(metadata))))
 
 
 def file_hash(path: Path) -> str:

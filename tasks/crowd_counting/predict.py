@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,10 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from ean_core.common.interrupts import held_interrupts
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
+from ean_core.common.writing import open_new, replacing, temporary
 from tasks.pictures import SUFFIXES, read_picture, save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 
@@ -155,9 +157,11 @@ class Predictor:
         problem = ""
         overlay = f"{name}{OVERLAY}.mp4"
         table = self.out / f"{name}.counts.csv"
-        table.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with table.open("w", newline="", encoding="utf-8") as file, _annotated(self.out / overlay, fps) as annotate:
+        with (
+            open_new(table, newline="", encoding="utf-8") as file,
+            _annotated(self.out / overlay, fps) as annotate,
+        ):
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(("frame", "seconds", "count", "smoothed"))
             try:
@@ -175,12 +179,12 @@ class Predictor:
                             tops.append(round_top(display_density(density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
                         drawn = draw_overlay(pixels, density, people(steady), heat)
-                    # All outputs of a frame are written together, so that Ctrl-C leaves as many lines as frames.
-                    counts.append(count)
-                    lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
-                    file.flush()
-                    if drawn is not None:
-                        annotate(drawn)
+                    with held_interrupts():  # Ctrl-C leaves as many lines as frames
+                        counts.append(count)
+                        lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
+                        file.flush()
+                        if drawn is not None:
+                            annotate(drawn)
             except KeyboardInterrupt:
                 problem = "" if live else STOPPED
             except MemoryError:
@@ -202,28 +206,27 @@ def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
 @contextmanager
 def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]]:
     """Write frames to an MP4 that gets its name when it is complete; without frames, none is written."""
-    partial = path.with_suffix(".part.mp4")
     writer: cv2.VideoWriter | None = None
+    with ExitStack() as stack:
 
-    def annotate(drawn: Image.Image) -> None:
-        nonlocal writer
-        if writer is None:
-            writer = _video_writer(partial, fps, drawn.size)
-        writer.write(_even(np.asarray(drawn))[:, :, ::-1])
+        def annotate(drawn: Image.Image) -> None:
+            nonlocal writer
+            if writer is None:
+                partial = stack.enter_context(replacing(path, suffix=True))
+                writer = _video_writer(partial, path, fps, drawn.size)
+                stack.callback(writer.release)
+            writer.write(_even(np.asarray(drawn))[:, :, ::-1])
 
-    try:
         yield annotate
-    finally:
-        if writer is not None:
-            writer.release()
-            partial.replace(path)
+        with held_interrupts():
+            stack.close()
 
 
-def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+def _video_writer(partial: Path, path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     width, height = size
     even = (width - width % 2, height - height % 2)  # codecs need even sides
     fps = fps if fps < 65 else round(fps, 1)  # MPEG-4 limits numerator and denominator to 65535
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
+    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
     if not writer.isOpened():
         raise OSError(f"{path} cannot be written: this OpenCV build has no MP4 writer, or the folder is not writable")
     return writer
@@ -277,39 +280,40 @@ def predict_command(
     keep_freed_memory()
     counter = Counter.load(model, device=device)
     predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
-    out.mkdir(parents=True, exist_ok=True)
-    table, partial = out / "counts.csv", out / "counts.csv.part"
+    table = out / "counts.csv"
     found: list[Counted] = []
     stopped = False
-    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
-        try:
-            for kind, source, name in listed:
-                if kind == "missing":
-                    one = Counted(source, problem="there is no such file or folder")
-                elif kind == "video":
-                    one = predictor.video(source, name)
-                else:
-                    one = predictor.picture(Path(source), name)
-                found.append(one)
-                count = "" if one.count is None else f"{one.count:.3f}"
-                lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
-                file.flush()
-                _say(one)
-                stopped = one.problem == STOPPED
-                if stopped:
-                    break
-        except KeyboardInterrupt:
-            stopped = True
-    good = [one for one in found if one.count is not None]
-    where = f"{table}, counts.json"
-    if good or not table.exists():
-        partial.replace(table)
-        write_text(out / "counts.json", _json(counter, model, found))
-    else:
-        partial.unlink()
-        where = f"{table} of an earlier run was kept"
+    with temporary(table) as partial:
+        with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
+            try:
+                for kind, source, name in listed:
+                    if kind == "missing":
+                        one = Counted(source, problem="there is no such file or folder")
+                    elif kind == "video":
+                        one = predictor.video(source, name)
+                    else:
+                        one = predictor.picture(Path(source), name)
+                    with held_interrupts():  # counts.csv and counts.json list the same sources
+                        found.append(one)
+                        count = "" if one.count is None else f"{one.count:.3f}"
+                        lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
+                        file.flush()
+                        _say(one)
+                    stopped = one.problem == STOPPED
+                    if stopped:
+                        break
+            except KeyboardInterrupt:
+                stopped = True
+        good = [one for one in found if one.count is not None]
+        where = f"{table}, counts.json"
+        if good or not table.exists():
+            with held_interrupts():  # both are of this run
+                partial.replace(table)
+                write_text(out / "counts.json", _json(counter, model, found))
+        else:
+            where = f"{table} of an earlier run was kept"
     typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
     if stopped:
         raise typer.Exit(130)

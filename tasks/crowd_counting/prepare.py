@@ -18,8 +18,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ean_core.common.errors import writing
 from ean_core.common.places import data_root
+from ean_core.common.writing import replacing
 from tasks.pictures import MAX_PIXELS, read_picture
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
@@ -212,14 +212,8 @@ def _write(
         "number": len(points) if number is None else number,
         "annotated": len(points),
     }
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(_packed(kept, density.astype(np.float32), source, entry))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(_packed(kept, density.astype(np.float32), source, entry))
     return entry
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.pictures import read_picture
+from tasks.pictures import read_picture, save_picture
 from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
@@ -350,11 +350,10 @@ def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Bl
 
 def draw_examples(folder: Path) -> list[Path]:
     """Write the drawn examples, and return their files."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in EXAMPLES:
         path = folder / f"drawn_crowd_of_{number}.png"
-        draw_crowd(number, seed=number)[0].save(path)
+        save_picture(draw_crowd(number, seed=number)[0], path)
         paths.append(path)
     return paths
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.cli import main
+from tasks.crowd_counting import predict
 from tasks.crowd_counting.counter import Counter, Prediction
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.predict import Smoothed
@@ -88,6 +90,20 @@ def counted(out):
 
 def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def interrupts():
+    """Press Ctrl-C in this process, which handles it as in a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # the handler runs between two steps of the main thread
+            pass
+
+    yield press
+    signal.signal(signal.SIGINT, before)
 
 
 # ---------------------------------------------------------------- pictures
@@ -457,6 +473,80 @@ def test_ctrl_c_during_a_video_leaves_whole_files_and_ends_the_command(tmp_path,
     assert all(re.fullmatch(r"\d+\.\d{3}", row["smoothed"]) for row in rows)
     assert len(read_video(out / result["overlay"])[0]) == result["frames"]
     assert files(out) == ["a.jpg.overlay.jpg", "b.avi.counts.csv", "b.avi.overlay.mp4", "counts.csv", "counts.json"]
+
+
+@pytest.mark.parametrize("step", ["_even", "_video_writer"])
+def test_ctrl_c_while_a_frame_is_written_leaves_as_many_lines_as_frames(
+    capsys, tmp_path, counter_file, monkeypatch, interrupts, step
+):
+    usual, steps = getattr(predict, step), []
+
+    def interrupted(*arguments):
+        steps.append(step)
+        if len(steps) == (3 if step == "_even" else 1):
+            interrupts()
+        return usual(*arguments)
+
+    monkeypatch.setattr(predict, step, interrupted)
+    video, out = write_video(tmp_path / "a.avi", frames=6), tmp_path / "out"
+    code, printed, _ = run(capsys, video, "--model", counter_file, "--out", out)
+    assert code == 130
+    assert "1 of 1 counted" in printed
+    result = counted(out)[str(video)]
+    assert result["problem"] == "stopped before its end"
+    assert result["frames"] == len(steps)
+    assert len(table(out / "a.avi.counts.csv")) == len(read_video(out / result["overlay"])[0]) == len(steps)
+    assert files(out) == ["a.avi.counts.csv", "a.avi.overlay.mp4", "counts.csv", "counts.json"]
+
+
+def test_ctrl_c_between_the_two_lists_of_counts_leaves_them_the_same(
+    capsys, tmp_path, counter_file, monkeypatch, interrupts
+):
+    write_crowd(tmp_path / "in/a.jpg")
+    write_crowd(tmp_path / "in/b.jpg")
+    usual = predict._say
+    monkeypatch.setattr(predict, "_say", lambda one: (interrupts(), usual(one)))
+    code, printed, _ = run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 130
+    assert "1 of 2 counted" in printed
+    assert list(counted(tmp_path / "out")) == [str(tmp_path / "in/a.jpg")]
+
+
+def test_ctrl_c_while_the_counts_get_their_names_gives_both(capsys, tmp_path, counter_file, monkeypatch, interrupts):
+    write_crowd(tmp_path / "in/a.jpg")
+    usual = predict._json
+    monkeypatch.setattr(predict, "_json", lambda *words: (interrupts(), usual(*words))[1])
+    code, _, _ = run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 130
+    assert len(counted(tmp_path / "out")) == 1
+
+
+def test_a_video_is_counted_in_another_thread(tmp_path, counter):
+    video, found = write_video(tmp_path / "a.avi", frames=3), []
+    (tmp_path / "out").mkdir()
+    predictor = predict.Predictor(counter, tmp_path / "out", heat=predict.Heat())
+    thread = threading.Thread(target=lambda: found.append(predictor.video(str(video), "a.avi")))
+    thread.start()
+    thread.join()
+    assert found[0].frames == len(table(tmp_path / "out/a.avi.counts.csv")) == 3
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupt_of_the_counter_leaves_as_many_lines_as_frames(capsys, tmp_path, counter_file, monkeypatch, stop):
+    usual, seen = Counter.__call__, []
+
+    def counts(self, pixels):
+        seen.append(pixels.shape)
+        if len(seen) > stop:
+            raise KeyboardInterrupt
+        return usual(self, pixels)
+
+    monkeypatch.setattr(Counter, "__call__", counts)
+    video, out = write_video(tmp_path / "a.avi"), tmp_path / "out"
+    assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 130
+    result = counted(out)[str(video)]
+    assert result["frames"] == stop
+    assert len(table(out / "a.avi.counts.csv")) == len(read_video(out / result["overlay"])[0]) == stop
 
 
 @pytest.mark.parametrize("stop", [0, 2])

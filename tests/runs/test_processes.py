@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ean_core.runs.processes import locked
+
 LEAVE_PROCESSES = """
 import atexit
 from pathlib import Path
@@ -41,3 +43,11 @@ def test_no_thread_of_gloo_outlives_the_run(tmp_path):
     during, after = (int(count) for count in re.findall(r"threads: (\d+)", output))
     assert during > 0
     assert after == 0
+
+
+def test_what_killed_trainings_left_is_removed_by_the_next(tmp_path):
+    kept = ["epoch_1.pth", "train.lock", ".test.json.01234567.part"]  # another command may be writing the last one
+    for name in (*kept, ".epoch_2.pth.01234567.part", ".progress.json.89abcdef.part"):
+        (tmp_path / name).touch()
+    with locked(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == set(kept)

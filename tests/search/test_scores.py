@@ -1,14 +1,17 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
 from ean_core.common.errors import InUseError
+from ean_core.common.writing import LinkError
 from ean_core.search import Ledger, SupernetEvaluator, scores
 from ean_core.search.evaluator import dismiss, serve
 from ean_core.search.ledger import read_lines
@@ -161,6 +164,19 @@ def test_a_damaged_line_is_refused_by_what_it_holds(tmp_path, damage, number):
         remembered.evaluate(ALL[:1])
     assert repr(damage) in str(error.value)
     assert remembered.path.read_bytes() == b"\n".join(content)
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock"])
+def test_a_link_is_not_written_through(tmp_path, suffix):
+    victim = tmp_path / "victim"
+    victim.write_text("mine\n")
+    scores = RememberedScores(Counting(), tmp_path / "scores")
+    link = Path(f"{scores.path}{suffix}")
+    link.parent.mkdir()
+    link.symlink_to(victim)
+    with pytest.raises(LinkError, match=re.escape(f"{link} is a link")):
+        scores.evaluate(ALL[:2])
+    assert victim.read_text() == "mine\n"
 
 
 def test_a_file_of_another_key_is_refused(tmp_path):

@@ -170,8 +170,11 @@ def test_the_test_must_be_of_the_configs_test_images(run, tmp_path):
 
 def test_what_a_stopped_attempt_left_does_not_stop_the_next(run, tmp_path):
     (tmp_path / "zoo" / "weights").mkdir(parents=True)
-    (tmp_path / "zoo" / "publish.lock").touch()
+    left = ("publish.lock", ".model-index.yml.01234567.part", "weights/.a.safetensors.01234567.part")
+    for name in left:
+        (tmp_path / "zoo" / name).touch()
     assert publish(run / "epoch_1.pth", config(), tmp_path / "zoo").packaged_file.is_file()
+    assert list((tmp_path / "zoo").rglob("*.part")) == []
 
 
 def test_a_folder_with_other_things_is_left_alone(run, tmp_path):

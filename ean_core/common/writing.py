@@ -1,0 +1,170 @@
+"""Every write of the package goes through this file, so that none follows a link out of the folder it is meant for.
+
+A folder that was unpacked from a stranger's archive may hold links under any name that a command writes. The rules:
+
+- A file is written under a random name beside its target, created exclusively, and renamed when it is complete
+  (:func:`replacing`). Renaming replaces a target that is a link by a regular file; the file it points to is unchanged.
+- A file that is followed while it grows is created under its own name, after what had this name is removed
+  (:func:`open_new`).
+- A file that is continued (ledgers, logs, downloads, locks) is not opened if it is a link: what it points to would be
+  changed (:func:`open_in_place`, :func:`file_lock`).
+- Folders may be links: that is how users put data and results on another disk. Files in them get the same care.
+
+A process that may write to the same folder can still exchange a file while it is being written; permissions guard
+against that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock
+
+from .errors import writing
+
+#: Temporary files: ``.NAME.XXXXXXXX.part``, followed by the suffix of the target for libraries that look at it.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", re.DOTALL)
+#: Characters of the target's name in that of its temporary file; a file name has at most 255 bytes, a character four.
+_NAME = 48
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag; links need privileges there
+
+
+class LinkError(OSError):
+    """A file to write is a symbolic link."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(f"{path} is a link, and what it points to would be changed; remove it")
+
+
+@contextmanager
+def replacing(path: Path, *, suffix: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary file, which is renamed to ``path`` at the end of the block.
+
+    No reader sees a partial file. If the block raises anything, the temporary file is removed, and ``path`` is
+    unchanged. Code can open the temporary file, and libraries can write to its path: it exists, with the permissions of
+    an ordinary new file.
+
+    Args:
+        path: file to write; its folder is created. If it is a link, the link is replaced.
+        suffix: whether the temporary file needs the suffix of ``path``, for libraries that choose a format by it.
+
+    Raises:
+        CannotWriteError: if it cannot be written.
+    """
+    with writing(path), temporary(path, suffix=suffix) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def temporary(path: Path, *, suffix: bool = False) -> Iterator[Path]:
+    """As :func:`replacing`, but the block itself renames the file, or else it is removed."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _create(path, path.suffix if suffix else "")
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def open_new(path: Path, **options: Any) -> IO[str]:
+    """Create a text file under its final name, for files that are followed while they grow.
+
+    What had this name is removed: a link is not followed, and a file of two names keeps its content under the other.
+
+    Args:
+        path: file to write; its folder is created.
+        options: those of :func:`open`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return path.open("x", **options)
+
+
+def open_in_place(path: str | os.PathLike[str], mode: str = "a", **options: Any) -> IO[Any]:
+    """Open a file that is continued; it is created if it does not exist.
+
+    Args:
+        path: file to open.
+        mode, options: those of :func:`open`.
+
+    Raises:
+        LinkError: if it is a link.
+    """
+    return open(path, mode, opener=_open_no_link, **options)
+
+
+def file_lock(path: str | os.PathLike[str], **options: Any) -> FileLock:
+    """Return a lock that another process may hold; not yet acquired.
+
+    Args:
+        path: file of the lock.
+        options: those of :class:`filelock.FileLock`.
+
+    Raises:
+        LinkError: if it is a link, which filelock would refuse with a less helpful message.
+    """
+    refuse_link(path)
+    return FileLock(path, **options)
+
+
+def refuse_link(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that another library opens for writing if it is a link.
+
+    Raises:
+        LinkError: if it is one.
+    """
+    if Path(path).is_symlink():
+        raise LinkError(path)
+
+
+def remove_link(path: Path) -> None:
+    """Remove a link where another library writes a file."""
+    if path.is_symlink():
+        path.unlink()
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove temporary files of processes that were killed; only for files that no other process may be writing.
+
+    Args:
+        folder: folder to clean.
+        pattern: glob pattern of the temporary files' paths, relative to the folder; files with other names are kept.
+    """
+    for path in folder.glob(pattern):
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file has the name of a temporary one."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def _create(path: Path, suffix: str) -> Path:
+    """Create a file beside ``path`` that did not exist; tempfile's would be unreadable for other users."""
+    while True:
+        partial = path.with_name(f".{path.name[:_NAME]}.{secrets.token_hex(4)}.part{suffix}")
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINKS, 0o666))
+        except FileExistsError:
+            continue
+        return partial
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | _NO_LINKS, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):  # noqa: PTH114
+            raise LinkError(path) from error
+        raise
