@@ -294,7 +294,7 @@ class Sandbox:
             path = programs / name
             path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
             path.chmod(0o755)
-        for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+        for name in ("pyproject.toml", "constraints.txt", "requirements.lock", "Makefile"):
             shutil.copy(ROOT / name, folder)
         (folder / ".venv" / ".installed").touch()  # newer than what it is made of
         (folder / "zoo").mkdir()
