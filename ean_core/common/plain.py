@@ -74,7 +74,7 @@ class _PlainUnpickler(pickle.Unpickler):
         self.name = name
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN:
+        if (module.replace("__builtin__", "builtins"), name) in _PLAIN:  # as up to protocol 2, which mmengine writes
             return super().find_class(module, name)
         raise ValueError(
             f"{self.name} would execute code from {module}.{name}; a pickle may hold plain values and NumPy arrays only"
