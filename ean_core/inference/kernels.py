@@ -345,7 +345,8 @@ def _precision(dtype: torch.dtype) -> str:
     """Precision of fp32 products, as PyTorch sets it for convolutions; half precision has only one."""
     if dtype != torch.float32:
         return "ieee"
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if conv.fp32_precision == "tf32" else "ieee"
 
 
 def _packed(*tensors: Tensor) -> tuple[Tensor, ...]:
