@@ -59,6 +59,8 @@ $(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	@echo "installing into $(VENV): takes a few minutes, and several GB for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(PLATFORM),3 11 Linux x86_64)
+# The headless build has the same files.
+	$(BIN)/python -m pip uninstall -qq --yes opencv-python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 else

@@ -39,7 +39,7 @@ HOLDS = {
     "that expand to large ones are refused",
     "inputs that a coverage-guided fuzzer makes": "schemes, settings, points, ledgers, .mat, model names, "
     "scrubbing: a result or a ValueError",
-    "hostile checkpoints, indexes and servers": "pickles and settings that execute code, paths that leave the "
+    "hostile checkpoints, indexes and servers": "pickles, configs and settings that execute code, paths that leave the "
     "folder of an index or manifest, links in the cache and in HDF5, redirects to other URL schemes: refused, "
     "nothing executed or written outside",
     "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one runs, the "
