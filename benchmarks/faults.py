@@ -1,6 +1,7 @@
 """Run all fault-injection tests (tests/faults, including slow ones) and tabulate the results.
 
     python benchmarks/faults.py [--processes 2] [--only EXPRESSION]
+    python benchmarks/faults.py --page     # only rewrites the page, from the record and boundaries.yml
 
 Writes ``results/faults.md`` and ``results/faults.json``. Takes a quarter of an hour on two cores.
 """
@@ -18,10 +19,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ean_core.common.record import read_record, write_record, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/faults.json"
+#: Attacks on trust boundaries: a list of ``attack``, ``before``, ``after`` and ``test``.
+BOUNDARIES = ROOT / "benchmarks/boundaries.yml"
 #: The required behavior for each fault.
 HOLDS = {
     "kill -9 at a random moment": "supernet training, search, preparation of crowds and masks, download, "
@@ -34,7 +39,7 @@ HOLDS = {
     "that expand to large ones are refused",
     "inputs that a coverage-guided fuzzer makes": "schemes, settings, points, ledgers, .mat, model names, "
     "scrubbing: a result or a ValueError",
-    "hostile checkpoints, indexes and servers": "pickles and settings that execute code, paths that leave the "
+    "hostile checkpoints, indexes and servers": "pickles, configs and settings that execute code, paths that leave the "
     "folder of an index or manifest, links in the cache and in HDF5, redirects to other URL schemes: refused, "
     "nothing executed or written outside",
     "two processes on the same files": "work directory, ledger, scores, prepared folder, index, cache: one runs, the "
@@ -67,6 +72,15 @@ def table(tried: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, f"| all | | {total[0]} | {total[1]:,} | {total[2]:,} |"])
 
 
+def boundaries() -> str:
+    """Attacks on trust boundaries as a Markdown table; each test is linked to its file."""
+    lines = ["| attack | before | after | test |", "|---|---|---|---|"]
+    for row in yaml.safe_load(BOUNDARIES.read_text(encoding="utf-8")):
+        file, _, name = row["test"].partition("::")
+        lines.append(f"| {row['attack']} | {row['before']} | {row['after']} | [`{name}`](../../{file}) |")
+    return "\n".join(lines)
+
+
 def page(record: Mapping[str, Any]) -> str:
     """The Markdown page of a record."""
     where = record["environment"]
@@ -79,7 +93,10 @@ def page(record: Mapping[str, Any]) -> str:
         "test run covers part of them. All of them: "
         f"`python benchmarks/faults.py`, {record['finished'][:10]}, {machine}{again}.\n\n"
         f"{table(record['tests'])}\n\n"
-        f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n"
+        f"{record['failed']} tests failed, {len(record['skipped'])} were skipped{':' if skipped else '.'}{skipped}\n\n"
+        "## Trust boundaries\n\n"
+        "Attacks on what [SECURITY.md](../../SECURITY.md) promises, each tried by a test.\n\n"
+        f"{boundaries()}\n"
     )
 
 
@@ -88,7 +105,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", help="pytest's -k: repeat these tests and keep the record of the others")
+    parser.add_argument("--page", action="store_true", help="only rewrite the page")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_text(RESULT.with_suffix(".md"), page(read_record(RESULT)))
+        return 0
     with tempfile.TemporaryDirectory() as scratch:
         tally = Path(scratch, "tally.jsonl")
         tally.touch()

@@ -16,6 +16,7 @@ DOCUMENTS = (
     "tasks/segmentation/README.md",
     "tasks/crowd_counting/README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "zoo/README.md",
     "ean_core/README.md",
     "ean_core/runs/README.md",

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+
+from ean_core.common.record import read_record
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -84,3 +87,18 @@ def test_gpu_training_needs_a_gpu(run, tmp_path):
     code, said = run("gpu_training.py", "--out", tmp_path / "training.json")
     assert code == 2
     assert "no GPU found; --small checks the script on a CPU" in said
+
+
+def test_the_page_of_faults_is_that_of_its_record_and_of_the_trust_boundaries():
+    script = runpy.run_path(str(BENCHMARKS / "faults.py"))
+    written = (BENCHMARKS / "results/faults.md").read_text()
+    assert written == script["page"](read_record(BENCHMARKS / "results/faults.json"))
+
+
+def test_every_attack_on_a_trust_boundary_has_its_test():
+    rows = yaml.safe_load((BENCHMARKS / "boundaries.yml").read_text())
+    for row in rows:
+        assert row.keys() == {"attack", "before", "after", "test"}
+        assert not any("\n" in text or "|" in text for text in row.values())
+        file, _, name = row["test"].partition("::")
+        assert f"def {name}(" in (BENCHMARKS.parent / file).read_text(), row["test"]

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "make test-docs": "runs these tests",
     "make test-fork": "installs another environment; it is a test itself",
     "make audit": "asks PyPI for known vulnerabilities",
+    "make lock": "needs a package index; tests/test_packaging.py checks the lock",
     "make lint": "is a part of `make test`",
     "pip install": "needs a package index; tests/test_packaging.py installs, tests/test_documents.py checks the extras",
     ".venv/bin/python -m pytest": "is a part of `make test`",
@@ -294,7 +295,7 @@ class Sandbox:
             path = programs / name
             path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
             path.chmod(0o755)
-        for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+        for name in ("pyproject.toml", "constraints.txt", "requirements.lock", "Makefile"):
             shutil.copy(ROOT / name, folder)
         (folder / ".venv" / ".installed").touch()  # newer than what it is made of
         (folder / "zoo").mkdir()

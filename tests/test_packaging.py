@@ -1,6 +1,7 @@
-"""Contents of the wheel, and its use away from the checkout."""
+"""Contents of the wheel, its use away from the checkout, and the versions that are installed with it."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,13 @@ from pathlib import Path
 from shutil import which
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,3 +110,76 @@ def test_pip_install_into_an_empty_environment(tmp_path):
         cwd=tmp_path,
     )
     assert "Share-full" in out
+
+
+# ---------------------------------------------------------------- versions
+
+
+@pytest.fixture(scope="module")
+def locked():
+    """Version and hashes of each package in the lock."""
+    found = {}
+    for entry in (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines():
+        pin, *hashes = entry.split()
+        name, _, version = pin.partition("==")
+        assert version, entry
+        assert name not in found
+        found[name] = (version, hashes)
+    return found
+
+
+def test_the_lock_holds_the_tested_versions_with_hashes_and_no_addresses(locked):
+    for name, (_, hashes) in locked.items():
+        assert hashes, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), name
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?:|file:|/|@|--(index|extra-index|find-links|trusted-host)", text)
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    for pin in pins:
+        requirement = Requirement(pin)
+        name = canonicalize_name(requirement.name)
+        if name == "opencv-python":  # the lock has the headless build in its place
+            name = "opencv-python-headless"
+        assert str(requirement.specifier) == f"=={locked[name][0]}", name
+    assert "opencv-python" not in locked
+
+
+def test_the_lock_satisfies_what_the_package_asks_for(locked):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    makefile = (ROOT / "Makefile").read_text()
+    installed = re.search(r"^EXTRAS := (.*)$", makefile, re.MULTILINE)[1].split()
+    assert set(installed) == extras.keys() - {"all", "fuzz"}
+    for text in [*project["dependencies"], *(text for name in installed for text in extras[name])]:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.11"}):
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)][0]), text
+
+
+@pytest.mark.parametrize(
+    ("name", "vulnerable"),
+    [
+        ("torch", "2.5.1"),  # CVE-2025-32434
+        ("torch", "2.9.1"),  # CVE-2026-24747
+        ("torch", "2.10.0"),  # CVE-2026-4538
+        ("h5py", "3.11.0"),  # CVE-2026-26200 in its HDF5
+        ("pillow", "12.2.0"),  # CVE-2026-59199
+        ("filelock", "4.2.0"),  # CVE-2026-112909
+        ("onnx", "1.20.1"),  # CVE-2026-27489
+        ("onnx", "1.21.0"),  # CVE-2026-44512
+        ("gradio", "6.19.0"),  # CVE-2026-59806
+        ("starlette", "1.2.1"),  # PYSEC-2026-248
+        ("python-multipart", "0.0.29"),  # CVE-2026-53538
+    ],
+)
+def test_lower_bounds_exclude_known_vulnerabilities(name, vulnerable):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    bounds = [
+        requirement
+        for requirement in map(Requirement, asked)
+        if requirement.name == name
+        and (requirement.marker is None or requirement.marker.evaluate({"python_version": "3.11"}))
+    ]
+    assert bounds
+    assert not all(requirement.specifier.contains(vulnerable) for requirement in bounds)

@@ -13,12 +13,19 @@ from mmengine.config import Config
 
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import writing
+from ean_core.common.plain import read_plain_files_only
 
 CfgOptions = Annotated[
     list[str] | None,
     typer.Option(help="Overrides KEY=VALUE, several per flag: model.backbone.scheme=full train_cfg.max_epochs=5"),
 ]
-ConfigName = Annotated[str, typer.Argument(help="Config file, or name of a packaged config.")]
+ConfigName = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a packaged config, or a config file. A Python config, and the modules that it names under "
+        "custom_imports, are executed: run only files that you trust."
+    ),
+]
 WorkDir = Annotated[Path | None, typer.Option(help="Output folder; work_dirs/CONFIG by default.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of the whole network, or folder of its run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
@@ -49,6 +56,7 @@ LauncherName = Annotated[Launcher, typer.Option(help="Launcher that started the 
 
 def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:
     """Return the config with its overrides, and the folder of its run."""
+    read_plain_files_only()
     cfg = load_config(config, cfg_options or ())
     return cfg, work_dir or Path("work_dirs") / str(config_name(cfg))
 

@@ -114,7 +114,11 @@ def time_per_block(
 
 def time(
     networks: Annotated[
-        list[str], typer.Argument(help="Config files, names of packaged configs, or folders of training runs.")
+        list[str],
+        typer.Argument(
+            help="Config files, names of packaged configs, or folders of training runs. Python configs, and modules "
+            "that a config or a run names under custom_imports, are executed: give only those that you trust."
+        ),
     ],
     batch: Annotated[int, typer.Option(help="Images per forward pass; the paper uses 50.", min=1)] = 50,
     size: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from mmengine.config import Config, DictAction
 
 from .errors import unknown_name
+from .plain import plain_files
 from .tasks import known_datasets
 
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
@@ -83,6 +85,8 @@ def find_config(name: str) -> Path:
 def load_config(name: str, options: Sequence[str] = ()) -> Config:
     """Read a config and override some of its entries.
 
+    A Python config is executed, and the modules under ``custom_imports`` are imported.
+
     Args:
         name: path, or name of a packaged config.
         options: ``KEY=VALUE`` as for OpenMMLab's ``--cfg-options``, e.g. ``model.backbone.scheme=full``.
@@ -95,8 +99,7 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
     if wrong:
         raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
     path = find_config(name)
-    with _reading(path):
-        config = Config.fromfile(path)
+    config = read_config(path)
     if options:
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
@@ -104,14 +107,30 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             config.merge_from_dict(parser.parse_args([*options]).options)
         except AssertionError as error:  # DictAction's
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
-    with _reading(path, options):
+    with reading(path, options):
         _fit_schedules(config)
     return config
 
 
+def read_config(path: Path, *, import_custom_modules: bool = True) -> Config:
+    """Read a config and its base configs. Python files are executed; YAML and JSON files hold plain values.
+
+    Args:
+        path: a ``.py``, ``.yml``, ``.yaml`` or ``.json`` file.
+        import_custom_modules: whether to import the modules under ``custom_imports``.
+
+    Raises:
+        FileNotFoundError: if a base config is missing.
+        ImportError: if a module that it imports is missing.
+        ValueError: if it cannot be read; the message names the file at fault, which may be a base config.
+    """
+    with reading(path), plain_files():
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+
+
 @contextmanager
-def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
-    """Turn any failure while reading a config, which is Python code, into one error."""
+def reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
+    """Turn any failure while reading a config, which may be Python code, into one error."""
     if path.suffix not in (".py", ".json", ".yml", ".yaml"):
         raise ValueError(f"{path} is not a config: expected a .py, .yml or .json file")
     try:
@@ -121,10 +140,19 @@ def _reading(path: Path, options: Sequence[str] = ()) -> Iterator[None]:
     except FileNotFoundError:  # one of its base configs
         raise
     except Exception as error:
-        line = getattr(error, "lineno", None)
+        mark = getattr(error, "problem_mark", None)  # of YAML errors
+        line = mark.line + 1 if mark else getattr(error, "lineno", None)
         where = f", line {line}," if line else f" with {' '.join(options)}" if options else ""
-        reason = getattr(error, "msg", None) or error
-        raise ValueError(f"{path}{where} cannot be read as a config: {type(error).__name__}: {reason}") from error
+        reason = getattr(error, "problem", None) or getattr(error, "msg", None) or error
+        file = _file_at_fault(error, path)
+        raise ValueError(f"{file}{where} cannot be read as a config: {type(error).__name__}: {reason}") from error
+
+
+def _file_at_fault(error: BaseException, path: Path) -> Path:
+    """Return the config, of ``path`` and its base configs, that mmengine was reading when the error occurred."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    files = [Path(frame.f_locals["filename"]) for frame in frames if frame.f_code.co_name == "_file2dict"]
+    return files[-1] if files and files[-1] != path.absolute() else path
 
 
 def _fit_schedules(config: Config) -> None:

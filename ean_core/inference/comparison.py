@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .deploy import deploy, fold
 from .ops import plain_operators
 from .timing import time_networks
 
+logger = logging.getLogger(__name__)
 #: Height and width in pixels; one number if they are equal.
 Size = int | tuple[int, int]
 
@@ -123,6 +125,8 @@ def image_size(config: Config) -> Size | None:
 def trained_variant(folder: Path) -> tuple[Config, Variant]:
     """Build the network of a run, with its test accuracy if it was measured. Its weights are not loaded.
 
+    Modules that the run's settings name under ``custom_imports`` are imported, with a warning if they are not ours.
+
     Raises:
         FileNotFoundError: if the folder has no checkpoint of a run.
     """
@@ -130,7 +134,16 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     config = None if run.latest is None else trained_config(run.latest)
     if config is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of a training run")
-    import_modules_from_strings(**config.get("custom_imports", {"imports": None}))
+    custom = config.get("custom_imports") or {"imports": None}
+    imports = custom["imports"] or []
+    foreign = [
+        name
+        for name in ([imports] if isinstance(imports, str) else imports)
+        if str(name).partition(".")[0] not in ("ean_core", "tasks")
+    ]
+    if foreign:
+        logger.warning("importing %s, which the settings of %s name", ", ".join(map(str, foreign)), folder)
+    import_modules_from_strings(**custom)
     accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
     return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))

@@ -345,9 +345,8 @@ def _precision(dtype: torch.dtype) -> str:
     """Precision of fp32 products, as PyTorch sets it for convolutions; half precision has only one."""
     if dtype != torch.float32:
         return "ieee"
-    conv = getattr(torch.backends.cudnn, "conv", None)  # PyTorch 2.9 and later, where the older attribute may raise
-    tf32 = torch.backends.cudnn.allow_tf32 if conv is None else conv.fp32_precision == "tf32"
-    return "tf32" if tf32 else "ieee"
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if conv.fp32_precision == "tf32" else "ieee"
 
 
 def _packed(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -57,7 +57,11 @@ class EANRunner(Runner):
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
             refuse_compressed(Path(filename))
             with weights_only():
-                return super().load_checkpoint(filename, *args, **kwargs)
+                checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+            # Runner.resume would execute this text; mmengine itself writes none.
+            if isinstance(checkpoint, dict) and isinstance(checkpoint.get("meta"), dict):
+                checkpoint["meta"].pop("config", None)
+            return checkpoint
         load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")

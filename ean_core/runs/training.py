@@ -34,6 +34,7 @@ def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runn
     keep_freed_memory()
     config.work_dir = str(work_dir)
     config.launcher = launcher
+    config.setdefault("runner_type", "EANRunner")  # which reads checkpoints without executing anything
     # mmengine shares logs and message hubs between runners of the same name, by default a timestamp in whole seconds.
     config.experiment_name = f"{work_dir.name}_{uuid4().hex[:8]}"
     return RUNNERS.build(config)

@@ -141,7 +141,7 @@ def heads_of(names: Iterable[str], depth: int = 1) -> str:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Make every ``torch.load`` inside refuse code, also on torch below 2.6, where that is not the default."""
+    """Make every ``torch.load`` inside refuse code, whatever the library that calls it asks for."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -215,10 +215,9 @@ def _unsafe_globals(source: object) -> list[str]:
     """List the globals beyond tensors that a pickle would import, as far as possible without executing it."""
     if not isinstance(source, Path):
         return []
-    listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
     try:
         if zipfile.is_zipfile(source):
-            return sorted(listing(source)) if listing else []
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(source))
         strings: list[str] = []
         wanted = set()
         for code, value, _ in pickletools.genops(source.read_bytes()):

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import urllib.request
 
@@ -14,9 +16,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mmengine.config import Config
 
+from ean_core.commands.configs import show_configs
+from ean_core.commands.report import report
+from ean_core.commands.watch import watch
 from ean_core.common.config import load_config
-from ean_core.runs.folder import trained_config
+from ean_core.inference.comparison import trained_variant
+from ean_core.runs.folder import Run, trained_config
 from ean_core.runs.training import run_test, run_training
 from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.counter import Counter
@@ -156,6 +163,154 @@ def test_settings_in_a_checkpoint_that_are_code(tmp_path, sentinel, tally, text)
     torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": meta}, tmp_path / "evil.pth")
     with tally.case(), pytest.raises(ValueError, match=r"the settings in .*evil.pth cannot be read"):
         load_network(tmp_path / "evil.pth")
+
+
+# ---------------------------------------------------------------- configs, annotations, runs
+
+
+def tagged(sentinel):
+    return f"a: 1\nmodel: !!python/object/apply:os.system ['touch {sentinel}']\n"
+
+
+def test_the_yaml_does_run_code_where_it_is_let(tmp_path):
+    (tmp_path / "evil.yml").write_text(tagged(tmp_path / "ran"))
+    Config.fromfile(tmp_path / "evil.yml")
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("evil.yml", {}),
+        ("evil.yaml", {}),
+        ("mine.py", {"mine.py": "_base_ = 'evil.yml'"}),
+        ("mine.py", {"mine.py": "_base_ = ['./evil.yaml']"}),
+        ("mine.yml", {"mine.yml": "_base_: evil.yml"}),
+        ("mine.json", {"mine.json": '{"_base_": ["evil.yml"]}'}),
+        ("mine.py", {"mine.py": "_base_ = 'middle.json'", "middle.json": '{"_base_": "evil.yaml"}'}),
+    ],
+    ids=["yml", "yaml", "py to yml", "py to yaml", "yml to yml", "json to yml", "py to json to yaml"],
+)
+def test_configs_in_yaml_that_would_call_something(tmp_path, sentinel, tally, name, files):
+    for path, text in {"evil.yml": tagged(sentinel), "evil.yaml": tagged(sentinel), **files}.items():
+        (tmp_path / path).write_text(text)
+    readers = (load_config, show_configs, lambda path: show_configs(path, execute=True))
+    for reader in readers:
+        with (
+            tally.case(),
+            pytest.raises(ValueError, match=r"evil\.ya?ml, line 2, .*tag !!python/.*os\.system is refused"),
+        ):
+            reader(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pickle"])
+def test_a_pickle_is_not_a_config(tmp_path, sentinel, tally, suffix):
+    (tmp_path / f"evil.{suffix}").write_bytes(pickle.dumps(Touch(sentinel)))
+    for name, text in (("mine.py", f"_base_ = 'evil.{suffix}'"), ("mine.yml", f"_base_: evil.{suffix}")):
+        (tmp_path / name).write_text(text)
+        for reader in (load_config, show_configs):
+            with tally.case(), pytest.raises(ValueError, match=rf"mine|evil\.{suffix}"):
+                reader(str(tmp_path / name))
+    with tally.case(), pytest.raises(ValueError, match=rf"evil\.{suffix} is not a config"):
+        load_config(str(tmp_path / f"evil.{suffix}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch SENTINEL')",
+        "model = [open('SENTINEL', 'w')]",
+        "_base_ = [open('SENTINEL', 'w').name]",
+        "x = '''{{$NONE:''}}'+open('SENTINEL','w').name+'''",
+        "with read_base():\n    from .other import *\n",
+        "from other import *",
+    ],
+)
+def test_printing_a_config_executes_nothing(tmp_path, sentinel, tally, text):
+    code = text.replace("SENTINEL", str(sentinel))
+    (tmp_path / "other.py").write_text(f"open('{sentinel}', 'w')\n")
+    (tmp_path / "evil.py").write_text(code)
+    (tmp_path / "mine.yml").write_text("_base_: evil.py\n")
+    for name in ("evil.py", "mine.yml"):
+        with tally.case():
+            if "$NONE" in code:  # a plain string, unless variables of the environment are put in its place
+                show_configs(str(tmp_path / name))
+            else:
+                with pytest.raises(ValueError, match=r"evil\.py is more than plain settings"):
+                    show_configs(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["py", "yml"])
+def test_printing_a_config_imports_nothing(tmp_path, sentinel, tally, monkeypatch, suffix):
+    (tmp_path / "evil_module.py").write_text(f"open('{sentinel}', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / f"mine.{suffix}"
+    text = {"py": "custom_imports = dict(imports=['evil_module'])", "yml": "custom_imports: {imports: [evil_module]}"}
+    path.write_text(text[suffix])
+    for execute in (False, True):
+        with tally.case():
+            show_configs(str(path), execute=execute)
+
+
+def test_annotations_that_would_call_something(tmp_path, sentinel, tally):
+    """A data set of mmengine's reads pickles by their suffix; every command prepares its config first."""
+    (tmp_path / "infos.pkl").write_bytes(pickle.dumps({"metainfo": {}, "data_list": [Touch(sentinel)]}))
+    code = (
+        "from mmengine.dataset import BaseDataset; from ean_core.commands.options import prepare; "
+        f"prepare('{DIGITS}', None, None); BaseDataset(ann_file='infos.pkl')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with tally.case():
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert "infos.pkl would execute code from posix.system" in done.stderr
+
+
+@pytest.mark.parametrize("runner", ["EANRunner", None])
+def test_resuming_from_a_checkpoint_with_a_config_that_is_code(tmp_path, digits_run, sentinel, tally, runner):
+    """mmengine's Runner.resume executes the text under meta.config."""
+    content = torch.load(digits_run / "epoch_1.pth", weights_only=True)
+    content["meta"]["config"] = f"open('{sentinel}', 'w')"
+    torch.save(content, tmp_path / "epoch_1.pth")
+    config = load_config(DIGITS, [SCHEME, "train_cfg.max_epochs=1"])
+    if runner is None:
+        config.pop("runner_type")
+    with tally.case():
+        run_training(config, tmp_path, resume=True)
+
+
+def test_a_run_is_read_without_executing_its_configs(tmp_path, digits_run, sentinel, tally):
+    folder = tmp_path / "run"
+    shutil.copytree(digits_run, folder)
+    for path in folder.rglob("*.py"):
+        path.write_text(f"open('{sentinel}', 'w')\n")
+    assert list(folder.rglob("*.py"))
+    with tally.case():
+        assert Run(folder).config == DIGITS
+    with tally.case(), pytest.raises(ValueError, match="settings must be literals"):
+        _ = Run(folder).settings
+    with tally.case(), pytest.raises(ValueError, match="settings must be literals"):
+        watch(folder, once=True)
+    with tally.case():
+        report([folder], out=tmp_path / "report")
+    with tally.case():
+        publish(folder / "epoch_1.pth", load_config(DIGITS, [SCHEME]), tmp_path / "zoo")
+
+
+def test_timing_a_run_says_which_modules_its_settings_import(tmp_path, digits_run, tally, caplog, monkeypatch):
+    (tmp_path / "theirs.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = torch.load(digits_run / "epoch_1.pth", weights_only=True)
+    content["meta"]["cfg"] = content["meta"]["cfg"].replace("imports=[", "imports=['theirs', ")
+    torch.save(content, tmp_path / "epoch_1.pth")
+    with tally.case():
+        trained_variant(tmp_path)
+        assert f"importing theirs, which the settings of {tmp_path} name" in caplog.text
+    caplog.clear()
+    with tally.case():
+        trained_variant(digits_run)
+        assert caplog.text == ""
 
 
 # ---------------------------------------------------------------- an index

@@ -1,0 +1,81 @@
+"""Make mmengine read YAML files and pickles as plain values, without executing anything in them."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
+
+#: Classes and functions that pickles of plain values and NumPy arrays need.
+_PLAIN = {
+    *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
+    *(("_codecs", "encode"), ("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray")),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+@contextmanager
+def plain_files() -> Iterator[None]:
+    """Refuse, inside the block, YAML tags and pickles that construct Python objects.
+
+    YAML keeps ``!!python/tuple``, which mmengine writes for tuples.
+    """
+    before = dict(file_handlers)
+    read_plain_files_only()
+    try:
+        yield
+    finally:
+        file_handlers.update(before)
+
+
+def read_plain_files_only() -> None:
+    """As :func:`plain_files`, for the rest of the process: data sets read their annotation files when they are used."""
+    file_handlers.update(dict.fromkeys(("yml", "yaml"), _PlainYaml()))
+    file_handlers.update(dict.fromkeys(("pkl", "pickle"), _PlainPickle()))
+
+
+class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, with tuples."""
+
+
+def _refuse(loader: Any, node: Any) -> None:
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    problem = f"the tag {tag} is refused: tags that construct Python objects would execute code"
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+_PlainLoader.add_constructor(None, _refuse)
+_PlainLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
+
+
+class _PlainYaml(YamlHandler):
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        return yaml.load(file, Loader=_PlainLoader)
+
+
+class _PlainPickle(PickleHandler):
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        # mmengine.load, which calls this, passes the content without the name.
+        name = sys._getframe(1).f_locals.get("file")
+        return _PlainUnpickler(file, name if isinstance(name, str) else "a pickle").load()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def __init__(self, file: Any, name: str) -> None:
+        super().__init__(file)
+        self.name = name
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.replace("__builtin__", "builtins"), name) in _PLAIN:  # as up to protocol 2, which mmengine writes
+            return super().find_class(module, name)
+        raise ValueError(
+            f"{self.name} would execute code from {module}.{name}; a pickle may hold plain values and NumPy arrays only"
+        )
