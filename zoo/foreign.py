@@ -103,7 +103,7 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     lacking = [name for name in own if name not in fitted and not name.endswith("num_batches_tracked")]
     names_of = {new: old for old, new in names.items()}
     foreign = {new: old for new, old in names_of.items() if new not in fitted}
-    unexpected = [old for new, old in foreign.items() if not new.startswith(f"{BACKBONE}attention.")]
+    unexpected = [old for new, old in foreign.items() if ".attention." not in new]
     other = [new for new, value in renamed.items() if new in own and new not in fitted]
     if other:
         raise ValueError(
@@ -126,7 +126,7 @@ def _authors_name(name: str) -> str:
     if match := _SHARED.fullmatch(name):
         # Their LSTM's transforms are lists of one layer each, a sequence of linear, ReLU, linear.
         inner = re.sub(r"^(w_[ih]h)\.0\.seq\.", r"\1.", match[2])
-        return f"{BACKBONE}attention.{match[1]}.{inner}"
+        return f"{BACKBONE}{match[1]}.attention.{inner}"
     return BACKBONE + name.replace(".ModuleList.", ".")
 
 
@@ -146,7 +146,7 @@ def _depth(state: Mapping[str, Tensor], source: object) -> int:
 def _attention(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Infer the attention module and its options from the tensors."""
     shapes = {
-        name.removeprefix(f"{BACKBONE}attention."): value.shape
+        name.removeprefix(BACKBONE).replace(".attention.", ".", 1): value.shape
         for name, value in state.items()
         if ".attention." in name
     }

@@ -19,6 +19,7 @@ from ean_core.common.errors import writing
 from ean_core.weights.addresses import SCHEME
 from ean_core.weights.files import refuse_compressed, weights_only
 from ean_core.weights.loading import load_weights
+from ean_core.weights.names import are_current
 
 
 @RUNNERS.register_module()
@@ -41,7 +42,14 @@ class EANRunner(Runner):
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
             refuse_compressed(Path(filename))
             with weights_only():
-                return super().load_checkpoint(filename, *args, **kwargs)
+                loaded = super().load_checkpoint(filename, *args, **kwargs)
+            if self._resume and not are_current(loaded.get("state_dict", {})):
+                # The optimizer's state refers to parameters by their order, which changed with the names.
+                raise ValueError(
+                    f"{filename} was written by an earlier version of this package, which cannot be resumed; start "
+                    f"another run from its weights with load_from={filename}"
+                )
+            return loaded
         load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from .addresses import SCHEME, backbone_of, read_metadata, resolve
 from .files import heads_of, read_state_dict
+from .names import rename
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
-_ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
+_ATTENTION = re.compile(r"((?:.*\.)?layer\d+)\.attention\.")
 _STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
 
 
@@ -43,6 +44,7 @@ def load_weights(
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
     state = read_state_dict(path, prefix)
+    rename(state)
     own = module.state_dict()
     kind = type(module).__name__
     if published and prefix is None and not state.keys() & own.keys():
@@ -175,7 +177,7 @@ def _stage_of(name: str) -> str | None:
     if match := _BLOCK.match(name):
         return match[1]
     match = _ATTENTION.match(name)
-    return match[1] + match[2] if match else None
+    return match[1] if match else None
 
 
 def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:
