@@ -218,7 +218,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             )
         self.scheme = scheme
         for (_, _, block), bit in zip(self.blocks(), scheme.bits, strict=True):
-            block.connected = bool(bit)
+            for module in block.modules():  # activation checkpointing and FSDP put wrappers around blocks
+                if isinstance(module, ResidualBlock):
+                    module.connected = bool(bit)
         for k, bits in enumerate(scheme.by_stage):
             own = self.stage(k).bits
             if own is not None:

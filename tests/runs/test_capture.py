@@ -71,8 +71,9 @@ def gradients(network, x):
 @pytest.mark.parametrize(("name", "shared"), [*((name, True) for name in ATTENTIONS), ("SE", False)])
 def test_a_scheme_that_is_data_gives_what_the_scheme_gives(name, shared, with_cp):
     network = EANResNetCIFAR(20, name, scheme="full", base_channels=16, shared=shared, with_cp=with_cp)
-    for parameter in network.attention.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    for module in network.attentions().values():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.5)
     other = copy.deepcopy(network)
     other.scheme_as_data()
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
@@ -90,9 +91,9 @@ def test_a_scheme_that_is_data_gives_what_the_scheme_gives(name, shared, with_cp
     other.set_scheme("none")
     assert (
         gradients(other, x)[1][
-            "attention.layer1.fc1.weight"
+            "layer1.attention.fc1.weight"
             if shared and name == "SE"
-            else next(key for key in wanted if key.startswith("attention"))
+            else next(key for key in wanted if ".attention." in key)
         ]
         is None
     )

@@ -74,7 +74,7 @@ def test_modules_that_no_block_connects_to_are_left_out_and_named(checkpoints):
     _, path = checkpoints["SE"]
     found = import_weights(path, "000-0000-000000-001")
     assert {name.split(".")[0] for name in found.unused} == {"layer1", "layer2", "layer3"}
-    assert list(found.network.backbone.attention) == ["layer4"]
+    assert list(found.network.backbone.attentions()) == ["layer4.attention"]
 
 
 def test_the_scheme_on_record_is_asked_for_by_name(checkpoints):
