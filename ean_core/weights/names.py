@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -71,11 +71,16 @@ def translate(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[d
     Returns:
         The tensors by their new names, and a description of the prefix that was removed or added; empty if none.
     """
-    deep = any(_TIMM_STEM.search(name) for name in state)
-    named = {_translated(name, deep): value for name, value in state.items()}
+    named = {new: state[name] for name, new in translated_names(state).items()}
     named, prefix = _without_prefix(named, own)
     named = _renumbered_shortcuts(named, own)
     return {name: _fitted(name, value, own.get(name)) for name, value in named.items()}, prefix
+
+
+def translated_names(names: Collection[str]) -> dict[str, str]:
+    """Map names of other ResNets to this package's, with their prefixes; layers of a shortcut keep their numbers."""
+    deep = any(_TIMM_STEM.search(name) for name in names)
+    return {name: _translated(name, deep) for name in names}
 
 
 def _translated(name: str, timm_stem: bool) -> str:
