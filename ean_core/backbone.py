@@ -10,7 +10,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
@@ -20,14 +20,14 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ean_core.common.errors import unknown_name
 from ean_core.common.memory import copy_over
 from ean_core.weights.loading import PretrainedOrRaise
+from ean_core.weights.names import rename
 
 from .attention import Attention, State, attention_class
-from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Style
+from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Stage, Style, run_block
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -42,8 +42,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
 
     Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``; with the default
-    strides they are at 1/4, 1/8, 1/16 and 1/32 of the image size. Parameters have torchvision's names; only
-    ``attention.*`` is new. A network holds only the attention modules that its scheme uses.
+    strides they are at 1/4, 1/8, 1/16 and 1/32 of the image size. Each stage is a
+    module that maps its input to its feature map. Parameters have torchvision's names; only ``layer1.attention.*`` etc.
+    (``layer1.0.attention.*`` if not shared) are new. A network holds only the attention modules that its scheme uses.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -177,13 +178,12 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             self.add_module(f"layer{k + 1}", stage)
 
         self.scheme: ConnectionScheme
-        self._bits: Tensor | None = None  # the scheme as a tensor on the device; see scheme_as_data
-        self._run = _run_block
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
-        self.attention = nn.ModuleDict(
-            {key: self._make_attention(self.stage_channels[k]) for k, key in self._attention_keys(first)}
-        )
+        for k, bits in enumerate(first.by_stage):
+            owners = [self.stage(k)] if shared else self.stage(k).blocks
+            for owner, used in zip(owners, [any(bits)] if shared else bits, strict=True):
+                owner.attention = self._make_attention(self.stage_channels[k]) if used else None
         self.set_scheme(first)
         self._reset_parameters(zero_init_residual)
         self._freeze()
@@ -192,7 +192,13 @@ class EANResNet(PretrainedOrRaise, BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the feature maps of the stages in ``out_indices``, first stage first."""
-        return walk(self.stages()[: max(self.out_indices) + 1], self.forward_stem(x), self._step, self.out_indices)
+        x = self.forward_stem(x)
+        features = []
+        for k in range(max(self.out_indices) + 1):
+            x = self.stage(k)(x)
+            if k in self.out_indices:
+                features.append(x)
+        return tuple(features)
 
     def set_scheme(self, scheme: Any) -> None:
         """Change the connections of an existing network, e.g. of a supernet that was built ``full``.
@@ -204,22 +210,21 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             ValueError: if it does not fit the network's stages, or connects a block that has no attention module.
         """
         scheme = ConnectionScheme.parse(scheme, self.stage_blocks)
-        lacking = [key for _, key in self._attention_keys(scheme) if key not in self.attention]
+        lacking = self._without_module(scheme)
         if lacking:
             raise ValueError(
                 f"scheme {str(scheme)!r} connects blocks without an attention module ({', '.join(lacking)}): this "
                 f"network was built for {str(self.scheme)!r}; build it with scheme='full' to use any scheme"
             )
         self.scheme = scheme
-        keys = {
-            (k, i): self._attention_key(k, i)
-            for k, bits in enumerate(scheme.by_stage)
-            for i, bit in enumerate(bits)
-            if bit
-        }
-        self._connected = keys
-        if self._bits is not None:
-            copy_over(torch.tensor(scheme.bits, dtype=self._bits.dtype), self._bits)
+        for (_, _, block), bit in zip(self.blocks(), scheme.bits, strict=True):
+            for module in block.modules():  # activation checkpointing and FSDP put wrappers around blocks
+                if isinstance(module, ResidualBlock):
+                    module.connected = bool(bit)
+        for k, bits in enumerate(scheme.by_stage):
+            own = self.stage(k).bits
+            if own is not None:
+                copy_over(torch.tensor(bits, dtype=own.dtype), own)
 
     def scheme_as_data(self, enabled: bool = True) -> None:
         """Keep the scheme in a tensor that training reads on the device, so that one CUDA graph serves all schemes.
@@ -231,57 +236,41 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         Raises:
             ValueError: if a block has no attention module; the message names it.
         """
-        self._bits = None
-        if enabled:
-            every = ConnectionScheme.full(self.stage_blocks)
-            lacking = [key for _, key in self._attention_keys(every) if key not in self.attention]
-            if lacking:
-                raise ValueError(
-                    "a scheme read from the device may connect any block, but there is no module for "
-                    f"{', '.join(lacking)}; build the network with scheme='full'"
-                )
-            device = next(self.parameters()).device
-            self._bits = torch.tensor(self.scheme.bits, dtype=torch.float32, device=device)
+        if enabled and (lacking := self._without_module(ConnectionScheme.full(self.stage_blocks))):
+            raise ValueError(
+                "a scheme read from the device may connect any block, but there is no module for "
+                f"{', '.join(lacking)}; build the network with scheme='full'"
+            )
+        device = next(self.parameters()).device
+        for k, bits in enumerate(self.scheme.by_stage):
+            self.stage(k).bits = torch.tensor(bits, dtype=torch.float32, device=device) if enabled else None
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Return the input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
         if hasattr(self, "stem"):
             return self.maxpool(self.stem(x))
-        return self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
-    def stage(self, k: int) -> nn.ModuleList:
-        """Return the residual blocks of stage ``k`` (0 for the first)."""
-        return self.get_submodule(f"layer{k + 1}")
+    def stage(self, k: int) -> Stage:
+        """Return stage ``k`` (0 for the first)."""
+        return self.get_submodule(f"layer{k + 1}")  # type: ignore[return-value]
 
     def attention_at(self, k: int, i: int) -> Attention | None:
         """Return the attention module that the current scheme connects to block ``i`` of stage ``k``, or None."""
-        key = self._connected.get((k, i))
-        return None if key is None else self.attention[key]  # type: ignore[return-value]
+        return self.stage(k).attention_at(i)
 
-    def _step(self, place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
-        k, i, block = place
-        attention, connection = self._attention_and_bit(k, i)
-        if self.with_cp and x.requires_grad:
-            return checkpoint(self._run, block, attention, x, state, connection, use_reentrant=False)
-        return self._run(block, attention, x, state, connection)
-
-    def _attention_and_bit(self, k: int, i: int) -> tuple[nn.Module | None, Tensor | None]:
-        """Return the attention module that block ``i`` of stage ``k`` runs, and its bit if the scheme is a tensor."""
-        if self._bits is None:
-            return self.attention_at(k, i), None
-        return self.attention[self._attention_key(k, i)], self._bits[sum(self.stage_blocks[:k]) + i]
+    def attentions(self) -> dict[str, Attention]:
+        """Return all attention modules by their names in the network, such as ``layer1.attention``."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, Attention)}
 
     def idle_parameters(self) -> set[nn.Parameter]:
         """Return the parameters of attention modules that the current scheme leaves unconnected."""
-        used = set(self._connected.values())
-        return {p for key, module in self.attention.items() if key not in used for p in module.parameters()}
+        used = {self.attention_at(k, i) for k, i, _ in self.blocks()}
+        return {p for module in self.attentions().values() if module not in used for p in module.parameters()}
 
     def stages(self) -> list[list[Place]]:
         """Return the residual blocks by stage, each with its stage and index, for :func:`walk`."""
-        return [
-            [(k, i, block) for i, block in enumerate(self.stage(k))]  # type: ignore[misc]
-            for k in range(len(self.stage_blocks))
-        ]
+        return [[(k, i, block) for i, block in enumerate(self.stage(k))] for k in range(len(self.stage_blocks))]
 
     def blocks(self) -> Iterator[Place]:
         """Iterate over all residual blocks with their stage and index, in the order of the scheme's bits."""
@@ -306,7 +295,9 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         Args:
             options: passed to ``torch.compile``.
         """
-        self._run = torch.compile(_run_block, **compile_options(64, options))
+        run = _Compiled(run_block, compile_options(64, options))
+        for _, _, block in self.blocks():
+            block.run = run
 
     def train(self, mode: bool = True) -> EANResNet:
         """Set training mode; frozen stages and, with ``norm_eval``, batch norms stay in evaluation mode."""
@@ -317,6 +308,10 @@ class EANResNet(PretrainedOrRaise, BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        rename(state_dict)
+        super()._load_from_state_dict(state_dict, *arguments, **options)
 
     # ---------------------------------------------------------------- construction
 
@@ -333,10 +328,11 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         else:
             self.conv1 = layers.conv(in_channels, channels, 7, stride=2)
             self.bn1 = layers.norm(channels)
+            self.relu = nn.ReLU(inplace=True)
         self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
 
-    @staticmethod
     def _make_stage(
+        self,
         block: type[BasicBlock] | type[Bottleneck],
         n: int,
         in_channels: int,
@@ -347,7 +343,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         dilations: Sequence[int],
         style: Style,
         avg_down: bool,
-    ) -> nn.ModuleList:
+    ) -> Stage:
         out_channels = channels * block.expansion
         downsample = None
         if stride != 1 or in_channels != out_channels:
@@ -357,7 +353,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             parts.append(layers.conv(in_channels, out_channels, 1, stride=1 if avg_down else stride))
             parts.append(layers.norm(out_channels))
             downsample = nn.Sequential(*parts)
-        return nn.ModuleList(
+        blocks = [
             block(
                 in_channels if i == 0 else out_channels,
                 channels,
@@ -368,7 +364,10 @@ class EANResNet(PretrainedOrRaise, BaseModule):
                 downsample=downsample if i == 0 else None,
             )
             for i in range(n)
-        )
+        ]
+        for each in blocks:
+            each.with_cp = self.with_cp
+        return Stage(blocks)
 
     def _attention_options(
         self, attention: str | Mapping[str, Any], block: type[BasicBlock] | type[Bottleneck]
@@ -383,15 +382,13 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         options = dict(self.attention_cfg)
         return attention_class(options.pop("type"))(channels, **options)
 
-    def _attention_key(self, k: int, i: int) -> str:
-        return f"layer{k + 1}" if self.shared else f"layer{k + 1}_{i}"
-
-    def _attention_keys(self, scheme: ConnectionScheme) -> list[tuple[int, str]]:
-        """Return stage and key of each attention module that ``scheme`` uses, without duplicates."""
-        keys = {
-            self._attention_key(k, i): k for k, bits in enumerate(scheme.by_stage) for i, bit in enumerate(bits) if bit
-        }
-        return [(k, key) for key, k in keys.items()]
+    def _without_module(self, scheme: ConnectionScheme) -> list[str]:
+        """Return the names of the attention modules that ``scheme`` uses and this network lacks."""
+        names = []
+        for (k, i, block), bit in zip(self.blocks(), scheme.bits, strict=True):
+            if bit and (self.stage(k) if self.shared else block).attention is None:
+                names.append(f"layer{k + 1}.attention" if self.shared else f"layer{k + 1}.{i}.attention")
+        return list(dict.fromkeys(names))
 
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
         name = self.attention_cfg["type"]
@@ -427,9 +424,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         if self.frozen_stages < 0:
             return
         frozen: list[nn.Module] = [self.stem] if hasattr(self, "stem") else [self.conv1, self.bn1]
-        for k in range(self.frozen_stages):
-            frozen.append(self.stage(k))
-            frozen += [a for key, a in self.attention.items() if key.split("_")[0] == f"layer{k + 1}"]
+        frozen += map(self.stage, range(self.frozen_stages))
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
@@ -515,6 +510,7 @@ class EANResNetCIFAR(EANResNet):
     def _make_stem(self, in_channels: int, channels: int, layers: LayerFactory, deep: bool) -> None:
         self.conv1 = layers.conv(in_channels, channels, 3, stride=self.stem_stride)
         self.bn1 = layers.norm(channels)
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity()
 
     def _attention_options(
@@ -558,11 +554,6 @@ def walk(
     return tuple(features)
 
 
-def join(residual: Tensor, shortcut: Tensor) -> Tensor:
-    """Combine the branches of a block, both ``(N, C, H, W)``, into its output; neither is modified."""
-    return torch.relu_(residual + shortcut)
-
-
 def find_backbone(model: nn.Module) -> EANResNet:
     """Return the EAN backbone inside a model.
 
@@ -593,16 +584,26 @@ def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> 
     return options
 
 
-def _run_block(
-    block: nn.Module, attention: nn.Module | None, x: Tensor, state: State, connection: Tensor | None
-) -> tuple[Tensor, State]:
-    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
-    residual, shortcut = block(x)
-    if attention is not None:
-        # A custom module may not take a connection between 0 and 1.
-        arguments = (residual, state) if connection is None else (residual, state, connection)
-        residual, state = attention(*arguments)
-    return join(residual, shortcut), state
+class _Compiled:
+    """A compiled function that can be pickled: the copy compiles it again, when it is first called.
+
+    Args:
+        function: function of a module, which pickle stores by its name.
+        options: for ``torch.compile``.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self.function, self.options = function, dict(options)
+
+    @cached_property
+    def compiled(self) -> Callable[..., Any]:
+        return torch.compile(self.function, **self.options)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.compiled(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Compiled, (self.function, self.options)
 
 
 @cache

@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import METRICS, MODELS
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from ean_core.common.errors import unknown_name
@@ -120,9 +121,11 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
                 image: ``prediction``, ``label``, and ``rank``, the number of other classes whose score is not below the
                 label's.
         """
+        logits = self.head(self.backbone(self.prepare(inputs))[-1])
+        if isinstance(mode, Proxy):  # symbolic tracing replaces all arguments; the graph computes logits
+            return logits
         if mode not in ("tensor", "loss", "predict"):
             raise unknown_name("mode", mode, ("tensor", "loss", "predict"))
-        logits = self.head(self.backbone(self.prepare(inputs))[-1])
         if mode == "tensor":
             return logits
         if labels is None:

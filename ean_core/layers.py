@@ -1,16 +1,20 @@
-"""Convolutions, norms and residual blocks, with torchvision's parameter names."""
+"""Convolutions, norms, residual blocks and stages, with torchvision's parameter names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, overload
 
+import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ean_core.common.errors import unknown_name
+
+from .attention import Attention, State
 
 Style = Literal["pytorch", "caffe"]
 
@@ -85,11 +89,36 @@ def _registered(kind: str, what: str, builtin: Any) -> type[nn.Module]:
     return found
 
 
-class ResidualBlock(nn.Module):
-    """The two branches of a residual block; the network adds them, with or without attention in between.
+@dataclass
+class BlockContext:
+    """What a stage passes to one of its blocks in one call, besides the feature map.
 
-    ``forward`` maps ``(N, in_channels, H, W)`` to the residual branch ``f(x)`` after its last norm and the shortcut,
-    both ``(N, channels * expansion, H / stride, W / stride)``.
+    The stage makes one object per block and call, so nothing of a call stays on modules, and recomputing a block
+    (activation checkpointing) finds the state that its first computation found.
+
+    Args:
+        attention: the module that the stage's blocks share, if any.
+        state: state of that module before the block.
+        connection: the block's bit of the scheme as a tensor on the device; None if the block knows it.
+    """
+
+    attention: Attention | None = None
+    state: State = None
+    connection: Tensor | None = None
+    #: State after the block, which the block sets.
+    next_state: State = None
+
+
+#: A function with the signature of :func:`run_block`.
+RunBlock = Callable[..., tuple[Tensor, State]]
+
+
+class ResidualBlock(nn.Module):
+    """A residual block: two branches and, if the scheme connects it, attention on the first one.
+
+    Maps ``(N, in_channels, H, W)`` to ``(N, channels * expansion, H / stride, W / stride)``. A block with a module of
+    its own (``attention``, Org-full) can be called by itself; one that is connected to the module of its stage is
+    called by its :class:`Stage`, or with a context.
     """
 
     expansion: ClassVar[int]
@@ -97,6 +126,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, downsample: nn.Module | None) -> None:
         super().__init__()
         self.downsample = downsample
+        #: The block's own attention module, if it does not share one.
+        self.attention: Attention | None = None
+        #: Whether the scheme connects this block.
+        self.connected = False
+        #: Whether to recompute the block in the backward pass instead of keeping its activations.
+        self.with_cp = False
+        #: Computes the block's output; replaced by a compiled function in ``EANResNet.compile_blocks``.
+        self.run: RunBlock = run_block
 
     @property
     def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
@@ -109,10 +146,112 @@ class ResidualBlock(nn.Module):
         return self.layers[-1][1]
 
     def residual(self, x: Tensor) -> Tensor:
+        """The residual branch ``f(x)`` after its last norm."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual branch ``f(x)`` and the shortcut, both of the output's shape."""
         return self.residual(x), x if self.downsample is None else self.downsample(x)
+
+    def forward(self, x: Tensor, context: BlockContext | None = None) -> Tensor:
+        """Return the block's output (Eqn 4).
+
+        Args:
+            x: ``(N, in_channels, H, W)``.
+            context: what the block shares with its stage in this call; the block sets its ``next_state``.
+
+        Raises:
+            ValueError: if the block is connected, but has no attention module and is given none.
+        """
+        context = context or BlockContext()
+        attention = None
+        if self.connected or context.connection is not None:
+            attention = self.attention if self.attention is not None else context.attention
+            if attention is None:
+                raise ValueError(
+                    "this block is connected to the attention module of its stage; call the stage, or pass the module: "
+                    "block(x, BlockContext(stage.attention, state))"
+                )
+        arguments = (self, attention, x, context.state, context.connection)
+        if self.with_cp and x.requires_grad:
+            out, context.next_state = checkpoint(self.run, *arguments, use_reentrant=False)
+        else:
+            out, context.next_state = self.run(*arguments)
+        return out
+
+
+def run_block(
+    block: ResidualBlock, attention: Attention | None, x: Tensor, state: State, connection: Tensor | None
+) -> tuple[Tensor, State]:
+    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
+    residual, shortcut = block.branches(x)
+    if attention is not None:
+        # A custom module may not take a connection between 0 and 1.
+        arguments = (residual, state) if connection is None else (residual, state, connection)
+        residual, state = attention(*arguments)
+    return join(residual, shortcut), state
+
+
+def join(residual: Tensor, shortcut: Tensor) -> Tensor:
+    """Combine the branches of a block, both ``(N, C, H, W)``, into its output; neither is modified."""
+    return torch.relu_(residual + shortcut)
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution and the attention module that they share.
+
+    Maps ``(N, in_channels, H, W)`` to the output of the last block. Length, iteration and indexing, with negative
+    indices and slices too, are those of the blocks, whose parameters have the names ``0.…``, ``1.…``; those of the
+    attention module start with ``attention.``.
+
+    Args:
+        blocks: the blocks, in order.
+    """
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        super().__init__()
+        for i, block in enumerate(blocks):
+            self.add_module(str(i), block)
+        #: The shared module; None if no block needs one, or each has its own.
+        self.attention: Attention | None = None
+        #: The connections as a tensor on the device, one entry per block; see ``EANResNet.scheme_as_data``.
+        self.bits: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks; the attention state starts anew."""
+        state: State = None
+        for i, block in enumerate(self):
+            context = BlockContext(self.attention, state, None if self.bits is None else self.bits[i])
+            x = block(x, context)
+            state = context.next_state
+        return x
+
+    @property
+    def blocks(self) -> list[ResidualBlock]:
+        """The blocks, in order."""
+        return [module for name, module in self._modules.items() if name.isdecimal()]  # type: ignore[misc]
+
+    def attention_at(self, i: int) -> Attention | None:
+        """Return the attention module that the current scheme connects to block ``i``, or None."""
+        block = self[i]
+        if not block.connected:
+            return None
+        return block.attention if block.attention is not None else self.attention
+
+    def __iter__(self) -> Iterator[ResidualBlock]:
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @overload
+    def __getitem__(self, index: int) -> ResidualBlock: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ResidualBlock]: ...
+
+    def __getitem__(self, index: int | slice) -> ResidualBlock | list[ResidualBlock]:
+        return self.blocks[index]
 
 
 class BasicBlock(ResidualBlock):

@@ -103,7 +103,7 @@ def test_the_type_alone_is_resnet50_with_se_and_the_scheme_on_record():
 def test_openmmlab_finds_both_networks_and_arguments_by_name():
     config = {"type": "EANResNetCIFAR", "depth": 20, "attention": {"type": "DIA", "reduction": 2}, "scheme": "full"}
     network = MODELS.build(config)
-    assert network.attention["layer1"].w_ih[0].out_features == 8
+    assert network.layer1.attention.w_ih[0].out_features == 8
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,8 @@ def test_torchvisions_weights_load_with_only_attention_missing(attention):
     state = theirs.state_dict()
     result = mine.load_state_dict(state, strict=False, assign=True)
     assert result.unexpected_keys == ["fc.weight", "fc.bias"]
-    assert result.missing_keys == list(mine.attention.state_dict(prefix="attention."))
+    own = [f"{prefix}.{name}" for prefix, a in mine.attentions().items() for name in a.state_dict()]
+    assert sorted(result.missing_keys) == sorted(own)
 
 
 # ---------------------------------------------------------------- walking over blocks
@@ -227,7 +228,7 @@ def by_hand(state, x, scheme, gate, *, stem_stride, strides):
 
 def se_gate(key):
     def gate(state, k, i, f, memory):
-        fc1, fc2 = (f"attention.{key.format(k=k + 1, i=i)}.{name}" for name in ("fc1", "fc2"))
+        fc1, fc2 = (f"{key.format(k=k + 1, i=i)}.attention.{name}" for name in ("fc1", "fc2"))
         hidden = F.linear(f.mean((2, 3)), state[f"{fc1}.weight"], state[f"{fc1}.bias"]).clamp(min=0)
         return torch.sigmoid(F.linear(hidden, state[f"{fc2}.weight"], state[f"{fc2}.bias"]))[:, :, None, None]
 
@@ -236,7 +237,7 @@ def se_gate(key):
 
 def dia_gate(state, k, i, f, memory):
     def squeezed(name, v):
-        name = f"attention.layer{k + 1}.{name}"
+        name = f"layer{k + 1}.attention.{name}"
         hidden = F.linear(v, state[f"{name}.0.weight"], state[f"{name}.0.bias"]).clamp(min=0)
         return F.linear(hidden, state[f"{name}.2.weight"], state[f"{name}.2.bias"])
 
@@ -252,7 +253,7 @@ def dia_gate(state, k, i, f, memory):
     ("attention", "options", "gate"),
     [
         ("SE", {}, se_gate("layer{k}")),
-        ("SE", {"shared": False}, se_gate("layer{k}_{i}")),
+        ("SE", {"shared": False}, se_gate("layer{k}.{i}")),
         ("DIA", {}, dia_gate),
     ],
     ids=["SE shared", "SE of its own", "DIA"],
@@ -305,19 +306,19 @@ def test_resnet50_with_sge_trains_on_images_of_32_pixels_without_nan():
         ("none", False, []),
         ("full", True, ["layer1", "layer2", "layer3", "layer4"]),
         ("00-10-00-11", True, ["layer2", "layer4"]),
-        ("00-10-00-11", False, ["layer2_0", "layer4_0", "layer4_1"]),
-        ("full", False, [f"layer{k}_{i}" for k in (1, 2, 3, 4) for i in (0, 1)]),
+        ("00-10-00-11", False, ["layer2.0", "layer4.0", "layer4.1"]),
+        ("full", False, [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]),
     ],
 )
 def test_a_network_holds_the_attention_modules_that_its_scheme_uses_and_no_others(scheme, shared, keys):
     with torch.device("meta"):
         network = EANResNet(18, scheme=scheme, shared=shared)
-    assert list(network.attention) == keys
+    assert list(network.attentions()) == [f"{key}.attention" for key in keys]
     assert {id(network.attention_at(k, i)) for k, i, _ in network.blocks()} - {id(None)} == {
-        id(module) for module in network.attention.values()
+        id(module) for module in network.attentions().values()
     }
     channels = [network.stage_channels[int(key[5]) - 1] for key in keys]
-    assert [module.channels for module in network.attention.values()] == channels
+    assert [module.channels for module in network.attentions().values()] == channels
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_set_scheme_narrows_a_live_supernet_and_widens_it_again():
             assert str(network.scheme) == "010-000-001"
             narrowed = network(x)[-1]
             alone = EANResNetCIFAR(20, scheme="010-000-001").eval()
-            state = {name: value for name, value in network.state_dict().items() if "attention.layer2" not in name}
+            state = {name: value for name, value in network.state_dict().items() if "layer2.attention" not in name}
             alone.load_state_dict(state)
             assert torch.equal(alone(x)[-1], narrowed)
         network.set_scheme("full")
@@ -357,7 +358,11 @@ def test_set_scheme_narrows_a_live_supernet_and_widens_it_again():
 
 @pytest.mark.parametrize(
     ("shared", "wider", "lacking"),
-    [(True, "100-001-100", "layer3"), (False, "110-001-000", "layer1_1"), (False, "full", "layer1_1, layer1_2, ")],
+    [
+        (True, "100-001-100", r"layer3\.attention"),
+        (False, "110-001-000", r"layer1\.1\.attention"),
+        (False, "full", r"layer1\.1\.attention, layer1\.2\.attention, "),
+    ],
 )
 def test_set_scheme_refuses_a_connection_without_a_module_and_changes_nothing(shared, wider, lacking):
     network = EANResNetCIFAR(20, scheme="100-001-000", shared=shared)
@@ -377,15 +382,15 @@ def test_set_scheme_refuses_a_scheme_of_another_network():
 
 def test_attention_named_for_cifar_takes_the_options_that_suit_it_and_a_dict_overrides_them():
     with torch.device("meta"):
-        assert EANResNetCIFAR(20, "SE", "full").attention["layer1"].fc1.out_features == 16 // 4
-        assert EANResNetCIFAR(164, "SE", "full").attention["layer1"].fc1.out_features == 64 // 16
-        assert EANResNetCIFAR(20, "SGE", "full").attention["layer1"].groups == 4
-        assert EANResNetCIFAR(56, "DIA", "full").attention["layer3"].w_hh[0].out_features == 64 // 4
-        assert EANResNetCIFAR(20, {"type": "SE"}, "full").attention["layer1"].fc1.out_features == 16 // 4
-        assert EANResNetCIFAR(20, {"type": "SE", "reduction": 2}, "full").attention["layer1"].fc1.out_features == 8
-        assert EANResNet(50, "SE", "full").attention["layer1"].fc1.out_features == 256 // 16
-        assert EANResNet(50, "SGE", "full").attention["layer1"].groups == 64
-        assert EANResNet(50, "DIA", "full").attention["layer4"].w_ih[0].out_features == 2048 // 20
+        assert EANResNetCIFAR(20, "SE", "full").layer1.attention.fc1.out_features == 16 // 4
+        assert EANResNetCIFAR(164, "SE", "full").layer1.attention.fc1.out_features == 64 // 16
+        assert EANResNetCIFAR(20, "SGE", "full").layer1.attention.groups == 4
+        assert EANResNetCIFAR(56, "DIA", "full").layer3.attention.w_hh[0].out_features == 64 // 4
+        assert EANResNetCIFAR(20, {"type": "SE"}, "full").layer1.attention.fc1.out_features == 16 // 4
+        assert EANResNetCIFAR(20, {"type": "SE", "reduction": 2}, "full").layer1.attention.fc1.out_features == 8
+        assert EANResNet(50, "SE", "full").layer1.attention.fc1.out_features == 256 // 16
+        assert EANResNet(50, "SGE", "full").layer1.attention.groups == 64
+        assert EANResNet(50, "DIA", "full").layer4.attention.w_ih[0].out_features == 2048 // 20
 
 
 # ---------------------------------------------------------------- schemes on record
@@ -428,7 +433,7 @@ def test_fewer_stages_take_the_leading_stages_of_the_record():
     with torch.device("meta"):
         network = EANResNet(num_stages=3)
     assert str(network.scheme) == "010-0010-110011"
-    assert list(network.attention) == ["layer1", "layer2", "layer3"]
+    assert list(network.attentions()) == [f"layer{k}.attention" for k in (1, 2, 3)]
     assert not hasattr(network, "layer4")
 
 
@@ -477,8 +482,8 @@ def test_frozen_stages_keep_their_statistics_and_the_others_still_train(with_nor
     train_step(network, torch.randn(4, 3, 32, 32))
     torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0).step()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    assert {name.removeprefix("attention.")[:6] for name in changed} == {"layer3", "layer4"}
-    assert {"attention.layer3.norm.running_mean", "layer4.0.bn1.running_mean"} <= changed
+    assert {name[:6] for name in changed} == {"layer3", "layer4"}
+    assert {"layer3.attention.norm.running_mean", "layer4.0.bn1.running_mean"} <= changed
 
 
 @pytest.mark.parametrize("norm_eval", [True, False])
@@ -579,7 +584,7 @@ def test_avg_down_pools_the_shortcut():
     network = EANResNet(18, scheme="none", avg_down=True)
     _, conv, norm = network.layer2[0].eval().downsample
     x = torch.randn(2, 64, 5, 5)
-    _, shortcut = network.layer2[0](x)
+    _, shortcut = network.layer2[0].branches(x)
     assert torch.allclose(shortcut, norm(F.conv2d(F.avg_pool2d(x, 2, 2, 0, True, False), conv.weight)))
 
 
@@ -612,7 +617,7 @@ def test_zero_init_residual_starts_blocks_as_the_identity(zero):
     assert {block.bn2.weight.any().item() for _, _, block in network.blocks()} == {not zero}
     assert all(block.bn1.weight.all() for _, _, block in network.blocks())
     x = torch.rand(1, 64, 4, 4)
-    residual, _ = network.layer1[1].eval()(x)
+    residual, _ = network.layer1[1].eval().branches(x)
     assert residual.any().item() != zero
 
 
@@ -637,25 +642,28 @@ def test_init_cfg_pretrained_loads(tmp_path, head):
     torch.save({"state_dict": {head + k: v for k, v in source.state_dict().items()}}, tmp_path / "w.pth")
     init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth"), **({"prefix": head} if head else {})}
     network = EANResNetCIFAR(20, scheme="full", init_cfg=init_cfg)
-    before = copy.deepcopy(network.attention.state_dict())
+    before = {name: copy.deepcopy(a.state_dict()) for name, a in network.attentions().items()}
     network.init_weights()
     assert network.init_cfg == init_cfg
     assert all(torch.equal(network.state_dict()[name], value) for name, value in source.state_dict().items())
-    assert all(torch.equal(network.attention.state_dict()[name], value) for name, value in before.items())
+    assert all(
+        torch.equal(a.state_dict()[key], before[name][key])
+        for name, a in network.attentions().items()
+        for key in before[name]
+    )
 
 
-def test_init_cfg_pretrained_raises_where_no_key_matches_and_hints_at_the_prefix(tmp_path):
-    source = EANResNetCIFAR(20, scheme="none").state_dict()
-    torch.save({f"backbone.{name}": value for name, value in source.items()}, tmp_path / "w.pth")
+def test_init_cfg_pretrained_raises_where_no_key_matches(tmp_path):
+    torch.save({"encoder.weight": torch.ones(1)}, tmp_path / "w.pth")
     init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth")}
-    with pytest.raises(ValueError, match=r"no key of .*; add prefix='backbone.' to load the keys under it"):
+    with pytest.raises(ValueError, match=r"no key of .* matches EANResNetCIFAR: its keys start with encoder"):
         EANResNetCIFAR(20, scheme="none", init_cfg=init_cfg).init_weights()
 
 
 def test_other_init_cfgs_are_applied_before_pretrained(tmp_path):
     torch.save({"bn1.weight": torch.full((16,), 5.0)}, tmp_path / "w.pth")
     init_cfg = [
-        {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth")},
+        {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth"), "partial": True},
         {"type": "Constant", "layer": "BatchNorm2d", "val": 3.0},
     ]
     network = EANResNetCIFAR(20, scheme="full", init_cfg=init_cfg)
@@ -676,8 +684,8 @@ def test_copies_and_pickles_compute_the_same_and_are_independent(attention, rema
         assert twin.scheme == network.scheme
         assert torch.equal(twin(x)[-1], before)
         twin.set_scheme("none")
-        twin.attention["layer1"].requires_grad_(False).load_state_dict(
-            {name: torch.zeros_like(value) for name, value in twin.attention["layer1"].state_dict().items()}
+        twin.layer1.attention.requires_grad_(False).load_state_dict(
+            {name: torch.zeros_like(value) for name, value in twin.layer1.attention.state_dict().items()}
         )
         assert torch.equal(network(x)[-1], before)
 

@@ -1,4 +1,4 @@
-"""Import third-party weights as EAN networks: torchvision's ResNets, and the networks of the paper's authors."""
+"""Import third-party weights as EAN networks: (SE-)ResNets of other libraries, and the paper's authors' networks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from ean_core import ConnectionScheme, EANResNet
 from ean_core.layers import Bottleneck
 from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.files import read_state_dict
+from ean_core.weights.names import translate, translated_names
 
 #: PyTorch's usual ImageNet normalization, which both kinds of networks use, for images in the range 0 to 255.
 IMAGENET = {"type": "ImagePreprocessor", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
+_OWN = re.compile(r"layer\d\.\d+\.attention\.")
 _SHARED = re.compile(r"(layer\d)\.(?:share_fc|lstm)\.(.+)")
 
 
@@ -30,7 +32,7 @@ class Imported:
     Args:
         network: an :class:`ean_core.ImageClassifier` with its weights.
         settings: its config, for ``MODELS.build``.
-        source: ``'torchvision'`` or ``"the authors'"``.
+        source: ``"the authors'"``, or ``'torchvision'`` for networks of libraries with its names.
         unused: source names of tensors that no connected block uses.
     """
 
@@ -41,15 +43,16 @@ class Imported:
 
 
 def import_weights(source: str | os.PathLike[str], scheme: str | None = None) -> Imported:
-    """Import a checkpoint of torchvision's ResNets or of the authors' networks as an EAN network.
+    """Import a checkpoint of a ResNet of another library, or of the authors' networks, as an EAN network.
 
-    The kind is recognized by the tensor names. The authors' networks are those of
+    The kind is recognized by the tensor names: ResNet and SE-ResNet of torchvision, timm and mmpretrain, also with deep
+    stems and pooled shortcuts (ResNet-C, ResNet-D). The authors' networks are those of
     https://github.com/gbup-group/EAN-efficient-attention-network: one module per stage, shared by its blocks, and a
     bias in every convolution.
 
     Args:
         source: a file, or an address such as ``torchvision://resnet50``. Nothing in it is executed.
-        scheme: the connections, which the tensors do not contain; required if there are attention modules.
+        scheme: the connections; required if stages share their attention modules, as tensors then do not show them.
 
     Returns:
         The network, with outputs equal to the source's.
@@ -61,22 +64,29 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     state = read_state_dict(source)
     if "layer1.ModuleList.0.conv1.weight" in state:
         kind, names = "the authors'", {name: _authors_name(name) for name in state}
-    elif "layer1.0.conv1.weight" in state and "fc.weight" in state:
-        kind = "torchvision"
-        names = {name: name if name.startswith("fc.") else BACKBONE + name for name in state}
     else:
-        raise ValueError(
-            f"{source} is neither a torchvision ResNet nor one of the authors' networks: expected the keys "
-            "layer1.0.conv1.weight and fc.weight, or layer1.ModuleList.0.conv1.weight; its first keys are "
-            f"{', '.join(list(state)[:4])}. Checkpoints of this library need no import"
-        )
+        kind, names = "torchvision", _library_names(state)
+        if not {f"{BACKBONE}layer1.0.conv1.weight", "fc.weight"} <= set(names.values()):
+            raise ValueError(
+                f"{source} is neither a torchvision ResNet nor one of the authors' networks: expected the keys "
+                "layer1.0.conv1.weight and fc.weight, or layer1.ModuleList.0.conv1.weight; its first keys are "
+                f"{', '.join(list(state)[:4])}. Checkpoints of this library need no import"
+            )
     renamed = {new: state[old] for old, new in names.items()}
     depth = _depth(renamed, source)
     attention = _attention(renamed)
+    connected = _connected(renamed, EANResNet.depths[depth][1])
     if attention is None:
         if scheme not in (None, "none"):
             raise ValueError(f"{source} has no attention modules; scheme {scheme!r} does not fit, leave it out")
         scheme = "none"
+    elif connected.connections:
+        if scheme is not None and ConnectionScheme.parse(scheme, connected.stages) != connected:
+            raise ValueError(
+                f"{source} has attention modules in the blocks of {connected}; scheme {scheme!r} does not fit, leave "
+                "it out"
+            )
+        scheme = str(connected)
     elif scheme is None:
         raise ValueError(
             f"{source} has {attention['type']} modules, but its tensors do not say which blocks they connect to; give "
@@ -92,22 +102,27 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
             "depth": depth,
             **({"attention": attention} if attention else {}),
             "scheme": scheme,
+            **({"shared": False} if connected.connections else {}),
+            **({"deep_stem": True} if f"{BACKBONE}stem.0.weight" in renamed else {}),
+            **({"avg_down": True} if _pools_shortcuts(renamed) else {}),
             "conv_bias": f"{BACKBONE}conv1.bias" in renamed,
         },
     }
     network = MODELS.build(settings)
     settings["backbone"]["scheme"] = str(network.backbone.scheme)
     own = network.state_dict()
+    renamed, _ = translate(renamed, own)
     # The authors use 1x1 convolutions as linear layers, and store group weights in the shape of a feature map.
     fitted = {name: value.reshape(own[name].shape) for name, value in renamed.items() if _fits(own.get(name), value)}
     lacking = [name for name in own if name not in fitted and not name.endswith("num_batches_tracked")]
     names_of = {new: old for old, new in names.items()}
-    foreign = {new: old for new, old in names_of.items() if new not in fitted}
-    unexpected = [old for new, old in foreign.items() if not new.startswith(f"{BACKBONE}attention.")]
+    foreign = {new: names_of.get(new, new) for new in renamed if new not in fitted}
+    unexpected = [old for new, old in foreign.items() if ".attention." not in new]
     other = [new for new, value in renamed.items() if new in own and new not in fitted]
     if other:
         raise ValueError(
-            f"{source} is an unsupported kind of ResNet, for example with groups or wider blocks: {names_of[other[0]]} "
+            f"{source} is an unsupported kind of ResNet, for example with groups or wider blocks: "
+            f"{names_of.get(other[0], other[0])} "
             f"has shape {tuple(renamed[other[0]].shape)}, in ResNet-{depth} {tuple(own[other[0]].shape)}"
         )
     if lacking or unexpected:
@@ -119,6 +134,29 @@ def import_weights(source: str | os.PathLike[str], scheme: str | None = None) ->
     return Imported(network, settings, kind, tuple(sorted(foreign.values())))
 
 
+def _library_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Map tensor names of other libraries, which may have a prefix, to this package's names."""
+    translated = translated_names(state)
+    ending = "layer1.0.conv1.weight"
+    prefix = next((new.removesuffix(ending) for new in translated.values() if new.endswith(ending)), "")
+    return {
+        old: new if new.startswith("fc.") else BACKBONE + new.removeprefix(prefix) for old, new in translated.items()
+    }
+
+
+def _connected(state: Mapping[str, Tensor], stages: tuple[int, ...]) -> ConnectionScheme:
+    """Return the blocks that have an attention module of their own, as a scheme."""
+    found = {match[0] for name in state if (match := _OWN.search(name))}
+    bits = [f"layer{k + 1}.{i}.attention." in found for k, n in enumerate(stages) for i in range(n)]
+    return ConnectionScheme(stages, tuple(map(int, bits)))
+
+
+def _pools_shortcuts(state: Mapping[str, Tensor]) -> bool:
+    """Whether a pooling layer comes before the shortcuts' convolutions, as in ResNet-D."""
+    second = state.get(f"{BACKBONE}layer2.0.downsample.1.weight")
+    return second is not None and second.ndim == 4
+
+
 def _authors_name(name: str) -> str:
     """Map a tensor name of the authors' networks to this package's name."""
     if name.startswith("last_linear."):
@@ -126,7 +164,7 @@ def _authors_name(name: str) -> str:
     if match := _SHARED.fullmatch(name):
         # Their LSTM's transforms are lists of one layer each, a sequence of linear, ReLU, linear.
         inner = re.sub(r"^(w_[ih]h)\.0\.seq\.", r"\1.", match[2])
-        return f"{BACKBONE}attention.{match[1]}.{inner}"
+        return f"{BACKBONE}{match[1]}.attention.{inner}"
     return BACKBONE + name.replace(".ModuleList.", ".")
 
 
@@ -145,19 +183,15 @@ def _depth(state: Mapping[str, Tensor], source: object) -> int:
 
 def _attention(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Infer the attention module and its options from the tensors."""
-    shapes = {
-        name.removeprefix(f"{BACKBONE}attention."): value.shape
-        for name, value in state.items()
-        if ".attention." in name
-    }
+    shapes = {name: value.shape for name, value in state.items() if ".attention." in name}
     for name in shapes:
-        stage, _, tensor = name.partition(".")
+        tensor = name.partition(".attention.")[2]
         if tensor == "fc1.weight":
             return {"type": "SE", "reduction": _reduction(shapes, ".fc1.weight")}
         if tensor == "w_ih.0.weight":
             return {"type": "DIA", "reduction": _reduction(shapes, ".w_ih.0.weight")}
         if tensor == "weight":
-            return {"type": "SGE", "groups": shapes[f"{stage}.weight"].numel()}
+            return {"type": "SGE", "groups": shapes[name].numel()}
     return None
 
 

@@ -40,9 +40,9 @@ class SGE(Attention):
         precise = torch.promote_types(residual.dtype, torch.float32)
         pooled = grouped.mean((3, 4), keepdim=True, dtype=precise)  # (N, G, C/G, 1, 1)
         similarity = (grouped * pooled).sum(2)  # (N, G, H, W)
-        if similarity.shape[2] * similarity.shape[3] == 1:
-            return torch.zeros_like(similarity)  # a single position does not deviate from its own mean
-        std, mean = torch.std_mean(similarity, (2, 3), keepdim=True)
+        positions = similarity.shape[2] * similarity.shape[3]
+        # The unbiased deviation of a single position would be NaN; `//` instead of a branch keeps this traceable.
+        std, mean = torch.std_mean(similarity, (2, 3), correction=1 - 1 // positions, keepdim=True)
         return (similarity - mean) / (std + EPS)  # (N, G, H, W)
 
     def process(self, extracted: Tensor, state: State) -> tuple[Tensor, State]:

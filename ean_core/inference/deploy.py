@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
-from ean_core.backbone import EANResNet, compile_options, find_backbone, join, walk
-from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock
+from ean_core.backbone import EANResNet, compile_options, find_backbone, walk
+from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock, join
 
 from .gates import GATES, Gate
 from .graphs import CUDAGraphs

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ean_core.attention import State
-from ean_core.backbone import EANResNet, join, walk
+from ean_core.backbone import EANResNet, walk
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.progress import Progress
 from ean_core.common.record import read_record, write_record
+from ean_core.layers import ResidualBlock, join
 from ean_core.scheme import ConnectionScheme
 
 from .deploy import DeployedBlock, deploy
@@ -307,13 +308,13 @@ class _Cut:
 def _eager_cuts(backbone: EANResNet) -> list[list[_Cut]]:
     """Split the blocks of an eager network, by stage."""
 
-    def cut(block: nn.Module, attention: nn.Module | None) -> _Cut:
+    def cut(block: ResidualBlock, attention: nn.Module | None) -> _Cut:
         def connected(residual: Tensor, shortcut: Tensor, state: State) -> tuple[Tensor, State]:
             assert attention is not None
             residual, state = attention(residual, state)
             return join(residual, shortcut), state
 
-        return _Cut(block, join, connected if attention is not None else None)
+        return _Cut(block.branches, join, connected if attention is not None else None)
 
     return [[cut(block, backbone.attention_at(k, i)) for k, i, block in places] for places in backbone.stages()]
 

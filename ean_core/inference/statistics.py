@@ -102,7 +102,7 @@ def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> I
         return watched
 
     modules = {id(module): module for k, i, _ in backbone.blocks() if (module := backbone.attention_at(k, i))}
-    hooks = [block.register_forward_hook(enter(number)) for number, (_, _, block) in enumerate(backbone.blocks())]
+    hooks = [block.register_forward_pre_hook(enter(i)) for i, (_, _, block) in enumerate(backbone.blocks())]
     for module in modules.values():
         module.process = wrapped(module.process)  # type: ignore[method-assign]
     try:

@@ -20,6 +20,7 @@ from ean_core.common.writing import refuse_link, remove_link, replacing
 from ean_core.weights.addresses import SCHEME
 from ean_core.weights.files import refuse_compressed, weights_only
 from ean_core.weights.loading import load_weights
+from ean_core.weights.names import are_current
 
 
 @RUNNERS.register_module()
@@ -58,8 +59,16 @@ class EANRunner(Runner):
             refuse_compressed(Path(filename))
             with weights_only():
                 checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+            if not isinstance(checkpoint, dict):
+                return checkpoint
+            if self._resume and not are_current(checkpoint.get("state_dict", {})):
+                # The optimizer's state refers to parameters by their order, which changed with the names.
+                raise ValueError(
+                    f"{filename} was written by an earlier version of this package, which cannot be resumed; start "
+                    f"another run from its weights with load_from={filename}"
+                )
             # Runner.resume would execute this text; mmengine itself writes none.
-            if isinstance(checkpoint, dict) and isinstance(checkpoint.get("meta"), dict):
+            if isinstance(checkpoint.get("meta"), dict):
                 checkpoint["meta"].pop("config", None)
             return checkpoint
         load_weights(self.model.module if is_model_wrapper(self.model) else self.model, filename)

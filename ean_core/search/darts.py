@@ -27,12 +27,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import Place, join, walk
+from ean_core.backbone import Place, walk
 from ean_core.classifier import ImageClassifier
 from ean_core.common.config import config_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record, write_record
 from ean_core.inference.latency import BlockTimes
+from ean_core.layers import join
 from ean_core.runs.folder import check_same_network
 from ean_core.runs.training import run_training
 from ean_core.scheme import ConnectionScheme
@@ -237,7 +238,7 @@ class RelaxedClassifier(ImageClassifier):
 
         def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
             k, i, block = place
-            residual, shortcut = block(x)
+            residual, shortcut = block.branches(x)
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the backbone is fully connected
             residual, state = attention(residual, state, next(gates))

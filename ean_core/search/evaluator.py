@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import Place, join, walk
+from ean_core.backbone import Place, walk
 from ean_core.classifier import ImageClassifier, label_ranks
 from ean_core.common.errors import unknown_name
 from ean_core.common.progress import Progress
 from ean_core.inference.latency import BlockTimes, time_blocks
+from ean_core.layers import join
 from ean_core.scheme import ConnectionScheme
 
 Precision = Literal["fp32", "bf16"]
@@ -230,7 +231,7 @@ class SupernetEvaluator:
         def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
             nonlocal schemes
             k, i, block = place
-            residual, shortcut = block(x)
+            residual, shortcut = block.branches(x)
             self.bodies += 1
             depth = sum(self.stages[:k]) + i
             plain = [scheme for scheme in schemes if not scheme.bits[depth]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickletools
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -67,11 +69,14 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
         prefix: keep only keys with this prefix, and remove it; e.g. ``'backbone.'`` for the file of a classifier.
 
     Returns:
-        Names and tensors. A ``state_dict`` entry is unwrapped, and a ``module.`` prefix shared by all names removed.
+        Names and tensors. They are searched for in the content: ``state_dict``, or the only mapping to tensors, such as
+        ``model``, ``model_state_dict`` or ``net``; which one is logged. Other values among them are left out and named
+        in the log. A ``module.`` prefix shared by all names is removed.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a checkpoint, would have to execute code, or has no key with the prefix.
+        ValueError: if the file is not a checkpoint, has several networks, would have to execute code, or has no key
+            with the prefix.
     """
     content: object
     given, source = source, os.fspath(source)
@@ -86,12 +91,7 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:
         content = _read_file(Path(source.removeprefix("file://")).expanduser())
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f"{source} has no state dict: expected names and tensors, at the top level or under 'state_dict'"
-        )
-    state = dict(state)
+    state = _tensors_of(content, source)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     if prefix:
@@ -137,6 +137,49 @@ def heads_of(names: Iterable[str], depth: int = 1) -> str:
     """
     heads = sorted({".".join(name.split(".")[:depth]) for name in names})
     return ", ".join(heads[:8]) + (f", and {len(heads) - 8} more" if len(heads) > 8 else "") or "(nothing)"
+
+
+def _tensors_of(content: object, source: str) -> dict[str, Tensor]:
+    """Find the state dict in the content of a file; see :func:`read_state_dict`."""
+    found = dict(_state_dicts(content))
+    if "state_dict" in found:  # OpenMMLab's and timm's, which may stand beside averaged weights
+        found = {"state_dict": found["state_dict"]}
+    if len(found) != 1:
+        keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        if not found:
+            raise ValueError(
+                f"{source} has no state dict: expected names and tensors, at the top level or under a key such as "
+                f"'state_dict' or 'model'; it has {keys or 'nothing'}"
+            )
+        sizes = ", ".join(f"{key!r} ({len(state)} entries)" for key, state in found.items())
+        raise ValueError(f"{source} has several state dicts: {sizes}; save the one to load in a file of its own")
+    ((key, state),) = found.items()
+    if key not in ("", "state_dict"):
+        print_log(f"{source}: the weights are those under {key!r}", logger="current")
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        print_log(
+            f"{source}: left out, since they are not tensors: {', '.join(others[:8])}", "current", logging.WARNING
+        )
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _state_dicts(content: object, key: str = "", depth: int = 2) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yield the mappings that hold tensors, with their keys joined by dots; the outermost one hides those inside."""
+    if not isinstance(content, Mapping):
+        return
+    inner = {name: value for name, value in content.items() if isinstance(value, Mapping)}
+    nested = [
+        found
+        for name, value in inner.items()
+        for found in _state_dicts(value, f"{key}.{name}".lstrip("."), depth - 1)
+        if depth
+    ]
+    tensors = sum(isinstance(value, Tensor) and isinstance(name, str) for name, value in content.items())
+    if tensors > max((len(state) for _, state in nested), default=0):
+        yield key, content
+    else:
+        yield from nested
 
 
 @contextmanager

@@ -15,40 +15,51 @@ from mmengine.model import PretrainedInit
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
-from .addresses import SCHEME, backbone_of, read_metadata, resolve
+from .addresses import SCHEME, read_metadata, resolve
 from .files import heads_of, read_state_dict
+from .names import matching_prefixes, translate
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
-_ATTENTION = re.compile(r"((?:.*\.)?)attention\.(layer\d+)[._]")
+_ATTENTION = re.compile(r"((?:.*\.)?layer\d+)\.attention\.")
 _STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
+#: Stem or residual block that a tensor belongs to.
+_PART = re.compile(r"(.*\.)?(layer\d+\.\d+(?!\.attention)|stem|conv1|bn1)\.")
 
 
 def load_weights(
-    module: nn.Module, source: str | os.PathLike[str], prefix: str | None = None, *, strict: bool = False
+    module: nn.Module,
+    source: str | os.PathLike[str],
+    prefix: str | None = None,
+    *,
+    strict: bool = False,
+    partial: bool = False,
 ) -> None:
     """Load the tensors of ``source`` that ``module`` has; missing and unused ones are logged.
 
-    From a whole network at ``ean://``, a backbone loads its part without a prefix. Stages that only the file has are
-    skipped entirely.
+    Names of other ResNets are translated, and prefixes found; see :func:`~ean_core.weights.names.translate`. From a
+    whole network, a backbone loads its part. Stages that only the file has are skipped entirely.
 
     Args:
         module: the network.
         source, prefix: see :func:`read_state_dict`.
         strict: require every tensor of the network to be in the file; the file may hold more.
+        partial: let the file lack some of a block's or the stem's layers, which are then left as initialized.
 
     Raises:
         ValueError: if no key matches, tensors of the same name differ in shape, a stage has a different number of
-            blocks in the file, or ``strict`` is violated. The module is then unchanged.
+            blocks in the file, a block or the stem is there in part, or ``strict`` is violated. The module is then
+            unchanged.
     """
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
-    state = read_state_dict(path, prefix)
     own = module.state_dict()
     kind = type(module).__name__
-    if published and prefix is None and not state.keys() & own.keys():
-        part = backbone_of(state)
-        state = part if part.keys() & own.keys() else state
+    state, changed = translate(read_state_dict(path, prefix), own)
+    if changed and not published:
+        print_log(f"{source}: {changed} at the start of its keys, to match {kind}", logger="current")
     _refuse_misfits(state, own, kind, source, path)
+    if not partial:
+        _refuse_parts(state, own, kind, source, path)
     missing = own.keys() - state.keys()
     if missing and strict:
         raise ValueError(
@@ -60,9 +71,10 @@ def load_weights(
 
 
 class PretrainedOrRaise:
-    """Mixin before mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` raises if no key matches.
+    """Mixin before mmengine's BaseModule: ``init_cfg`` of type ``Pretrained`` loads with :func:`load_weights`.
 
-    mmengine would load nothing and only log it.
+    It raises if no key matches, where mmengine would load nothing and only log it, or if a block matches in part;
+    ``dict(type='Pretrained', checkpoint=..., partial=True)`` accepts that.
     """
 
     init_cfg: Any
@@ -88,7 +100,12 @@ class PretrainedOrRaise:
     def _load_pretrained(self) -> None:
         pending, self._pending = self._pending, ()
         for cfg in pending:
-            load_weights(self, cfg["checkpoint"], cfg.get("prefix"))  # type: ignore[arg-type]
+            load_weights(
+                self,  # type: ignore[arg-type]
+                cfg["checkpoint"],
+                cfg.get("prefix"),
+                partial=cfg.get("partial", False),
+            )
             print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
             if hasattr(self, "_params_init_info"):
                 update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
@@ -100,10 +117,8 @@ def _refuse_misfits(
     """Raise if a state dict belongs to a different network than ``own``, the state dict of a ``kind`` module."""
     matched = state.keys() & own.keys()
     if not matched:
-        hint = ""
-        for head in {name.split(".")[0] + "." for name in state}:
-            if any(name.removeprefix(head) in own for name in state):
-                hint = f"; add prefix={head!r} to load the keys under it"
+        several = matching_prefixes(state, own)
+        hint = f"; several prefixes would match, choose with prefix={several[0]!r}" if several else ""
         raise ValueError(
             f"no key of {source} matches {kind}: its keys start with {heads_of(state)}, "
             f"those of {kind} with {heads_of(own)}{hint}"
@@ -129,6 +144,37 @@ def _refuse_misfits(
                 f"{source} has {len(there[stage])} blocks in {stage}, {kind} has {len(here[stage])}; build the "
                 f"network with the depth of the file{_network_of(path)}"
             )
+
+
+def _refuse_parts(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object, path: str | os.PathLike[str]
+) -> None:
+    """Raise if the file has some layers of a residual block or of the stem, and lacks others.
+
+    With ``zero_init_residual`` a block whose last norm is not loaded contributes nothing, in silence.
+    """
+    missing = defaultdict(list)
+    found = set()
+    for name in own:
+        match = _PART.match(name)
+        if match is None or name.endswith("num_batches_tracked"):  # which old checkpoints lack
+            continue
+        stem = match[2] in ("stem", "conv1", "bn1")
+        part = (match[1] or "") + ("the stem" if stem else match[2])
+        if name in state:
+            found.add(part)
+        else:
+            missing[part].append(name)
+    names = [name for part in missing.keys() & found for name in missing[part]]
+    if names:
+        names = [name for name in own if name in names]  # in the network's order
+        rest = f", and {len(names) - 6} more" if len(names) > 6 else ""
+        raise ValueError(
+            f"{source} has only some layers of {kind}'s blocks; it lacks {', '.join(names[:6])}{rest}. Build the "
+            "network with the layers of the file (its keys include "
+            f"{', '.join(sorted(state.keys() - own.keys())[:4]) or 'no others'}), or accept it with partial=True in "
+            f"init_cfg{_network_of(path)}"
+        )
 
 
 def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object) -> None:
@@ -175,7 +221,7 @@ def _stage_of(name: str) -> str | None:
     if match := _BLOCK.match(name):
         return match[1]
     match = _ATTENTION.match(name)
-    return match[1] + match[2] if match else None
+    return match[1] if match else None
 
 
 def _description(source: str | os.PathLike[str]) -> Mapping[str, str]:

@@ -56,7 +56,7 @@ def test_a_registered_class_works_by_name_in_every_network(half):
     assert attention_class("Half") is half
     for network in (EANResNet(18, "Half", scheme="full"), EANResNetCIFAR(20, "Half", scheme="100-010-001")):
         assert len(network(torch.randn(2, 3, 32, 32))) == len(network.stage_blocks)
-        assert {type(module) for module in network.attention.values()} == {half}
+        assert {type(module) for module in network.attentions().values()} == {half}
 
 
 def test_a_registered_class_takes_options_and_scales_the_residual_branch(half):
@@ -66,7 +66,7 @@ def test_a_registered_class_takes_options_and_scales_the_residual_branch(half):
     x = torch.randn(1, 3, 16, 16)
     shortcut_only = network.forward_stem(x)
     for _, _, block in network.blocks():
-        shortcut_only = torch.relu(block(shortcut_only)[1])
+        shortcut_only = torch.relu(block.branches(shortcut_only)[1])
     assert torch.equal(network(x)[-1], shortcut_only)
 
 

@@ -100,15 +100,16 @@ def test_in_a_network_the_state_starts_at_zero_in_each_stage_and_advances_only_a
     network = EANResNetCIFAR(20, "DIA", scheme="full").eval()
     network.set_scheme("101-011-010")
     seen = []
-    for name, module in network.attention.items():
+    for name, module in network.attentions().items():
         module.register_forward_hook(lambda m, given, result, name=name: seen.append((name, *given, result[1])))
     with torch.no_grad():
         network(torch.randn(2, 3, 16, 16))
-    assert [name for name, *_ in seen] == ["layer1", "layer1", "layer2", "layer2", "layer3"]
-    for stage in ("layer1", "layer2", "layer3"):
+    stages = ("layer1.attention", "layer2.attention", "layer3.attention")
+    assert [name for name, *_ in seen] == [stages[k] for k in (0, 0, 1, 1, 2)]
+    for stage in stages:
         calls = [call[1:] for call in seen if call[0] == stage]
         assert calls[0][1] is None
-        _, state = expected(network.attention[stage], [residual for residual, _, _ in calls])
+        _, state = expected(network.attentions()[stage], [residual for residual, _, _ in calls])
         for mine, theirs in zip(calls[-1][2], state, strict=True):
             assert torch.allclose(mine.double(), theirs, atol=1e-5)
         for (_, _, left), (_, found, _) in pairwise(calls):

@@ -71,8 +71,9 @@ def gradients(network, x):
 @pytest.mark.parametrize(("name", "shared"), [*((name, True) for name in ATTENTIONS), ("SE", False)])
 def test_a_scheme_that_is_data_gives_what_the_scheme_gives(name, shared, with_cp):
     network = EANResNetCIFAR(20, name, scheme="full", base_channels=16, shared=shared, with_cp=with_cp)
-    for parameter in network.attention.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    for module in network.attentions().values():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.5)
     other = copy.deepcopy(network)
     other.scheme_as_data()
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
@@ -90,9 +91,9 @@ def test_a_scheme_that_is_data_gives_what_the_scheme_gives(name, shared, with_cp
     other.set_scheme("none")
     assert (
         gradients(other, x)[1][
-            "attention.layer1.fc1.weight"
+            "layer1.attention.fc1.weight"
             if shared and name == "SE"
-            else next(key for key in wanted if key.startswith("attention"))
+            else next(key for key in wanted if ".attention." in key)
         ]
         is None
     )
@@ -100,7 +101,7 @@ def test_a_scheme_that_is_data_gives_what_the_scheme_gives(name, shared, with_cp
 
 def test_a_scheme_can_be_data_where_every_block_has_a_module():
     network = EANResNetCIFAR(20, "SE", scheme="100-000-111")
-    with pytest.raises(ValueError, match="no module for layer2; build the network with scheme='full'"):
+    with pytest.raises(ValueError, match=r"no module for layer2\.attention; build the network with scheme='full'"):
         network.scheme_as_data()
 
 
@@ -205,7 +206,7 @@ def test_losses_are_returned_now_and_then(tmp_path, on_cpu):
     assert len(set(read)) == len(read)
     assert read[-1] < read[0]
     assert "train_step" not in vars(runner.model)
-    assert runner.model.backbone._bits is None
+    assert runner.model.backbone.layer1.bits is None
 
 
 @pytest.mark.parametrize(

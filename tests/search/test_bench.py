@@ -58,7 +58,7 @@ def test_the_supernet_of_another_network_is_refused_by_what_differs(digits_super
     [
         (
             "model.backbone.attention=DIA",
-            "is not a checkpoint of this ImageClassifier: it lacks backbone.attention.layer1",
+            "is not a checkpoint of this ImageClassifier: it lacks backbone.layer1.attention",
         ),
         ("model.backbone.depth=56", "has 3 blocks in backbone.layer1, ImageClassifier has 9"),
     ],

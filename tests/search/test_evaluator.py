@@ -111,7 +111,7 @@ def test_prefixes_give_bit_for_bit_what_each_scheme_gives_alone(
 
 
 def test_all_512_schemes_cost_511_bodies_a_batch_and_differ():
-    model, data = supernet("DIA", seed=3), batches((64,), seed=3)
+    model, data = supernet("DIA", seed=9), batches((64,), seed=9)
     schemes = [ConnectionScheme(STAGES, tuple(int(bit) for bit in f"{number:09b}")) for number in range(512)]
     evaluator = SupernetEvaluator(model, data, "data")
     accuracies = evaluator.evaluate(schemes)

@@ -151,7 +151,7 @@ def test_more_tensors_in_the_same_blocks_are_ignored_with_a_word(tmp_path, log):
 
 def test_attention_that_is_not_used_and_another_scheme_are_warned_of(log):
     backbone(scheme="none")
-    assert "not in EANResNetCIFAR, ignored: attention.layer1" in log.text
+    assert "not in EANResNetCIFAR, ignored: layer1.attention" in log.text
     assert "was trained as a different network: scheme='100-101-001' there, '000-000-000' here" in log.text
     log.clear()
     backbone(scheme="111-111-111", attention="DIA")

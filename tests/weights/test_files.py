@@ -114,11 +114,47 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, state, kind):
 
 
 @pytest.mark.parametrize(
-    "content", [[1, 2], {"epoch": 3}, {"state_dict": 5}, {"a": {"b": torch.ones(1)}}, torch.ones(2)]
+    "content",
+    [[1, 2], {"epoch": 3}, {"state_dict": 5}, {"optimizer": {"state": {0: {"momentum": torch.ones(1)}}}}, {}, 5],
 )
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="has no state dict: expected names and tensors"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("key", ["model", "model_state_dict", "net", "checkpoint.state_dict", "state_dict"])
+def test_the_only_mapping_to_tensors_is_taken_and_named(tmp_path, log, key):
+    tensors = {"a.weight": torch.ones(2), "a.bias": torch.zeros(2)}
+    content = tensors
+    for name in reversed(key.split(".")):
+        content = {name: content, "epoch": 3, "best": torch.tensor(0.5)}
+    torch.save({**content, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}}, tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth").keys() == tensors.keys()
+    assert ("the weights are those under" in log.text) == (key != "state_dict")
+    assert key == "state_dict" or f"under '{key}'" in log.text
+
+
+def test_several_networks_are_refused_by_name_unless_one_is_the_state_dict(tmp_path):
+    one, two = {"a": torch.ones(1)}, {"a": torch.zeros(1), "b": torch.ones(1)}
+    torch.save({"student": one, "teacher": two}, tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"several state dicts: 'student' \(1 entries\), 'teacher' \(2 entries\); save"
+    ):
+        read_state_dict(tmp_path / "w.pth")
+    torch.save({"state_dict": one, "state_dict_ema": two}, tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth")["a"] == 1
+
+
+def test_values_that_are_not_tensors_are_named_and_left_out(tmp_path, log):
+    torch.save({"a": torch.ones(1), "epoch": 3, "b": torch.ones(1)}, tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth").keys() == {"a", "b"}
+    assert "left out, since they are not tensors: epoch" in log.text
+
+
+def test_the_error_lists_the_keys_of_the_file(tmp_path):
+    torch.save({"epoch": 3, "history": [1, 2]}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="under a key such as 'state_dict' or 'model'; it has epoch, history"):
         read_state_dict(tmp_path / "w.pth")
 
 

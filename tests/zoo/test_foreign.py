@@ -74,7 +74,7 @@ def test_modules_that_no_block_connects_to_are_left_out_and_named(checkpoints):
     _, path = checkpoints["SE"]
     found = import_weights(path, "000-0000-000000-001")
     assert {name.split(".")[0] for name in found.unused} == {"layer1", "layer2", "layer3"}
-    assert list(found.network.backbone.attention) == ["layer4"]
+    assert list(found.network.backbone.attentions()) == ["layer4.attention"]
 
 
 def test_the_scheme_on_record_is_asked_for_by_name(checkpoints):
@@ -110,6 +110,33 @@ def test_torchvisions_networks_give_their_logits(tmp_path, name):
     }
     with pytest.raises(ValueError, match=r"has no attention modules; scheme 'full' does not fit"):
         import_weights(tmp_path / "w.pth", "full")
+
+
+@pytest.mark.parametrize("kind", ["seresnet50", "resnet50d"])
+def test_mmpretrains_networks_give_their_logits(tmp_path, kind):
+
+    pytest.importorskip("mmcv")
+    backbones = pytest.importorskip("mmpretrain.models.backbones")
+    made = backbones.SEResNet(50) if kind == "seresnet50" else backbones.ResNetV1d(depth=50)
+    theirs = nn.ModuleDict({"backbone": lively(made) or made, "head": nn.ModuleDict({"fc": nn.Linear(2048, 7)})})
+    theirs.eval()
+    torch.save({"state_dict": theirs.state_dict(), "meta": {"epoch": 3}}, tmp_path / "w.pth")
+    found = import_weights(tmp_path / "w.pth")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        (feature,) = theirs["backbone"](images)
+        agree(found.network.eval()(images), theirs["head"]["fc"](feature.mean((2, 3))))
+    backbone = found.settings["backbone"]
+    if kind == "seresnet50":
+        assert (backbone["attention"], backbone["scheme"], backbone["shared"]) == (
+            {"type": "SE", "reduction": 16},
+            "111-1111-111111-111",
+            False,
+        )
+        with pytest.raises(ValueError, match=r"attention modules in the blocks of 111-1111-111111-111; scheme 'none'"):
+            import_weights(tmp_path / "w.pth", "none")
+    else:
+        assert (backbone["deep_stem"], backbone["avg_down"], "attention" in backbone) == (True, True, False)
 
 
 def test_other_networks_are_refused(tmp_path):
