@@ -72,7 +72,7 @@ endif
 
 # mmengine imports OpenCV, whose default build needs desktop libraries; if they are missing, use the headless build.
 headless:
-	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt opencv-python-headless
 
 # The web page tests drive Debian's Chromium; if it cannot be installed, they are skipped.

@@ -181,7 +181,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
         for k, bits in enumerate(first.by_stage):
-            owners = [self.stage(k)] if shared else self.stage(k).blocks
+            owners: Sequence[Stage | ResidualBlock] = [self.stage(k)] if shared else self.stage(k).blocks
             for owner, used in zip(owners, [any(bits)] if shared else bits, strict=True):
                 owner.attention = self._make_attention(self.stage_channels[k]) if used else None
         self.set_scheme(first)
@@ -253,7 +253,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
 
     def stage(self, k: int) -> Stage:
         """Return stage ``k`` (0 for the first)."""
-        return self.get_submodule(f"layer{k + 1}")  # type: ignore[return-value]
+        return self.get_submodule(f"layer{k + 1}")
 
     def attention_at(self, k: int, i: int) -> Attention | None:
         """Return the attention module that the current scheme connects to block ``i`` of stage ``k``, or None."""
