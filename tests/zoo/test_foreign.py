@@ -1,12 +1,14 @@
+import copy
 import pickle
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 from ean_core import ConnectionScheme
-from zoo.foreign import import_weights
+from zoo.foreign import _authors_name, import_weights
 
 from .authors import Network
 
@@ -59,6 +61,32 @@ def test_the_authors_networks_give_their_logits(checkpoints, kind, scheme):
         agree(found.network.eval()(images), theirs(images, ConnectionScheme.parse(scheme)))
     assert found.source == "the authors'"
     assert found.settings["backbone"]["conv_bias"] is True
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize(
+    "scheme", ["010-0010-110011-001", "100-1011-010011-011", "111-1111-111111-111", "000-0000-000000-001"]
+)
+def test_the_authors_networks_train_alike(checkpoints, kind, scheme):
+    """Loss, gradients and running statistics of a training step, in fp64."""
+    theirs, path = checkpoints[kind]
+    theirs = copy.deepcopy(theirs).double().train()
+    ours = import_weights(path, scheme).network.double().train()
+    images = torch.randn(4, 3, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    losses = []
+    for network, arguments in ((theirs, (ConnectionScheme.parse(scheme),)), (ours, ())):
+        loss = F.cross_entropy(network(images, *arguments), torch.arange(4))
+        loss.backward()
+        losses.append(loss.detach())
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    gradients = {_authors_name(name): p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, parameter in ours.named_parameters():
+        assert (parameter.grad - gradients.pop(name).view_as(parameter)).abs().max() < 1e-9 * largest, name
+    assert gradients == {}
+    statistics = {_authors_name(name): value for name, value in theirs.named_buffers()}
+    for name, value in ours.backbone.named_buffers(prefix="backbone"):
+        torch.testing.assert_close(value, statistics[name], rtol=1e-10, atol=1e-12)
 
 
 def test_the_scheme_matters_to_the_logits(checkpoints):
