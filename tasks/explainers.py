@@ -125,12 +125,9 @@ def grad_cam(network: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tenso
         from captum.attr import LayerAttribution, LayerGradCam
     except ImportError as error:
         raise ImportError('explaining needs Captum: pip install "ean-zoo[explain]"') from error
-    tap = nn.Identity()  # a backbone returns several maps, Captum expects a layer with one
-    hook = find_backbone(network).register_forward_hook(lambda _, __, maps: (*maps[:-1], tap(maps[-1])))
-    try:
-        found = LayerGradCam(score, tap).attribute(inputs, relu_attributions=True)  # (1, 1, h, w)
-    finally:
-        hook.remove()
+    backbone = find_backbone(network)
+    last = backbone.stage(backbone.out_indices[-1])
+    found = LayerGradCam(score, last).attribute(inputs, relu_attributions=True)  # (1, 1, h, w)
     heat = LayerAttribution.interpolate(found, inputs.shape[2:], "bilinear")[0, 0]
     return (heat / heat.max().clamp(min=1e-12)).detach().cpu().numpy()
 
