@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property, lru_cache
@@ -21,6 +21,7 @@ from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record
+from ean_core.common.tasks import known_datasets
 from ean_core.layers import NORMS
 from ean_core.weights.addresses import SCHEME
 
@@ -229,22 +230,36 @@ def find_entry(name: str) -> Entry:
 def known_name(text: str) -> ModelName:
     """Parse the name of a model that is published, or that a packaged config can train.
 
+    Without ``.DATASET`` it stands for the first data set, in the order in which reports list them, that has weights of
+    this network, or else that has a config for it.
+
     Raises:
         ValueError: if there is no such model; the message gives the nearest names.
     """
     text = text.removeprefix(SCHEME)
-    names = {str(name): name for name in (*published(), *trained_by())}
+    ready = published()
+    names = {str(name): name for name in (*ready, *trained_by())}
     if text in names:
         return names[text]
+    if default := _default_name(text, names.values(), ready):
+        return default
     try:
         name = ModelName.parse(text)
     except ValueError:
         name = None
     if name and config_of(name) and not (name.variant == "org" and attention_class(name.module or "").recurrent):
         return name
-    near = get_close_matches(text, names, n=3, cutoff=0.5)
+    near = get_close_matches(text, names, n=6, cutoff=0.5)
+    near = sorted(near, key=lambda name: names[name] not in ready)[:3]
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
     raise ValueError(f"there is no model {text!r}{hint} `ean zoo list --all` lists all")
+
+
+def _default_name(text: str, names: Iterable[ModelName], ready: Container[ModelName]) -> ModelName | None:
+    """Return the name that one without a data set stands for; None if there is none."""
+    order = list(known_datasets())
+    alike = (name for name in names if str(name).partition(".")[0] == text)
+    return min(alike, key=lambda name: (name not in ready, order.index(name.dataset)), default=None)
 
 
 def how_to_train(name: ModelName) -> str:
