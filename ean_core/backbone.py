@@ -30,6 +30,7 @@ from ean_core.weights.names import rename
 
 from .attention import Attention, State, attention_class
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Stage, Style, run_block
+from .networks import KeepsSettings
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -40,7 +41,7 @@ Block = TypeVar("Block")
 
 
 @MODELS.register_module()
-class EANResNet(PretrainedOrRaise, BaseModule):
+class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
 
     Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``; with the default
@@ -240,6 +241,10 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             own = self.stage(k).bits
             if own is not None:
                 copy_over(torch.tensor(bits, dtype=own.dtype), own)
+
+    def changed_settings(self) -> dict[str, Any]:
+        """The current scheme, since ``'ean'`` may mean another one some day, and the stages that are returned."""
+        return {"scheme": str(self.scheme), "out_indices": self.out_indices}
 
     def scheme_as_data(self, enabled: bool = True) -> None:
         """Keep the scheme in a tensor that training reads on the device, so that one CUDA graph serves all schemes.
@@ -497,8 +502,8 @@ class EANResNetCIFAR(EANResNet):
     Args:
         depth: 20, 56, 110 or 164.
         attention, scheme, shared, conv_bias, in_channels, out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval,
-            with_cp, zero_init_residual, drop_path_rate, init_cfg: as for :class:`EANResNet`. An attention module given by name gets the
-            options that suit these narrow networks (its ``cifar_options``).
+            with_cp, zero_init_residual, drop_path_rate, init_cfg: as for :class:`EANResNet`. An attention module given
+            by name gets the options that suit these narrow networks (its ``cifar_options``).
         base_channels: width of the first stage.
         num_stages: 1 to 3.
         strides: stride of the first block of each stage.
@@ -623,6 +628,17 @@ def find_backbone(model: nn.Module) -> EANResNet:
         if isinstance(module, EANResNet):
             return module
     raise ValueError(f"{type(model).__name__} has no EANResNet or EANResNetCIFAR inside")
+
+
+def describe(backbone: EANResNet) -> dict[str, str]:
+    """Describe a network for the metadata of its files: class, depth, attention and connections."""
+    return {
+        "type": type(backbone).__name__,
+        "depth": str(backbone.depth),
+        "attention": str(backbone.attention_cfg["type"]),
+        "scheme": str(backbone.scheme),
+        "shared": str(backbone.shared),
+    }
 
 
 def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ean_core.common.tasks import Dataset, Metric, Task, register_task
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .backbone import EANResNet
+from .hub import HubNetwork
+from .networks import KeepsSettings
 
 CLASSIFICATION = Task(
     "Image Classification",
@@ -35,7 +37,7 @@ register_task(CLASSIFICATION)
 
 
 @MODELS.register_module()
-class ImagePreprocessor(BaseDataPreprocessor):
+class ImagePreprocessor(KeepsSettings, BaseDataPreprocessor):
     """Moves a batch to the model's device and normalizes its images.
 
     Args:
@@ -62,7 +64,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(PretrainedOrRaise, BaseModel):
+class ImageClassifier(HubNetwork, PretrainedOrRaise, BaseModel):
     """A backbone followed by global average pooling and a linear layer on its last feature map.
 
     Its parts have the names of timm's models: ``forward_features``, ``forward_head``, ``reset_classifier``, ….
@@ -83,6 +85,8 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         >>> model(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 64])
     """
+
+    pipeline = "image-classification"
 
     def __init__(
         self,
@@ -136,6 +140,10 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         """Logits ``(N, num_classes)`` from the last feature map ``(N, C, H, W)``."""
         return self.forward_head(features)
 
+    def changed_settings(self) -> dict[str, Any]:
+        """The current head."""
+        return {"num_classes": self.num_classes, "global_pool": self.global_pool}
+
     def get_classifier(self) -> nn.Linear | nn.Identity:
         """Return the linear layer, or ``nn.Identity`` if there is none."""
         return self.fc
@@ -182,9 +190,9 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         Args:
             inputs: ``(N, C, H, W)``.
             labels: class indices ``(N,)``; optional in mode ``tensor``.
-            mode: ``tensor`` returns logits ``(N, num_classes)`` (features if ``num_classes=0``), ``loss`` the cross-entropy, ``predict`` one dict per
-                image: ``prediction``, ``label``, and ``rank``, the number of other classes whose score is not below the
-                label's.
+            mode: ``tensor`` returns logits ``(N, num_classes)``, or features if ``num_classes=0``; ``loss`` the
+                cross-entropy, ``predict`` one dict per image: ``prediction``, ``label``, and ``rank``, the number of
+                other classes whose score is not below the label's.
         """
         logits = self.head(self.forward_features(inputs))
         if isinstance(mode, Proxy):  # symbolic tracing replaces all arguments; the graph computes logits
@@ -212,7 +220,9 @@ def _checked_head(num_classes: int, global_pool: str) -> tuple[int, str]:
     if global_pool not in ("avg", ""):
         raise unknown_name("global_pool", global_pool, ("avg", ""))
     if num_classes and not global_pool:
-        raise ValueError(f"global_pool='' leaves a feature map, which num_classes={num_classes} cannot use; set it to 0")
+        raise ValueError(
+            f"global_pool='' leaves a feature map, which num_classes={num_classes} cannot use; set it to 0"
+        )
     return num_classes, global_pool
 
 

@@ -7,28 +7,22 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from mmengine.registry import MODELS
-from torch import nn
 
-from ean_core import ATTENTION, ConnectionScheme
+from ean_core import ConnectionScheme
 from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs
-from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record
 from ean_core.common.tasks import known_datasets
-from ean_core.layers import NORMS
+from ean_core.networks import check_settings
 from ean_core.weights.addresses import SCHEME
 
 from .names import ModelName, config_of, trained_by
 
-#: Entry point group of task networks, by registered name.
-NETWORKS = "ean.networks"
 #: Folder of the packaged index.
 PACKAGED = Path(__file__).resolve().parent
 
@@ -288,53 +282,6 @@ def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def file_name(name: ModelName, sha256: str) -> str:
     """Return the file name of a model."""
     return f"{name}-{sha256[:8]}.safetensors"
-
-
-def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """Build a network from its settings; task networks are imported first, through the entry points :data:`NETWORKS`.
-
-    Raises:
-        ValueError: if no installed package has a network of that name.
-    """
-    kind = settings["type"]
-    if kind not in MODELS.module_dict:  # MODELS.get would also search for a file of that name, and import it
-        if kind not in _task_networks():
-            raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
-        _task_networks()[kind].load()
-    return MODELS.build(dict(settings))
-
-
-def check_settings(settings: object, what: str) -> None:
-    """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
-
-    Args:
-        settings: nested settings of a network.
-        what: their description, for the beginning of the message.
-
-    Raises:
-        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
-    """
-    if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
-            raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
-            )
-        for value in settings.values():
-            check_settings(value, what)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            check_settings(value, what)
-
-
-def _known_types() -> set[str]:
-    """Return the type names that networks may use; for an unknown name, a registry would import a module."""
-    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *_task_networks()}
-
-
-@cache
-def _task_networks() -> Mapping[str, EntryPoint]:
-    """Task networks by registered name; finding them scans all installed packages."""
-    return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

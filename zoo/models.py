@@ -12,18 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
 from ean_core.common.errors import unknown_name
+from ean_core.hub import HubNetwork
+from ean_core.networks import build_network
 from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.loading import load_weights
 
 from .files import locate
-from .index import Entry, build_network, find_entry, how_to_train, known_name, published
+from .index import Entry, find_entry, how_to_train, known_name, published
 from .names import ModelName, config_of, trained_by
 from .preprocessing import Preprocessing
 
@@ -134,6 +138,8 @@ def get_model(
     model = build_network(settings)
     if weights and num_classes in (None, trained_classes):
         load_weights(model, weights.path, strict=True)
+        if isinstance(model, HubNetwork):
+            model.card_source = Card(weights.name)
     elif weights:
         load_weights(model.backbone, weights.path, prefix=BACKBONE, strict=True)
         if num_classes:
@@ -143,6 +149,27 @@ def get_model(
                 logging.WARNING,
             )
     return model
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of a published model, for copies of its network on the Hugging Face Hub.
+
+    Args:
+        name: model name.
+    """
+
+    name: str
+
+    def card_for(self, network: nn.Module) -> str | None:
+        """Return the card's text if the network is still the published one; None if it was trained or changed."""
+        from .page import card  # loads Matplotlib
+
+        published, own = get_weights(self.name), network.state_dict()
+        there = published.state_dict()
+        same = there.keys() == own.keys() and all(torch.equal(own[key].cpu(), value) for key, value in there.items())
+        same = same and str(find_backbone(network).scheme) == str(published.entry.scheme)
+        return card(published.entry, on_hub=type(network)) if same else None
 
 
 def get_weights(name: str) -> Weights:
@@ -226,9 +253,8 @@ def _fit_channels(settings: dict[str, Any], channels: int | None) -> None:
     for key in ("mean", "std"):
         values = preprocessor.get(key)
         if channels and values and len(values) != channels:
-            fitted = [sum(values) / len(values)] if channels == 1 else [values[c % len(values)] for c in range(channels)]
-            preprocessor[key] = fitted
-            preprocessor.pop("bgr_to_rgb", None)  # there are no three colors to swap
+            mean = [sum(values) / len(values)]
+            preprocessor[key] = mean if channels == 1 else [values[c % len(values)] for c in range(channels)]
 
 
 def _settings(name: ModelName, given: Mapping[str, Any]) -> dict[str, Any]:

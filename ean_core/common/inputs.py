@@ -43,6 +43,4 @@ dimension
         hint = f"build the network with in_channels={x.shape[1]}, or convert the images"
     else:
         hint = "normalize them with the model's data_preprocessor or the zoo's transforms(), or convert with x.float()"
-    raise ValueError(
-        f"{network} takes float images (N, {channels}, H, W), got {x.dtype} {tuple(x.shape)}; {hint}"
-    )
+    raise ValueError(f"{network} takes float images (N, {channels}, H, W), got {x.dtype} {tuple(x.shape)}; {hint}")

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ean_core.common.config import load_config
 from ean_core.inference import deploy
+from ean_core.networks import build_network, check_settings
 from tasks.segmentation.network import tested_size as size_of
-from zoo.index import build_network, check_settings
 
 from .conftest import SETTINGS
 

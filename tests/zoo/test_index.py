@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 import zoo
-from zoo.index import PACKAGED, Index, by_collection, check_settings, indexes, published
+from ean_core.networks import check_settings
+from zoo.index import PACKAGED, Index, by_collection, indexes, published
 
 
 def test_an_index_reads_all_its_metafiles(root):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import zoo
 from ean_core import ConnectionScheme, EANResNetCIFAR
 from ean_core.data import Digits
-from zoo.index import build_network
+from ean_core.networks import build_network
 from zoo.names import trained_by
 
 
