@@ -197,7 +197,7 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         self.attention_cfg = self._attention_options(attention, block)
         first = self._resolve_scheme(scheme)
         for k, bits in enumerate(first.by_stage):
-            owners = [self.stage(k)] if shared else self.stage(k).blocks
+            owners: list[Any] = [self.stage(k)] if shared else self.stage(k).blocks
             for owner, used in zip(owners, [any(bits)] if shared else bits, strict=True):
                 owner.attention = self._make_attention(self.stage_channels[k]) if used else None
         self.set_scheme(first)
@@ -426,9 +426,8 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         """Give the blocks rates that grow linearly over ``depth`` blocks, those of stages left out included."""
         from torchvision.ops import StochasticDepth  # slow to import
 
-        rates = torch.linspace(0, rate, depth).tolist()
-        for (_, _, block), own in zip(self.blocks(), rates, strict=False):
-            block.drop_path = StochasticDepth(own, "row") if own else None
+        for i, (_, _, block) in enumerate(self.blocks()):
+            block.drop_path = StochasticDepth(rate * i / (depth - 1), "row") if i else None
 
     def _attention_options(
         self, attention: str | Mapping[str, Any], block: type[BasicBlock] | type[Bottleneck]
@@ -725,7 +724,7 @@ def _out_indices(given: int | Sequence[int] | None, num_stages: int) -> tuple[in
     given = (given,) if isinstance(given, int) else given
     for index in given:
         if index not in range(-num_stages, num_stages):
-            raise unknown_name(f"out index for {num_stages} stages", index, range(-num_stages, num_stages))
+            raise unknown_name(f"out index for {num_stages} stages", index, range(num_stages))
     if not given:
         raise ValueError(f"out_indices is empty; choose from {tuple(range(num_stages))}")
     return tuple(sorted({index % num_stages for index in given}))

@@ -220,9 +220,7 @@ def _checked_head(num_classes: int, global_pool: str) -> tuple[int, str]:
     if global_pool not in ("avg", ""):
         raise unknown_name("global_pool", global_pool, ("avg", ""))
     if num_classes and not global_pool:
-        raise ValueError(
-            f"global_pool='' leaves a feature map, which num_classes={num_classes} cannot use; set it to 0"
-        )
+        raise ValueError(f"global_pool='' returns the feature map and needs num_classes=0, got {num_classes}")
     return num_classes, global_pool
 
 

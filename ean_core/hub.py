@@ -155,7 +155,7 @@ def _mixin() -> Any:
             return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(self.network)}")
 
         @classmethod
-        def _from_pretrained(
+        def _from_pretrained(  # type: ignore[override]
             cls,
             *,
             model_id: str,

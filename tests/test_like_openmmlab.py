@@ -187,5 +187,5 @@ def test_drop_rates_are_mmpretrains():
     other, own = both("mmpretrain", {**options, "out_indices": (2,)})
     rates = [[getattr(block.drop_path, "drop_prob", 0) for block in getattr(other, f"layer{k}")] for k in (1, 2, 3)]
     found = [[block.drop_path.p if block.drop_path else 0 for block in own.stage(k)] for k in range(3)]
-    assert found == rates
+    assert sum(found, []) == pytest.approx(sum(rates, []))
     assert (found[0][0], found[2][-1]) == (0, pytest.approx(0.3 * 12 / 15))
