@@ -278,7 +278,7 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
 
     def stage(self, k: int) -> Stage:
         """Return stage ``k`` (0 for the first)."""
-        return self.get_submodule(f"layer{k + 1}")  # type: ignore[return-value]
+        return self.get_submodule(f"layer{k + 1}")
 
     def attention_at(self, k: int, i: int) -> Attention | None:
         """Return the attention module that the current scheme connects to block ``i`` of stage ``k``, or None."""

@@ -1,14 +1,11 @@
 """Networks on the Hugging Face Hub, against a local server that speaks its protocol."""
 
-import copy
 import json
-import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
-from mmengine.registry import MODELS
 
 import ean_core
 import zoo
@@ -82,34 +79,6 @@ def test_downloads_can_be_forbidden(hub, monkeypatch):
     with pytest.raises((OSError, ValueError)):
         ImageClassifier.from_pretrained("someone/mine")
     assert len(hub.requests) == before
-
-
-def test_settings_follow_the_network():
-    network = classifier()
-    network.backbone.set_scheme("100-000-000")
-    network.reset_classifier(7)
-    assert network.settings() == {
-        "type": "ImageClassifier",
-        "backbone": {
-            "type": "EANResNetCIFAR",
-            "depth": 20,
-            "attention": "SGE",
-            "scheme": "100-000-000",
-            "base_channels": 8,
-            "out_indices": [0, 1, 2],
-        },
-        "num_classes": 7,
-        "global_pool": "avg",
-        "data_preprocessor": PREPROCESSOR,
-    }
-    rebuilt = MODELS.build(network.settings())
-    assert rebuilt(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-def test_copies_keep_their_settings(copied):
-    network = classifier(norm_cfg={"type": "GN", "num_groups": 4}, frozen_stages=1)
-    assert copied(network).settings() == network.settings()
 
 
 def test_a_published_network_brings_its_card_until_it_changes(tmp_path):

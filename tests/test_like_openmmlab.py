@@ -185,7 +185,7 @@ def test_defaults_are_theirs_but_for_these(library):
 def test_drop_rates_are_mmpretrains():
     options = {"depth": 50, "drop_path_rate": 0.3, "num_stages": 3, "strides": (1, 2, 2), "dilations": (1, 1, 1)}
     other, own = both("mmpretrain", {**options, "out_indices": (2,)})
-    rates = [[getattr(block.drop_path, "drop_prob", 0) for block in getattr(other, f"layer{k}")] for k in (1, 2, 3)]
-    found = [[block.drop_path.p if block.drop_path else 0 for block in own.stage(k)] for k in range(3)]
-    assert sum(found, []) == pytest.approx(sum(rates, []))
-    assert (found[0][0], found[2][-1]) == (0, pytest.approx(0.3 * 12 / 15))
+    rates = [getattr(each.drop_path, "drop_prob", 0) for k in (1, 2, 3) for each in getattr(other, f"layer{k}")]
+    found = [block.drop_path.p if block.drop_path else 0 for _, _, block in own.blocks()]
+    assert found == pytest.approx(rates)
+    assert (found[0], found[-1]) == (0, pytest.approx(0.3 * 12 / 15))

@@ -85,6 +85,12 @@ def test_weights_are_in_channels_last_order(network):
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
+@pytest.mark.parametrize("change", [lambda x: x[0], lambda x: x.byte()])
+def test_what_is_not_a_batch_of_images_is_refused(network, change):
+    with pytest.raises(ValueError, match=r"takes float images \(N, 3, H, W\), got torch"):
+        network(change(torch.zeros(1, 3, 64, 64)))
+
+
 def test_settings_of_segmentors_may_be_published():
     check_settings(SETTINGS, "it")
     for name in ("resnet20_se_voc2012", "resnet50_se_voc2012", "resnet50_se_ade20k"):

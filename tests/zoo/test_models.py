@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 import zoo
 from ean_core import ConnectionScheme, EANResNetCIFAR
 from ean_core.data import Digits
-from ean_core.networks import build_network
 from zoo.index import known_name
 from zoo.names import ModelName, trained_by
 
@@ -236,8 +235,3 @@ def test_a_counter_is_built_without_importing_its_task_first():
     code = "import zoo; print(type(zoo.get_model('ean_resnet20_se.shanghaitech_b', pretrained=True)).__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "tasks.crowd_counting.network"
-
-
-def test_a_network_that_nothing_installed_has_is_said():
-    with pytest.raises(ValueError, match=r"unknown network 'CrowdCountr'; did you mean 'CrowdCounter'"):
-        build_network({"type": "CrowdCountr"})
