@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -17,17 +18,19 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.inputs import check_images
 from ean_core.common.memory import copy_over
 from ean_core.weights.loading import PretrainedOrRaise
 from ean_core.weights.names import rename
 
 from .attention import Attention, State, attention_class
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Stage, Style, run_block
+from .networks import KeepsSettings
 from .recorded import RECORDED, RecordedScheme
 from .scheme import ConnectionScheme
 
@@ -38,7 +41,7 @@ Block = TypeVar("Block")
 
 
 @MODELS.register_module()
-class EANResNet(PretrainedOrRaise, BaseModule):
+class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
 
     Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``; with the default
@@ -54,21 +57,26 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         shared: one module per stage (Share-full, EAN) or one per connected block (Org-full).
         conv_bias: add a bias to every convolution, as in the authors' networks.
         in_channels: channels of the input image.
-        stem_channels: channels after the stem; ``base_channels`` if None (64 in OpenMMLab's ResNets).
+        stem_channels: channels after the stem; ``base_channels`` if None, as in mmdetection.
         base_channels: width of the first stage, doubled in each following one.
         num_stages: 1 to 4. Longer ``strides`` and ``dilations`` are truncated to it.
         strides, dilations: one value per stage: stride of its first block, dilation of its 3x3 convolutions.
-        out_indices: stages to return, 0 for the first; None for all. Stages after the last one returned are skipped.
+        out_indices: stages to return, 0 for the first and -1 for the last, one or several; None for all. Stages after
+            the last one returned are skipped.
         style: ``'pytorch'`` puts the stride of a bottleneck on its 3x3 convolution, ``'caffe'`` on the first 1x1.
         deep_stem: three 3x3 convolutions instead of the 7x7 one (ResNetV1c).
         avg_down: average pooling before a shortcut convolution of stride 1 (ResNetV1d).
         frozen_stages: -1 for none, 0 for the stem, k for the stem and the first k stages including their attention.
         conv_cfg, norm_cfg: as in OpenMMLab, see :class:`LayerFactory`. Norms are named ``bn1`` whatever their type.
-        norm_eval: keep batch norms, including those in attention modules, in evaluation mode while training.
+        norm_eval: keep batch norms, including those in attention modules, in evaluation mode while training. None is
+            False, as in mmsegmentation and mmpretrain; a config of mmdetection, whose ResNets default to True, gets a
+            warning.
         multi_grid: dilation of each block of the last stage, replacing its ``dilations`` entry.
         contract_dilation: halve the dilation of the first block of a dilated stage.
         with_cp: recompute blocks in the backward pass to save memory; batch norms then see each batch twice.
         zero_init_residual: initialize each block as the identity, by zeroing the scale of its last norm.
+        drop_path_rate: stochastic depth: probability, in ``[0, 1)``, to drop the residual branch of an image in the
+            last block while training; it grows linearly from 0 in the first block of the whole ResNet.
         dcn, plugins: not supported; anything but None raises.
         pretrained: older spelling of ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
         init_cfg: as in OpenMMLab. ``Pretrained`` raises if no key matches, instead of loading nothing.
@@ -105,23 +113,24 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         shared: bool = True,
         conv_bias: bool = False,
         in_channels: int = 3,
-        stem_channels: int | None = None,
+        stem_channels: int | None = 64,
         base_channels: int = 64,
         num_stages: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
-        out_indices: Sequence[int] | None = None,
+        out_indices: int | Sequence[int] | None = None,
         style: Style = "pytorch",
         deep_stem: bool = False,
         avg_down: bool = False,
         frozen_stages: int = -1,
         conv_cfg: Mapping[str, Any] | None = None,
         norm_cfg: Mapping[str, Any] | None = None,
-        norm_eval: bool = False,
+        norm_eval: bool | None = None,
         multi_grid: Sequence[int] | None = None,
         contract_dilation: bool = False,
         with_cp: bool = False,
         zero_init_residual: bool = True,
+        drop_path_rate: float = 0.0,
         dcn: None = None,
         stage_with_dcn: Sequence[bool] | None = None,
         plugins: None = None,
@@ -143,6 +152,11 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             raise unknown_name("style", style, ("pytorch", "caffe"))
         if not -1 <= frozen_stages <= num_stages:
             raise ValueError(f"frozen_stages is -1 (none) to num_stages={num_stages}, got {frozen_stages}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate is a probability below 1, got {drop_path_rate}")
+        scope = DefaultScope.get_current_instance()
+        if norm_eval is None and scope is not None and scope.scope_name == "mmdet":
+            _warn_of_norm_eval(type(self).__name__)
 
         self.depth = depth
         self.in_channels = in_channels
@@ -151,7 +165,7 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         self.dilations = _per_stage("dilations", dilations, num_stages)
         self.out_indices = _out_indices(out_indices, num_stages)
         self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        self.norm_eval = bool(norm_eval)
         self.with_cp = with_cp
         self.shared = shared
 
@@ -176,6 +190,8 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             channels = base_channels * 2**k * block.expansion
             self.stage_channels.append(channels)
             self.add_module(f"layer{k + 1}", stage)
+        if drop_path_rate:
+            self._add_drop_path(drop_path_rate, sum(stage_blocks))
 
         self.scheme: ConnectionScheme
         self.attention_cfg = self._attention_options(attention, block)
@@ -226,6 +242,10 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             if own is not None:
                 copy_over(torch.tensor(bits, dtype=own.dtype), own)
 
+    def changed_settings(self) -> dict[str, Any]:
+        """The current scheme, since ``'ean'`` may mean another one some day, and the stages that are returned."""
+        return {"scheme": str(self.scheme), "out_indices": self.out_indices}
+
     def scheme_as_data(self, enabled: bool = True) -> None:
         """Keep the scheme in a tensor that training reads on the device, so that one CUDA graph serves all schemes.
 
@@ -246,7 +266,12 @@ class EANResNet(PretrainedOrRaise, BaseModule):
             self.stage(k).bits = torch.tensor(bits, dtype=torch.float32, device=device) if enabled else None
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        """Return the input of the first stage, ``(N, stem_channels, H / 4, W / 4)``."""
+        """Return the input of the first stage, ``(N, stem_channels, H / 4, W / 4)``.
+
+        Raises:
+            ValueError: if ``x`` is not a batch of float images with ``in_channels`` channels.
+        """
+        check_images(x, self.in_channels, type(self).__name__)
         if hasattr(self, "stem"):
             return self.maxpool(self.stem(x))
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -286,6 +311,28 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         """Image pixels between neighboring positions of the returned feature maps."""
         return tuple(self.stem_stride * math.prod(self.strides[: k + 1]) for k in self.out_indices)
 
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, stride and module name of each stage's feature map, in timm's form.
+
+        Examples:
+            >>> EANResNet(18, scheme='none').feature_info[-1]
+            {'num_chs': 512, 'reduction': 32, 'module': 'layer4'}
+        """
+        return [
+            {
+                "num_chs": channels,
+                "reduction": self.stem_stride * math.prod(self.strides[: k + 1]),
+                "module": f"layer{k + 1}",
+            }
+            for k, channels in enumerate(self.stage_channels)
+        ]
+
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm of a stem with one convolution, by OpenMMLab's name."""
+        return self.bn1
+
     def compile_blocks(self, **options: Any) -> None:
         """Compile the forward pass of each block separately: its body, its attention, and the sum of its branches.
 
@@ -298,6 +345,12 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         run = _Compiled(run_block, compile_options(64, options))
         for _, _, block in self.blocks():
             block.run = run
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass to save memory, as ``with_cp`` does."""
+        self.with_cp = enable
+        for _, _, block in self.blocks():
+            block.with_cp = enable
 
     def train(self, mode: bool = True) -> EANResNet:
         """Set training mode; frozen stages and, with ``norm_eval``, batch norms stay in evaluation mode."""
@@ -368,6 +421,13 @@ class EANResNet(PretrainedOrRaise, BaseModule):
         for each in blocks:
             each.with_cp = self.with_cp
         return Stage(blocks)
+
+    def _add_drop_path(self, rate: float, depth: int) -> None:
+        """Give the blocks rates that grow linearly over ``depth`` blocks, those of stages left out included."""
+        from torchvision.ops import StochasticDepth  # slow to import
+
+        for i, (_, _, block) in enumerate(self.blocks()):
+            block.drop_path = StochasticDepth(rate * i / (depth - 1), "row") if i else None
 
     def _attention_options(
         self, attention: str | Mapping[str, Any], block: type[BasicBlock] | type[Bottleneck]
@@ -441,8 +501,8 @@ class EANResNetCIFAR(EANResNet):
     Args:
         depth: 20, 56, 110 or 164.
         attention, scheme, shared, conv_bias, in_channels, out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval,
-            with_cp, zero_init_residual, init_cfg: as for :class:`EANResNet`. An attention module given by name gets the
-            options that suit these narrow networks (its ``cifar_options``).
+            with_cp, zero_init_residual, drop_path_rate, init_cfg: as for :class:`EANResNet`. An attention module given
+            by name gets the options that suit these narrow networks (its ``cifar_options``).
         base_channels: width of the first stage.
         num_stages: 1 to 3.
         strides: stride of the first block of each stage.
@@ -476,13 +536,14 @@ class EANResNetCIFAR(EANResNet):
         num_stages: int = 3,
         strides: Sequence[int] = (1, 2, 2),
         stem_stride: int = 1,
-        out_indices: Sequence[int] | None = None,
+        out_indices: int | Sequence[int] | None = None,
         frozen_stages: int = -1,
         conv_cfg: Mapping[str, Any] | None = None,
         norm_cfg: Mapping[str, Any] | None = None,
-        norm_eval: bool = False,
+        norm_eval: bool | None = None,
         with_cp: bool = False,
         zero_init_residual: bool = False,
+        drop_path_rate: float = 0.0,
         init_cfg: Any = None,
     ) -> None:
         self.stem_stride = stem_stride  # needed by _make_stem
@@ -493,6 +554,7 @@ class EANResNetCIFAR(EANResNet):
             shared=shared,
             conv_bias=conv_bias,
             in_channels=in_channels,
+            stem_channels=base_channels,
             base_channels=base_channels,
             num_stages=num_stages,
             strides=strides,
@@ -504,6 +566,7 @@ class EANResNetCIFAR(EANResNet):
             norm_eval=norm_eval,
             with_cp=with_cp,
             zero_init_residual=zero_init_residual,
+            drop_path_rate=drop_path_rate,
             init_cfg=init_cfg,
         )
 
@@ -566,6 +629,17 @@ def find_backbone(model: nn.Module) -> EANResNet:
     raise ValueError(f"{type(model).__name__} has no EANResNet or EANResNetCIFAR inside")
 
 
+def describe(backbone: EANResNet) -> dict[str, str]:
+    """Describe a network for the metadata of its files: class, depth, attention and connections."""
+    return {
+        "type": type(backbone).__name__,
+        "depth": str(backbone.depth),
+        "attention": str(backbone.attention_cfg["type"]),
+        "scheme": str(backbone.scheme),
+        "shared": str(backbone.shared),
+    }
+
+
 def compile_options(variants: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return ``torch.compile`` options for code that runs on many kinds of blocks and shapes of feature maps.
 
@@ -614,6 +688,17 @@ def _log_standing(network: str, depth: int, attention: str, recorded: RecordedSc
     )
 
 
+@cache
+def _warn_of_norm_eval(network: str) -> None:
+    print_log(
+        f"{network}: this mmdetection config leaves norm_eval out. mmdetection's ResNets keep their batch norms in "
+        "evaluation mode by default, this network does not; set norm_eval=True in the backbone for the same training, "
+        "or norm_eval=False to keep this one without a warning",
+        logger="current",
+        level=logging.WARNING,
+    )
+
+
 def _with_pretrained(init_cfg: Any, pretrained: str | None) -> Any:
     if pretrained is None:
         return init_cfg
@@ -633,15 +718,16 @@ def _per_stage(name: str, values: Sequence[int], num_stages: int) -> tuple[int, 
     return tuple(values[:num_stages])
 
 
-def _out_indices(given: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
+def _out_indices(given: int | Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
     if given is None:
         return tuple(range(num_stages))
+    given = (given,) if isinstance(given, int) else given
     for index in given:
-        if index not in range(num_stages):
+        if index not in range(-num_stages, num_stages):
             raise unknown_name(f"out index for {num_stages} stages", index, range(num_stages))
     if not given:
         raise ValueError(f"out_indices is empty; choose from {tuple(range(num_stages))}")
-    return tuple(sorted(set(given)))
+    return tuple(sorted({index % num_stages for index in given}))
 
 
 def _block_dilations(

@@ -14,10 +14,13 @@ from torch.fx import Proxy
 from torch.nn import functional as F
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.inputs import check_images
 from ean_core.common.tasks import Dataset, Metric, Task, register_task
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .backbone import EANResNet
+from .hub import HubNetwork
+from .networks import KeepsSettings
 
 CLASSIFICATION = Task(
     "Image Classification",
@@ -34,7 +37,7 @@ register_task(CLASSIFICATION)
 
 
 @MODELS.register_module()
-class ImagePreprocessor(BaseDataPreprocessor):
+class ImagePreprocessor(KeepsSettings, BaseDataPreprocessor):
     """Moves a batch to the model's device and normalizes its images.
 
     Args:
@@ -61,18 +64,29 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(PretrainedOrRaise, BaseModel):
+class ImageClassifier(HubNetwork, PretrainedOrRaise, BaseModel):
     """A backbone followed by global average pooling and a linear layer on its last feature map.
+
+    Its parts have the names of timm's models: ``forward_features``, ``forward_head``, ``reset_classifier``, ….
 
     Args:
         backbone: an EAN backbone, or its config.
-        num_classes: number of classes.
+        num_classes: number of classes; 0 for a network without the linear layer, whose output are the pooled features.
         data_preprocessor: the module that normalizes the images, or its config.
         label_smoothing: label smoothing of the cross-entropy loss, in ``[0, 1)``.
         channels_last: keep weights and images in channels-last order, which is faster on most machines.
         compile_blocks: compile each block with its attention separately (see ``EANResNet.compile_blocks``).
+        global_pool: ``'avg'``, or ``''`` for none, which needs ``num_classes=0``: the output is the last feature map.
         init_cfg: as in OpenMMLab.
+
+    Examples:
+        >>> model = ImageClassifier(dict(type='EANResNetCIFAR', depth=20, scheme='none'), 10)
+        >>> model.reset_classifier(0)
+        >>> model(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 64])
     """
+
+    pipeline = "image-classification"
 
     def __init__(
         self,
@@ -83,13 +97,13 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         label_smoothing: float = 0.0,
         channels_last: bool = True,
         compile_blocks: bool = False,
+        global_pool: str = "avg",
         init_cfg: Any = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.backbone: EANResNet = backbone if isinstance(backbone, nn.Module) else last_map_of(backbone)
-        self.fc = nn.Linear(self.backbone.out_channels[-1], num_classes)
+        self.num_classes, self.global_pool = _checked_head(num_classes, global_pool)
+        self.fc: nn.Linear | nn.Identity = self._new_head()
         self.data_preprocessor: BaseDataPreprocessor
         self.label_smoothing = label_smoothing
         self.channels_last = channels_last
@@ -98,12 +112,71 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         if compile_blocks:
             self.backbone.compile_blocks()
 
+    @property
+    def num_features(self) -> int:
+        """Channels of the last feature map."""
+        return self.backbone.out_channels[-1]
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, stride and module name of each stage's feature map, in timm's form."""
+        return [{**info, "module": f"backbone.{info['module']}"} for info in self.backbone.feature_info]
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        """Return the last feature map ``(N, num_features, h, w)`` of normalized images ``(N, C, H, W)``."""
+        return self.backbone(self.prepare(inputs))[-1]
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return logits ``(N, num_classes)`` from the last feature map ``(N, num_features, h, w)``.
+
+        Args:
+            features: the feature map.
+            pre_logits: return the input of the linear layer instead, ``(N, num_features)``.
+        """
+        pooled = features.mean((2, 3)) if self.global_pool else features
+        return pooled if pre_logits else self.fc(pooled)
+
     def head(self, features: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` from the last feature map ``(N, C, H, W)``."""
-        return self.fc(features.mean((2, 3)))
+        return self.forward_head(features)
+
+    def changed_settings(self) -> dict[str, Any]:
+        """The current head."""
+        return {"num_classes": self.num_classes, "global_pool": self.global_pool}
+
+    def get_classifier(self) -> nn.Linear | nn.Identity:
+        """Return the linear layer, or ``nn.Identity`` if there is none."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the linear layer by a newly initialized one.
+
+        Args:
+            num_classes: number of classes; 0 for no linear layer.
+            global_pool: see :class:`ImageClassifier`; None keeps it.
+
+        Raises:
+            ValueError: if they do not go together; the network is then unchanged.
+        """
+        kept = self.global_pool if global_pool is None else global_pool
+        self.num_classes, self.global_pool = _checked_head(num_classes, kept)
+        like = next(self.backbone.parameters())
+        self.fc = self._new_head().to(like.device, like.dtype).train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass to save memory, or stop doing so."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def _new_head(self) -> nn.Linear | nn.Identity:
+        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Normalized images ``(N, C, H, W)`` in the memory format of the weights."""
+        """Normalized images ``(N, C, H, W)`` in the memory format of the weights.
+
+        Raises:
+            ValueError: if they are not a batch of float images with the network's channels.
+        """
+        check_images(inputs, self.backbone.in_channels, type(self).__name__)
         return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
     def forward(
@@ -117,17 +190,19 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
         Args:
             inputs: ``(N, C, H, W)``.
             labels: class indices ``(N,)``; optional in mode ``tensor``.
-            mode: ``tensor`` returns logits ``(N, num_classes)``, ``loss`` the cross-entropy, ``predict`` one dict per
-                image: ``prediction``, ``label``, and ``rank``, the number of other classes whose score is not below the
-                label's.
+            mode: ``tensor`` returns logits ``(N, num_classes)``, or features if ``num_classes=0``; ``loss`` the
+                cross-entropy, ``predict`` one dict per image: ``prediction``, ``label``, and ``rank``, the number of
+                other classes whose score is not below the label's.
         """
-        logits = self.head(self.backbone(self.prepare(inputs))[-1])
+        logits = self.head(self.forward_features(inputs))
         if isinstance(mode, Proxy):  # symbolic tracing replaces all arguments; the graph computes logits
             return logits
         if mode not in ("tensor", "loss", "predict"):
             raise unknown_name("mode", mode, ("tensor", "loss", "predict"))
         if mode == "tensor":
             return logits
+        if not self.num_classes:
+            raise ValueError(f"mode={mode!r} needs classes, and this network has none; reset_classifier() adds them")
         if labels is None:
             raise ValueError(f"mode={mode!r} needs labels")
         if mode == "loss":
@@ -137,6 +212,16 @@ class ImageClassifier(PretrainedOrRaise, BaseModel):
             {"prediction": prediction, "label": label, "rank": rank}
             for prediction, label, rank in zip(logits.argmax(1).tolist(), labels.tolist(), ranks.tolist(), strict=True)
         ]
+
+
+def _checked_head(num_classes: int, global_pool: str) -> tuple[int, str]:
+    if num_classes < 0 or num_classes == 1:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}; 0 leaves the classifier out")
+    if global_pool not in ("avg", ""):
+        raise unknown_name("global_pool", global_pool, ("avg", ""))
+    if num_classes and not global_pool:
+        raise ValueError(f"global_pool='' returns the feature map and needs num_classes=0, got {num_classes}")
+    return num_classes, global_pool
 
 
 def last_map_of(config: Mapping[str, Any]) -> EANResNet:

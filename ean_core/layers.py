@@ -130,6 +130,8 @@ class ResidualBlock(nn.Module):
         self.attention: Attention | None = None
         #: Whether the scheme connects this block.
         self.connected = False
+        #: Drops the residual branch of some images while training (stochastic depth); None if it never does.
+        self.drop_path: nn.Module | None = None
         #: Whether to recompute the block in the backward pass instead of keeping its activations.
         self.with_cp = False
         #: Computes the block's output; replaced by a compiled function in ``EANResNet.compile_blocks``.
@@ -145,9 +147,23 @@ class ResidualBlock(nn.Module):
         """The norm that ends the residual branch."""
         return self.layers[-1][1]
 
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm after the first convolution, by OpenMMLab's name."""
+        return self.layers[0][1]
+
+    @property
+    def norm2(self) -> nn.Module:
+        """The norm after the second convolution, by OpenMMLab's name."""
+        return self.layers[1][1]
+
     def residual(self, x: Tensor) -> Tensor:
         """The residual branch ``f(x)`` after its last norm."""
         raise NotImplementedError
+
+    def drop(self, residual: Tensor) -> Tensor:
+        """Drop the residual branch of some images, after attention, while training with stochastic depth."""
+        return residual if self.drop_path is None else self.drop_path(residual)
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The residual branch ``f(x)`` and the shortcut, both of the output's shape."""
@@ -183,13 +199,16 @@ class ResidualBlock(nn.Module):
 def run_block(
     block: ResidualBlock, attention: Attention | None, x: Tensor, state: State, connection: Tensor | None
 ) -> tuple[Tensor, State]:
-    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None."""
+    """Eqn 4: ``x + (a M(f) + (1 - a)) f``, then ReLU as in He et al.; ``a`` is ``connection``, or 1 if that is None.
+
+    Stochastic depth drops the recalibrated branch, before the sum.
+    """
     residual, shortcut = block.branches(x)
     if attention is not None:
         # A custom module may not take a connection between 0 and 1.
         arguments = (residual, state) if connection is None else (residual, state, connection)
         residual, state = attention(*arguments)
-    return join(residual, shortcut), state
+    return join(block.drop(residual), shortcut), state
 
 
 def join(residual: Tensor, shortcut: Tensor) -> Tensor:
@@ -316,6 +335,11 @@ class Bottleneck(ResidualBlock):
     @property
     def layers(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         return (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
+
+    @property
+    def norm3(self) -> nn.Module:
+        """The norm after the third convolution, by OpenMMLab's name."""
+        return self.bn3
 
     def residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -86,7 +86,7 @@ class ClassifierExplainer(Explainer):
     unit = "softmax"
 
     def __init__(self, name: str, network: ImageClassifier, classes: Sequence[str]) -> None:
-        count = network.fc.out_features
+        count = network.num_classes
         super().__init__(name, network, classes if len(classes) == count else [str(label) for label in range(count)])
         normalise: Any = network.data_preprocessor
         mean, std = (tuple(value.flatten().tolist()) for value in (normalise.mean, normalise.std))

@@ -15,11 +15,11 @@ from torch import nn
 import zoo
 from ean_core.common.tasks import Task
 from ean_core.inference import deploy
+from ean_core.networks import build_network, check_settings
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
-from zoo.index import build_network, check_settings
 
 Network = TypeVar("Network", bound=nn.Module)
 Own = TypeVar("Own", bound="Trained")

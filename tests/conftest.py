@@ -3,10 +3,14 @@
 Waiting threads of several processes on few cores stall each other; this holds for the processes that tests start, too.
 """
 
+import base64
+import json
 import multiprocessing
 import os
 import re
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -128,3 +132,80 @@ def ledger_lines():
         return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
     return read
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """The parts of the Hugging Face Hub's protocol that downloads and uploads of small files need."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self.deliver(body=False)
+
+    def do_GET(self):
+        self.deliver(body=True)
+
+    def do_POST(self):
+        self.server.requests.append(self.path)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/api/repos/create":
+            asked = json.loads(content)
+            name = f"{asked.get('organization') or 'someone'}/{asked['name']}"
+            self.server.files.setdefault(name, {})
+            self.answer(200, {"url": f"{self.server.endpoint}/{name}", "name": name})
+        elif re.match(r"/api/models/[^/]+/[^/]+/preupload/", self.path):
+            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(content)["files"]]
+            self.answer(200, {"files": [{**each, "shouldIgnore": False} for each in files]})
+        elif match := re.match(r"/api/models/([^/]+/[^/]+)/commit/", self.path):
+            for line in map(json.loads, content.decode().splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    self.server.files[match[1]][value["path"]] = base64.b64decode(value["content"])
+            self.answer(
+                200, {"commitUrl": f"{self.server.endpoint}/{match[1]}/commit/{'0' * 40}", "commitOid": "0" * 40}
+            )
+        else:
+            self.answer(200, {"errors": [], "warnings": []})  # the check of a card's metadata
+
+    def deliver(self, body):
+        self.server.requests.append(self.path)
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
+        content = self.server.files.get(match[1], {}).get(match[2]) if match else None
+        if content is None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"0123456789abcdef"' if match[2].endswith(".safetensors") else f'"{match[2]}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def answer(self, status, value):
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A local server that speaks the hub's protocol: ``files`` by repository and name, ``requests``, ``cache``."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with ThreadingHTTPServer(("127.0.0.1", 0), HubHandler) as server:
+        server.files, server.requests, server.cache = {}, [], tmp_path / "hub"
+        server.endpoint = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)  # read from HF_ENDPOINT at import
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(server.cache))
+        yield server
+        server.shutdown()

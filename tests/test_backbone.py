@@ -5,13 +5,15 @@ import pytest
 import torch
 import torchvision
 from mmengine.logging import MMLogger
-from mmengine.registry import MODELS
-from torch import nn
+from mmengine.registry import MODELS, DefaultScope
+from torch import fx, nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from ean_core import ATTENTION, RECORDED, Attention, ConnectionScheme, EANResNet, EANResNetCIFAR
-from ean_core.backbone import _log_standing, walk
+from ean_core.backbone import _log_standing, _warn_of_norm_eval, walk
+from ean_core.inference import deploy
+from ean_core.layers import BlockContext
 
 ATTENTIONS = ["SE", "SGE", "DIA"]
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -121,7 +123,7 @@ def test_openmmlab_finds_both_networks_and_arguments_by_name():
         ({"scheme": "10-01-11-00"}, r"\(2, 2, 2, 2\) \(8 blocks\).*\(3, 4, 6, 3\) \(16 blocks\)"),
         ({"depth": 18}, r"depth 18 with SE .*50 with SE, 50 with SGE, 50 with DIA.*scheme='full'.*'10-10-10-10'"),
         ({"out_indices": (4,)}, r"unknown out index for 4 stages 4; choose from 0, 1, 2, 3"),
-        ({"out_indices": (0, -1)}, r"unknown out index for 4 stages -1; .*0, 1, 2, 3"),
+        ({"out_indices": (0, -5)}, r"unknown out index for 4 stages -5; .*0, 1, 2, 3"),
         ({"out_indices": (2,), "num_stages": 2}, r"unknown out index for 2 stages 2; choose from 0, 1"),
         ({"out_indices": ()}, r"out_indices is empty; choose from \(0, 1, 2, 3\)"),
         ({"num_stages": 5}, r"num_stages of a ResNet-50 is 1 to 4, got 5"),
@@ -600,6 +602,127 @@ def test_widths_and_channels_of_the_image_can_be_chosen():
         network = EANResNet(18, scheme="full", in_channels=1, stem_channels=24, base_channels=16)
         assert network.conv1.weight.shape == (24, 1, 7, 7)
         assert [f.shape[1] for f in network(torch.zeros(2, 1, 32, 32))] == [16, 32, 64, 128]
+
+
+def test_the_stem_has_64_channels_whatever_the_width_and_follows_it_if_none():
+    with torch.device("meta"):
+        assert EANResNet(18, scheme="none", base_channels=16).conv1.out_channels == 64
+        assert EANResNet(18, scheme="none", base_channels=16, stem_channels=None).conv1.out_channels == 16
+        assert EANResNetCIFAR(20, scheme="none", base_channels=8).conv1.out_channels == 8
+
+
+@pytest.mark.parametrize(("given", "taken"), [(-1, (3,)), (2, (2,)), ((-2, 0), (0, 2)), ((-1, 3), (3,))])
+def test_out_indices_count_from_the_end_too(given, taken):
+    with torch.device("meta"):
+        assert EANResNet(18, scheme="none", out_indices=given).out_indices == taken
+        with pytest.raises(ValueError, match=r"unknown out index for 4 stages -5"):
+            EANResNet(18, scheme="none", out_indices=-5)
+
+
+def test_feature_info_lists_every_stage():
+    with torch.device("meta"):
+        network = EANResNet(50, scheme="none", strides=(1, 2, 1, 1), out_indices=-1)
+    assert [(each["num_chs"], each["reduction"]) for each in network.feature_info] == [
+        (256, 4),
+        (512, 8),
+        (1024, 8),
+        (2048, 8),
+    ]
+    assert [each["module"] for each in network.feature_info] == ["layer1", "layer2", "layer3", "layer4"]
+
+
+@pytest.mark.parametrize("kind", [EANResNet, EANResNetCIFAR])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 32, 32), r"takes float images \(N, 3, H, W\), got torch.float32 \(3, 32, 32\); x\[None\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"got torch.uint8 \(1, 3, 32, 32\); normalize them .*x.float"),
+        (torch.zeros(1, 4, 32, 32), r"got torch.float32 \(1, 4, 32, 32\); build the network with in_channels=4"),
+        (torch.zeros(1, 32, 32, 3), r"got torch.float32 \(1, 32, 32, 3\); x.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(3), r"got torch.float32 \(3,\); give one batch of images"),
+    ],
+)
+def test_what_is_not_a_batch_of_images_is_refused(kind, image, message):
+    network = kind(min(kind.depths), scheme="none", base_channels=8)
+    for model in (network, deploy(network)):
+        with pytest.raises(ValueError, match=message):
+            model(image)
+
+
+# ---------------------------------------------------------------- stochastic depth
+
+
+def test_drop_rates_grow_linearly_over_the_whole_resnet():
+    with torch.device("meta"):
+        network = EANResNet(50, scheme="none", drop_path_rate=0.3, num_stages=2)
+        plain = EANResNet(50, scheme="none")
+    rates = [block.drop_path.p if block.drop_path else 0 for _, _, block in network.blocks()]
+    assert rates == pytest.approx([0.3 * i / 15 for i in range(7)])
+    assert all(block.drop_path is None for _, _, block in plain.blocks())
+    assert network.state_dict().keys() == EANResNet(50, scheme="none", num_stages=2).state_dict().keys()
+    with pytest.raises(ValueError, match=r"drop_path_rate is a probability below 1, got 1"):
+        EANResNet(18, scheme="none", drop_path_rate=1)
+
+
+def test_stochastic_depth_drops_what_attention_returns_of_some_images():
+    block = EANResNetCIFAR(20, "SE", "full", drop_path_rate=0.5).layer3[2]
+    attention = EANResNetCIFAR(20, "SE", "full").layer3.attention
+    block.eval().drop_path.train()
+    x = torch.rand(64, 64, 4, 4)
+    out = block(x, BlockContext(attention))
+    residual, shortcut = block.branches(x)
+    kept = torch.relu(shortcut + 2 * attention(residual, None)[0])
+    dropped = (out == torch.relu(shortcut)).all((1, 2, 3))
+    assert 16 < dropped.sum() < 48
+    assert torch.allclose(out[~dropped], kept[~dropped], atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [EANResNetCIFAR])
+def test_stochastic_depth_is_for_training_only(make):
+    network = randomised(make(20, "DIA", "full", drop_path_rate=0.5)).eval()
+    plain = make(20, "DIA", "full").eval()
+    plain.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    for other in (network, pickle.loads(pickle.dumps(network)), fx.symbolic_trace(network)):
+        assert all(map(torch.equal, other(x), plain(x)))
+    for mine, theirs in zip(deploy(network)(x), plain(x), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["with_cp", "compiled"])
+def test_stochastic_depth_survives_recomputation_and_compilation(change):
+    networks = [EANResNetCIFAR(20, "DIA", "full", drop_path_rate=0.5, base_channels=4) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    if change == "with_cp":
+        networks[1].set_grad_checkpointing()
+    else:
+        networks[1].compile_blocks(backend="eager")
+    x, gradients = torch.randn(8, 3, 8, 8, requires_grad=True), []
+    for network in networks:
+        torch.manual_seed(0)
+        network(x)[-1].square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
+# ---------------------------------------------------------------- mmdetection
+
+
+def test_an_mmdetection_config_without_norm_eval_is_told_once_of_the_other_default(log):
+    _warn_of_norm_eval.cache_clear()
+    with torch.device("meta"):
+        EANResNet(18, scheme="none")
+        for scope in ("mmseg", "mmpretrain"):
+            with DefaultScope.overwrite_default_scope(scope):
+                EANResNet(18, scheme="none")
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            for value in (True, False):
+                assert EANResNet(18, scheme="none", norm_eval=value).norm_eval is value
+            assert "norm_eval" not in log.text
+            for _ in range(2):
+                assert EANResNet(18, scheme="none").norm_eval is False
+    assert log.text.count("this mmdetection config leaves norm_eval out") == 1
 
 
 def test_norm_cfg_reaches_every_norm():

@@ -1,3 +1,6 @@
+import copy
+import importlib
+
 import pytest
 import torch
 from mmengine.registry import METRICS, MODELS
@@ -70,6 +73,98 @@ def test_it_is_built_from_a_config():
     model = MODELS.build(config)
     assert model.fc.weight.shape == (3, 512)
     assert config["backbone"] == {"type": "EANResNet", "depth": 18, "scheme": "none"}
+
+
+# ---------------------------------------------------------------- timm's names
+
+
+def test_features_and_head_make_the_logits(images):
+    model = classifier().eval()
+    features = model.forward_features(images)
+    assert torch.equal(features, model.backbone(images)[-1])
+    assert torch.equal(model.forward_head(features), model(images))
+    assert torch.equal(model.forward_head(features, pre_logits=True), features.mean((2, 3)))
+    assert (model.num_classes, model.num_features) == (4, 16)
+    assert model.get_classifier() is model.fc
+    assert [each["module"] for each in model.feature_info] == [f"backbone.layer{k}" for k in (1, 2, 3)]
+    assert [(each["num_chs"], each["reduction"]) for each in model.feature_info] == [(4, 1), (8, 2), (16, 4)]
+    assert [model.get_submodule(each["module"]) for each in model.feature_info] == [
+        *map(model.backbone.stage, range(3))
+    ]
+
+
+def test_the_classifier_is_replaced_or_removed(images):
+    model = classifier().eval().double()
+    images = images.double()
+    model.reset_classifier(7)
+    assert model(images).shape == (6, 7)
+    assert (model.num_classes, model.fc.weight.dtype) == (7, torch.float64)
+    model.reset_classifier(0)
+    assert isinstance(model.fc, nn.Identity)
+    assert torch.equal(model(images), model.forward_features(images).mean((2, 3)))
+    model.reset_classifier(0, "")
+    assert torch.equal(model(images), model.forward_features(images))
+    with pytest.raises(ValueError, match=r"global_pool='' returns the feature map and needs num_classes=0, got 3"):
+        model.reset_classifier(3)
+    assert model.num_classes == 0
+    model.reset_classifier(3, "avg")
+    assert model(images).shape == (6, 3)
+    with pytest.raises(ValueError, match=r"unknown global_pool 'max'; choose from '', 'avg'"):
+        model.reset_classifier(3, "max")
+
+
+@pytest.mark.parametrize(("pool", "shape"), [("avg", (6, 16)), ("", (6, 16, 2, 2))])
+def test_a_network_without_classes_gives_features(images, pool, shape):
+    model = classifier(0, global_pool=pool)
+    assert model(images).shape == shape
+    assert not any(name.startswith("fc") for name in model.state_dict())
+    for mode in ("loss", "predict"):
+        with pytest.raises(ValueError, match=rf"mode='{mode}' needs classes, and this network has none"):
+            model(images, LABELS, mode=mode)
+
+
+def test_checkpointing_is_switched_on_and_off():
+    model = classifier()
+    for enabled in (True, False):
+        model.set_grad_checkpointing(enabled)
+        assert {block.with_cp for _, _, block in model.backbone.blocks()} == {enabled}
+
+
+@pytest.mark.parametrize("form", ["FeatureHookNet", "FeatureGraphNet", "FeatureListNet"])
+def test_timms_extractors_find_the_maps(images, form):
+    pytest.importorskip("timm")
+    features = importlib.import_module("timm.models._features")
+    model = classifier().eval()
+    expected = EANResNetCIFAR(20, scheme="full", base_channels=4).eval()
+    expected.load_state_dict(model.backbone.state_dict())
+    if form == "FeatureListNet":  # it calls a network's modules one after another
+        found = features.FeatureListNet(copy.deepcopy(expected), out_indices=(0, 2))(images)
+    elif form == "FeatureHookNet":
+        found = features.FeatureHookNet(model, out_indices=(0, 2))(images)
+    else:
+        found = importlib.import_module("timm.models._features_fx").FeatureGraphNet(model, out_indices=(0, 2))(images)
+    maps = expected(images)
+    assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(found, (maps[0], maps[2]), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: x[0],
+            r"^ImageClassifier takes float images \(N, 3, H, W\), got torch.float32 \(3, 8, 8\); x\[N",
+        ),
+        (lambda x: x.byte(), r"got torch.uint8 \(6, 3, 8, 8\); normalize them with the model's data_preprocessor"),
+        (lambda x: x[:, :1], r"got torch.float32 \(6, 1, 8, 8\); build the network with in_channels=1"),
+    ],
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_what_is_not_a_batch_of_images_is_refused(images, change, message, channels_last):
+    with pytest.raises(ValueError, match=message):
+        classifier(channels_last=channels_last)(change(images))
+
+
+# ---------------------------------------------------------------- loss and predictions
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -53,7 +53,7 @@ def users(folder, base, changes="", options="", narrow=True):
 
 
 def narrow_down(model):
-    model.backbone.base_channels = 8
+    model.backbone.base_channels = model.backbone.stem_channels = 8
     for name in ("decode_head", "auxiliary_head", "neck", "head"):
         part = model.get(name) or {}
         for key in ("in_channels", "c1_in_channels", "channels", "c1_channels"):

@@ -17,10 +17,9 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ean_core.backbone import find_backbone
+from ean_core.backbone import describe, find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.writing import replacing
-from ean_core.inference.export import describe
 from ean_core.runs.folder import chosen_checkpoint
 from ean_core.show.table import Cells, headline, print_table
 from ean_core.weights.addresses import BACKBONE, read_metadata

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from mmengine.registry import MODELS
-from torch import nn
 
-from ean_core import ATTENTION, ConnectionScheme
+from ean_core import ConnectionScheme
 from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs
-from ean_core.common.errors import unknown_name
 from ean_core.common.record import read_record
-from ean_core.layers import NORMS
+from ean_core.common.tasks import known_datasets
+from ean_core.networks import check_settings
 from ean_core.weights.addresses import SCHEME
 
 from .names import ModelName, config_of, trained_by
 
-#: Entry point group of task networks, by registered name.
-NETWORKS = "ean.networks"
 #: Folder of the packaged index.
 PACKAGED = Path(__file__).resolve().parent
 
@@ -229,22 +224,36 @@ def find_entry(name: str) -> Entry:
 def known_name(text: str) -> ModelName:
     """Parse the name of a model that is published, or that a packaged config can train.
 
+    Without ``.DATASET`` it stands for the first data set, in the order in which reports list them, that has weights of
+    this network, or else that has a config for it.
+
     Raises:
         ValueError: if there is no such model; the message gives the nearest names.
     """
     text = text.removeprefix(SCHEME)
-    names = {str(name): name for name in (*published(), *trained_by())}
+    ready = published()
+    names = {str(name): name for name in (*ready, *trained_by())}
     if text in names:
         return names[text]
+    if default := _default_name(text, names.values(), ready):
+        return default
     try:
         name = ModelName.parse(text)
     except ValueError:
         name = None
     if name and config_of(name) and not (name.variant == "org" and attention_class(name.module or "").recurrent):
         return name
-    near = get_close_matches(text, names, n=3, cutoff=0.5)
+    near = get_close_matches(text, names, n=6, cutoff=0.5)
+    near = sorted(near, key=lambda name: names[name] not in ready)[:3]
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
     raise ValueError(f"there is no model {text!r}{hint} `ean zoo list --all` lists all")
+
+
+def _default_name(text: str, names: Iterable[ModelName], ready: Container[ModelName]) -> ModelName | None:
+    """Return the name that one without a data set stands for; None if there is none."""
+    order = list(known_datasets())
+    alike = (name for name in names if str(name).partition(".")[0] == text)
+    return min(alike, key=lambda name: (name not in ready, order.index(name.dataset)), default=None)
 
 
 def how_to_train(name: ModelName) -> str:
@@ -273,53 +282,6 @@ def by_collection(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def file_name(name: ModelName, sha256: str) -> str:
     """Return the file name of a model."""
     return f"{name}-{sha256[:8]}.safetensors"
-
-
-def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """Build a network from its settings; task networks are imported first, through the entry points :data:`NETWORKS`.
-
-    Raises:
-        ValueError: if no installed package has a network of that name.
-    """
-    kind = settings["type"]
-    if kind not in MODELS.module_dict:  # MODELS.get would also search for a file of that name, and import it
-        if kind not in _task_networks():
-            raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
-        _task_networks()[kind].load()
-    return MODELS.build(dict(settings))
-
-
-def check_settings(settings: object, what: str) -> None:
-    """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
-
-    Args:
-        settings: nested settings of a network.
-        what: their description, for the beginning of the message.
-
-    Raises:
-        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
-    """
-    if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
-            raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
-            )
-        for value in settings.values():
-            check_settings(value, what)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            check_settings(value, what)
-
-
-def _known_types() -> set[str]:
-    """Return the type names that networks may use; for an unknown name, a registry would import a module."""
-    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *_task_networks()}
-
-
-@cache
-def _task_networks() -> Mapping[str, EntryPoint]:
-    """Task networks by registered name; finding them scans all installed packages."""
-    return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -12,18 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
 from ean_core.common.errors import unknown_name
+from ean_core.hub import HubNetwork
+from ean_core.networks import build_network
 from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.loading import load_weights
 
 from .files import locate
-from .index import Entry, build_network, find_entry, how_to_train, known_name, published
+from .index import Entry, find_entry, how_to_train, known_name, published
 from .names import ModelName, config_of, trained_by
 from .preprocessing import Preprocessing
 
@@ -64,20 +68,23 @@ def get_model(
     pretrained: bool = False,
     *,
     num_classes: int | None = None,
+    global_pool: str | None = None,
     features_only: bool = False,
     **backbone: Any,
 ) -> nn.Module:
     """Build a model by name.
 
     Args:
-        name: a name from :func:`list_models`.
+        name: a name from :func:`list_models`; without ``.DATASET``, the published one, CIFAR-100 first.
         pretrained: load its published weights, downloading them if necessary.
         num_classes: number of classes; if it differs from that of the weights, the head is newly initialized, with a
-            warning.
+            warning; 0 for pooled features instead of logits.
+        global_pool: ``''`` with ``num_classes=0`` for the last feature map, not pooled.
         features_only: build only the backbone, which returns a tuple of feature maps, one for each of its
             ``out_indices`` (all stages by default).
         backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` that override the
-            model's, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``.
+            model's, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``, and ``in_channels``, or
+            ``in_chans`` as in timm: the preprocessor's mean and std are fitted to the channels.
 
     Returns:
         The network, in training mode as usual in PyTorch. A classifier maps images ``(N, C, H, W)``, as prepared by
@@ -99,11 +106,20 @@ def get_model(
     weights = get_weights(name) if pretrained else None
     entry = published().get(parsed)
     settings = copy.deepcopy(entry.network) if entry else _settings(parsed, backbone)
+    if "in_chans" in backbone:
+        if "in_channels" in backbone:
+            raise ValueError("in_chans and in_channels are two names of one argument; give one of them")
+        backbone["in_channels"] = backbone.pop("in_chans")
     _check_arguments(settings["backbone"]["type"], backbone)
     settings["backbone"] = {**settings["backbone"], **backbone}
     if entry and "num_stages" in backbone and "scheme" not in backbone:
         settings["backbone"]["scheme"] = str(entry.scheme.leading(backbone["num_stages"]))
+    _fit_channels(settings, backbone.get("in_channels"))
     trained_classes = settings.get("num_classes")
+    if global_pool is not None:
+        if trained_classes is None or features_only:
+            raise ValueError(f"global_pool={global_pool!r} is for classifiers; remove it")
+        settings["global_pool"] = global_pool
     if num_classes is not None:
         if trained_classes is None:
             raise ValueError(f"{name} is not a classifier and has no num_classes")
@@ -122,14 +138,38 @@ def get_model(
     model = build_network(settings)
     if weights and num_classes in (None, trained_classes):
         load_weights(model, weights.path, strict=True)
+        if isinstance(model, HubNetwork):
+            model.card_source = Card(weights.name)
     elif weights:
         load_weights(model.backbone, weights.path, prefix=BACKBONE, strict=True)
-        print_log(
-            f"{name}: the head is newly initialized for {num_classes} classes, the weights have {trained_classes}",
-            "current",
-            logging.WARNING,
-        )
+        if num_classes:
+            print_log(
+                f"{name}: the head is newly initialized for {num_classes} classes, the weights have {trained_classes}",
+                "current",
+                logging.WARNING,
+            )
     return model
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of a published model, for copies of its network on the Hugging Face Hub.
+
+    Args:
+        name: model name.
+    """
+
+    name: str
+
+    def card_for(self, network: nn.Module) -> str | None:
+        """Return the card's text if the network is still the published one; None if it was trained or changed."""
+        from .page import card  # loads Matplotlib
+
+        published, own = get_weights(self.name), network.state_dict()
+        there = published.state_dict()
+        same = there.keys() == own.keys() and all(torch.equal(own[key].cpu(), value) for key, value in there.items())
+        same = same and str(find_backbone(network).scheme) == str(published.entry.scheme)
+        return card(published.entry, on_hub=type(network)) if same else None
 
 
 def get_weights(name: str) -> Weights:
@@ -202,6 +242,19 @@ def _check_arguments(kind: str, given: Mapping[str, Any]) -> None:
     for keyword in given:
         if keyword not in known:
             raise unknown_name(f"argument of {kind}", keyword, known)
+
+
+def _fit_channels(settings: dict[str, Any], channels: int | None) -> None:
+    """Give the preprocessor in ``settings`` one mean and std per input channel.
+
+    One channel gets the mean of the trained ones; others repeat them.
+    """
+    preprocessor = settings.get("data_preprocessor") or {}
+    for key in ("mean", "std"):
+        values = preprocessor.get(key)
+        if channels and values and len(values) != channels:
+            mean = [sum(values) / len(values)]
+            preprocessor[key] = mean if channels == 1 else [values[c % len(values)] for c in range(channels)]
 
 
 def _settings(name: ModelName, given: Mapping[str, Any]) -> dict[str, Any]:

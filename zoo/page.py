@@ -11,6 +11,7 @@ from typing import Any
 
 from ean_core.common.record import write_text
 from ean_core.common.tasks import find_dataset
+from ean_core.hub import loading_code
 from ean_core.show.figures import trade_figure
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
@@ -101,8 +102,14 @@ def overview(index: Index) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def card(entry: Entry) -> str:
-    """Return the text of a model's card."""
+def card(entry: Entry, on_hub: type | None = None) -> str:
+    """Return the text of a model's card.
+
+    Args:
+        entry: index entry of the model.
+        on_hub: the network's class, for the card in a repository of the Hugging Face Hub, which has no links into the
+            index.
+    """
     name, metadata, results = entry.name, entry.metadata, entry.fields["Results"][0]
     test, training = entry.record("test"), entry.record("record")
     images, split = test["images"], "validation" if validated(test) else "test"
@@ -121,8 +128,8 @@ def card(entry: Entry) -> str:
         f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
     )
     facts = {
-        "connections": f"![]({Path('..') / _strip(entry)}) `{entry.scheme}`, {metadata['Connections']} of "
-        f"{len(entry.scheme.bits)} blocks",
+        "connections": ("" if on_hub else f"![]({Path('..') / _strip(entry)}) ")
+        + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks",
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
         "file": f"`{entry.file}`, {entry.size / 1e6:.2f} MB",
@@ -145,15 +152,19 @@ def card(entry: Entry) -> str:
         f"# {name}",
         f"{what}, for {name.task.lower()}; trained on {trained_on}.",
         f"```py\n{use}```",
+        *([f"From this repository:\n\n{loading_code(on_hub)}"] if on_hub else []),
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
         f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` repeats the measurement." + caution,
         "## Network\n\n" + _facts(facts),
         *(["## Inference time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
         "## Training\n\n" + _facts(made),
-        f"Records: [training]({records / 'record.json'}), [test]({records / 'test.json'}), "
-        f"[log]({records / 'log.jsonl'}).",
     ]
+    if not on_hub:
+        parts.append(
+            f"Records: [training]({records / 'record.json'}), [test]({records / 'test.json'}), "
+            f"[log]({records / 'log.jsonl'})."
+        )
     return "\n\n".join(parts) + "\n"
 
 

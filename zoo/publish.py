@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core import ConnectionScheme, EANResNet
-from ean_core.backbone import find_backbone
+from ean_core.backbone import describe, find_backbone
 from ean_core.classifier import CLASSIFICATION
 from ean_core.common.config import config_name, config_root, packaged_configs
 from ean_core.common.errors import unknown_name, writing
@@ -26,12 +26,12 @@ from ean_core.common.writing import file_lock, is_leftover, remove_leftovers
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
-from ean_core.inference.export import describe
+from ean_core.networks import build_network
 from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
 from ean_core.weights.files import WeightsFile, file_hash, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .index import Entry, Index, build_network, file_name
+from .index import Entry, Index, file_name
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import scrub

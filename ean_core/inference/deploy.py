@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ean_core.attention import Attention, State
 from ean_core.backbone import EANResNet, compile_options, find_backbone, walk
+from ean_core.common.inputs import check_images
 from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock, join
 
 from .gates import GATES, Gate
@@ -155,7 +156,12 @@ class DeployedBackbone(Frozen):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the feature maps of the stages in ``out_indices``, first stage first, in the network's type."""
+        """Return the feature maps of the stages in ``out_indices``, first stage first, in the network's type.
+
+        Raises:
+            ValueError: if ``x`` is not a batch of float images with the network's channels.
+        """
+        check_images(x, self.in_channels, type(self).__name__)
         if torch.is_autocast_enabled(x.device.type):  # the network's type is fixed at deployment
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x)

@@ -14,7 +14,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ean_core.backbone import EANResNet, find_backbone
+from ean_core.backbone import describe, find_backbone
 from ean_core.classifier import ImageClassifier, ImagePreprocessor
 from ean_core.common.config import config_name
 from ean_core.common.writing import replacing
@@ -161,17 +161,6 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> None:
         write_pt2(network, out, size)
     else:
         write_onnx(network, out, size, {**describe(network.backbone), "config": config_name(config) or ""})
-
-
-def describe(backbone: EANResNet) -> dict[str, str]:
-    """Describe a network for the metadata of its files: class, depth, attention and connections."""
-    return {
-        "type": type(backbone).__name__,
-        "depth": str(backbone.depth),
-        "attention": str(backbone.attention_cfg["type"]),
-        "scheme": str(backbone.scheme),
-        "shared": str(backbone.shared),
-    }
 
 
 @torch.no_grad()

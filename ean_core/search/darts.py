@@ -242,7 +242,7 @@ class RelaxedClassifier(ImageClassifier):
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the backbone is fully connected
             residual, state = attention(residual, state, next(gates))
-            return join(residual, shortcut), state
+            return join(block.drop(residual), shortcut), state
 
         (x,) = walk(self.backbone.stages(), self.backbone.forward_stem(self.prepare(inputs)), step)
         logits = self.head(x)

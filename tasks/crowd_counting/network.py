@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ean_core.backbone import EANResNet
 from ean_core.classifier import last_map_of
 from ean_core.common.errors import unknown_name
+from ean_core.common.inputs import check_images
+from ean_core.hub import HubNetwork
 from ean_core.show.table import size_text
 from ean_core.weights.loading import PretrainedOrRaise
 
@@ -27,7 +29,7 @@ CELLS = 100.0
 
 
 @MODELS.register_module()
-class CrowdCounter(PretrainedOrRaise, BaseModel):
+class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
     """Maps images ``(N, 3, H, W)`` to people per cell, ``(N, 1, ceil(H / stride), ceil(W / stride))``, non-negative.
 
     The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last feature map. Its raw output is
@@ -95,7 +97,8 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         """Count in normalized images.
 
         Args:
-            inputs: images ``(N, 3, H, W)`` of any size; padded with zeros, the mean color, to a multiple of the stride.
+            inputs: float images ``(N, 3, H, W)`` of any size; padded with zeros, the mean color, to a multiple of the
+                stride.
             points: heads of each image ``(n, 2)``; not needed in mode ``tensor``.
             density: people per pixel, ``(N, 1, H, W)``, for mode ``loss``; summed here over this network's cells.
             name: names of the images, for mode ``predict``.
@@ -165,6 +168,7 @@ class CrowdCounter(PretrainedOrRaise, BaseModel):
         return whole
 
     def _map(self, inputs: Tensor) -> Tensor:
+        check_images(inputs, self.backbone.in_channels, type(self).__name__)
         height, width = inputs.shape[2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
         if any(padding):

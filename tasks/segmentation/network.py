@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ean_core.hub import HubNetwork
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .library import MODELS as PARTS
@@ -18,7 +19,7 @@ from .library import SCOPE, EncoderDecoder
 
 
 @MODELS.register_module()
-class Segmentor(PretrainedOrRaise, EncoderDecoder):
+class Segmentor(HubNetwork, PretrainedOrRaise, EncoderDecoder):
     """mmsegmentation's ``EncoderDecoder`` with weights in channels-last order, which is faster on most machines.
 
     It can be built outside of mmsegmentation's registry scope, and raises an error if the keys of a checkpoint do not
@@ -33,6 +34,8 @@ class Segmentor(PretrainedOrRaise, EncoderDecoder):
         channels_last: whether to keep weights in that order.
         others: further arguments of ``EncoderDecoder``.
     """
+
+    pipeline = "image-segmentation"
 
     def __init__(
         self,

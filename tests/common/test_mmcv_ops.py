@@ -74,6 +74,22 @@ def test_mmseg_does_not_import_without_ean_core(mmcv):
     assert run("-c", "import mmseg.utils") == (1, "ModuleNotFoundError: No module named 'mmcv._ext'")
 
 
+@pytest.mark.parametrize("module", ["mmseg.utils", pytest.param("mmdet.datasets", marks=pytest.mark.slow)])
+def test_an_import_that_failed_before_ean_core_works_after_it(mmcv, module):
+    """In a notebook, or where the error is caught: nothing half-imported is in the way."""
+    pytest.importorskip(module.split(".")[0])
+    code = f"""
+import importlib
+try:
+    importlib.import_module({module!r})
+    print("it has operators")
+except ModuleNotFoundError:
+    import ean_core
+    print(importlib.import_module({module!r}).__name__)
+"""
+    assert run("-c", code)[1] in (module, "it has operators")
+
+
 def test_an_operator_that_is_called_says_its_name_and_what_to_do(mmcv):
     boxes, scores = torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.ones(1)
     with pytest.raises(MissingOperatorError, match=r"^nms is a compiled operator of the full mmcv, .*`pip "):

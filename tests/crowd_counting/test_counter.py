@@ -371,7 +371,8 @@ def test_a_missing_checkpoint_is_refused_by_name(tmp_path, monkeypatch, name):
     [
         ("ean_resnet20_se.cifar100", r"ean_resnet20_se\.cifar100 is for image classification; published counters: \w+"),
         ("ean_resnet20_se.shanghaitech_c", r"'ean_resnet20_se.shanghaitech_c'.*did you mean .*shanghaitech"),
-        ("resnet20", r"there is no model 'resnet20'"),
+        ("resnet21", r"there is no model 'resnet21'"),
+        ("resnet20", r"resnet20 is for image classification; published counters: \w+"),
         ("", r"''"),
     ],
 )

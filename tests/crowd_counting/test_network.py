@@ -211,6 +211,18 @@ def test_without_a_margin_tiles_differ_at_their_edges_but_have_the_same_shape():
     assert not torch.allclose(tiled, whole, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[0], r"CrowdCounter takes float images \(N, 3, H, W\), got torch.float32 \(3, 60, 100\); x.None"),
+        (lambda x: x.byte(), r"CrowdCounter takes float images \(N, 3, H, W\), got torch.uint8"),
+    ],
+)
+def test_what_is_not_a_batch_of_images_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        counter()(change(images(1, 3, 60, 100)))
+
+
 def test_each_cell_comes_from_one_tile(monkeypatch):
     model = counter().eval()
     monkeypatch.setattr(CrowdCounter, "_map", lambda self, x: x[:, :1, ::8, ::8])  # each cell says where it is

@@ -52,7 +52,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def network():
     """Its eager network, in evaluation mode; not to be changed."""
-    from zoo.index import build_network
+    from ean_core.networks import build_network
 
     torch.manual_seed(0)
     return build_network(SETTINGS).eval()

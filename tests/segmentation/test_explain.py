@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ean_core.networks import build_network
 from tasks.explain import explain_picture, load_explainer
 from tasks.segmentation.explain import SegmentorExplainer
-from zoo.index import build_network
 
 from .conftest import SETTINGS
 from .drawn import draw

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ean_core.common.config import load_config
 from ean_core.inference import deploy
+from ean_core.networks import build_network, check_settings
 from tasks.segmentation.network import tested_size as size_of
-from zoo.index import build_network, check_settings
 
 from .conftest import SETTINGS
 
@@ -83,6 +83,12 @@ def test_weights_are_in_channels_last_order(network):
     weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[2] > 1]
     assert weights
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[0], lambda x: x.byte()])
+def test_what_is_not_a_batch_of_images_is_refused(network, change):
+    with pytest.raises(ValueError, match=r"takes float images \(N, 3, H, W\), got torch"):
+        network(change(torch.zeros(1, 3, 64, 64)))
 
 
 def test_settings_of_segmentors_may_be_published():

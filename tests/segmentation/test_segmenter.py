@@ -4,9 +4,9 @@ import torch
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from ean_core.networks import build_network
 from tasks.segmentation.segmenter import MOST_PIXELS, Segmentation, Segmenter
 from tasks.segmentation.voc import CLASSES
-from zoo.index import build_network
 
 from .conftest import SETTINGS
 from .drawn import draw

@@ -3,9 +3,7 @@
 import multiprocessing
 import os
 import shutil
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -164,66 +162,25 @@ def test_ten_processes_fetch_once_and_all_load(elsewhere, server):
     assert [path for path, _ in server.requests] == [f"/{elsewhere.file}"]
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The part of the Hugging Face Hub that hf_hub_download needs."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        self.server.requests.append(self.path)
-        file = self.server.folder / self.path.rpartition("/")[2]
-        if "/someone/models/resolve/" not in self.path or not file.is_file():
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = file.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", '"0123456789abcdef"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-
-def test_a_repository_of_the_hub(elsewhere, server, monkeypatch, tmp_path):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        hub.folder, hub.requests = server.folder, []
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
-        endpoint = f"http://127.0.0.1:{hub.server_port}"
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)  # read from HF_ENDPOINT at import
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/models@v1")
-        assert locate(elsewhere).parent == cache()
-        assert any("/someone/models/resolve/v1/" in path for path in hub.requests)
-        shutil.rmtree(cache())
-        file = server.folder / elsewhere.file
-        content = file.read_bytes()
-        file.write_bytes(content[:-1] + b"?")
-        shutil.rmtree(tmp_path / "hub")
-        with pytest.raises(DownloadError, match=r"of hf://someone/models@v1 is not the published file"):
-            locate(elsewhere)
-        file.write_bytes(content)
-        assert locate(elsewhere).is_file()  # although the hub's cache is damaged
-        shutil.rmtree(cache())
-        monkeypatch.setenv("EAN_OFFLINE", "1")
-        with pytest.raises(DownloadError, match=r"EAN_OFFLINE forbids"):
-            locate(elsewhere)
-        monkeypatch.delenv("EAN_OFFLINE")
-        monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/others")
-        with pytest.raises(DownloadError, match=r"could not be downloaded from hf://someone/others"):
-            locate(elsewhere)
-        hub.shutdown()
+def test_a_repository_of_the_hub(elsewhere, server, hub, monkeypatch):
+    file = server.folder / elsewhere.file
+    content = file.read_bytes()
+    hub.files["someone/models"] = {elsewhere.file: content}
+    monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/models@v1")
+    assert locate(elsewhere).parent == cache()
+    assert any("/someone/models/resolve/v1/" in path for path in hub.requests)
+    shutil.rmtree(cache())
+    hub.files["someone/models"][elsewhere.file] = content[:-1] + b"?"
+    shutil.rmtree(hub.cache)
+    with pytest.raises(DownloadError, match=r"of hf://someone/models@v1 is not the published file"):
+        locate(elsewhere)
+    hub.files["someone/models"][elsewhere.file] = content
+    assert locate(elsewhere).is_file()  # although the hub's cache is damaged
+    shutil.rmtree(cache())
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"EAN_OFFLINE forbids"):
+        locate(elsewhere)
+    monkeypatch.delenv("EAN_OFFLINE")
+    monkeypatch.setenv("EAN_ZOO_URL", "hf://someone/others")
+    with pytest.raises(DownloadError, match=r"could not be downloaded from hf://someone/others"):
+        locate(elsewhere)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 import zoo
 from ean_core import ConnectionScheme, EANResNetCIFAR
 from ean_core.data import Digits
-from zoo.index import build_network
-from zoo.names import trained_by
+from zoo.index import known_name
+from zoo.names import ModelName, trained_by
 
 
 @pytest.fixture
@@ -73,6 +73,71 @@ def test_another_number_of_classes_initialises_the_head_alone_anew_and_says_so(o
     same = zoo.get_model(own, pretrained=True, num_classes=10)
     assert torch.equal(same.fc.weight, trained["fc.weight"])
     assert "newly" not in log.text
+
+
+def test_without_classes_there_is_no_head_and_no_warning(own, log):
+    whole = zoo.get_model(own, pretrained=True).eval()
+    pooled = zoo.get_model(own, pretrained=True, num_classes=0).eval()
+    maps = zoo.get_model(own, pretrained=True, num_classes=0, global_pool="").eval()
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(maps(x), whole.forward_features(x))
+    assert torch.equal(whole.fc(pooled(x)), whole(x))
+    assert "newly initialized" not in log.text
+    with pytest.raises(ValueError, match=r"global_pool='' is for classifiers"):
+        zoo.get_model(own, features_only=True, global_pool="")
+
+
+def test_the_preprocessor_fits_the_channels():
+    name = "ean_resnet20_se.cifar100"
+    mean = zoo.get_model(name).data_preprocessor.mean.flatten()
+    assert len(mean) == 3
+    for options in ({"in_channels": 1}, {"in_chans": 1}):
+        model = zoo.get_model(name, **options)
+        assert model.backbone.in_channels == 1
+        assert torch.allclose(model.data_preprocessor.mean.flatten(), mean.mean())
+        assert model(model.data_preprocessor({"inputs": torch.zeros(2, 1, 8, 8)})["inputs"]).shape == (2, 100)
+    five = zoo.get_model(name, in_chans=5).data_preprocessor
+    assert torch.equal(five.mean.flatten(), mean[[0, 1, 2, 0, 1]])
+    assert len(five.std) == 5
+    assert len(zoo.get_model("ean_resnet20_se.digits", in_chans=3).data_preprocessor.mean) == 3
+    with pytest.raises(ValueError, match="in_chans and in_channels are two names of one argument"):
+        zoo.get_model(name, in_chans=1, in_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("short", "name"),
+    [
+        ("ean_resnet20_se", "ean_resnet20_se.cifar100"),
+        ("resnet20", "resnet20.cifar100"),
+        ("ean_resnet50_se", "ean_resnet50_se.imagenet"),
+        ("full_resnet164_se", "full_resnet164_se.cifar100"),
+    ],
+)
+def test_a_name_without_data_set_has_a_default(short, name):
+    assert str(known_name(short)) == name
+    if zoo.list_models(name, pretrained=True):
+        assert zoo.get_weights(short).name == name
+
+
+def test_a_default_with_weights_comes_first(own, monkeypatch):
+    monkeypatch.setattr("zoo.index.published", lambda: {ModelName.parse(own): None})
+    assert str(known_name("ean_resnet20_se")) == own
+
+
+def test_suggestions_begin_with_models_that_have_weights():
+    with pytest.raises(ValueError, match=r"did you mean (ean_resnet20_\w+.cifar100|full_resnet20_se.cifar100)"):
+        zoo.get_weights("ean_resnet2_se.cifar100")
+    with pytest.raises(ValueError) as raised:
+        zoo.get_model("ean_resnet20_see")
+    near = re.search(r"did you mean (.*)\?", str(raised.value))[1].split(" or ")
+    ready = [name in zoo.list_models(pretrained=True) for name in near]
+    assert ready[0]
+    assert ready == sorted(ready, reverse=True)
+
+
+def test_features_only_takes_indices_from_the_end(own):
+    assert zoo.get_model(own, features_only=True, out_indices=-1).out_indices == (2,)
+    assert zoo.get_model(own, features_only=True, out_indices=(0, -1)).out_indices == (0, 2)
 
 
 def test_features_only_is_the_backbone_with_all_its_maps(own):
@@ -170,8 +235,3 @@ def test_a_counter_is_built_without_importing_its_task_first():
     code = "import zoo; print(type(zoo.get_model('ean_resnet20_se.shanghaitech_b', pretrained=True)).__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "tasks.crowd_counting.network"
-
-
-def test_a_network_that_nothing_installed_has_is_said():
-    with pytest.raises(ValueError, match=r"unknown network 'CrowdCountr'; did you mean 'CrowdCounter'"):
-        build_network({"type": "CrowdCountr"})
