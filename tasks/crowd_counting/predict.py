@@ -20,7 +20,8 @@ from PIL import Image
 
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
-from tasks.pictures import SUFFIXES, read_picture, save_picture
+from ean_core.data.images import SUFFIXES, read_image
+from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 
 from .counter import MODEL, Counter
@@ -113,7 +114,7 @@ class Predictor:
     def picture(self, path: Path, name: str) -> Counted:
         """Count in an image; if it cannot be read, return a problem instead of raising."""
         try:
-            pixels = read_picture(path)
+            pixels = read_image(path)
         except (OSError, ValueError) as error:
             return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
         height, width = pixels.shape[:2]

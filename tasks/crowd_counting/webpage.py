@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.pictures import read_picture
+from ean_core.data.images import read_image
 from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
@@ -99,7 +99,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
         ValueError: if it cannot be read, or is too large; the message gives the file's name without its folder.
     """
     try:
-        pixels = read_picture(path, round(limits.megapixels * 1e6))
+        pixels = read_image(path, round(limits.megapixels * 1e6))
     except FileNotFoundError:
         raise ValueError(
             f"{path.name} is no longer here, images are deleted after a while; please upload it again"

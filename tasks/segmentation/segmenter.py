@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import zoo
+from ean_core.data.images import AnyImage, pixels_of
 from ean_core.weights.files import read_meta
-from tasks.pictures import Picture, pixels_of
 from tasks.trained import Trained
 
 from .library import SegDataSample
@@ -99,7 +99,7 @@ class Segmenter(Trained[Segmentor]):
         return made
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture) -> Segmentation:
+    def __call__(self, picture: AnyImage) -> Segmentation:
         """Label the pixels of an image of any size.
 
         Images of more than four million pixels are downscaled for prediction; their labels have the original size.
