@@ -88,7 +88,10 @@ class Trained(Generic[Network]):
         """
         checkpoint = WeightsFile(Path(path))
         settings = _settings(checkpoint)
-        if settings is None or settings.get("type") != cls.task.networks[0]:
+        own, *libraries = cls.task.networks
+        if settings is not None and str(settings.get("type")).rpartition(".")[2] in libraries:
+            settings["type"] = own  # which loads the same tensors, and computes the same
+        if settings is None or settings.get("type") != own:
             found = "does not describe its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
         return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
@@ -158,4 +161,5 @@ def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
     for part in (settings, settings.get("backbone")):
         if isinstance(part, dict):
             part.pop("init_cfg", None)
+            part.pop("pretrained", None)
     return settings

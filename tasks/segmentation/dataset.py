@@ -16,6 +16,7 @@ from ean_core.common.errors import unknown_name
 from ean_core.common.places import data_root
 from ean_core.common.seeding import Stream, seeded
 from ean_core.data.sampler import SampleKey
+from ean_core.runs.outside import naming_missing_data
 
 from .library import DATASETS as LIBRARY
 from .library import SCOPE, PascalVOCDataset
@@ -30,6 +31,9 @@ class KeyedDataset(Dataset):
     Args:
         dataset: config of the data set; a relative ``data_root`` is looked up in ``EAN_DATA``. Images are read as
             everywhere in this package, see :func:`~.loading.with_reader`.
+
+    Raises:
+        FileNotFoundError: if files of the data set are missing.
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
@@ -38,7 +42,8 @@ class KeyedDataset(Dataset):
             settings["data_root"] = str(data_root() / settings["data_root"])
         if settings.get("pipeline"):
             settings["pipeline"] = with_reader(settings["pipeline"])
-        with DefaultScope.overwrite_default_scope(SCOPE):
+        missing = naming_missing_data({"dataset": settings}, "EAN_DATA=FOLDER, for relative paths")
+        with DefaultScope.overwrite_default_scope(SCOPE), missing:
             self.dataset = LIBRARY.build(settings)
 
     @property
