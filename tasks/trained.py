@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from torch import nn
 
 import zoo
-from ean_core.common.tasks import Task
+from ean_core.common.tasks import Task, task_of_network
 from ean_core.inference import deploy
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
@@ -88,10 +88,7 @@ class Trained(Generic[Network]):
         """
         checkpoint = WeightsFile(Path(path))
         settings = _settings(checkpoint)
-        own, *libraries = cls.task.networks
-        if settings is not None and str(settings.get("type")).rpartition(".")[2] in libraries:
-            settings["type"] = own  # which loads the same tensors, and computes the same
-        if settings is None or settings.get("type") != own:
+        if settings is None or settings.get("type") != cls.task.networks[0]:
             found = "does not describe its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
         return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
@@ -158,6 +155,10 @@ def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
     if not isinstance(settings, Mapping):
         return None
     settings = copy.deepcopy(dict(settings))
+    kind = str(settings.get("type")).rpartition(".")[2]
+    task = task_of_network(kind)
+    if task is not None and kind in task.networks[1:]:  # a library's, whose tensors and results ours has too
+        settings["type"] = task.networks[0]
     for part in (settings, settings.get("backbone")):
         if isinstance(part, dict):
             part.pop("init_cfg", None)

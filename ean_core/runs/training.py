@@ -140,10 +140,10 @@ def beyond(config: Config, latest: Path, work_dir: Path) -> str:
     """How to train on from the end of a run, for messages."""
     entry, _ = planned(config)
     name = config_name(config)
+    name = name if name in packaged_configs() else config.filename or "CONFIG"
     return (
-        f"to train on from its weights, start another run: ean train "
-        f"{name if name in packaged_configs() else config.filename or 'CONFIG'} --work-dir {work_dir}_longer --cfg-options "
-        f"load_from={latest} {entry}=N"
+        f"to train on from its weights, start another run: ean train {name} --work-dir {work_dir}_longer "
+        f"--cfg-options load_from={latest} {entry}=N"
     )
 
 
