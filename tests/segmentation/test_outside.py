@@ -16,7 +16,9 @@ from ean_core.common.config import load_config
 from ean_core.runs.folder import Run
 from ean_core.runs.training import run_training
 from ean_core.watch.state import look
+from tasks.segmentation.network import Segmentor
 from tasks.segmentation.segmenter import Segmenter
+from tasks.trained import load_network
 
 from .drawn import write_voc
 from .test_training import CROP
@@ -150,6 +152,10 @@ def test_its_checkpoint_is_tested_and_predicts(users, trained, devkit, tmp_path,
     expected = theirs.predict(data["inputs"], data["data_samples"])[0].pred_sem_seg.data[0].numpy()
     labels = segmenter(devkit / "JPEGImages/2007_000008.jpg").labels
     assert (expected == labels).mean() > 0.98  # OpenCV rounds differently when it resizes
+
+
+def test_it_is_loaded_to_be_explained(trained):
+    assert type(load_network(str(trained / "iter_6.pth"))) is Segmentor
 
 
 def test_the_report_has_it(users, trained, tmp_path, ean):
