@@ -306,8 +306,8 @@ def check_settings(settings: object, what: str) -> None:
             )
         if isinstance(settings.get("class_weight"), str):
             raise ValueError(
-                f"{what}: class_weight must be numbers, got {settings['class_weight']!r}; mmsegmentation would unpickle "
-                "a file of that name"
+                f"{what}: class_weight must be numbers, got {settings['class_weight']!r}; mmsegmentation would "
+                "unpickle a file of that name"
             )
         for value in settings.values():
             check_settings(value, what)
