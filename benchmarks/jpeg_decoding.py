@@ -28,11 +28,13 @@ RESULT = Path(__file__).parent / "results" / "jpeg_decoding.json"
 
 def write_tree(root: Path, width: int, height: int, images: int = 300) -> None:
     random = np.random.default_rng(0)
-    folder = root / "train" / "class"
-    folder.mkdir(parents=True)
+    folders = [root / "train" / name for name in ("even", "odd")]  # a tree needs two classes
+    for folder in folders:
+        folder.mkdir(parents=True)
     for place in range(images):
         noise = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        save_picture(noise.filter(ImageFilter.GaussianBlur(2)), folder / f"{place}.jpg", quality=90)
+        picture = noise.filter(ImageFilter.GaussianBlur(2))
+        save_picture(picture, folders[place % 2] / f"{place}.jpg", quality=90)
 
 
 def measure(root: Path, size: int, rounds: int = 5) -> float:

@@ -113,12 +113,17 @@ def check_settings(settings: object, what: str) -> None:
         what: their description, for the beginning of the message.
 
     Raises:
-        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
+        ValueError: if a type is not a registered module, there is an ``init_cfg``, or a file of class weights.
     """
     if isinstance(settings, Mapping):
         if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
             raise ValueError(
                 f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+            )
+        if isinstance(settings.get("class_weight"), str):
+            raise ValueError(
+                f"{what}: class_weight must be numbers, got {settings['class_weight']!r}; mmsegmentation would "
+                "unpickle a file of that name"
             )
         for value in settings.values():
             check_settings(value, what)

@@ -18,12 +18,12 @@ from ean_core.classifier import CLASSIFICATION, ImageClassifier
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.common.tasks import known_tasks, task_of_network
+from ean_core.data.images import read_image
 from ean_core.show.figures import COLOURS, draw_schemes, save
 from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import read_meta
 
 from .explainers import ClassifierExplainer, Explainer
-from .pictures import read_picture
 from .showing import HEAT
 from .sources import EXPLAINED, find_sources
 from .trained import checkpoint_of, load_network
@@ -214,7 +214,7 @@ def explain(
         try:
             if kind != "picture":
                 raise ValueError("there is no such file or folder" if kind == "missing" else "a video is not an image")
-            own = explain_picture(explainers, read_picture(Path(source)), name, target, out / f"{name}{EXPLAINED}.png")
+            own = explain_picture(explainers, read_image(Path(source)), name, target, out / f"{name}{EXPLAINED}.png")
         except (OSError, ValueError) as error:
             typer.echo(f"{source}: {str(error).removeprefix(f'{source} ')}; skipped", err=True)
             continue

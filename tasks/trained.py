@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from torch import nn
 
 import zoo
-from ean_core.common.tasks import Task
+from ean_core.common.tasks import Task, task_of_network
 from ean_core.inference import deploy
 from ean_core.networks import build_network, check_settings
 from ean_core.runs.folder import chosen_checkpoint, trained_config
@@ -155,7 +155,12 @@ def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
     if not isinstance(settings, Mapping):
         return None
     settings = copy.deepcopy(dict(settings))
+    kind = str(settings.get("type")).rpartition(".")[2]
+    task = task_of_network(kind)
+    if task is not None and kind in task.networks[1:]:  # a library's, whose tensors and results ours has too
+        settings["type"] = task.networks[0]
     for part in (settings, settings.get("backbone")):
         if isinstance(part, dict):
             part.pop("init_cfg", None)
+            part.pop("pretrained", None)
     return settings

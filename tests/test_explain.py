@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 from ean_core.common.record import read_record
+from ean_core.data.images import read_image
 from tasks.cli import main
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.explain import MODELS, explain_picture, load_explainer
-from tasks.pictures import read_picture
 
 from .segmentation.drawn import draw
 
@@ -43,7 +43,7 @@ def pictures(tmp_path_factory):
 
 def test_all_networks_explain_the_class_that_they_see_together(pictures, tmp_path):
     explainers = [load_explainer(model) for model in MODELS]
-    pixels = read_picture(pictures / "thing.png")
+    pixels = read_image(pictures / "thing.png")
     found = explain_picture(explainers, pixels, "thing.png", None, tmp_path / "a.png")
     mean = np.mean([each.scores(each.prepare(pixels)[0]) for each in explainers], axis=0)
     assert {one.target for one in found} == {explainers[0].classes[mean.argmax()]}
@@ -112,6 +112,6 @@ def test_a_run_of_ones_own_is_explained_by_its_folder(ean, pictures, tmp_path):
     assert ean("train", "resnet20_se_digits", "--work-dir", tmp_path / "run", *options)[0] == 0
     explainer = load_explainer(str(tmp_path / "run"))
     assert explainer.title == "EAN SE"
-    inputs, shown = explainer.prepare(read_picture(pictures / "thing.png"))
+    inputs, shown = explainer.prepare(read_image(pictures / "thing.png"))
     assert (tuple(inputs.shape), shown.shape) == ((1, 1, 8, 8), (8, 8, 3))
     assert explainer.heat(inputs, 9).shape == (8, 8)

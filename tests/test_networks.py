@@ -79,6 +79,14 @@ def test_a_type_that_is_not_registered_is_refused_before_anything_of_that_name_i
     assert "this" not in sys.modules
 
 
+@pytest.mark.parametrize("address", ["weights.pkl", "https://example.org/weights.pkl"])
+def test_class_weights_in_a_file_are_refused_which_would_be_unpickled(address):
+    head = {"loss_decode": {"class_weight": address}}
+    with pytest.raises(ValueError, match=r"it: class_weight must be numbers, got '.*weights\.pkl'"):
+        check_settings({"type": "ImageClassifier", "decode_head": head}, "it")
+    check_settings({"type": "ImageClassifier", "decode_head": {"loss_decode": {"class_weight": [1.0, 2.0]}}}, "it")
+
+
 def test_a_network_that_nothing_installed_has_is_said():
     with pytest.raises(ValueError, match=r"unknown network 'CrowdCountr'; did you mean 'CrowdCounter'"):
         build_network({"type": "CrowdCountr"})

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
+
+from ean_core.data.images import AnyImage, as_rgb
 
 from .index import Entry
 
@@ -38,24 +39,25 @@ class Preprocessing:
             resize=entry.fields.get("Resize"),
         )
 
-    def __call__(self, picture: Image | Tensor) -> Tensor:
+    def __call__(self, picture: AnyImage | Tensor) -> Tensor:
         """Return normalized float32 ``(C, H, W)``, or a batch ``(N, C, H, W)``.
 
         Args:
-            picture: a PIL image of any mode, or a uint8 tensor ``(C, H, W)`` or ``(N, C, H, W)`` with the network's
-                channels.
+            picture: a file, a PIL image of any mode, or a uint8 array ``(H, W, 3)`` or ``(H, W)``, all read as
+                training reads them (:func:`~ean_core.data.images.as_rgb`); or a uint8 tensor ``(C, H, W)`` or
+                ``(N, C, H, W)`` with the network's channels, which is taken as it is.
 
         Raises:
-            ValueError: if a tensor has another type or number of channels.
+            FileNotFoundError: if there is no such file.
+            ValueError: if an image cannot be read, or an array or tensor has another type or number of channels.
         """
         from torchvision.transforms.v2 import functional as F  # slow to import
 
         channels = len(self.mean)
-        if isinstance(picture, Image):
-            pixels = F.pil_to_tensor(self._sized(picture.convert("RGB" if channels == 3 else "L")))
+        if not isinstance(picture, Tensor):
+            image = as_rgb(picture)
+            pixels = F.pil_to_tensor(self._sized(image if channels == 3 else image.convert("L")))
         else:
-            if not isinstance(picture, Tensor):
-                raise ValueError(f"expected a PIL image or a uint8 tensor, got {type(picture).__name__}")
             if picture.dtype != torch.uint8 or picture.ndim not in (3, 4) or picture.shape[-3] != channels:
                 raise ValueError(
                     f"expected a PIL image or uint8 (C, H, W) or (N, C, H, W) with C={channels}, got {picture.dtype} "

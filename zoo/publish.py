@@ -213,6 +213,11 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
         raise FileNotFoundError(
             f"there is no {name} beside {checkpoint}: metrics are taken from records only; `{command}` writes it"
         )
+    if training["epochs"] is None:
+        raise ValueError(
+            f"{run.path(RECORD)} is for a training of {training['iterations']} iterations; the zoo describes trainings "
+            "by their epochs: train with train_cfg.type=EpochBasedTrainLoop"
+        )
     epoch = _selected_epoch(training, checkpoint.path) or training["epochs"]
     if test["checkpoint"]["sha256"] != checkpoint.sha256:
         raise ValueError(

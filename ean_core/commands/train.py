@@ -14,7 +14,7 @@ from ean_core.inference.export import Format, export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import TEST, Run, chosen_checkpoint
-from ean_core.runs.training import run_test, run_training
+from ean_core.runs.training import beyond, planned, run_test, run_training
 from ean_core.show.table import metric_texts
 
 from .options import (
@@ -52,16 +52,24 @@ def train(
         use_capture(cfg)
     if tensorboard:
         use_tensorboard(cfg)
+    before = Run(folder)
+    ended = before.latest if resume and before.finished else None
     with resumable(folder):
         final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
     if is_main_process():
+        if final == ended:
+            entry, length = planned(cfg)
+            typer.echo(f"{folder} has ended, at {entry}={length}: nothing to resume; {beyond(cfg, final, folder)}")
         record = Run(folder).record
         assert record is not None  # the training has ended
-        parts = [f"trained: {final}", f"{record['images_per_second']:.0f} images/s"]
+        rate = record["images_per_second"]
+        parts = [f"trained: {final}", *([f"{rate:.0f} images/s"] if rate else [])]
         typer.echo(", ".join([*parts, *metric_texts(record["validation"] or {})]))
         if "best" in record:
-            found = next(one for one in record["validations"] if one["epoch"] == record["best"]["epoch"])
-            typer.echo(", ".join([f"best: {folder / record['best']['checkpoint']}", *metric_texts(found)]))
+            best = record["best"]
+            unit = "epoch" if "epoch" in best else "iteration"
+            found = next(one for one in record["validations"] if one.get(unit) == best[unit])
+            typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(found)]))
 
 
 def test(

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from mmengine.registry import DATASETS
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ean_core.common.places import data_root
 
+from .images import open_image
 from .sampler import SampleKey
 from .split import Split, check_split, split_indices
 
@@ -99,14 +99,11 @@ class ImageTree(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Tensor | int]:
-        """One image; its augmentation depends only on the key, not on the process that loads it."""
+        """One image, read by :func:`~ean_core.data.images.open_image`; its augmentation depends only on the key, not on
+        the process that loads it."""
         index = key.item if isinstance(key, SampleKey) else key
         path, label = self.samples[index]
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as raised by Pillow
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        image = open_image(path)
         if not isinstance(key, SampleKey):
             return {"inputs": self.transform(image), "labels": label}
         # torchvision's transforms draw from the global generator: seed it for this image, then restore it.

@@ -33,7 +33,8 @@ _RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "cus
 class Key(NamedTuple):
     """Properties shared by runs that differ in their seed only.
 
-    ``images`` is the number of test images, ``recipe`` the training settings as text.
+    ``images`` is the number of test images, ``recipe`` the training settings as text. ``epochs`` are passes over the
+    training images, also where training counts iterations.
     """
 
     data: str
@@ -42,7 +43,7 @@ class Key(NamedTuple):
     scheme: ConnectionScheme
     shared: bool
     parameters: int
-    epochs: int
+    epochs: float
     processes: int
     images: int
     recipe: str
@@ -88,7 +89,7 @@ class Measured:
             scheme,
             backbone.get("shared", True) or not scheme.connections,
             self.test["parameters"],
-            self.training["epochs"],
+            _passes(self.training),
             self.training.get("world_size", 1),
             self.test["images"],
             _recipe(settings),
@@ -101,6 +102,15 @@ def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     dataset = dataset.get("dataset", dataset)
     known = dataset_of(dataset)
     return known.title if known else Path(dataset.get("root") or dataset.get("data_root") or "").name or dataset["type"]
+
+
+def _passes(training: Mapping[str, Any]) -> float:
+    """Number of passes of a training over its images."""
+    if "iterations" not in training:
+        return training["epochs"]
+    loader = training["settings"]["train_dataloader"]
+    seen = training["iterations"] * (loader.get("batch_size") or 1) * training.get("world_size", 1)
+    return seen / training["images"]
 
 
 def _recipe(settings: Mapping[str, Any]) -> str:
@@ -204,7 +214,8 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
             continue
         run = Measured(path.parent, training, test)
         try:
-            best = training.get("best") or {"checkpoint": f"epoch_{training['epochs']}.pth"}
+            unit, length = ("iter", "iterations") if "iterations" in training else ("epoch", "epochs")
+            best = training.get("best") or {"checkpoint": f"{unit}_{training[length]}.pth"}
             trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
             if trained != tested:
                 produced = f"record.json is for {trained[0]} and {trained[1]}, "
@@ -291,8 +302,10 @@ def result_cells(row: Result | PaperRow, table: int) -> Cells:
 
 
 def schedule_text(training: Mapping[str, Any]) -> str:
-    """Training length, e.g. ``24 epochs on 50,000 images``."""
+    """Training length, e.g. ``24 epochs on 50,000 images`` or ``20,000 iterations on 1,464 images``."""
     images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
+    if "iterations" in training:
+        return f"{training['iterations']:,} iterations{images}"
     return f"{training['epochs']} epochs{images}"
 
 

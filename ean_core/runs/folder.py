@@ -22,8 +22,8 @@ from .settings import read_settings
 
 #: Files of a run: progress during ``ean train``, records at the end of ``ean train``, ``ean test`` and ``ean time``.
 PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
-#: Name of the checkpoint of an epoch.
-_EPOCH = re.compile(r"epoch_(\d+)\.pth")
+#: Name of the checkpoint of an epoch, or of an iteration where training counts no epochs.
+_REGULAR = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 #: Settings that must not change when a run is resumed.
 RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
 #: Settings that a network must share with the checkpoint it loads.
@@ -48,9 +48,9 @@ class Run:
 
     @cached_property
     def latest(self) -> Path | None:
-        """The checkpoint of the last finished epoch."""
-        epochs = {path: match for path in self.folder.glob("epoch_*.pth") if (match := _EPOCH.fullmatch(path.name))}
-        return max(epochs, key=lambda path: int(epochs[path][1]), default=None)
+        """The checkpoint of the last finished epoch, or of the last iteration that was saved."""
+        saved = {path: match for path in self.folder.glob("*.pth") if (match := _REGULAR.fullmatch(path.name))}
+        return max(saved, key=lambda path: int(saved[path][1]), default=None)
 
     @cached_property
     def best(self) -> Path | None:
@@ -72,7 +72,7 @@ class Run:
     @property
     def is_training(self) -> bool:
         """Whether a training has started here: there is a progress file, a record or a checkpoint."""
-        if self.path(PROGRESS).is_file() or any(self.folder.glob("epoch_*.pth")):
+        if self.path(PROGRESS).is_file() or self.latest is not None:
             return True
         try:
             return self.record is not None and self.record.get("kind") == "training"

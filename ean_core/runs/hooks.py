@@ -52,18 +52,35 @@ class PlainCheckpointHook(Hook):
 class RunRecordHook(Hook):
     """Time the epochs, log training throughput, and write ``record.json`` at the end of training.
 
-    On resume, earlier epochs and validations are restored from the checkpoint.
+    On resume, earlier epochs and validations are restored from the checkpoint. A training that counts iterations is
+    timed as a whole, without its validations; its record has ``iterations``, and None for ``epochs``.
     """
 
     KEY, VALIDATIONS = "epoch_seconds", "epoch_validations"
 
     def before_train(self, runner: Runner) -> None:
         self._trained = False
+        self._since: float | None = None  # when the iterations since the last validation began
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._start = time.perf_counter()
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._since is None:  # not earlier: a resumed run first skips the images that it has seen
+            self._since, self._before = time.perf_counter(), sum(self._epochs(runner))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if by_iterations(runner):
+            self._trained = True
+            assert self._since is not None
+            runner.message_hub.update_info(self.KEY, [self._before + time.perf_counter() - self._since])
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._since = None
+
     def after_train_epoch(self, runner: Runner) -> None:
+        if by_iterations(runner):
+            return
         self._trained = True
         seconds = time.perf_counter() - self._start
         runner.message_hub.update_info(self.KEY, [*self._epochs(runner), seconds])
@@ -71,8 +88,9 @@ class RunRecordHook(Hook):
         runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: {images / seconds:.0f} images/s")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        measured = {"epoch": runner.epoch, **{name: float(value) for name, value in (metrics or {}).items()}}
-        earlier = [one for one in self._validations(runner) if one["epoch"] != runner.epoch]
+        unit, now = ("iteration", runner.iter) if by_iterations(runner) else ("epoch", runner.epoch)
+        measured = {unit: now, **scalars(metrics)}
+        earlier = [one for one in self._validations(runner) if one.get(unit) != now]
         runner.message_hub.update_info(self.VALIDATIONS, [*earlier, measured])
 
     @master_only
@@ -82,16 +100,22 @@ class RunRecordHook(Hook):
             return  # resumed after its end: the record exists
         seconds = self._epochs(runner)
         images = len(runner.train_dataloader.dataset)
+        length: dict[str, Any] = {"epochs": runner.epoch}
+        rate = images / statistics.median(seconds) if seconds else None
+        if by_iterations(runner):
+            length = {"epochs": None, "iterations": runner.iter}
+            batch = getattr(runner.train_dataloader.batch_sampler, "batch_size", None)
+            rate = runner.iter * batch * runner.world_size / sum(seconds) if batch and seconds else None
         write_record(
             run.path(RECORD),
             kind="training",
             config=config_name(runner.cfg),
             seed=runner.seed,
             world_size=runner.world_size,
-            epochs=runner.epoch,
+            **length,
             images=images,
             seconds=sum(seconds),
-            images_per_second=images / statistics.median(seconds),
+            images_per_second=rate,
             **self._selection(runner),
             settings=runner.cfg.to_dict(),
         )
@@ -105,12 +129,14 @@ class RunRecordHook(Hook):
     def _selection(self, runner: Runner) -> dict[str, Any]:
         """Return the last validation, all validations, and the best checkpoint if one was selected."""
         validations = self._validations(runner)
-        last = {name: value for name, value in validations[-1].items() if name != "epoch"} if validations else None
+        units = ("epoch", "iteration")
+        last = {name: value for name, value in validations[-1].items() if name not in units} if validations else None
         best = runner.message_hub.runtime_info.get("best_ckpt")
         if best is None:
             return {"validation": last, "validations": validations}
-        epoch = int(Path(best).stem.rpartition("_")[2])
-        return {"validation": last, "validations": validations, "best": {"checkpoint": Path(best).name, "epoch": epoch}}
+        unit = "iteration" if by_iterations(runner) else "epoch"
+        chosen = {"checkpoint": Path(best).name, unit: int(Path(best).stem.rpartition("_")[2])}
+        return {"validation": last, "validations": validations, "best": chosen}
 
 
 @HOOKS.register_module()
@@ -166,16 +192,17 @@ class FiniteHook(Hook):
 class ResumeValidationHook(Hook):
     """Validate at the start of a resumed run.
 
-    A validation runs after its epoch's checkpoint is saved, so only the next checkpoint contains its results. After a
-    stop in between, they would be missing from the record and from the choice of the best checkpoint.
+    A validation runs after the checkpoint of its epoch or iteration is saved, so only the next checkpoint contains its
+    results. After a stop in between, they would be missing from the record and from the choice of the best checkpoint.
     """
 
     priority = "LOWEST"
 
     def before_train(self, runner: Runner) -> None:
         loop: Any = runner.train_loop
-        validated = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
-        if runner.val_loop is not None and loop.epoch >= max(1, loop.val_begin) and validated:
+        done, end = (loop.iter, loop.max_iters) if by_iterations(runner) else (loop.epoch, loop.max_epochs)
+        validated = done % loop.val_interval == 0 or done == end
+        if runner.val_loop is not None and done >= max(1, loop.val_begin) and validated:
             runner.val_loop.run()
 
 
@@ -224,12 +251,17 @@ class ProgressHook(Hook):
         self._start = time.perf_counter()
         self._images = 0
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if not self._images:  # a resumed run may have skipped the images that it has seen
+            self._start = time.perf_counter() if by_iterations(runner) else self._start
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._progress:
             self._images += len(data_batch["inputs"]) * runner.world_size
             rate = self._images / (time.perf_counter() - self._start)
             loss = f"loss {outputs['loss'].item():.3f}" if outputs and "loss" in outputs else ""
-            self._progress.advance(f"epoch {runner.epoch + 1}/{runner.max_epochs}, {rate:.0f} images/s, {loss}")
+            epoch = "" if by_iterations(runner) else f"epoch {runner.epoch + 1}/{runner.max_epochs}, "
+            self._progress.advance(f"{epoch}{rate:.0f} images/s, {loss}")
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._progress:
@@ -288,7 +320,7 @@ class ProgressFileHook(Hook):
         total = getattr(loop, "max_iters", None)
         if total is not None and done >= total and run.finished and before.get("finished"):
             return  # resumed after its end: the files are complete
-        by_epoch = not isinstance(loop, IterBasedTrainLoop)  # which counts its whole training as one epoch
+        by_epoch = not by_iterations(runner)
         self._path = run.path(PROGRESS)
         self._losses: list[tuple[int, torch.Tensor]] = []  # since the last write
         self._pending: list[float] = []  # since the last point of the history
@@ -325,10 +357,14 @@ class ProgressFileHook(Hook):
             return [one for one in before["validations"] if one["iteration"] <= runner.iter]
         length = runner.iter // runner.epoch if runner.epoch else 0
         recorded = runner.message_hub.runtime_info.get(RunRecordHook.VALIDATIONS, [])
-        return [{"iteration": length * one["epoch"], **one} for one in recorded]
+        return [{"iteration": length * one.get("epoch", 0), **one} for one in recorded]
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._restart_clock()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._path is not None and self._first is None and self._state["epoch"] is None:
+            self._restart_clock()  # a resumed run has skipped the images that it has seen
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -363,8 +399,7 @@ class ProgressFileHook(Hook):
         measured: dict[str, float] = {"iteration": runner.iter}
         if self._state["epoch"] is not None:
             measured["epoch"] = runner.epoch
-        scalars = {name: value for name, value in (metrics or {}).items() if isinstance(value, (int, float, np.number))}
-        measured |= {name: float(value) for name, value in scalars.items()}
+        measured |= scalars(metrics)
         earlier = [one for one in self._state["validations"] if one["iteration"] != runner.iter]
         self._state["validations"] = [*earlier, measured]
         self._write(runner)
@@ -426,6 +461,21 @@ class ProgressFileHook(Hook):
                 pairs = zip(history[::2], history[1::2], strict=False)
                 history[:] = [[step, significant((one + other) / 2)] for (_, one), (step, other) in pairs] + last
                 state["loss_interval"] *= 2
+
+
+def by_iterations(runner: Runner) -> bool:
+    """Whether a training counts iterations; mmengine then takes all of it as one epoch."""
+    return isinstance(runner.train_loop, IterBasedTrainLoop)
+
+
+def scalars(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the metrics that are numbers; evaluators of some libraries add tables and texts."""
+    kinds = (int, float, np.number, torch.Tensor)
+    return {
+        name: float(value)
+        for name, value in (metrics or {}).items()
+        if isinstance(value, kinds) and not (isinstance(value, torch.Tensor) and value.numel() != 1)
+    }
 
 
 def _plain(value: Any) -> Any:

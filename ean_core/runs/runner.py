@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import master_only
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -61,6 +62,13 @@ class EANRunner(Runner):
                 checkpoint = super().load_checkpoint(filename, *args, **kwargs)
             if not isinstance(checkpoint, dict):
                 return checkpoint
+            averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
+            if self._resume and "ema_state_dict" in checkpoint and not averaged:
+                # Its weights are averages; those that training continues from are in the average's place.
+                raise ValueError(
+                    f"{filename} is of a run with EMAHook; resume it with the same custom_hooks, or start another run "
+                    f"from its averaged weights with load_from={filename}"
+                )
             if self._resume and not are_current(checkpoint.get("state_dict", {})):
                 # The optimizer's state refers to parameters by their order, which changed with the names.
                 raise ValueError(

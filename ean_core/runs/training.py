@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from mmengine.config import Config
@@ -12,15 +15,16 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ean_core.backbone import find_backbone
-from ean_core.common.config import config_name
+from ean_core.common.config import config_name, packaged_configs
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_record
-from ean_core.weights.files import WeightsFile
+from ean_core.weights.files import WeightsFile, read_meta
 from ean_core.weights.loading import load_weights
 
 from .curves import place_curves
 from .folder import RUN_SETTINGS, TEST, Run, check_same_network, check_same_settings, trained_config
-from .hooks import ProgressHook
+from .hooks import ProgressHook, scalars
+from .outside import adopt, datasets_of, naming_missing_data
 from .processes import agreed, initialize_processes, locked
 
 
@@ -41,23 +45,26 @@ def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runn
 
 
 def run_training(config: Config, work_dir: Path, *, resume: bool = False, launcher: str = "none") -> Path:
-    """Train the network of a config.
+    """Train the network of a config, of this package or of another OpenMMLab library.
 
     Args:
-        config: a config with ``train_cfg``.
+        config: a config with ``train_cfg``, by epochs or by iterations.
         work_dir: folder for logs, checkpoints and ``record.json``.
-        resume: continue after the last finished epoch, if there is one.
+        resume: continue after the last checkpoint, if there is one.
         launcher: how the processes were started.
 
     Returns:
-        The checkpoint of the last epoch.
+        The last checkpoint.
 
     Raises:
+        FileNotFoundError: if a data set's files are missing.
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
         InUseError: if another process is training in it.
-        ValueError: if the run in ``work_dir`` has a different network, data, optimization or seed.
+        ValueError: if the run in ``work_dir`` has a different network, data, optimization or seed, or was planned for
+            another length on which its schedule depends.
         DivergedError: if a loss or weight is NaN or infinite.
     """
+    adopt(config)
     initialize_processes(config, launcher)
     with locked(work_dir):
         return _train(config, work_dir, resume, launcher)
@@ -73,6 +80,7 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     Raises:
         ValueError: if the checkpoint does not belong to the config's network.
     """
+    adopt(config)
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     config.load_from = None
@@ -80,7 +88,8 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     runner = build_runner(config, work_dir, launcher)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, file, strict=True)
-    metrics = {name: float(value) for name, value in runner.test().items()}
+    with naming_missing_data(datasets_of(config, "test_dataloader")):
+        metrics = scalars(runner.test())
     if is_main_process():
         write_record(
             Run(work_dir).path(TEST),
@@ -103,13 +112,20 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
             f"{work_dir} holds a run up to {latest.name}; add --resume to continue it, or --work-dir to start elsewhere"
         )
     if latest:
-        check_same_settings(trained_config(latest), config, RUN_SETTINGS, f"{work_dir} holds a run with")
+        before = trained_config(latest)
+        for settings in filter(None, (before, config)):
+            randomness = settings.get("randomness") or {}
+            if randomness.get("seed") is None:  # mmengine drew one, and restores it after building the data loaders
+                settings.randomness = {**randomness, "seed": read_meta(latest).get("seed")}
+        _check_length(before, config, work_dir, latest)
+        check_same_settings(before, config, RUN_SETTINGS, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
     place_curves(config, work_dir, latest)
     runner = build_runner(config, work_dir, launcher)
     try:
-        runner.train()
+        with naming_missing_data(datasets_of(config, "train_dataloader", "val_dataloader")):
+            runner.train()
     finally:
         for hook in runner.hooks:
             if isinstance(hook, ProgressHook):
@@ -117,5 +133,37 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
     barrier()  # rank 0 writes the checkpoint
     final = agreed(Run(work_dir).latest)
     if final is None:
-        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save every epoch?")
+        raise ValueError(f"training left no checkpoint in {work_dir}; does default_hooks.checkpoint save any?")
     return final
+
+
+def beyond(config: Config, latest: Path, work_dir: Path) -> str:
+    """How to train on from the end of a run, for messages."""
+    entry, _ = planned(config)
+    name = config_name(config)
+    name = name if name in packaged_configs() else config.filename or "CONFIG"
+    return (
+        f"to train on from its weights, start another run: ean train {name} --work-dir {work_dir}_longer "
+        f"--cfg-options load_from={latest} {entry}=N"
+    )
+
+
+def planned(config: Config | Mapping[str, Any]) -> tuple[str, int | None]:
+    """Return the entry that sets the length of a training, and its value."""
+    settings = config.get("train_cfg") or {}
+    unit = "max_iters" if "max_iters" in settings else "max_epochs"
+    return f"train_cfg.{unit}", settings.get(unit)
+
+
+def _check_length(before: Config | None, now: Config, work_dir: Path, latest: Path) -> None:
+    """Refuse another length for a run whose schedule depends on it."""
+    if before is None or planned(before) == planned(now):
+        return
+    schedules = [json.dumps(settings.get("param_scheduler"), default=str) for settings in (before, now)]
+    if schedules[0] == schedules[1]:
+        return
+    entry, length = planned(before)
+    raise ValueError(
+        f"{work_dir} holds a run that was planned for {entry}={length}, here {planned(now)[1]}, and its schedule "
+        f"depends on that. --cfg-options {entry}={length} continues it as planned; {beyond(now, latest, work_dir)}"
+    )

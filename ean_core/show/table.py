@@ -182,6 +182,5 @@ def metric_texts(metrics: Mapping[str, float]) -> list[str]:
         >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})
         ['accuracy/top1 70.50 %', 'loss 0.12']
     """
-    return [
-        f"{name} {value:.2f} {find_metric(name).unit}".rstrip() for name, value in metrics.items() if name != "epoch"
-    ]
+    named = {name: value for name, value in metrics.items() if name not in ("epoch", "iteration")}
+    return [f"{name} {value:.2f} {find_metric(name).unit}".rstrip() for name, value in named.items()]

@@ -303,7 +303,9 @@ def _cells(name: str, part: Standing | str) -> dict[str, str]:
     else:
         file, test, validations = part.run.progress or {}, part.run.test or {}, _validations(part)
         what = "supernet" if "scheme" in _hooks(part) else "training"
-        if part.finished and part.record and (file.get("epochs") or not file):
+        if part.finished and part.record and "iterations" in part.record:
+            progress = f"{part.record['iterations']} iterations"
+        elif part.finished and part.record and (file.get("epochs") or not file):
             progress = f"{part.record['epochs']} epochs"
         elif file:
             counted = f"{part.done}/{part.total or '?'}"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ean_core.common.errors import unknown_name
+from ean_core.data.images import SUFFIXES
 from tasks.matlab import read_matlab
-from tasks.pictures import SUFFIXES
 
 from .density import as_points
 

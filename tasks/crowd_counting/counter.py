@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.pictures import Picture, pixels_of
+from ean_core.data.images import AnyImage, pixels_of
 from tasks.trained import Trained
 
 from .density import spread
@@ -58,7 +58,7 @@ class Counter(Trained[CrowdCounter]):
         return self.network.stride
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture) -> Prediction:
+    def __call__(self, picture: AnyImage) -> Prediction:
         """Count the people in an image of any size.
 
         Args:

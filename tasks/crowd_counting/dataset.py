@@ -19,9 +19,9 @@ from torch.utils.data import Dataset
 
 from ean_core.common.errors import unknown_name
 from ean_core.common.places import data_root
+from ean_core.data.images import read_image
 from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
-from tasks.pictures import read_picture
 
 from .density import is_inside, last_below, resample
 from .prepare import read_manifest, read_prepared
@@ -107,7 +107,7 @@ class CrowdDataset(Dataset):
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         """Return a training item if indexed by a key with ``augment`` set, else the whole image with its points."""
         entry = self.entries[key.item if isinstance(key, SampleKey) else key]
-        pixels = read_picture(self.pictures / entry["image"])
+        pixels = read_image(self.pictures / entry["image"])
         if pixels.shape[:2] != (entry["height"], entry["width"]):
             raise ValueError(
                 f"{self.pictures / entry['image']} is {pixels.shape[0]} x {pixels.shape[1]} pixels, "

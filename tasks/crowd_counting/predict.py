@@ -22,7 +22,8 @@ from ean_core.common.interrupts import held_interrupts
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
 from ean_core.common.writing import open_new, replacing, temporary
-from tasks.pictures import SUFFIXES, read_picture, save_picture
+from ean_core.data.images import SUFFIXES, read_image
+from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
 
 from .counter import MODEL, Counter
@@ -115,7 +116,7 @@ class Predictor:
     def picture(self, path: Path, name: str) -> Counted:
         """Count in an image; if it cannot be read, return a problem instead of raising."""
         try:
-            pixels = read_picture(path)
+            pixels = read_image(path)
         except (OSError, ValueError) as error:
             return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
         height, width = pixels.shape[:2]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ean_core.common.places import data_root
 from ean_core.common.writing import replacing
-from tasks.pictures import MAX_PIXELS, read_picture
+from ean_core.data.images import MAX_PIXELS, read_image
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
 
@@ -174,7 +174,7 @@ def _prepare_picture(picture: AnnotatedPicture, name: str, root: Path, out: Path
     made = entry is None
     if entry is None:
         try:
-            pixels = read_picture(picture.image)
+            pixels = read_image(picture.image)
             points, number = picture.heads()
         except (OSError, ValueError) as error:
             text = str(error)

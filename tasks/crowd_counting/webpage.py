@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.pictures import read_picture, save_picture
+from ean_core.data.images import read_image
+from tasks.pictures import save_picture
 from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
@@ -101,7 +102,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
     """
     try:
         with open_regular(path) as file:
-            pixels = read_picture(file, round(limits.megapixels * 1e6))
+            pixels = read_image(file, round(limits.megapixels * 1e6))
     except FileNotFoundError:
         raise ValueError(GONE) from None
     except ValueError as error:

@@ -16,9 +16,11 @@ from ean_core.common.errors import unknown_name
 from ean_core.common.places import data_root
 from ean_core.common.seeding import Stream, seeded
 from ean_core.data.sampler import SampleKey
+from ean_core.runs.outside import naming_missing_data
 
 from .library import DATASETS as LIBRARY
 from .library import SCOPE, PascalVOCDataset
+from .loading import with_reader
 from .prepare import read_manifest
 
 
@@ -27,14 +29,21 @@ class KeyedDataset(Dataset):
     """An mmsegmentation data set with random draws that depend on the :class:`~ean_core.data.SampleKey` of an item.
 
     Args:
-        dataset: config of the data set; a relative ``data_root`` is looked up in ``EAN_DATA``.
+        dataset: config of the data set; a relative ``data_root`` is looked up in ``EAN_DATA``. Images are read as
+            everywhere in this package, see :func:`~.loading.with_reader`.
+
+    Raises:
+        FileNotFoundError: if files of the data set are missing.
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
         settings = dict(dataset)
         if settings.get("data_root") is not None:
             settings["data_root"] = str(data_root() / settings["data_root"])
-        with DefaultScope.overwrite_default_scope(SCOPE):
+        if settings.get("pipeline"):
+            settings["pipeline"] = with_reader(settings["pipeline"])
+        missing = naming_missing_data({"dataset": settings}, "EAN_DATA=FOLDER, for relative paths")
+        with DefaultScope.overwrite_default_scope(SCOPE), missing:
             self.dataset = LIBRARY.build(settings)
 
     @property
@@ -59,7 +68,7 @@ class PreparedVOC(PascalVOCDataset):
     Args:
         split: image list of the prepared folder: ``train``, ``trainaug``, ``val``, ``fit`` or ``held_out``.
         root: the prepared folder; relative paths are looked up in ``EAN_DATA``.
-        pipeline: mmsegmentation transforms.
+        pipeline: mmsegmentation transforms; see :func:`~.loading.with_reader` on reading images.
         test_mode: whether items are for evaluation.
 
     Raises:
@@ -89,7 +98,7 @@ class PreparedVOC(PascalVOCDataset):
             super().__init__(
                 ann_file=str(self.folder / "lists" / f"{split}.txt"),
                 data_prefix={"img_path": str(self.images), "seg_map_path": str(self.folder)},
-                pipeline=list(pipeline),
+                pipeline=with_reader(pipeline),
                 test_mode=test_mode,
             )
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ean_core.data.images import read_image
 from ean_core.show.figures import save
-from tasks.pictures import read_picture
 
 from .dataset import PreparedVOC
 from .overlay import draw_overlay
@@ -34,7 +34,7 @@ def prediction_figure(segmenter: Segmenter, dataset: PreparedVOC, path: Path, nu
     rows = figure.subplots(len(chosen), 3, squeeze=False)
     for index, axes in zip(chosen, rows, strict=True):
         entry = dataset.entries[index]
-        pixels = read_picture(dataset.images / entry["image"])
+        pixels = read_image(dataset.images / entry["image"])
         truth = read_mask(dataset.folder / entry["file"])
         found = segmenter(pixels)
         counted = truth != IGNORED

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ean_core.hub import HubNetwork
 from ean_core.weights.loading import PretrainedOrRaise
 
+from . import losses  # noqa: F401  # registers the loss that trained networks name
 from .library import MODELS as PARTS
 from .library import SCOPE, EncoderDecoder
 

@@ -10,7 +10,8 @@ import typer
 
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import csv_text, write_text
-from tasks.pictures import SUFFIXES, read_picture, save_picture
+from ean_core.data.images import SUFFIXES, read_image
+from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, find_sources, printable
 
 from .overlay import draw_overlay
@@ -49,7 +50,7 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
         opacity: opacity of the overlay's colors.
     """
     try:
-        pixels = read_picture(path)
+        pixels = read_image(path)
     except (OSError, ValueError) as error:
         return Labelled(str(path), problem=str(error).removeprefix(f"{path} "))
     height, width = pixels.shape[:2]

@@ -15,7 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from ean_core.common.places import data_root
 from ean_core.common.record import write_text
-from tasks.pictures import read_picture, save_picture
+from ean_core.data.images import read_image
+from tasks.pictures import save_picture
 from tasks.prepared import MANIFEST, Prepared, held_out, prepare_folder, relative, say_problems
 from tasks.prepared import read_manifest as read_prepared_manifest
 
@@ -122,7 +123,7 @@ def _prepare_pair(pair: Pair, root: Path, out: Path) -> Prepared:
     if entry is not None:
         return Prepared(entry)
     try:
-        height, width = read_picture(pair.image).shape[:2]
+        height, width = read_image(pair.image).shape[:2]
     except (OSError, ValueError) as error:
         return Prepared(None, [(image, f"{str(error).removeprefix(f'{pair.image} ')}; skipped")])
     try:

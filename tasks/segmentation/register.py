@@ -1,5 +1,5 @@
-"""Register the data sets, network, metric, and all of mmsegmentation, for ``custom_imports`` in segmentor configs."""
+"""Register data sets, network, loss, metric, and all of mmsegmentation, for ``custom_imports`` in segmentor configs."""
 
-from . import dataset, metrics, network
+from . import dataset, losses, metrics, network
 
-__all__ = ["dataset", "metrics", "network"]
+__all__ = ["dataset", "losses", "metrics", "network"]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import zoo
+from ean_core.data.images import AnyImage, pixels_of
+from ean_core.runs.folder import trained_config
 from ean_core.weights.files import read_meta
-from tasks.pictures import Picture, pixels_of
 from tasks.trained import Trained
 
 from .library import SegDataSample
@@ -93,13 +94,16 @@ class Segmenter(Trained[Segmentor]):
     @classmethod
     def from_checkpoint(cls: type[Own], path: str | os.PathLike[str], *, device: str | None = None) -> Own:
         made = super().from_checkpoint(path, device=device)
+        config = trained_config(Path(path))
+        if config is not None and made.network.test_cfg.get("shorter_side") is None:
+            made.network.test_cfg["shorter_side"] = _tested_side(config)
         described: Any = read_meta(Path(path)).get("dataset_meta")
         if isinstance(described, Mapping):
             made.set_classes(described.get("classes"), described.get("palette"))
         return made
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture) -> Segmentation:
+    def __call__(self, picture: AnyImage) -> Segmentation:
         """Label the pixels of an image of any size.
 
         Images of more than four million pixels are downscaled for prediction; their labels have the original size.
@@ -138,3 +142,14 @@ class Segmenter(Trained[Segmentor]):
         data = preprocess({"inputs": [image.to(device)], "data_samples": [sample]}, False)
         (found,) = self.network.predict(data["inputs"], data["data_samples"])
         return found.pred_sem_seg.data[0].to(torch.uint8).cpu().numpy()
+
+
+def _tested_side(config: Mapping[str, Any]) -> int | None:
+    """Shorter side in pixels to which a config's test pipeline resizes images by mmsegmentation's usual
+    ``Resize(scale=(4 * side, side), keep_ratio=True)``; None for other pipelines."""
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    for step in (dataset.get("dataset") or dataset).get("pipeline") or ():
+        scale = step.get("scale")
+        if step.get("type") == "Resize" and step.get("keep_ratio") and isinstance(scale, (list, tuple)):
+            return min(scale) if max(scale) == 4 * min(scale) else None
+    return None

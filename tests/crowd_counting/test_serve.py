@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ean_core.data.images import read_image
 from tasks.crowd_counting import serve
 from tasks.crowd_counting.box import box_between, picture_point
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
 from tasks.crowd_counting.webpage import EXAMPLES
-from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
 from .served import SECONDS, Server, raw
@@ -180,7 +180,7 @@ def test_the_page_counts_what_the_counter_counts_in_the_same_file(visit, counter
         expected = counter(path)
         assert precise == pytest.approx(expected.count, abs=0.011)
         assert number == round(expected.count)
-        drawn = draw_overlay(read_picture(path), expected.density, people(expected.count))
+        drawn = draw_overlay(read_image(path), expected.density, people(expected.count))
         result = seen.result()
         assert result.size == drawn.size
         assert np.abs(np.subtract(result, np.asarray(drawn), dtype=np.float32)).mean() < 4  # a JPEG
@@ -201,7 +201,7 @@ def test_the_opacity_draws_the_heat_anew_and_does_not_count_again(visit, counter
     count, density = counter(path)
     for key, opacity in (("Home", 0), ("End", 1)):
         slider.press(key)
-        expected = np.asarray(draw_overlay(read_picture(path), density, people(count), Heat(opacity)))
+        expected = np.asarray(draw_overlay(read_image(path), density, people(count), Heat(opacity)))
         until = time.monotonic() + SECONDS
         while np.abs(np.subtract(seen.result(), expected, dtype=np.float32)).mean() > 2:  # a JPEG
             assert time.monotonic() < until

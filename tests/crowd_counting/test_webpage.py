@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ean_core.data.images import read_image
 from tasks.crowd_counting.counter import Prediction
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
 from tasks.crowd_counting.webpage import Limits, count_picture, describe
-from tasks.pictures import read_picture
 
 from .drawn import save_crowd as save
 
@@ -33,11 +33,9 @@ def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
     assert counted.pixels.shape == (1200, 1600, 3)
     assert counted.shape == (1500, 2000)
     assert counted.count == pytest.approx(3000)
-    whole = draw_overlay(read_picture(path), counted.density, people(3000), Heat(0.5))
+    whole = draw_overlay(read_image(path), counted.density, people(3000), Heat(0.5))
     assert counted.overlay == whole
-    assert counted.with_opacity(0.2).overlay == draw_overlay(
-        read_picture(path), counted.density, people(3000), Heat(0.2)
-    )
+    assert counted.with_opacity(0.2).overlay == draw_overlay(read_image(path), counted.density, people(3000), Heat(0.2))
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,9 @@ def _hdf5(path):
 
 
 def _picture(path):
-    from tasks.pictures import read_picture
+    from ean_core.data.images import read_image
 
-    read_picture(path, max_pixels=20_000_000)
+    read_image(path, max_pixels=20_000_000)
 
 
 def _points(path):

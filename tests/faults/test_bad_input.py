@@ -22,11 +22,11 @@ from scipy.io import savemat
 
 from ean_core.common.config import load_config
 from ean_core.common.record import write_record
+from ean_core.data.images import read_image
 from ean_core.scheme import ConnectionScheme
 from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.annotations import read_mat, read_points
 from tasks.crowd_counting.prepare import prepare_command, read_prepared
-from tasks.pictures import read_picture
 from zoo.index import Index
 from zoo.publish import publish
 
@@ -212,7 +212,7 @@ def test_pictures_of_a_size_that_is_only_said(tally, tmp_path):
     for suffix in ("png", "bmp", "gif", "tif"):
         Image.new("1" if suffix != "gif" else "P", (20_000, 30_000)).save(tmp_path / f"bomb.{suffix}")
         with tally.case(), pytest.raises(ValueError, match=rf"bomb.{suffix} .*20000 x 30000 are 600.0 million pixels"):
-            read_picture(tmp_path / f"bomb.{suffix}")
+            read_image(tmp_path / f"bomb.{suffix}")
 
 
 def test_a_checkpoint_that_is_compressed(tally, tmp_path):

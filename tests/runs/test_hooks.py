@@ -8,7 +8,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ean_core.common.config import load_config
 from ean_core.common.errors import CannotWriteError
@@ -133,21 +133,34 @@ class Constant(BaseMetric):
         return {"error": 0.5, "table": [1, 2]}
 
 
-def run_plain(folder, iterations, **options):
+class SlowAtFirst(Dataset):
+    """Takes its time for the images of the first four iterations."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, item):
+        time.sleep(0.05 if item < 16 else 0)
+        return {"inputs": torch.ones(3)}
+
+
+def run_plain(folder, iterations, data=None, **options):
     """An iteration-based training without our runner, configs and other hooks."""
+    more = options.pop("more", {})
     others = dict.fromkeys(("logger", "checkpoint", "timer", "param_scheduler", "sampler_seed"))
     Runner(
         Counting(),
         str(folder),
-        train_dataloader=DataLoader(Endless(), batch_size=4),
+        train_dataloader=DataLoader(data or Endless(), batch_size=4),
         train_cfg={"by_epoch": False, "max_iters": iterations, "val_interval": 5},
         val_dataloader=DataLoader([{"inputs": torch.ones(3)}], batch_size=1),
         val_cfg={},
         val_evaluator=[Constant()],
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
-        default_hooks={**others, "progress_file": {"type": "ProgressFileHook", **options}},
+        default_hooks={**others, "progress_file": {"type": "ProgressFileHook", **options}, **more.pop("hooks", {})},
         default_scope="mmengine",
-        experiment_name=str(folder),
+        experiment_name=f"{folder}_{time.time()}",
+        **more,
     ).train()
     return Run(folder)
 
@@ -159,6 +172,19 @@ def test_iterations_are_counted_where_there_are_no_epochs(tmp_path):
     assert (progress["iteration"], progress["iterations"]) == (10, 10)
     assert progress["validations"] == [{"iteration": 5, "error": 0.5}, {"iteration": 10, "error": 0.5}]
     assert progress["learning_rate"] == 0.1
+
+
+def test_the_clock_of_a_resumed_run_leaves_out_the_images_that_it_skips(tmp_path):
+    """Those of four iterations, which take 0.8 s; the others take milliseconds."""
+    checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 4, "save_last": False}
+    hooks = {"checkpoint": checkpoint, "record": {"type": "RunRecordHook"}, "plain": {"type": "PlainCheckpointHook"}}
+    run_plain(tmp_path, 4, SlowAtFirst(), interval=0, more={"hooks": hooks})
+    more = {"hooks": hooks, "resume": True, "load_from": str(tmp_path / "iter_4.pth")}
+    run = run_plain(tmp_path, 8, SlowAtFirst(), interval=0, more=more)
+    assert run.progress["starts"] == 2
+    assert run.progress["images_per_second"] > 50  # 16 images in 0.8 s would be 20
+    assert run.record["seconds"] < 1.2  # the first four once
+    assert (run.record["iterations"], [one["iteration"] for one in run.record["validations"]]) == (8, [5, 8])
 
 
 @pytest.mark.parametrize(("iterations", "each"), [(7, 1), (8, 2), (15, 2), (16, 4), (100, 16)])

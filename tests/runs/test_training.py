@@ -17,11 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ean_core.common.config import load_config
+from ean_core.data import Digits
 from ean_core.inference.export import export_backbone
 from ean_core.runs.folder import Run, check_same_network
+from ean_core.runs.hooks import RunRecordHook
 from ean_core.runs.training import run_test, run_training
 from ean_core.weights.files import read_state_dict, save_weights
 from ean_core.weights.loading import load_weights
+from zoo.publish import publish
 
 SUPERNET = "supernet_resnet20_se_digits"
 EPOCHS = 4
@@ -171,6 +174,95 @@ def test_resuming_a_finished_run_leaves_its_record(supernet):
     assert (supernet / "record.json").read_bytes() == before
 
 
+def test_resuming_a_finished_run_says_how_to_train_longer(supernet, ean):
+    options = ("--cfg-options", f"train_cfg.max_epochs={EPOCHS}")
+    status, output = ean("train", SUPERNET, "--work-dir", supernet, "--resume", *options)
+    assert not status
+    assert f"{supernet} has ended, at train_cfg.max_epochs={EPOCHS}: nothing to resume; to train on" in output
+    assert f"load_from={supernet}/epoch_{EPOCHS}.pth train_cfg.max_epochs=N" in output
+
+
+def test_a_run_whose_schedule_depends_on_its_length_is_not_resumed_with_another(tmp_path, ean):
+    name = "resnet20_se_digits"
+    words = ("train", name, "--work-dir", tmp_path, "--cfg-options")
+    assert not ean(*words, "train_cfg.max_epochs=2")[0]
+    message, _ = ean(*words[:4], "--resume", "--cfg-options", "train_cfg.max_epochs=3")
+    assert message.startswith(
+        f"ean train: {tmp_path} holds a run that was planned for train_cfg.max_epochs=2, here 3, and its schedule "
+        "depends on that. --cfg-options train_cfg.max_epochs=2 continues it as planned; to train on from its weights"
+    )
+    way = f"ean train {name} --work-dir {tmp_path}_longer --cfg-options load_from={tmp_path}/epoch_2.pth"
+    assert way in message
+    status, _ = ean(*way.split()[1:], "train_cfg.max_epochs=1")
+    assert not status
+
+
+# ---------------------------------------------------------------- averaged weights
+
+
+def averaging(*options):
+    config = load_config("resnet20_se_digits", ["train_cfg.max_epochs=4", *options])
+    config.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
+    return config
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A run in one go whose checkpoints hold moving averages of the weights."""
+    folder = tmp_path_factory.mktemp("averaged")
+    run_training(averaging(), folder)
+    return folder
+
+
+def last_weights(content):
+    """Weights of the last iteration, which mmengine keeps in the place of the averages."""
+    return {name[7:]: value for name, value in content["ema_state_dict"].items() if name.startswith("module.")}
+
+
+def test_a_run_with_averaged_weights_resumes_to_the_same_tensors(averaged, tmp_path, monkeypatch):
+    def stop(hook, runner):
+        if runner.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecordHook, "before_train_epoch", stop)
+        patch.setattr(RunRecordHook, "after_train_epoch", lambda hook, runner: None)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(averaging(), tmp_path)
+    assert Run(tmp_path).latest.name == "epoch_2.pth"
+    run_training(averaging(), tmp_path, resume=True)
+    whole, resumed = (torch.load(folder / "epoch_4.pth", weights_only=True) for folder in (averaged, tmp_path))
+    assert same_tensors(whole["state_dict"], resumed["state_dict"]) == []
+    assert same_tensors(whole["ema_state_dict"], resumed["ema_state_dict"]) == []
+    assert same_tensors(whole["state_dict"], last_weights(whole)) != []
+
+
+def test_averaged_weights_are_what_is_tested_and_published(averaged, tmp_path):
+    checkpoint = averaged / "epoch_4.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    digits = Digits("test")
+    images = torch.stack([digits[i]["inputs"] for i in range(len(digits))])
+    scores = []
+    for state in (content["state_dict"], last_weights(content)):
+        network = MODELS.build(averaging().model).eval()
+        network.load_state_dict(state)
+        data = network.data_preprocessor({"inputs": images, "labels": digits.labels})
+        with torch.no_grad():
+            scores.append(100 * (network(data["inputs"]).argmax(1) == digits.labels).double().mean().item())
+    assert run_test(averaging(), checkpoint, averaged)["accuracy/top1"] == pytest.approx(scores[0], abs=1e-4)
+    assert scores[0] != scores[1]
+    entry = publish(checkpoint, averaging(), tmp_path / "zoo")
+    assert same_tensors(content["state_dict"], load_file(entry.packaged_file)) == []
+
+
+def test_averages_are_not_resumed_as_if_training_had_reached_them(averaged, tmp_path):
+    shutil.copy(averaged / "epoch_3.pth", tmp_path)
+    config = averaging()
+    config.custom_hooks = []
+    with pytest.raises(ValueError, match=r"is of a run with EMAHook; resume it with .*, or start .*load_from="):
+        run_training(config, tmp_path, resume=True)
+
+
 def test_an_image_tree_run_with_workers_resumes_to_the_same_tensors(tmp_path, monkeypatch):
     """Augmentation depends on seed, epoch and image, not on which worker draws it or when the run began."""
     for label in range(2):
@@ -200,8 +292,6 @@ def test_test_measures_what_was_trained(tmp_path, scheme):
 
     network = MODELS.build(config.model).eval()
     network.load_state_dict(torch.load(final, weights_only=True)["state_dict"])
-    from ean_core.data import Digits
-
     digits = Digits("test")
     images = torch.stack([digits[i]["inputs"] for i in range(len(digits))])
     data = network.data_preprocessor({"inputs": images, "labels": digits.labels})

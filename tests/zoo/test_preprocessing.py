@@ -55,3 +55,17 @@ def test_other_tensors_are_refused(tensor):
         ValueError, match=r"expected a PIL image or uint8 \(C, H, W\) or \(N, C, H, W\) with C=3, got torch"
     ):
         Preprocessing(**PLAIN)(tensor)
+
+
+def test_files_and_arrays_are_taken_as_images_are(tmp_path):
+    image = picture(40, 30)
+    image.save(tmp_path / "a.png")
+    preprocess = Preprocessing(**PLAIN, size=16)
+    for form in (tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(image)):
+        assert torch.equal(preprocess(form), preprocess(image))
+
+
+@pytest.mark.parametrize("given", [None, np.zeros((8, 8, 3), np.float32), np.zeros((3, 8, 8), np.uint8)])
+def test_what_is_no_image_is_refused(given):
+    with pytest.raises(ValueError, match=r"expected .*, got "):
+        Preprocessing(**PLAIN)(given)

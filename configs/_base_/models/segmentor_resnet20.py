@@ -26,5 +26,5 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0, avg_non_ignore=True)),
+        loss_decode=dict(type='MaskedCrossEntropyLoss', class_weight=None)),
     test_cfg=dict(mode='whole', shorter_side=320))

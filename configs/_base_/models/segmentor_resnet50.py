@@ -29,7 +29,7 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='MaskedCrossEntropyLoss', class_weight=None, avg_non_ignore=False)),
     auxiliary_head=dict(
         type='FCNHead',
         in_channels=1024,
@@ -41,5 +41,6 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(
+            type='MaskedCrossEntropyLoss', class_weight=None, loss_weight=0.4, avg_non_ignore=False)),
     test_cfg=dict(mode='whole', shorter_side=512))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from tasks.pictures import read_picture, to_rgb
+from ean_core.data.images import UnreadableImageError, as_rgb, open_image, pixels_of, read_image, to_rgb
 
 #: Where a stored picture's first row and first column are seen, by its orientation, as EXIF defines it.
 ORIENTATIONS = {
@@ -80,19 +80,19 @@ def close(found, expected, within):
 def test_a_picture_is_turned_as_its_orientation_says(tmp_path, kind, orientation):
     path = tmp_path / f"turned.{kind}"
     Image.fromarray(blocks()).save(path, exif=exif(orientation), **FAITHFUL.get(kind, {}))
-    close(read_picture(path), upright(blocks(), orientation), within=6 if kind == "jpg" else 0)
+    close(read_image(path), upright(blocks(), orientation), within=6 if kind == "jpg" else 0)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_there_is_not_turns_nothing(tmp_path, orientation):
     Image.fromarray(blocks()).save(tmp_path / "a.png", exif=exif(orientation))
-    close(read_picture(tmp_path / "a.png"), blocks(), within=0)
+    close(read_image(tmp_path / "a.png"), blocks(), within=0)
 
 
 def test_a_wide_picture_is_turned_too(tmp_path):
     grey = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9000
     Image.fromarray(grey).save(tmp_path / "a.png", exif=exif(6))
-    close(read_picture(tmp_path / "a.png")[:, :, 0], np.rot90(grey >> 8, -1), within=0)
+    close(read_image(tmp_path / "a.png")[:, :, 0], np.rot90(grey >> 8, -1), within=0)
 
 
 def test_damaged_metadata_make_no_picture_unreadable_and_warn_of_nothing():
@@ -108,7 +108,7 @@ def test_damaged_metadata_make_no_picture_unreadable_and_warn_of_nothing():
         for position in range(start + 6, end):
             for value in (0, 10, 30, 85, 110, 255):
                 damaged = content[:position] + bytes([value]) + content[position + 1 :]
-                pixels = read_picture(io.BytesIO(damaged))
+                pixels = read_image(io.BytesIO(damaged))
                 if pixels.shape in (turned.shape, as_stored.shape):
                     shapes.add(pixels.shape)
                 else:
@@ -123,7 +123,7 @@ def test_damaged_metadata_make_no_picture_unreadable_and_warn_of_nothing():
 def test_every_kind_of_file_is_read(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     Image.fromarray(blocks()).save(path, **FAITHFUL.get(kind, {}))
-    found = read_picture(path)
+    found = read_image(path)
     close(found, blocks(), within=6 if kind == "jpg" else 0)
     assert found.flags.writeable
     assert found.flags.c_contiguous
@@ -133,12 +133,12 @@ def test_grey_black_and_white_and_palettes_become_rgb(tmp_path):
     image = Image.fromarray(noise())
     grey = np.asarray(image.convert("L"))
     image.convert("L").save(tmp_path / "grey.png")
-    close(read_picture(tmp_path / "grey.png"), grey[:, :, None].repeat(3, 2), within=0)
+    close(read_image(tmp_path / "grey.png"), grey[:, :, None].repeat(3, 2), within=0)
     black = grey > 127
     Image.fromarray(black).save(tmp_path / "bits.png")
-    close(read_picture(tmp_path / "bits.png"), (black * 255)[:, :, None].repeat(3, 2), within=0)
+    close(read_image(tmp_path / "bits.png"), (black * 255)[:, :, None].repeat(3, 2), within=0)
     Image.fromarray(blocks()).quantize(8).save(tmp_path / "palette.png")
-    close(read_picture(tmp_path / "palette.png"), blocks(), within=0)
+    close(read_image(tmp_path / "palette.png"), blocks(), within=0)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -150,7 +150,7 @@ def test_what_is_transparent_becomes_white_by_degrees(tmp_path, mode):
     share = alpha[:, :, None] / 255
     colours = np.asarray(image.convert("RGBA"))[:, :, :3]
     expected = np.rint(colours * share + 255 * (1 - share))
-    close(read_picture(tmp_path / "a.png"), expected, within=1)
+    close(read_image(tmp_path / "a.png"), expected, within=1)
 
 
 @pytest.mark.parametrize("kind", ["png", "gif"])
@@ -159,17 +159,17 @@ def test_a_transparent_entry_of_a_palette_becomes_white(tmp_path, kind):
     palette.putpalette([10, 20, 30, 200, 100, 50, 0, 250, 0])
     palette.save(tmp_path / f"a.{kind}", transparency=0)
     expected = [[[255, 255, 255], [200, 100, 50]], [[0, 250, 0], [255, 255, 255]]]
-    close(read_picture(tmp_path / f"a.{kind}"), np.array(expected), within=0)
+    close(read_image(tmp_path / f"a.{kind}"), np.array(expected), within=0)
 
 
 def test_a_transparent_colour_becomes_white(tmp_path):
     rows = b"\0" + bytes([9, 9, 9, 50, 60, 70])
     (tmp_path / "rgb.png").write_bytes(png(2, 1, data=rows, chunks=[(b"tRNS", struct.pack(">HHH", 50, 60, 70))]))
-    close(read_picture(tmp_path / "rgb.png"), np.array([[[9, 9, 9], [255, 255, 255]]]), within=0)
+    close(read_image(tmp_path / "rgb.png"), np.array([[[9, 9, 9], [255, 255, 255]]]), within=0)
     (tmp_path / "grey.png").write_bytes(
         png(2, 1, colour=0, data=b"\0\x09\x32", chunks=[(b"tRNS", struct.pack(">H", 0x32))])
     )
-    close(read_picture(tmp_path / "grey.png"), np.array([[[9, 9, 9], [255, 255, 255]]]), within=0)
+    close(read_image(tmp_path / "grey.png"), np.array([[[9, 9, 9], [255, 255, 255]]]), within=0)
 
 
 def test_cmyk_is_converted(tmp_path):
@@ -179,7 +179,7 @@ def test_cmyk_is_converted(tmp_path):
     Image.frombytes("CMYK", (32, 32), inks.tobytes()).save(tmp_path / "a.jpg", quality=95)
     Image.frombytes("CMYK", (32, 32), inks.tobytes()).save(tmp_path / "a.tif")
     for name in ("a.jpg", "a.tif"):
-        close(read_picture(tmp_path / name), colours.repeat(16, 0).repeat(16, 1), within=4)
+        close(read_image(tmp_path / name), colours.repeat(16, 0).repeat(16, 1), within=4)
 
 
 def test_the_jpegs_of_printers_with_luminance_and_chroma_are_converted(tmp_path):
@@ -194,7 +194,7 @@ def test_the_jpegs_of_printers_with_luminance_and_chroma_are_converted(tmp_path)
     content = bytearray(path.read_bytes())
     content[content.index(b"Adobe") + 11] = 2
     path.write_bytes(content)
-    close(read_picture(path), colours, within=6)
+    close(read_image(path), colours, within=6)
 
 
 @pytest.mark.parametrize("kind", ["png", "tif"])
@@ -203,19 +203,19 @@ def test_sixteen_bits_of_grey_become_eight_unless_eight_are_all_that_is_used(tmp
     Image.fromarray(np.array([values], np.uint16)).save(tmp_path / f"a.{kind}")
     with Image.open(tmp_path / f"a.{kind}") as image:
         assert image.mode == "I;16"
-    close(read_picture(tmp_path / f"a.{kind}"), np.array([expected])[:, :, None].repeat(3, 2), within=0)
+    close(read_image(tmp_path / f"a.{kind}"), np.array([expected])[:, :, None].repeat(3, 2), within=0)
 
 
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_sixteen_bits_of_colour_become_eight(tmp_path, kind):
     wide = np.random.default_rng(0).integers(0, 65536, (8, 12, 3), dtype=np.uint16)
     assert cv2.imwrite(str(tmp_path / f"a.{kind}"), wide[:, :, ::-1])
-    close(read_picture(tmp_path / f"a.{kind}"), wide >> 8, within=0)
+    close(read_image(tmp_path / f"a.{kind}"), wide >> 8, within=0)
 
 
 def test_whole_numbers_of_32_bits_are_as_of_16(tmp_path):
     Image.fromarray(np.array([[-5, 0, 256, 65535, 10**6]], np.int32)).save(tmp_path / "a.tif")
-    close(read_picture(tmp_path / "a.tif")[0, :, 0], np.array([0, 0, 1, 255, 255]), within=0)
+    close(read_image(tmp_path / "a.tif")[0, :, 0], np.array([0, 0, 1, 255, 255]), within=0)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_whole_numbers_of_32_bits_are_as_of_16(tmp_path):
 )
 def test_fractions_are_of_1_or_of_255_or_of_the_highest(tmp_path, values, expected):
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
-    close(read_picture(tmp_path / "a.tif")[0, :, 1], np.array(expected), within=0)
+    close(read_image(tmp_path / "a.tif")[0, :, 1], np.array(expected), within=0)
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "tif", "png"])
@@ -238,14 +238,14 @@ def test_of_several_frames_the_first_counts(tmp_path, kind):
     frames = [Image.new("RGB", (20, 10), colour) for colour in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
     options = {} if kind == "tif" else {"duration": 50}
     frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], **options, **FAITHFUL.get(kind, {}))
-    close(read_picture(tmp_path / f"a.{kind}"), np.full((10, 20, 3), (200, 0, 0)), within=0)
+    close(read_image(tmp_path / f"a.{kind}"), np.full((10, 20, 3), (200, 0, 0)), within=0)
 
 
 def test_a_progressive_jpeg_is_the_same_picture(tmp_path):
     for progressive in (False, True):
         Image.fromarray(noise()).save(tmp_path / f"{progressive}.jpg", progressive=progressive)
     assert b"\xff\xc2" in (tmp_path / "True.jpg").read_bytes()
-    close(read_picture(tmp_path / "True.jpg"), read_picture(tmp_path / "False.jpg"), within=0)
+    close(read_image(tmp_path / "True.jpg"), read_image(tmp_path / "False.jpg"), within=0)
 
 
 @pytest.mark.parametrize(
@@ -255,17 +255,18 @@ def test_a_progressive_jpeg_is_the_same_picture(tmp_path):
 def test_an_image_of_any_mode_becomes_rgb_and_is_left_as_it_was(mode):
     image = Image.new("RGB", (5, 4)).convert("LA").convert("La") if mode == "La" else Image.new(mode, (5, 4))
     image.getexif()[0x0112] = 6
-    assert to_rgb(image).shape == (5, 4, 3)
+    found = to_rgb(image)
+    assert (found.mode, found.size) == ("RGB", (4, 5))
     assert (image.mode, image.size, image.getexif()[0x0112]) == (mode, (5, 4), 6)
 
 
 def test_an_open_file_is_read_and_stays_open(tmp_path):
     Image.fromarray(blocks()).save(tmp_path / "a.png")
     with (tmp_path / "a.png").open("rb") as file:
-        close(read_picture(file), blocks(), within=0)
+        close(read_image(file), blocks(), within=0)
         assert not file.closed
     with pytest.raises(ValueError, match=r"^the image cannot be read as an image: "):
-        read_picture(io.BytesIO(b"no picture"))
+        read_image(io.BytesIO(b"no picture"))
 
 
 # ---------------------------------------------------------------- what is no picture
@@ -279,7 +280,7 @@ def test_a_cut_off_file_is_refused_by_name(tmp_path, kind, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError) as refused:
-        read_picture(path)
+        read_image(path)
     assert str(refused.value).startswith(f"{path} cannot be read as an image: ")
 
 
@@ -289,7 +290,7 @@ def test_a_progressive_jpeg_that_was_cut_off_is_refused(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"cut\.jpg cannot be read as an image: "):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"Dear all,\nthis is no picture.\n" * 100, b"\xff\xd8", bytes(5000)])
@@ -297,7 +298,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
     path = tmp_path / "text.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError) as refused:
-        read_picture(path)
+        read_image(path)
     assert str(refused.value).startswith(f"{path} cannot be read as an image: ")
     assert str(refused.value).count("text.jpg") == 1
 
@@ -305,9 +306,9 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
 def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(ValueError, match=r"^/.*/folder\.jpg cannot be read as an image: "):
-        read_picture(tmp_path / "folder.jpg")
+        read_image(tmp_path / "folder.jpg")
     with pytest.raises(FileNotFoundError, match=r"^/.*/missing\.jpg does not exist"):
-        read_picture(tmp_path / "missing.jpg")
+        read_image(tmp_path / "missing.jpg")
 
 
 def test_a_picture_without_a_pixel_is_refused(tmp_path):
@@ -318,7 +319,7 @@ def test_a_picture_without_a_pixel_is_refused(tmp_path):
     for name, content in (("a.bmp", flat), ("a.png", png(0, 5)), ("a.ppm", b"P6 0 5 255\n"), ("a.gif", gif)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
 
 
 def test_postscript_is_refused_and_no_program_is_started_for_it(tmp_path, monkeypatch):
@@ -329,7 +330,7 @@ def test_postscript_is_refused_and_no_program_is_started_for_it(tmp_path, monkey
     Image.fromarray(blocks()).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=r"a\.jpg cannot be read as an image: its format is unknown"):
-        read_picture(tmp_path / "a.jpg")
+        read_image(tmp_path / "a.jpg")
     assert not trace.exists()
 
 
@@ -341,16 +342,16 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
     path.write_bytes(png(50_000, 50_000, data=b"\0"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"bomb\.png .*50000 x 50000 are 2500\.0 million pixels, more than .* 500\.0"):
-        read_picture(path)
+        read_image(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB, of at least 7,500,000
 
 
 def test_the_limit_is_the_last_number_of_pixels_that_is_read(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(noise(8, 12)).save(path)
-    close(read_picture(path, max_pixels=96), noise(8, 12), within=0)
+    close(read_image(path, max_pixels=96), noise(8, 12), within=0)
     with pytest.raises(ValueError, match=r"^/.*a\.png .*12 x 8 are "):
-        read_picture(path, max_pixels=95)
+        read_image(path, max_pixels=95)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,13 +361,13 @@ def test_pillows_limit_is_neither_obeyed_nor_changed(tmp_path, monkeypatch, kind
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(Image.DecompressionBombError):
         Image.open(path)
-    assert read_picture(path).shape == (24, 36, 3)
+    assert read_image(path).shape == (24, 36, 3)
     assert Image.MAX_IMAGE_PIXELS == 10
     with pytest.raises(ValueError, match="more than the limit"):
-        read_picture(path, max_pixels=800)
+        read_image(path, max_pixels=800)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match="cannot be read"):
-        read_picture(path)
+        read_image(path)
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
@@ -381,7 +382,7 @@ def test_pillows_limit_stays_for_others_while_usual_pictures_are_read(tmp_path, 
         return opened(*arguments, **options)
 
     monkeypatch.setattr(Image, "open", watched)
-    read_picture(path)
+    read_image(path)
     assert seen == [Image.MAX_IMAGE_PIXELS]
 
 
@@ -393,7 +394,47 @@ def test_threads_change_neither_pillows_limit_nor_the_filters_of_warnings(tmp_pa
         Image.fromarray(noise(24 + 30 * (number % 2), 36)).save(paths[-1])
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as threads:
-        shapes = list(threads.map(lambda path: read_picture(path).shape, paths * 50))
+        shapes = list(threads.map(lambda path: read_image(path).shape, paths * 50))
     assert shapes == [(24, 36, 3), (54, 36, 3)] * 200
     assert Image.MAX_IMAGE_PIXELS == 1000
     assert warnings.filters == filters
+
+
+# ---------------------------------------------------------------- one reader for all
+
+
+def test_every_failure_is_one_error_that_names_the_file(tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(noise()).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    for read in (open_image, read_image, as_rgb, pixels_of):
+        with pytest.raises(UnreadableImageError, match=r"^/.*/cut\.png cannot be read as an image: "):
+            read(path)
+    with Image.open(path) as opened, pytest.raises(UnreadableImageError, match=r"^/.*/cut\.png cannot be read"):
+        as_rgb(opened)  # opened by the caller; Pillow reads the pixels now
+
+
+def test_what_was_turned_once_is_not_turned_again(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "a.png", exif=exif(6))
+    close(pixels_of(open_image(tmp_path / "a.png")), upright(blocks(), 6), within=0)
+
+
+@pytest.mark.parametrize("form", [str, Path, Image.open, read_image])
+def test_an_image_in_any_form_gives_the_same_pixels(tmp_path, form):
+    Image.fromarray(blocks()).save(tmp_path / "a.png", exif=exif(8))
+    image = form(str(tmp_path / "a.png"))
+    assert np.array_equal(as_rgb(image), upright(blocks(), 8))
+    assert np.array_equal(pixels_of(image), upright(blocks(), 8))
+
+
+@pytest.mark.parametrize("image", [np.zeros((0, 4, 3), np.uint8), Image.new("L", (4, 0))])
+def test_an_image_needs_a_pixel(image):
+    for read in (as_rgb, pixels_of):
+        with pytest.raises(ValueError, match="at least one pixel, got 4 x 0"):
+            read(image)
+
+
+@pytest.mark.parametrize("image", [None, 3, np.zeros((4, 4), np.float32), np.zeros((3, 4, 4), np.uint8)])
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(ValueError, match=r"expected .*, got "):
+        as_rgb(image)

@@ -1,0 +1,216 @@
+"""One way of reading images, for training, evaluation and prediction: upright RGB, within limits, errors by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+#: An image in any form: a file, a PIL image, or an array as returned by :func:`read_image`.
+AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+#: Maximum number of pixels of an image; reading takes about a dozen bytes per pixel.
+MAX_PIXELS = 500_000_000
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
+)
+#: Pillow's format names. Pillow knows others that no camera writes; for some, such as PostScript, it runs a program.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+_WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+#: The transpose that makes an image upright, by EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Warning filters and Pillow's pixel limit are global to the process: one image at a time.
+_LOCK = threading.Lock()
+
+
+class UnreadableImageError(ValueError):
+    """An image is damaged, truncated, too large, or not an image at all; the message begins with its name."""
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image as a PIL image of mode RGB, rotated according to its EXIF orientation.
+
+    Gray and palette images become RGB, CMYK is converted, and transparent areas are composited onto white. Wide gray
+    values become 8 bits: integers are taken as 8, 10, 12, 14 or 16 bits wide, whichever holds the largest value of the
+    image, floats as ranging from 0 to 1 or from 0 to 255. Only the first frame of several is read.
+
+    Args:
+        source: path of a file, or an open file.
+        max_pixels: larger images are refused before any memory is allocated for them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UnreadableImageError: if it is not an image, damaged, or too large.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        source = Path(source)
+        name = str(source)
+    else:
+        name = str(getattr(source, "name", "the image"))
+    with _LOCK, _naming(name):
+        try:
+            return _read(source, max_pixels)
+        except Image.DecompressionBombError:  # the caller's limit applies instead
+            with _without_limit():
+                return _read(source, max_pixels)
+
+
+def read_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read an image as RGB ``(H, W, 3)``; see :func:`open_image`."""
+    return np.array(open_image(source, max_pixels))
+
+
+def as_rgb(image: AnyImage) -> Image.Image:
+    """Return an image in any form as a PIL image of mode RGB, upright, with at least one pixel.
+
+    Args:
+        image: a file, a PIL image of any mode, or a uint8 array, RGB ``(H, W, 3)`` or gray ``(H, W)``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is something else, an array of another type or shape, or has no pixels.
+        UnreadableImageError: if it cannot be read as an image.
+    """
+    return Image.fromarray(_checked(image)) if isinstance(image, np.ndarray) else _with_pixels(_opened(image))
+
+
+def pixels_of(image: AnyImage) -> NDArray[np.uint8]:
+    """Return an image in any form as RGB ``(H, W, 3)``; see :func:`as_rgb`. An RGB array is returned as it is."""
+    return _checked(image) if isinstance(image, np.ndarray) else np.array(_with_pixels(_opened(image)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a PIL image of any mode to RGB, rotated according to its EXIF orientation; the given one is unchanged."""
+    image.load()
+    image = _upright(image)
+    if image.mode in _WIDE_MODES:
+        image = Image.fromarray(_to_bytes(np.asarray(image)))
+    elif image.mode == "La":  # Pillow converts this mode to LA only
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opened(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return open_image(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"expected a file, a PIL image or a uint8 array, got {type(image).__name__}")
+    with _naming(str(getattr(image, "filename", "") or "the image")):  # opened by the caller, but not loaded yet
+        return to_rgb(image)
+
+
+def _with_pixels(image: Image.Image) -> Image.Image:
+    if not image.width or not image.height:
+        raise _empty(image.width, image.height)
+    return image
+
+
+def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an array as RGB."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ValueError(
+            f"expected uint8, RGB (H, W, 3) or gray (H, W), got {pixels.dtype} {pixels.shape}; files and PIL images "
+            "may be of any kind"
+        )
+    if not pixels.size:
+        raise _empty(pixels.shape[1], pixels.shape[0])
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, 2)
+
+
+def _empty(width: int, height: int) -> ValueError:
+    return ValueError(f"an image needs at least one pixel, got {width} x {height}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Rotate an image according to its EXIF orientation.
+
+    Pillow's own function also rewrites all EXIF data, and fails if they are damaged.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # unreadable EXIF: take the pixels as they are
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # Without the orientation, so that it is not applied twice.
+    turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
+    return turned
+
+
+def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Reduce gray values to 8 bits.
+
+    Integers are taken as 8, 10, 12, 14 or 16 bits wide, the usual camera depths, whichever holds the largest value;
+    floats as ranging from 0 to 1 or from 0 to 255.
+    """
+    if np.issubdtype(values.dtype, np.integer):
+        whole = np.clip(values.astype(np.int64), 0, 65535)
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if whole.max(initial=0) < 2**bits)
+        return (whole >> (bits - 8)).astype(np.uint8)
+    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=255.0, neginf=0.0)
+    highest = finite.max(initial=0.0)
+    scale = 255.0 if highest <= 1 else 1.0 if highest <= 255 else 255.0 / highest
+    return np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
+
+
+def _read(source: Path | IO[bytes], max_pixels: int) -> Image.Image:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]  # old versions lack the last one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about damaged or unknown metadata
+        with Image.open(source, formats=formats) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(
+                    f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
+                    f"{max_pixels / 1e6:.1f} million; scale it down"
+                )
+            return to_rgb(image)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn any failure to read an image into one error that begins with its name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{name} does not exist; expected an image") from None
+    except MemoryError as error:
+        raise UnreadableImageError(f"{name} cannot be read as an image: there is not enough memory for it") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"{name} cannot be read as an image: its format is unknown, or it is damaged at the beginning"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImageError(f"{name} cannot be read as an image: {reason}") from error
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Disable Pillow's pixel limit."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
