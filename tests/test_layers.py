@@ -89,23 +89,24 @@ def test_an_unknown_layer_is_answered_with_those_there_are(make, message):
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("style", ["pytorch", "caffe"])
-def test_a_block_returns_its_residual_branch_and_its_shortcut(block, stride, style):
+def test_the_branches_of_a_block_are_its_residual_branch_and_its_shortcut(block, stride, style):
     layers = LayerFactory()
     downsample = layers.conv(8, 4 * block.expansion, 1, stride=stride)
     made = block(8, 4, layers, stride=stride, style=style, downsample=downsample).eval()
     nn.init.constant_(made.last_norm.bias, 7.0)
     nn.init.zeros_(made.last_norm.weight)
     x = torch.randn(2, 8, 6, 6)
-    residual, shortcut = made(x)
+    residual, shortcut = made.branches(x)
     assert torch.equal(residual, torch.full((2, 4 * block.expansion, 6 // stride, 6 // stride), 7.0))
     assert torch.equal(shortcut, downsample(x))
+    assert torch.equal(made(x), (residual + shortcut).relu())
 
 
 def test_without_a_projection_the_shortcut_is_the_input_unchanged():
     made = Bottleneck(16, 4, LayerFactory())
     x = torch.randn(2, 16, 6, 6)
     before = x.clone()
-    _, shortcut = made(x)
+    _, shortcut = made.branches(x)
     assert shortcut is x
     assert torch.equal(x, before)
 

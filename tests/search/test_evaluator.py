@@ -363,7 +363,8 @@ def test_parts_are_timed_on_so_many_images():
     assert set(seen) == {6}
     assert loader.read == [9]
     assert times.head > 0
-    assert min(times.bodies + times.connections + times.joins) > 0
+    assert min(times.bodies + times.joins) > 0
+    assert len(times.connections) == sum(STAGES)  # differences, which noise can make negative
 
 
 # ---------------------------------------------------------------- several processes
