@@ -159,8 +159,8 @@ def _check_length(before: Config | None, now: Config, work_dir: Path, latest: Pa
     """Refuse another length for a run whose schedule depends on it."""
     if before is None or planned(before) == planned(now):
         return
-    schedules = [json.dumps(settings.get("param_scheduler"), default=str) for settings in (before, now)]
-    if schedules[0] == schedules[1]:
+    schedules = (json.dumps(each.get("param_scheduler"), default=str, sort_keys=True) for each in (before, now))
+    if len(set(schedules)) == 1:
         return
     entry, length = planned(before)
     raise ValueError(
