@@ -20,6 +20,7 @@ from ean_core import ATTENTION, ConnectionScheme
 from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs
 from ean_core.common.errors import unknown_name
+from ean_core.common.plain import check_yaml
 from ean_core.common.record import read_record
 from ean_core.layers import NORMS
 from ean_core.weights.addresses import SCHEME
@@ -335,6 +336,7 @@ def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
             raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
+        check_yaml(text)
         content = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error

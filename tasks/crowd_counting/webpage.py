@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.pictures import read_picture, save_picture
+from tasks.pictures import BOUNDED_FORMATS, read_picture, save_picture
 from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
@@ -101,7 +101,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
     """
     try:
         with open_regular(path) as file:
-            pixels = read_picture(file, round(limits.megapixels * 1e6))
+            pixels = read_picture(file, round(limits.megapixels * 1e6), BOUNDED_FORMATS)
     except FileNotFoundError:
         raise ValueError(GONE) from None
     except ValueError as error:
