@@ -16,6 +16,7 @@ import yaml
 from ean_core import ConnectionScheme
 from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs
+from ean_core.common.plain import check_yaml
 from ean_core.common.record import read_record
 from ean_core.common.tasks import known_datasets
 from ean_core.networks import check_settings
@@ -297,6 +298,7 @@ def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
             raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
+        check_yaml(text)
         content = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error

@@ -34,8 +34,15 @@ def show_configs(
         typer.echo(config.pretty_text, nl=False)
 
 
-def _read_without_executing(path: Path, above: tuple[Path, ...] = ()) -> Config:
+def _read_without_executing(
+    path: Path, above: tuple[Path, ...] = (), known: dict[Path, Config] | None = None
+) -> Config:
     """Read a config whose files are packaged ones, plain settings in Python, YAML or JSON.
+
+    Args:
+        path: file to read.
+        above: files that it is a base config of.
+        known: files that were read before: each is read once, however many others have it as a base config.
 
     Raises:
         FileNotFoundError: if a base config is missing.
@@ -44,6 +51,9 @@ def _read_without_executing(path: Path, above: tuple[Path, ...] = ()) -> Config:
     path = path.resolve()
     if path.is_relative_to(config_root().resolve()):
         return read_config(path, import_custom_modules=False)
+    known = {} if known is None else known
+    if path in known:
+        return known[path]
     if path in above:
         raise ValueError(f"{path} is one of its own base configs")
     if path.suffix == ".py":
@@ -63,8 +73,9 @@ def _read_without_executing(path: Path, above: tuple[Path, ...] = ()) -> Config:
             raise _not_plain(path, f"its base config {base} belongs to an installed package")
         if not (path.parent / str(base)).is_file():
             raise FileNotFoundError(f"{path}: no base config at {path.parent / str(base)}")
-        merged.merge_from_dict(_read_without_executing(path.parent / str(base), (*above, path)).to_dict())
+        merged.merge_from_dict(_read_without_executing(path.parent / str(base), (*above, path), known).to_dict())
     merged.merge_from_dict(settings.to_dict(), allow_list_keys=False)
+    known[path] = merged
     return merged
 
 

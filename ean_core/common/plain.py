@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
 
+#: Maximum depth of YAML, whose parser would overflow the stack, and maximum number of its values with all aliases
+#: written out.
+MAX_DEPTH, MAX_VALUES = 200, 10**6
 #: Classes and functions that pickles of plain values and NumPy arrays need.
 _PLAIN = {
     *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
@@ -58,7 +61,37 @@ _PlainLoader.add_constructor(
 
 class _PlainYaml(YamlHandler):
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return yaml.load(file, Loader=_PlainLoader)
+        text = file.read()
+        check_yaml(text)
+        return yaml.load(text, Loader=_PlainLoader)
+
+
+def check_yaml(text: str) -> None:
+    """Refuse YAML that is nested too deeply, or that aliases expand to too many values.
+
+    Raises:
+        ValueError: with the reason.
+        yaml.YAMLError: if it is not YAML.
+    """
+    values = 0
+    sizes: dict[str | None, int] = {}  # by anchor
+    open_: list[tuple[str | None, int]] = []  # anchor, and number of values before
+    for event in yaml.parse(text, Loader=_PlainLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, values))
+            values += 1
+            if len(open_) > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes[anchor] = values - before
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            values += sizes.get(event.anchor, 1)
+            if values > MAX_VALUES:
+                raise ValueError(f"its aliases expand to more than {MAX_VALUES:,} values")
 
 
 class _PlainPickle(PickleHandler):

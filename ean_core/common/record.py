@@ -65,15 +65,27 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a record.
+        ValueError: if it is not a regular file, or not a record.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(read_text(Path(path)))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a run record: {error}") from error
     if not isinstance(record, dict) or "environment" not in record:
         raise ValueError(f"{path} is not a run record: it has no 'environment'")
     return record
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, which is not a FIFO or a device: reading those would never end.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a regular file or a link to one, or not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
+    return path.read_text(encoding="utf-8")
 
 
 def significant(value: float) -> float:

@@ -20,6 +20,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", re.DOTALL)
 #: Characters of the target's name in that of its temporary file; a file name has at most 255 bytes, a character four.
 _NAME = 48
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag; links need privileges there
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for its other end; regular files ignore the flag
 
 
 class LinkError(OSError):
@@ -41,6 +43,13 @@ class LinkError(OSError):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(f"{path} is a link, and what it points to would be changed; remove it")
+
+
+class NotRegularError(OSError):
+    """A file to continue is a FIFO or a device."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(f"{path} is not a regular file; remove it")
 
 
 @contextmanager
@@ -99,6 +108,7 @@ def open_in_place(path: str | os.PathLike[str], mode: str = "a", **options: Any)
 
     Raises:
         LinkError: if it is a link.
+        NotRegularError: if it is a FIFO or a device.
     """
     return open(path, mode, opener=_open_no_link, **options)
 
@@ -141,7 +151,7 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
         pattern: glob pattern of the temporary files' paths, relative to the folder; files with other names are kept.
     """
     for path in folder.glob(pattern):
-        if is_leftover(path):
+        if is_leftover(path) and (path.is_symlink() or not path.is_dir()):
             path.unlink(missing_ok=True)
 
 
@@ -163,8 +173,14 @@ def _create(path: Path, suffix: str) -> Path:
 
 def _open_no_link(path: str, flags: int) -> int:
     try:
-        return os.open(path, flags | _NO_LINKS, 0o666)
+        descriptor = os.open(path, flags | _NO_LINKS | _NO_WAIT, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):  # noqa: PTH114
             raise LinkError(path) from error
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads
+            raise NotRegularError(path) from error
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(path)
+    return descriptor

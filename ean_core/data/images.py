@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,14 @@ SUFFIXES = frozenset(
 )
 #: Pillow's format names. Pillow knows others that no camera writes; for some, such as PostScript, it runs a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+#: Formats whose decoders take memory and time in proportion to the number of pixels. That of JPEG 2000 takes kilobytes
+#: per pixel if a file of a hundred bytes asks for it.
+BOUNDED_FORMATS = tuple(name for name in FORMATS if name != "JPEG2000")
+#: Maximum number of scans of a JPEG file, each of which may cover all pixels with a few bytes; encoders write ten.
+MAX_SCANS = 200
+#: A marker in a JPEG file; in compressed data, 0 follows each 255, or the number of a restart.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 #: The transpose that makes an image upright, by EXIF orientation.
 _TURNS = {
@@ -42,7 +51,9 @@ class UnreadableImageError(ValueError):
     """An image is damaged, truncated, too large, or not an image at all; the message begins with its name."""
 
 
-def open_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> Image.Image:
     """Read an image as a PIL image of mode RGB, rotated according to its EXIF orientation.
 
     Gray and palette images become RGB, CMYK is converted, and transparent areas are composited onto white. Wide gray
@@ -52,6 +63,7 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX
     Args:
         source: path of a file, or an open file.
         max_pixels: larger images are refused before any memory is allocated for them.
+        formats: Pillow's names of the formats to read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -64,15 +76,17 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX
         name = str(getattr(source, "name", "the image"))
     with _LOCK, _naming(name):
         try:
-            return _read(source, max_pixels)
+            return _read(source, max_pixels, formats)
         except Image.DecompressionBombError:  # the caller's limit applies instead
             with _without_limit():
-                return _read(source, max_pixels)
+                return _read(source, max_pixels, formats)
 
 
-def read_image(source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    source: str | os.PathLike[str] | IO[bytes], max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> NDArray[np.uint8]:
     """Read an image as RGB ``(H, W, 3)``; see :func:`open_image`."""
-    return np.array(open_image(source, max_pixels))
+    return np.array(open_image(source, max_pixels, formats))
 
 
 def as_rgb(image: AnyImage) -> Image.Image:
@@ -173,19 +187,36 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
 
 
-def _read(source: Path | IO[bytes], max_pixels: int) -> Image.Image:
+def _read(source: Path | IO[bytes], max_pixels: int, formats: Sequence[str]) -> Image.Image:
     Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]  # old versions lack the last one
+    known = [name for name in formats if name in Image.OPEN]  # old versions lack AVIF
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged or unknown metadata
-        with Image.open(source, formats=formats) as image:
+        with Image.open(source, formats=known) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ValueError(
                     f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
                     f"{max_pixels / 1e6:.1f} million; scale it down"
                 )
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(image)
             return to_rgb(image)
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a JPEG file with so many scans that decoding it would take minutes or hours."""
+    file: Any = image.fp  # type: ignore[attr-defined]
+    before = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(before)
+    position, scans = 2, 0
+    while (found := _MARKER.search(data, position)) and found[0] != _END:
+        scans += found[0] == _SCAN
+        if scans > MAX_SCANS:
+            raise ValueError(f"it has more than {MAX_SCANS} scans; save it again")
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
 
 
 @contextmanager

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine import registry
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from ean_core.attention import attention_class
+from ean_core.attention import ATTENTION, attention_class
 from ean_core.backbone import find_backbone
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record, write_record
+from ean_core.layers import NORMS
 from ean_core.runs.folder import Run, trained_config
 
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
@@ -129,6 +131,7 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
 
     Raises:
         FileNotFoundError: if the folder has no checkpoint of a run.
+        ValueError: if the network has a type that is not registered.
     """
     run = Run(folder)
     config = None if run.latest is None else trained_config(run.latest)
@@ -144,9 +147,36 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     if foreign:
         logger.warning("importing %s, which the settings of %s name", ", ".join(map(str, foreign)), folder)
     import_modules_from_strings(**custom)
+    _check_types(config.model, folder)
     accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
     return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))
+
+
+def _check_types(settings: object, folder: Path) -> None:
+    """Refuse types that are not registered: mmengine would import and call whatever function they name.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    if isinstance(settings, Mapping):
+        if "type" in settings and settings["type"] not in _registered_types():
+            raise ValueError(
+                f"the settings of {folder} have the type {settings['type']!r}, which is not registered; import its "
+                "module with custom_imports, or time the run's config if you trust it"
+            )
+        settings = [*settings.values()]
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            _check_types(value, folder)
+
+
+def _registered_types() -> set[object]:
+    """Return the names of mmengine's registries and of those below them, with and without scope, and of layers."""
+    roots = [one for one in vars(registry).values() if isinstance(one, registry.Registry)]
+    below = [child for root in roots for child in root.children.values()]
+    found = [(one.scope, name) for one in (ATTENTION, *roots, *below) for name in one.module_dict]
+    return {"Conv2d", *NORMS, *(name for _, name in found), *(f"{scope}.{name}" for scope, name in found)}
 
 
 def connection(network: nn.Module) -> str:

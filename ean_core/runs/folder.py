@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ean_core.common.errors import differences
-from ean_core.common.record import read_record
+from ean_core.common.record import read_record, read_text
 from ean_core.weights.files import WeightsFile, read_meta
 
 from .logs import training_log
@@ -91,7 +91,7 @@ class Run:
         if not path.exists():
             return None
         try:
-            progress = json.loads(path.read_text(encoding="utf-8"))
+            progress = json.loads(read_text(path))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if not isinstance(progress, dict) or not {"iteration", "updated", "finished"} <= progress.keys():
@@ -139,7 +139,7 @@ class Run:
         starts = sorted(path.parents[1] for path in self.folder.glob("*/vis_data/config.py"))
         trained = [start for start in starts if not (start / f"{start.name}.json").exists()]  # which a test leaves
         if trained:
-            return read_settings((trained[-1] / "vis_data/config.py").read_text(encoding="utf-8")).to_dict()
+            return read_settings(read_text(trained[-1] / "vis_data/config.py")).to_dict()
         if self.record:
             return self.record["settings"]
         config = trained_config(self.latest) if self.latest else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ean_core.common.record import significant
+from ean_core.common.record import read_text, significant
 
 
 def training_log(run: Path) -> str:
@@ -19,7 +19,7 @@ def training_log(run: Path) -> str:
     """
     lines: dict[int, Mapping[str, Any]] = {}
     for path in [*run.glob("log.jsonl"), *sorted(run.glob("*/vis_data/scalars.json"))]:
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in read_text(path).splitlines():
             try:
                 line = json.loads(text)
             except json.JSONDecodeError:

@@ -54,6 +54,8 @@ UPLOAD_S = 600
 DISCARD_S = 5
 #: Header that names the visitor to the page's functions; it is never taken from outside.
 VISITOR = "x-crowd-visitor"
+#: Headers that Gradio would believe. Two of them name the server that the page's scripts and files are loaded from.
+DROPPED = frozenset({VISITOR.encode(), b"x-forwarded-host", b"x-gradio-server"})
 #: Images that a browser may show; others are sent as downloads, since some, such as SVG, can run scripts.
 SHOWN = frozenset({"image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/tiff", "image/webp"})
 
@@ -191,20 +193,19 @@ class Guard:
             RefusedError: with the reason.
         """
         scope, receive = dict(request.scope), request.receive
-        headers = [(name, value) for name, value in scope["headers"] if name != VISITOR.encode()]
+        headers = [(name, value) for name, value in scope["headers"] if name not in DROPPED]
         if request.method == "POST":
             body = await self._read_json(request, visitor)
             headers = [(name, value) for name, value in headers if name != b"content-length"]
             headers.append((b"content-length", str(len(body)).encode()))
             receive = _replay(body, receive)
         if scope["path"].startswith(HEARTBEAT):
-            scope["path"] = _own_session(scope["path"], visitor)
-        if "session_hash" in request.query_params:
-            query = {
-                **request.query_params,
-                "session_hash": _own_session(request.query_params["session_hash"], visitor),
-            }
-            scope["query_string"] = urlencode(query).encode()
+            scope["path"] = HEARTBEAT + _own_session(scope["path"].removeprefix(HEARTBEAT), visitor)
+        # Gradio reads further parameters, such as names of stored pages; those of the address bar are for scripts.
+        session = request.query_params.get("session_hash")
+        scope["query_string"] = (
+            b"" if session is None else urlencode({"session_hash": _own_session(session, visitor)}).encode()
+        )
         scope["headers"] = [*headers, (VISITOR.encode(), visitor.encode())]
         return scope, receive
 
@@ -350,6 +351,13 @@ def _identify(request: Request, send: Send) -> tuple[str, Send]:
 
 
 def _own_session(session: str, visitor: str) -> str:
+    """Complete a session's name by the visitor's.
+
+    Raises:
+        RefusedError: if the page would not make such a name; Gradio keeps the names, however long they are.
+    """
+    if not re.fullmatch(r"[\w-]{1,64}", session, re.ASCII):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "this is not a session of the page")
     return f"{session}-{visitor}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ean_core.data.images import read_image
+from ean_core.data.images import BOUNDED_FORMATS, read_image
 from tasks.pictures import save_picture
 from tasks.showing import HEAT, NARROWEST, shown_size
 
@@ -102,7 +102,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
     """
     try:
         with open_regular(path) as file:
-            pixels = read_image(file, round(limits.megapixels * 1e6))
+            pixels = read_image(file, round(limits.megapixels * 1e6), BOUNDED_FORMATS)
     except FileNotFoundError:
         raise ValueError(GONE) from None
     except ValueError as error:

@@ -69,3 +69,14 @@ def test_a_config_that_computes_its_settings_is_executed_on_request_only(tmp_pat
     show_configs(str(path), execute=True)
     path.write_text(capsys.readouterr().out)
     assert load_config(str(path)).crop == (32, 32)
+
+
+def test_base_configs_of_many_are_read_once(tmp_path, capsys):
+    """Each of 40 names the next one twice, which would take 2 ** 40 reads."""
+    for number in range(40):
+        (tmp_path / f"{number}.py").write_text(f"_base_ = ['{number + 1}.py', '{number + 1}.py']\na{number} = 1\n")
+    (tmp_path / "40.py").write_text("z = 2\n")
+    show_configs(str(tmp_path / "0.py"))
+    printed = capsys.readouterr().out
+    assert printed.count("= 1") == 40
+    assert printed.count("z = 2") == 1

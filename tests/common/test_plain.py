@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ean_core.common.plain import plain_files
+from ean_core.common.config import load_config
+from ean_core.common.plain import MAX_DEPTH, MAX_VALUES, check_yaml, plain_files
 
 
 class Touch:
@@ -66,3 +67,26 @@ def test_mmengine_reads_as_it_did_after_the_block(tmp_path):
     with plain_files(), pytest.raises(ValueError, match=r"collections\.Counter"):
         mmengine.load(tmp_path / "a.pkl")
     assert mmengine.load(tmp_path / "a.pkl") == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize("value", ["x", "[]", "{}", "{a: b}"])
+def test_aliases_that_expand_to_any_size_are_refused(tmp_path, value):
+    lines = [f"a0: &a0 [{', '.join([value] * 9)}]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(8)]
+    (tmp_path / "a.yml").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=f"a.yml cannot be read as a config: .*more than {MAX_VALUES:,} values"):
+        load_config(str(tmp_path / "a.yml"))
+
+
+def test_aliases_of_usual_configs_are_read(tmp_path):
+    (tmp_path / "a.yml").write_text("a: &a {x: [1, 2]}\nb: {<<: *a, y: 3}\nc: [*a, *a]\n")
+    config = load_config(str(tmp_path / "a.yml"))
+    assert (config.b, config.c) == ({"x": [1, 2], "y": 3}, [{"x": [1, 2]}] * 2)
+
+
+def test_yaml_that_would_overflow_the_stack_of_its_parser_is_refused(tmp_path):
+    """PyYAML's parser in C would end the process."""
+    (tmp_path / "a.yml").write_text("a: " + "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match=f"nested more than {MAX_DEPTH} levels deep"):
+        load_config(str(tmp_path / "a.yml"))
+    check_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH)

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError
@@ -99,3 +100,11 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, text, message):
 def test_a_missing_record_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_record(tmp_path / "x.json")
+
+
+def test_a_fifo_and_a_device_are_no_records_and_block_nobody(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("fifo", "device"):
+        with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+            read_record(tmp_path / name)

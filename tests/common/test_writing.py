@@ -8,6 +8,7 @@ import pytest
 from ean_core.common.errors import CannotWriteError
 from ean_core.common.writing import (
     LinkError,
+    NotRegularError,
     file_lock,
     open_in_place,
     open_new,
@@ -169,6 +170,13 @@ def test_a_file_that_is_continued_may_not_be_a_link(victim, tmp_path, mode, exis
     assert path.read_bytes() == (b"new" if "w" in mode else b"newnew")
 
 
+@pytest.mark.parametrize("mode", ["a", "r+b", "wb"])
+def test_a_fifo_is_not_continued_and_blocks_nobody(tmp_path, mode):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(NotRegularError, match="fifo is not a regular file; remove it"):
+        open_in_place(tmp_path / "fifo", mode)
+
+
 def test_a_lock_may_not_be_a_link(victim, tmp_path):
     with pytest.raises(LinkError, match=r"a\.txt is a link"):
         file_lock(tmp_path / "folder/a.txt")
@@ -188,6 +196,13 @@ def test_links_are_refused_or_removed_where_a_library_writes(victim, tmp_path):
     remove_link(path)
     remove_link(tmp_path / "absent")
     assert path.is_file()
+
+
+def test_a_folder_with_the_name_of_a_leftover_is_kept(tmp_path):
+    (tmp_path / ".a.01234567.part").mkdir()
+    (tmp_path / ".b.01234567.part").symlink_to(".a.01234567.part")
+    remove_leftovers(tmp_path, "*")
+    assert [path.name for path in tmp_path.iterdir()] == [".a.01234567.part"]
 
 
 def test_only_temporary_files_are_removed_as_leftovers(tmp_path):

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+import struct
 import threading
 import time
 import urllib.parse
@@ -254,6 +255,41 @@ def test_an_upload_that_could_run_scripts_is_sent_as_a_download(visitor):
     with visitor.opener.open(f"{visitor.server.url}{FILE}{path}", timeout=SECONDS) as answer:
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Content-Disposition"] == "attachment"
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-Host", "X-Gradio-Server"])
+def test_no_header_tells_the_page_where_its_files_are(visitor, header):
+    for path in ("/", "/config"):
+        status, answer = visitor.ask(path, None, {header: "http://evil.example"})
+        assert status == 200
+        assert b"evil.example" not in answer
+
+
+def test_parameters_that_the_page_does_not_use_do_not_reach_gradio(visitor):
+    usual = visitor.ask("/config")
+    for query in ("page=a", "deep_link=..", "deep_link=" + "a" * 3000):
+        assert visitor.ask(f"/?{query}")[0] == 200
+        assert visitor.ask(f"/config?{query}") == usual
+
+
+@pytest.mark.parametrize("session", ["", "a" * 65, "é", "a/b", "\ud800"])
+def test_sessions_have_short_and_simple_names(visitor, session):
+    join = {"data": [None], "fn_index": 1, "session_hash": session}
+    assert visitor.send("/gradio_api/queue/join", join)[0] == 400
+    quoted = urllib.parse.quote(session, errors="surrogatepass")
+    assert visitor.ask(f"/gradio_api/queue/data?session_hash={quoted}")[0] == 400
+    assert visitor.ask(f"/gradio_api/heartbeat/{quoted}")[0] == 400
+
+
+def test_an_image_whose_decoder_is_not_bounded_is_not_decoded(visitor, count_function):
+    """A million pixels of JPEG 2000 in 98 bytes, each a precinct of its own: decoding them takes 1.6 GB."""
+    parts = struct.pack(">HIIIIIIIIH", 0, 1000, 1000, 0, 0, 1000, 1000, 0, 0, 3) + b"\x07\x01\x01" * 3
+    parts = [(b"\x51", parts), (b"\x52", b"\x01\0\0\x01\0\0\x04\x04\0\x01\0"), (b"\x5c", b"\x40\x40")]
+    head = b"\xff\x4f" + b"".join(b"\xff" + mark + struct.pack(">H", len(part) + 2) + part for mark, part in parts)
+    content = head + b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 24, 0, 1) + b"\xff\x93" + b"\x80" * 10 + b"\xff\xd9"
+    success, output = visitor.count(json.loads(visitor.upload(content, "a.jp2")[1])[0], count_function)
+    assert not success
+    assert output["error"].startswith("a.jp2 cannot be read as an image: its format is unknown")
 
 
 # ---------------------------------------------------------------- names and origins

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from ean_core.data.images import UnreadableImageError, as_rgb, open_image, pixels_of, read_image, to_rgb
+from ean_core.data.images import (
+    BOUNDED_FORMATS,
+    MAX_SCANS,
+    UnreadableImageError,
+    as_rgb,
+    open_image,
+    pixels_of,
+    read_image,
+    to_rgb,
+)
 
 #: Where a stored picture's first row and first column are seen, by its orientation, as EXIF defines it.
 ORIENTATIONS = {
@@ -438,3 +447,42 @@ def test_an_image_needs_a_pixel(image):
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ValueError, match=r"expected .*, got "):
         as_rgb(image)
+
+
+# ---------------------------------------------------------------- files that take long
+
+
+def jpeg_of_scans(number, gap=b""):
+    """A progressive JPEG with further scans, which may be empty: the decoder visits all blocks for each."""
+    content = io.BytesIO()
+    Image.new("L", (64, 64), 100).save(content, "JPEG", progressive=True)
+    start = content.getvalue().removesuffix(b"\xff\xd9")
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" + gap
+    return start + scan * (number - start.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg_of_scans(MAX_SCANS + 1))
+    with pytest.raises(ValueError, match=f"a.jpg cannot be read as an image: it has more than {MAX_SCANS} scans"):
+        read_image(path)
+    path.write_bytes(jpeg_of_scans(MAX_SCANS + 1, gap=b"\xff\xff\xff"))
+    with pytest.raises(ValueError, match="scans"):
+        read_image(path)
+
+
+def test_scans_of_other_images_in_the_file_do_not_count(tmp_path):
+    """Phones append videos, and put previews into segments."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    scans = b"\xff\xda" * 2 * MAX_SCANS
+    preview = b"\xff\xe5" + (len(scans) + 2).to_bytes(2, "big") + scans
+    (tmp_path / "b.jpg").write_bytes(content[:2] + preview + content[2:] + scans)
+    assert read_image(tmp_path / "b.jpg").shape == (64, 64, 3)
+
+
+def test_formats_whose_decoders_are_not_bounded_can_be_left_out(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jp2")
+    assert read_image(tmp_path / "a.jp2").shape == (64, 64, 3)
+    with pytest.raises(ValueError, match="its format is unknown"):
+        read_image(tmp_path / "a.jp2", formats=BOUNDED_FORMATS)

@@ -260,6 +260,13 @@ def test_an_index_that_says_the_same_a_million_times(tally, tmp_path):
         _ = Index(tmp_path).entries
 
 
+def test_an_index_that_is_nested_too_deeply(tally, tmp_path):
+    """PyYAML's parser in C would end the process."""
+    (tmp_path / "model-index.yml").write_text("Import: " + "[" * 100_000 + "]" * 100_000)
+    with tally.case(), pytest.raises(ValueError, match=r"nested more than"):
+        _ = Index(tmp_path).entries
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 def test_points_that_are_nested_or_of_no_end(tally, tmp_path, suffix):
     path = tmp_path / f"points.{suffix}"

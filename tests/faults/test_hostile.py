@@ -313,6 +313,20 @@ def test_timing_a_run_says_which_modules_its_settings_import(tmp_path, digits_ru
         assert caplog.text == ""
 
 
+def test_timing_a_run_calls_nothing_that_is_not_registered(tmp_path, digits_run, tally, sentinel, monkeypatch):
+    """mmengine's registries import and call what a type names, if it is a path in Python."""
+    (tmp_path / "theirs.py").write_text(f"def call(**settings):\n    open('{sentinel}', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = torch.load(digits_run / "epoch_1.pth", weights_only=True)
+    settings = content["meta"]["cfg"]
+    for kind in ("EANResNetCIFAR", "ImageClassifier"):
+        assert f"type='{kind}'" in settings
+        content["meta"]["cfg"] = settings.replace(f"type='{kind}'", "type='theirs.call'")
+        torch.save(content, tmp_path / "epoch_1.pth")
+        with tally.case(), pytest.raises(ValueError, match=r"'theirs\.call', which is not registered"):
+            trained_variant(tmp_path)
+
+
 # ---------------------------------------------------------------- an index
 
 
