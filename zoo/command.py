@@ -1,4 +1,4 @@
-"""The commands ``ean zoo list | info | download | verify | publish | retime | import``."""
+"""The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from ean_core.show.table import Cells, headline, print_table
 from ean_core.weights.addresses import BACKBONE, read_metadata
 from ean_core.weights.files import read_state_dict, save_weights
 
-from .files import locate, places
+from .cleaning import Cached, contents, remove
+from .files import cache, locate, places
 from .foreign import import_weights
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .models import get_weights, list_models
@@ -113,6 +114,31 @@ def download(
             typer.echo(f"{entry.name}: {path}")
     if as_json:
         _print_json(files)
+
+
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the size of the cache, and remove old versions of models, damaged files, and abandoned downloads.
+
+    It lists them and asks first. Kept are current files, links, files of models that the index does not have, and
+    downloads in progress. --json removes nothing without --yes.
+    """
+    found = contents()
+    useless = [each for each in found if each.useless]
+    if as_json:
+        failed = {} if dry_run or not yes else {each.path: why for each in useless if (why := remove(each))}
+        rows = [
+            {"file": each.path.name, "bytes": each.size, "note": each.note, "useless": each.useless} for each in found
+        ]
+        removed = [] if dry_run or not yes else [each.path.name for each in useless if each.path not in failed]
+        _print_json({"cache": str(cache()), "files": rows, "removed": removed})
+    else:
+        failed = _cleaned(found, dry_run=dry_run, yes=yes)
+    if failed:
+        raise typer.Exit(1)
 
 
 def verify(
@@ -212,6 +238,29 @@ def import_(
 
 
 # ---------------------------------------------------------------- between commands
+
+
+def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path, str]:
+    """List the files of the cache, ask, and remove the useless ones; return those that remain, and why."""
+    useless = [each for each in found if each.useless]
+    if found:
+        rows = [
+            {"file": each.path.name, "MB": f"{each.size / 1e6:.2f}", "": "remove" * each.useless, "note": each.note}
+            for each in found
+        ]
+        print_table(rows, title=f"Cache {cache()}")
+    typer.echo(f"{_sized(found)} in {cache()}; {_sized(useless)} to remove")
+    if not useless or dry_run or not (yes or typer.confirm("Remove them?")):
+        return {}
+    failed = {each.path: why for each in useless if (why := remove(each))}
+    for path, why in failed.items():
+        typer.echo(f"{path} was kept: {why}", err=True)
+    typer.echo(f"removed {_sized([each for each in useless if each.path not in failed])}")
+    return failed
+
+
+def _sized(files: Sequence[Cached]) -> str:
+    return f"{len(files)} {'file' if len(files) == 1 else 'files'}, {sum(each.size for each in files) / 1e6:.2f} MB"
 
 
 def _chosen(names: Sequence[str] | None) -> list[Entry]:
