@@ -19,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ean_core.backbone import find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
+from ean_core.common.text import visible
 from ean_core.common.writing import replacing
 from ean_core.inference.export import describe
 from ean_core.runs.folder import chosen_checkpoint
@@ -189,7 +190,7 @@ def publish(
         _print_json(dict(entry.fields))
         return
     figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
-    typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
+    typer.echo(visible(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB"))
     if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
         typer.echo("if EAN_ZOO_INDEX names its folder, it takes precedence over the package's model of the same name")
 
@@ -205,7 +206,8 @@ def retime(
     """Update the times on a published model's card from a record of `ean time`."""
     entry = renew_timing(ModelName.parse(name), timing, to or _own_index())
     for row in entry.metadata["Timing"]:
-        typer.echo(f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}")
+        text = f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
+        typer.echo(visible(text))
 
 
 def import_(
@@ -254,7 +256,7 @@ def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path,
         return {}
     failed = {each.path: why for each in useless if (why := remove(each))}
     for path, why in failed.items():
-        typer.echo(f"{path} was kept: {why}", err=True)
+        typer.echo(visible(f"{path} was kept: {why}"), err=True)
     typer.echo(f"removed {_sized([each for each in useless if each.path not in failed])}")
     return failed
 
@@ -350,4 +352,5 @@ def _text(value: Any) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
