@@ -43,6 +43,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo list", "list pretrained models", "zoo.command:list_"),
     ("zoo info", "show the details of a model", "zoo.command:info"),
     ("zoo download", "download weights for offline use", "zoo.command:download"),
+    ("zoo clean", "show the cache's size, and remove what is no longer used", "zoo.command:clean"),
     ("zoo verify", "check published files against the index", "zoo.command:verify"),
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
     ("zoo retime", "update the timings on a model's card", "zoo.command:retime"),
@@ -83,8 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(name: str, target: str, arguments: list[str]) -> None:
+    import logging
+
     import typer
 
+    from ean_core.common.text import VisibleRecord, visible
+
+    logging.setLogRecordFactory(VisibleRecord)
     module, function = target.split(":")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     try:
@@ -95,7 +101,7 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         hint = "" if isinstance(error, (ValueError, OSError)) else " (EAN_TRACEBACK=1 shows where)"
-        sys.exit(f"ean {name}: {text}{hint}")
+        sys.exit(visible(f"ean {name}: {text}{hint}", "\n"))
 
 
 def _spread_cfg_options(words: Sequence[str]) -> list[str]:

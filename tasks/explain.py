@@ -18,6 +18,7 @@ from ean_core.classifier import CLASSIFICATION, ImageClassifier
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.common.tasks import known_tasks, task_of_network
+from ean_core.common.text import visible
 from ean_core.data.images import read_image
 from ean_core.show.figures import COLOURS, draw_schemes, save
 from ean_core.show.table import Cells, print_table
@@ -179,6 +180,7 @@ def _cells(one: Explanation) -> Cells:
 
 
 def _short(name: str, length: int = 28) -> str:
+    name = visible(name)
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
@@ -216,7 +218,7 @@ def explain(
                 raise ValueError("there is no such file or folder" if kind == "missing" else "a video is not an image")
             own = explain_picture(explainers, read_image(Path(source)), name, target, out / f"{name}{EXPLAINED}.png")
         except (OSError, ValueError) as error:
-            typer.echo(f"{source}: {str(error).removeprefix(f'{source} ')}; skipped", err=True)
+            typer.echo(visible(f"{source}: {str(error).removeprefix(f'{source} ')}; skipped"), err=True)
             continue
         found += own
         good += 1

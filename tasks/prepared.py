@@ -21,6 +21,7 @@ from filelock import Timeout
 from ean_core.common.errors import InUseError, writing
 from ean_core.common.progress import Progress
 from ean_core.common.record import command, write_text
+from ean_core.common.text import visible
 from ean_core.common.writing import file_lock, remove_leftovers
 
 MANIFEST = "manifest.json"
@@ -210,6 +211,6 @@ def held_out(names: Sequence[str]) -> set[str]:
 def say_problems(problems: Sequence[Mapping[str, str]], out: Path, most: int = 20) -> None:
     """Print the first problems of a manifest, and where to find the rest."""
     for problem in problems[:most]:
-        typer.echo(f"{problem['file']}: {problem['problem']}", err=True)
+        typer.echo(visible(f"{problem['file']}: {problem['problem']}"), err=True)
     if len(problems) > most:
         typer.echo(f"... and {len(problems) - most} more, in {out / MANIFEST}", err=True)

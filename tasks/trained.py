@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from torch import nn
 
 import zoo
@@ -20,6 +22,8 @@ from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
+from zoo.index import published
+from zoo.names import ModelName
 
 Network = TypeVar("Network", bound=nn.Module)
 Own = TypeVar("Own", bound="Trained")
@@ -96,15 +100,30 @@ class Trained(Generic[Network]):
 
 def checkpoint_of(model: str) -> Path | None:
     """Return the file that a model argument stands for: itself, or the selected checkpoint in the folder of a run; None
-    for zoo names.
+    for zoo names, also if a file or folder has the same name: ``./NAME`` is the folder.
 
     Raises:
         FileNotFoundError: if a folder contains no checkpoint.
     """
     path = Path(model)
+    if _is_published(model):
+        if path.exists():
+            print_log(
+                f"{model} is the model of the zoo; ./{model} is the {'folder' if path.is_dir() else 'file'} here",
+                "current",
+                logging.WARNING,
+            )
+        return None
     if model and path.is_dir():
         return chosen_checkpoint(path)
     return path if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file() else None
+
+
+def _is_published(text: str) -> bool:
+    try:
+        return ModelName.parse(text) in published()
+    except ValueError:
+        return False
 
 
 def load_network(model: str) -> nn.Module:

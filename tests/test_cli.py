@@ -214,6 +214,12 @@ def test_an_error_ends_the_process_with_status_1_and_one_line_on_stderr():
     assert re.fullmatch(r"ean train: unknown config .*", done.stderr.splitlines()[-1])
 
 
+def test_an_error_has_no_escape_sequences(capsys, tmp_path):
+    code, _, _ = run(capsys, "watch", str(tmp_path / "a\x1b[2J\u202eb"))
+    assert "a\\x1b[2J\\u202eb" in code
+    assert not set(code) & set("\x1b\u202e")
+
+
 def test_on_demand_an_error_shows_where_it_came_from(monkeypatch):
     monkeypatch.setenv("EAN_TRACEBACK", "1")
     with pytest.raises(ValueError, match="unknown config 'resnet20_se_digit'"):

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 from shutil import which
 
@@ -47,6 +48,28 @@ def test_the_wheel_adds_three_packages_and_no_configs_or_tests_of_its_own(wheel)
     files = [path for path in (ROOT / "configs").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     configs = {path.relative_to(ROOT / "configs").as_posix() for path in files}
     assert {name.removeprefix("ean_core/_configs/") for name in names if "_configs/" in name} == configs
+
+
+def test_the_wheel_is_typed(wheel):
+    assert {f"{package}/py.typed" for package in ("ean_core", "zoo", "tasks")} <= {*zipfile.ZipFile(wheel).namelist()}
+
+
+def test_the_metadata_have_the_readme_and_addresses_that_the_project_states(wheel):
+    archive = zipfile.ZipFile(wheel)
+    name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+    metadata = message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    body = metadata.get_payload(decode=True).decode().strip()
+    assert body == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    addresses = [each.partition(", ")[2] for each in metadata.get_all("Project-URL") or ()]
+    assert addresses
+    stated = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert all(address in stated for address in addresses)
+
+
+def test_all_is_every_extra_for_users_and_no_developer_tool(wheel):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert Requirement(*extras["all"]).extras == extras.keys() - {"all", "dev", "fuzz", "mmcv-lite", "openmmlab"}
 
 
 @pytest.fixture(scope="module")

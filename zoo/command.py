@@ -1,4 +1,4 @@
-"""The commands ``ean zoo list | info | download | verify | publish | retime | import``."""
+"""The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ean_core.backbone import describe, find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
+from ean_core.common.text import visible
 from ean_core.common.writing import replacing
 from ean_core.runs.folder import chosen_checkpoint
 from ean_core.show.table import Cells, headline, print_table
 from ean_core.weights.addresses import BACKBONE, read_metadata
 from ean_core.weights.files import read_state_dict, save_weights
 
-from .files import locate, places
+from .cleaning import Cached, contents, remove
+from .files import cache, locate, places
 from .foreign import import_weights
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .models import get_weights, list_models
@@ -114,6 +116,31 @@ def download(
         _print_json(files)
 
 
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the size of the cache, and remove old versions of models, damaged files, and abandoned downloads.
+
+    It lists them and asks first. Kept are current files, links, files of models that the index does not have, and
+    downloads in progress. --json removes nothing without --yes.
+    """
+    found = contents()
+    useless = [each for each in found if each.useless]
+    if as_json:
+        failed = {} if dry_run or not yes else {each.path: why for each in useless if (why := remove(each))}
+        rows = [
+            {"file": each.path.name, "bytes": each.size, "note": each.note, "useless": each.useless} for each in found
+        ]
+        removed = [] if dry_run or not yes else [each.path.name for each in useless if each.path not in failed]
+        _print_json({"cache": str(cache()), "files": rows, "removed": removed})
+    else:
+        failed = _cleaned(found, dry_run=dry_run, yes=yes)
+    if failed:
+        raise typer.Exit(1)
+
+
 def verify(
     names: Names = None,
     metrics: Annotated[bool, typer.Option("--metrics", help="Measure on the test images again.")] = False,
@@ -162,7 +189,7 @@ def publish(
         _print_json(dict(entry.fields))
         return
     figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
-    typer.echo(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB")
+    typer.echo(visible(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB"))
     if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
         typer.echo("if EAN_ZOO_INDEX names its folder, it takes precedence over the package's model of the same name")
 
@@ -178,7 +205,8 @@ def retime(
     """Update the times on a published model's card from a record of `ean time`."""
     entry = renew_timing(ModelName.parse(name), timing, to or _own_index())
     for row in entry.metadata["Timing"]:
-        typer.echo(f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}")
+        text = f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
+        typer.echo(visible(text))
 
 
 def import_(
@@ -211,6 +239,29 @@ def import_(
 
 
 # ---------------------------------------------------------------- between commands
+
+
+def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path, str]:
+    """List the files of the cache, ask, and remove the useless ones; return those that remain, and why."""
+    useless = [each for each in found if each.useless]
+    if found:
+        rows = [
+            {"file": each.path.name, "MB": f"{each.size / 1e6:.2f}", "": "remove" * each.useless, "note": each.note}
+            for each in found
+        ]
+        print_table(rows, title=f"Cache {cache()}")
+    typer.echo(f"{_sized(found)} in {cache()}; {_sized(useless)} to remove")
+    if not useless or dry_run or not (yes or typer.confirm("Remove them?")):
+        return {}
+    failed = {each.path: why for each in useless if (why := remove(each))}
+    for path, why in failed.items():
+        typer.echo(visible(f"{path} was kept: {why}"), err=True)
+    typer.echo(f"removed {_sized([each for each in useless if each.path not in failed])}")
+    return failed
+
+
+def _sized(files: Sequence[Cached]) -> str:
+    return f"{len(files)} {'file' if len(files) == 1 else 'files'}, {sum(each.size for each in files) / 1e6:.2f} MB"
 
 
 def _chosen(names: Sequence[str] | None) -> list[Entry]:
@@ -300,4 +351,5 @@ def _text(value: Any) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))

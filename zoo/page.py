@@ -11,6 +11,7 @@ from typing import Any
 
 from ean_core.common.record import write_text
 from ean_core.common.tasks import find_dataset
+from ean_core.common.text import markdown, markdown_cell, markdown_code
 from ean_core.hub import loading_code
 from ean_core.show.figures import trade_figure
 from ean_core.show.strip import scheme_strip
@@ -119,32 +120,35 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         f" with {name.module}, {VARIANTS[name.variant]}" if name.variant else ", no attention"
     )
     number = metadata.get("Training Images")
-    trained_on = (f"{number:,} images of " if number else "") + metadata["Training Data"]
+    trained_on = (f"{number:,} images of " if number else "") + markdown_cell(metadata["Training Data"])
     chosen = metadata.get("Selected Epoch")
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
     metrics = "\n".join(
-        f"| {key} | {value:.2f}{_standard_error(key, value, images)} |" for key, value in results["Metrics"].items()
+        f"| {markdown_cell(key)} | {value:.2f}{_standard_error(key, value, images)} |"
+        for key, value in results["Metrics"].items()
     )
     facts = {
         "connections": ("" if on_hub else f"![]({Path('..') / _strip(entry)}) ")
         + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks",
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
-        "file": f"`{entry.file}`, {entry.size / 1e6:.2f} MB",
-        "SHA-256": f"`{entry.sha256}`",
+        "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB",
+        "SHA-256": markdown_code(entry.sha256),
     }
     made = {
-        "command": f"`{metadata['Training Command']}`",
-        "config": f"`{entry.config}`",
+        "command": markdown_code(metadata["Training Command"]),
+        "config": markdown_code(entry.config),
         "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
-        "optimization": ", ".join(metadata["Training Techniques"]),
-        "precision": _precision(training["settings"]["optim_wrapper"]),
-        "machine": f"{metadata['Training Resources']}; {_duration(metadata['Training Time (s)'])}",
-        "versions": ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items()),
-        "finished": metadata["Finished"],
+        "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
+        "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
+        "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
+        "versions": markdown_cell(
+            ", ".join(f"{package} {version}" for package, version in metadata["Versions"].items())
+        ),
+        "finished": markdown_cell(metadata["Finished"]),
     }
     records = Path("..") / entry.records.relative_to(entry.root)
     use = USES.get(name.task, USES[""]).format(name=name)
@@ -155,7 +159,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         *([f"From this repository:\n\n{loading_code(on_hub)}"] if on_hub else []),
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
-        f"Measured by `{test['command']}`; `ean zoo verify {name} --metrics` repeats the measurement." + caution,
+        f"Measured by {markdown_code(test['command'])}; `ean zoo verify {name} --metrics` repeats the measurement."
+        + caution,
         "## Network\n\n" + _facts(facts),
         *(["## Inference time\n\n" + _timings(metadata["Timing"])] if metadata.get("Timing") else []),
         "## Training\n\n" + _facts(made),
@@ -193,7 +198,16 @@ def _increment(timing: Mapping[str, Any]) -> str:
 
 def _table(entries: Sequence[Entry]) -> str:
     metrics = list(dict.fromkeys(key for entry in entries for key in entry.metrics))
-    titles = ["model", "connections", *metrics, "parameters", "GMACs", "increment (%)", "deployed (%)", "MB"]
+    titles = [
+        "model",
+        "connections",
+        *map(markdown_cell, metrics),
+        "parameters",
+        "GMACs",
+        "increment (%)",
+        "deployed (%)",
+        "MB",
+    ]
     rows = [
         [
             f"[`{entry.name}`]({_card(entry)})",
@@ -225,8 +239,8 @@ def _timings(rows: Sequence[Mapping[str, Any]]) -> str:
             row["Precision"],
             row["Device"],
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    commands = dict.fromkeys(f"`{row['Command']}`" for row in rows)
+        lines.append("| " + " | ".join(map(markdown_cell, cells)) + " |")
+    commands = dict.fromkeys(markdown_code(row["Command"]) for row in rows)
     return (
         "\n".join(lines)
         + f"\n\nIncrements are over the vanilla network in the same form, measured in one run of {', '.join(commands)}."
@@ -254,7 +268,7 @@ def _row(entry: Entry) -> NetworkRow | None:
 def _conditions(entries: Sequence[Entry]) -> str:
     found = [timing_of(entry, "eager") for entry in entries]
     texts = (f"batch {row['Batch Size']}, {row['Precision']}, {row['Device']}" for row in found if row)
-    return "; ".join(dict.fromkeys(texts))
+    return markdown("; ".join(dict.fromkeys(texts)))
 
 
 def _count(number: int, what: str) -> str:

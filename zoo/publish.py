@@ -34,7 +34,7 @@ from ean_core.weights.loading import load_weights
 from .index import Entry, Index, file_name
 from .names import ModelName, variant_of
 from .page import validated, write_pages
-from .scrub import scrub
+from .scrub import refuse_secrets, scrub
 
 #: Files and folders that an interrupted publication may leave behind.
 OWN = {"publish.lock", "weights", "records", "metafiles"}
@@ -70,7 +70,8 @@ def publish(
     Raises:
         FileNotFoundError: if a record is missing; the message names the command that makes it.
         FileExistsError: if the folder is not an index and not empty, or the index has another network of this name.
-        ValueError: if a record belongs to another checkpoint or other settings, or the network has no name in the zoo.
+        ValueError: if a record belongs to another checkpoint or other settings, the network has no name in the zoo, or
+            something to publish holds a secret or personal data; the message names its place.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
@@ -95,6 +96,17 @@ def publish(
         )
     selected = _selected_epoch(training, checkpoint)
     metadata = _metadata(network, config, name, training, timing, selected)
+    training, log, collection = _published(training), run.log(), _collection(name, file)
+    refuse_secrets(
+        {
+            RECORD: training,
+            TEST: test,
+            "log.jsonl": {f"line {number}": line for number, line in enumerate(log.splitlines(), 1)},
+            "network": _built(config, backbone.scheme),
+            "metadata": metadata,
+            "collection": collection["Metadata"],
+        }
+    )
     with _changing(root):
         index = Index(root)
         before = index.entries.get(name)
@@ -106,7 +118,7 @@ def publish(
         if before and before.file == path.name and "Timing" in before.metadata:
             metadata.setdefault("Timing", before.metadata["Timing"])
         records = root / "records" / str(name)
-        _write_records(records, training, test, run)
+        _write_records(records, training, test, log)
         fields = {
             "Name": str(name),
             "In Collection": name.collection,
@@ -126,7 +138,7 @@ def publish(
             "Network": _plain(_built(config, backbone.scheme)),
             **_image_size(config, name),
         }
-        entry = Entry(name, fields, _collection(name, file), root)
+        entry = Entry(name, fields, collection, root)
         _write_metafile(index, entry)
         if before and before.file != entry.file:
             before.packaged_file.unlink(missing_ok=True)
@@ -155,6 +167,7 @@ def renew_timing(name: ModelName, timing: Path, root: Path) -> Entry:
         if before is None:
             raise unknown_name("model of this index", str(name), map(str, index.entries))
         rows = _timing(record, build_network(before.network).eval(), timing)
+        refuse_secrets({timing.name: rows})
         entry = replaced(before, fields={**before.fields, "Metadata": {**before.metadata, "Timing": rows}})
         _write_metafile(index, entry)
         write_pages(Index(root))
@@ -272,11 +285,16 @@ def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Pat
     return unnamed.replace(final)
 
 
-def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], run: Run) -> None:
+def _published(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Training record without the settings that depend on the machine."""
     settings = {key: value for key, value in training["settings"].items() if key not in LOCAL}
-    write_text(folder / RECORD, json.dumps({**training, "settings": settings}, indent=2) + "\n")
+    return {**training, "settings": settings}
+
+
+def _write_records(folder: Path, training: Mapping[str, Any], test: Mapping[str, Any], log: str) -> None:
+    write_text(folder / RECORD, json.dumps(training, indent=2) + "\n")
     write_text(folder / TEST, json.dumps(test, indent=2) + "\n")
-    write_text(folder / "log.jsonl", run.log())
+    write_text(folder / "log.jsonl", log)
 
 
 def _metadata(

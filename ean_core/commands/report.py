@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ean_core.common.record import csv_text, write_text
+from ean_core.common.text import markdown, visible
 from ean_core.report.page import page_text
 from ean_core.report.records import LeaveOut, label, refuse
 from ean_core.report.sections import Records, Section, sections
@@ -44,9 +45,9 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
         "next to those in the paper (Huang et al., arXiv 2011.14058)."
     )
     browser = "`ean report` writes this page and `index.html`, the same content with sortable tables."
-    parts = [f"# {TITLE}", f"{introduction} {browser}"]
+    parts = [f"# {TITLE}", f"{markdown(introduction)} {browser}"]
     for section in found:
-        parts += [f"## {section.title}", *_write(section, out)]
+        parts += [f"## {markdown(section.title)}", *_write(section, out)]
     write_text(out / "README.md", "\n\n".join(part for part in parts if part) + "\n")
     figures = {each.name: (out / f"{each.name}.svg").read_text(encoding="utf-8") for each in found if each.draw}
     write_text(out / "index.html", page_text(TITLE, introduction, found, figures))
@@ -55,15 +56,16 @@ def write_report(folders: Sequence[Path], out: Path, leave_out: LeaveOut = refus
 
 def _write(section: Section, out: Path) -> list[str]:
     """Write the files of a section and return its parts as Markdown."""
+    note = markdown(section.note)
     table, figure = out / f"{section.name}.csv", out / f"{section.name}.svg"
     if section.draw is not None:
         write_text(table, csv_text(section.rows[0], (row.values() for row in section.rows)))
         section.draw(figure)
-        return [f"![{section.title}]({figure.name})", section.note]
+        return [f"![{markdown(section.title)}]({figure.name})", note]
     if section.rows:
         write_text(table, csv_text(*columns(section.rows)))
-        return [markdown_table(section.rows), section.note]
-    return [section.note]
+        return [markdown_table(section.rows), note]
+    return [note]
 
 
 def report(
@@ -72,6 +74,6 @@ def report(
 ) -> None:
     """Write a report of run records: tables and figures next to the paper's results."""
     found = write_report(
-        work_dirs, out, leave_out=lambda path, reason: typer.echo(f"skipped {path}: {reason}", err=True)
+        work_dirs, out, leave_out=lambda path, reason: typer.echo(visible(f"skipped {path}: {reason}"), err=True)
     )
     typer.echo(f"{', '.join(section.name for section in found)}: {out / 'index.html'}, {out / 'README.md'}")

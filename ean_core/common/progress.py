@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from .text import visible
+
 LINE_EVERY_S = 15.0
 
 
@@ -28,7 +30,7 @@ class Progress:
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
-        self.description = description
+        self.description = visible(description)
         self.total = total
         self.done = done
         self._begun_with = done
@@ -36,14 +38,14 @@ class Progress:
         self._bar: Bar | None = None
         if sys.stdout.isatty():
             self._bar = Bar(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
-            self._task = self._bar.add_task(description, total=total, completed=done, note="")
+            self._task = self._bar.add_task(self.description, total=total, completed=done, note="")
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -59,6 +61,7 @@ class Progress:
             steps: number of steps done.
         """
         self.done += steps
+        note = visible(note)
         if replayed:
             self._begun_with = self.done
             self._start = time.monotonic()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from .text import csv_line
 from .writing import replacing
 
 
@@ -99,17 +98,14 @@ def significant(value: float) -> float:
 
 
 def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    """Format a table as comma-separated values.
+    """Format a table as comma-separated values; cells that would be formulas are marked, see
+    :func:`~ean_core.common.text.csv_cell`.
 
     Examples:
         >>> csv_text(['a', 'b'], [[1, 'x, y']])
         'a,b\\n1,"x, y"\\n'
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
+    return "".join(map(csv_line, (header, *lines)))
 
 
 def write_text(path: Path, text: str) -> None:

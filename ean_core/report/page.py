@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
+from ean_core.common.text import visible
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import Cells, are_numbers, columns
@@ -58,6 +59,11 @@ def page_text(title: str, introduction: str, sections: Sequence[Section], figure
 </body>
 </html>
 """
+
+
+def escape(text: str) -> str:
+    """Escape markup, and characters that are invisible or reverse the reading direction."""
+    return escape_html(visible(text, "\n"))
 
 
 def _section(section: Section, figure: str | None) -> str:

@@ -9,10 +9,13 @@ from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Tick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.text import Text
 
+from ean_core.common.text import visible
 from ean_core.common.writing import replacing
 from ean_core.scheme import ConnectionScheme
 
@@ -140,7 +143,7 @@ def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:
             axes.plot((low, high), (y, y), color=COLOURS[0], linewidth=3, alpha=0.4, solid_capstyle="butt")
         axes.plot(x, y, "o", color=COLOURS[0], markersize=5)
         axes.annotate(f"{x:+.1f}", (x, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_yticks(range(len(rows)), [visible(row.name).replace("$", r"\$") for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.8)
     axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
     axes.set_xlabel("relative inference time increment (%), 95 % interval")
@@ -159,8 +162,16 @@ def style(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure atomically, in the format of the suffix; equal figures give equal files."""
+    """Write a figure atomically, in the format of the suffix; equal figures give equal files.
+
+    Texts are shown as they are: ``$`` does not begin a formula. Labels of ticks are left as their axis formats them.
+    """
     FigureCanvasAgg(figure)
+    ticks = {id(text) for tick in figure.findobj(Tick) for text in tick.findobj(Text)}
+    for text in figure.findobj(Text):
+        if id(text) not in ticks:
+            text.set_text(visible(text.get_text(), "\n"))
+            text.set_parse_math(False)
     kind = path.suffix.removeprefix(".")
     # Reproducible files: no date, and stable ids in SVG.
     with replacing(path) as partial, mpl.rc_context({"svg.hashsalt": "ean", "svg.fonttype": "none"}):

@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ean_core.common.tasks import find_metric, known_tasks
+from ean_core.common.text import markdown_cell, visible
 from ean_core.scheme import ConnectionScheme
 
 #: A row of a table: texts by column title; columns that are empty in all rows are omitted.
@@ -112,7 +114,7 @@ def size_text(size: int | Sequence[int]) -> str:
 
 
 def markdown_table(rows: Sequence[Cells]) -> str:
-    """Format the rows as a Markdown table.
+    """Format the rows as a Markdown table; code in backticks stays code, other markup is escaped.
 
     Examples:
         >>> row = NetworkRow('EAN', ConnectionScheme.parse('10-01'), 1234, accuracy=70.5)
@@ -124,19 +126,20 @@ def markdown_table(rows: Sequence[Cells]) -> str:
     titles, texts = columns(rows)
     lines = [titles, ["---"] * len(titles), *texts]
     return "\n".join(
-        "|---" * len(titles) + "|" if line[0] == "---" else "| " + " | ".join(line) + " |" for line in lines
+        "|---" * len(titles) + "|" if line[0] == "---" else "| " + " | ".join(map(markdown_cell, line)) + " |"
+        for line in lines
     )
 
 
 def print_table(rows: Sequence[Cells], title: str) -> None:
     """Print the rows on the terminal at full width; columns of numbers are right-aligned."""
     titles, texts = columns(rows)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(visible(title), "table.title"), title_justify="left")
     for number, column in enumerate(titles):
         numbers = are_numbers(row[number] for row in texts)
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
+        table.add_column(Text(visible(column)), justify="right" if numbers else "left", no_wrap=True)
     for row in texts:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell, "\n")) for cell in row))
     console = Console()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
     Console(width=max(console.width, needed), markup=False).print(table)

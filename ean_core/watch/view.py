@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ean_core.common.tasks import find_metric, task_of_network
+from ean_core.common.text import visible
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 from ean_core.show.table import headline, metric_texts
@@ -37,7 +38,12 @@ def show(seen: Standing | Several | str, width: int) -> RenderableType:
             return _panel(seen, min(width, WIDEST))
         case Several():
             return _several(seen, width)
-    return Text(seen)
+    return Text(visible(seen, "\n"))
+
+
+def _literal(part: RenderableType) -> RenderableType:
+    """Show text as it is: rich would take ``[red]`` for markup, and pass on escape sequences."""
+    return Text(visible(part, "\n")) if isinstance(part, str) else part
 
 
 # ---------------------------------------------------------------- one run
@@ -49,8 +55,8 @@ def _panel(seen: Standing, width: int) -> Panel:
     grid.add_column(width=LABELS, style="dim", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
     for row in _search(seen, inner) if seen.history else _training(seen, inner):
-        grid.add_row(*row)
-    title = Text(shortened(str(seen.run.folder), width - 6), "bold")
+        grid.add_row(*(_literal(part) for part in row))
+    title = Text(shortened(visible(str(seen.run.folder)), width - 6), "bold")
     return Panel(grid, title=title, title_align="left", box=box.ROUNDED, width=width)
 
 
@@ -58,7 +64,7 @@ def _training(seen: Standing, inner: int) -> Rows:
     run, scheme, validations = seen.run, _scheme(seen), _validations(seen)
     strip = [packed([squares(scheme)], inner, " ")] if scheme else []
     rows: Rows = [
-        ("config", shortened(run.config or "unknown", inner)),
+        ("config", shortened(visible(run.config or "unknown"), inner)),
         ("network", packed([*_description(seen), *strip], inner)),
         ("state", _state(seen, inner)),
         *_pace(seen, inner),
@@ -77,7 +83,7 @@ def _training(seen: Standing, inner: int) -> Rows:
     if run.test:
         rows.append(("test", packed(metric_texts(run.test["metrics"]), inner)))
     if checkpoint := run.latest or run.best:
-        rows.append(("checkpoint", checkpoint.name))
+        rows.append(("checkpoint", visible(checkpoint.name)))
     return rows
 
 
@@ -110,7 +116,7 @@ def _search(seen: Standing, inner: int) -> Rows:
     history, record = seen.history, seen.record or {}
     assert history is not None
     origin = [f"strategy {_strategy(seen)}", f"seed {history.key.get('seed', 0)}"]
-    origin += [record["config"]] if record.get("config") else []
+    origin += [visible(str(record["config"]))] if record.get("config") else []
     rows: Rows = [
         ("search", packed(origin, inner)),
         ("state", _state(seen, inner)),
@@ -251,7 +257,7 @@ def _several(several: Several, width: int) -> Group:
         title = [f"comparison of {len(record['strategies'])} strategies"]
         title += [f"{record['evaluations']} evaluations per search", "finished"]
     parts: list[RenderableType] = [
-        Text(shortened(str(several.folder), width), "bold"),
+        Text(shortened(visible(str(several.folder)), width), "bold"),
         Text(packed(title, width)),
         _table(several, width),
     ]
@@ -264,7 +270,7 @@ def _table(several: Several, width: int) -> Table:
     """One line per run; if columns do not fit, the least important are dropped, then names are shortened."""
     ends = {Path(name).name if "/" in name else "" for name in several.parts}
     end = f"/{next(iter(ends))}" if len(several.parts) > 1 and len(ends) == 1 and "" not in ends else ""
-    rows = [_cells(name.removesuffix(end), part) for name, part in several.parts.items()]
+    rows = [_cells(visible(name.removesuffix(end)), part) for name, part in several.parts.items()]
     if several.kind == "quickstart":
         timing = several.record and f"EAN {100 * several.record['networks']['EAN']['increment']:+.1f} % time"
         state = {"state": "finished", "style": FINISHED} if timing else {"state": "waiting", "style": "dim"}
@@ -283,11 +289,14 @@ def _table(several: Several, width: int) -> Table:
                 rows = [{**row, "state": row.get("short", row["state"])} for row in rows]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title in (f"run, …{end}" if end else "run", *titles[1:]):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
+        table.add_column(Text(visible(title)), no_wrap=True, overflow="ellipsis")
     spare = max(8, width - sum(map(needed, titles[1:])))
     for row in rows:
         cells = {**row, "run": shortened(row["run"], spare, tail=0.6)}
-        table.add_row(*(Text(cells.get(title, ""), row["style"] if title == "state" else "") for title in titles))
+        styles = (row["style"] if title == "state" else "" for title in titles)
+        table.add_row(
+            *(Text(visible(cells.get(title, "")), style) for title, style in zip(titles, styles, strict=True))
+        )
     return table
 
 

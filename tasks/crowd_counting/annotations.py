@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.text import from_csv_cell
 from ean_core.data.images import SUFFIXES
 from tasks.matlab import read_matlab
 
@@ -223,7 +224,7 @@ def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str
             values = [line.get(name) for name in header]
             if None in line or not all(isinstance(value, str) for value in values):
                 raise ValueError(f"{where}: expected {len(header)} values")
-            name, x, y, *split = (str(value).strip() for value in values)
+            name, x, y, *split = (from_csv_cell(str(value)).strip() for value in values)
             if not name:
                 raise ValueError(f"{where}: the image name is missing")
             heads = points[name]  # stays empty for an image without heads

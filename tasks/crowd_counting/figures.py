@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ean_core.common.text import visible
 from ean_core.show.figures import COLOURS, EMPTY, save
 from tasks.showing import HEAT
 
@@ -95,7 +96,7 @@ def prediction_figure(counter: Counter, dataset: CrowdDataset, path: Path, numbe
         top = max(LEAST, float(np.maximum(*shown).max()))
         axes[0].imshow(pixels)
         axes[0].scatter(*points.T, s=6, color="#FFD400", edgecolors="black", linewidths=0.3)
-        axes[0].set_title(entry["name"], loc="left")
+        axes[0].set_title(visible(entry["name"]), loc="left")
         _heat(axes[1], shown[0], top, f"annotated: {people(len(points))}")
         image = _heat(axes[2], shown[1], top, f"counted: {people(count)} ({count - len(points):+.1f})")
         figure.colorbar(image, ax=axes[2], label="people per 100 x 100 px", shrink=0.85)

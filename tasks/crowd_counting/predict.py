@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -21,6 +20,7 @@ from PIL import Image
 from ean_core.common.interrupts import held_interrupts
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
+from ean_core.common.text import csv_line, visible
 from ean_core.common.writing import open_new, replacing, temporary
 from ean_core.data.images import SUFFIXES, read_image
 from tasks.pictures import save_picture
@@ -163,8 +163,7 @@ class Predictor:
             open_new(table, newline="", encoding="utf-8") as file,
             _annotated(self.out / overlay, fps) as annotate,
         ):
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerow(("frame", "seconds", "count", "smoothed"))
+            file.write(csv_line(("frame", "seconds", "count", "smoothed")))
             try:
                 for number, frame in enumerate(_read_frames(capture)):
                     at = time.monotonic() - start if live else number / fps
@@ -182,7 +181,7 @@ class Predictor:
                         drawn = draw_overlay(pixels, density, people(steady), heat)
                     with held_interrupts():  # Ctrl-C leaves as many lines as frames
                         counts.append(count)
-                        lines.writerow((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}"))
+                        file.write(csv_line((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}")))
                         file.flush()
                         if drawn is not None:
                             annotate(drawn)
@@ -286,8 +285,7 @@ def predict_command(
     stopped = False
     with temporary(table) as partial:
         with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerow(("file", "count", "width", "height", "frames", "overlay", "problem"))
+            file.write(csv_line(("file", "count", "width", "height", "frames", "overlay", "problem")))
             try:
                 for kind, source, name in listed:
                     if kind == "missing":
@@ -299,7 +297,8 @@ def predict_command(
                     with held_interrupts():  # counts.csv and counts.json list the same sources
                         found.append(one)
                         count = "" if one.count is None else f"{one.count:.3f}"
-                        lines.writerow((one.file, count, one.width, one.height, one.frames, one.overlay, one.problem))
+                        cells = (one.file, count, one.width, one.height, one.frames, one.overlay, one.problem)
+                        file.write(csv_line(cells))
                         file.flush()
                         _say(one)
                     stopped = one.problem == STOPPED
@@ -323,12 +322,12 @@ def predict_command(
 
 
 def _say(one: Counted) -> None:
-    file = printable(one.file)
+    file, problem = visible(printable(one.file)), visible(one.problem)
     if one.count is None:
-        typer.echo(f"{file}: {one.problem}; skipped", err=True)
+        typer.echo(f"{file}: {problem}; skipped", err=True)
         return
     more = f" on average over {one.frames} frames, at most {one.peak:.1f}" if one.peak is not None else ""
-    typer.echo(f"{file}: {one.count:.1f}{more}{f' ({one.problem})' if one.problem else ''}")
+    typer.echo(f"{file}: {one.count:.1f}{more}{f' ({problem})' if problem else ''}")
 
 
 def _json(counter: Counter, model: str, found: Sequence[Counted]) -> str:

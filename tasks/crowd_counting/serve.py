@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import signal
 import socket
 import sys
-import tempfile
 import time
 import webbrowser
-from pathlib import Path
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -19,6 +17,7 @@ import typer
 from .counter import MODEL, Counter
 from .guard import Guard, Names
 from .kept import KeptFiles
+from .temporary import stop_cleanly, temporary_folder
 from .webpage import CSS, Limits, build_page, import_gradio
 
 #: Gradio's usual port, and the number of ports to try from it on.
@@ -47,11 +46,11 @@ def serve_command(
     """Try a counter on a local web page: count people, see where they are, count in a box. Ctrl-C stops it."""
     limits = Limits(max_mb, max_pixels)
     address, local = _resolve(host)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
-    with tempfile.TemporaryDirectory(prefix="ean-crowd-") as temporary:
+    stop_cleanly()
+    with temporary_folder() as temporary:
         # Uploads get a folder of their own, which is deleted when the command ends.
         upload_bytes = round(limits.upload_mb * 2**20)
-        files = KeptFiles(Path(temporary, "files"), max(KEPT_UPLOADS * upload_bytes, KEPT_BYTES))
+        files = KeptFiles(temporary / "files", max(KEPT_UPLOADS * upload_bytes, KEPT_BYTES))
         os.environ["GRADIO_TEMP_DIR"] = str(files.folder)
         _bypass_proxies(host, address)
         import_gradio()
@@ -109,7 +108,8 @@ def serve_command(
                 time.sleep(SWEEP_S)
                 files.expire()
         except KeyboardInterrupt:
-            typer.echo("stopped")
+            with suppress(OSError):  # the terminal may be closed
+                typer.echo("stopped")
         finally:
             page.close(verbose=False)
 

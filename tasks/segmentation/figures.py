@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ean_core.common.text import visible
 from ean_core.data.images import read_image
 from ean_core.show.figures import save
 
@@ -40,7 +41,7 @@ def prediction_figure(segmenter: Segmenter, dataset: PreparedVOC, path: Path, nu
         counted = truth != IGNORED
         right = np.mean(truth[counted] == found.labels[counted]) if counted.any() else 1.0
         axes[0].imshow(pixels)
-        axes[0].set_title(entry["name"], loc="left")
+        axes[0].set_title(visible(entry["name"]), loc="left")
         axes[1].imshow(_drawn(pixels, truth, segmenter))
         axes[1].set_title("annotated (borders are ignored)", loc="left")
         axes[2].imshow(_drawn(pixels, found.labels, segmenter))

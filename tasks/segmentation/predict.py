@@ -10,6 +10,7 @@ import typer
 
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import csv_text, write_text
+from ean_core.common.text import visible
 from ean_core.data.images import SUFFIXES, read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, find_sources, printable
@@ -112,8 +113,8 @@ def predict_command(
 
 
 def _say(one: Labelled) -> None:
-    file = printable(one.file)
+    file = visible(printable(one.file))
     if one.problem:
-        typer.echo(f"{file}: {one.problem}; skipped", err=True)
+        typer.echo(f"{file}: {visible(one.problem)}; skipped", err=True)
         return
     typer.echo(f"{file}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in one.shares.items()))

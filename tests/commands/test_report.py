@@ -1,6 +1,7 @@
 """Reports of run records: the committed one, and those of custom folders."""
 
 import csv
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -87,6 +88,18 @@ def test_a_report_of_ones_own_runs(tmp_path):
     page = (tmp_path / "out/README.md").read_text()
     assert "CIFAR-100: ResNet-20 here, ResNet-164 in the paper." in page
     assert "Not measured here: ImageNet-1k." in page
+
+
+def test_strangers_names_are_no_markup_in_a_report(tmp_path):
+    hostile = "<img src=x>[a](b)\u202e[red]"
+    save_run(tmp_path / "runs" / hostile.replace("/", "") / "ean")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    for name in ("README.md", "index.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "\u202e" not in text
+        assert "src=x" in text
+        assert "<img src=x" not in re.sub(r"`[^`\n]*`", "", text)
+    assert "[a](b)" not in re.sub(r"`[^`\n]*`", "", (tmp_path / "out" / "README.md").read_text())
 
 
 def test_equal_records_make_equal_reports(tmp_path):

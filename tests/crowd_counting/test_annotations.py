@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from ean_core.common.record import csv_text
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech, read_mat, read_points
 
 from .drawn import write_part, write_pictures, write_truth
@@ -97,6 +98,14 @@ def test_a_truncated_mat_file_is_refused(tmp_path):
 
 
 # ---------------------------------------------------------------- CSV and JSON
+
+
+def test_names_that_were_marked_for_spreadsheets_are_read_back(tmp_path):
+    names = ["=1.jpg", "-2.jpg", "a.jpg"]
+    (tmp_path / "a.csv").write_text(csv_text(["image", "x", "y"], [[name, "-1", 2] for name in names]))
+    assert "'=1.jpg,-1,2" in (tmp_path / "a.csv").read_text()
+    found = read_points(tmp_path / "a.csv")
+    assert {name: points.tolist() for name, (points, _) in found.items()} == {name: [[-1, 2]] for name in names}
 
 
 def test_points_are_read_from_csv_and_json_alike(tmp_path):

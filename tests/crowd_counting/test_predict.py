@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ean_core.common.text import from_csv_cell
 from tasks.cli import main
 from tasks.crowd_counting import predict
 from tasks.crowd_counting.counter import Counter, Prediction
@@ -197,6 +198,33 @@ def test_pictures_are_named_one_by_one_too_and_what_is_missing_is_said(capsys, t
     assert [result["count"] is None for result in found.values()] == [True, True, False]
     assert f"{gone}: there is no such file or folder; skipped\n" in err
     assert f"{text}: cannot be read as an image: " in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
+def test_names_act_neither_on_the_terminal_nor_in_a_spreadsheet(capfd, tmp_path, counter_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [
+        "=cmd|' ?C calc'!A0.png",
+        "+1+1.png",
+        "-1.png",
+        "@a.png",
+        "\t=1.png",
+        "a;=1.png",
+        "a\x1b[2J\r\n\u202eb.png",
+    ]
+    for name in names:
+        write_crowd(tmp_path / name)
+    (tmp_path / "broken\x1b[2J.png").write_bytes(b"x")
+    words = ["--model", str(counter_file), "--no-overlay", "--out", "out"]
+    with pytest.raises(SystemExit):
+        main(["crowd", "predict", *words, "--", *names, "broken\x1b[2J.png"])
+    output = "".join(capfd.readouterr())
+    assert "a\\x1b[2J\\r\\n\\u202eb.png: " in output
+    assert "broken\\x1b[2J.png: " in output
+    assert not set(output) & set("\x1b\r\u202e")
+    cells = [line["file"] for line in table(tmp_path / "out" / "counts.csv")]
+    assert [from_csv_cell(cell) for cell in cells] == [*names, "broken\x1b[2J.png"]
+    assert not any(re.search(r"(^|[;\t\r\n])[=+\-@\t]", cell) for cell in cells)
 
 
 def test_where_nothing_could_be_counted_the_status_is_1(capsys, tmp_path, counter_file):

@@ -17,7 +17,7 @@ def readers():
     from tasks.crowd_counting.annotations import _read_csv, _read_json
     from tasks.matlab import _elements, _Reader
     from zoo.names import ModelName
-    from zoo.scrub import scrub
+    from zoo.scrub import find_secrets, scrub
 
     def text(content):
         return content.decode("utf-8", "replace")
@@ -43,7 +43,7 @@ def readers():
         "ledger": ledger,
         "matlab": matlab,
         "model name": lambda content: ModelName.parse(text(content)),
-        "scrub": lambda content: scrub(text(content)),
+        "scrub": lambda content: list(find_secrets(scrub(text(content)))),
     }
 
 

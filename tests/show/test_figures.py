@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_figure_is_written_whole_and_nothing_else(tmp_path, suffix):
     if suffix == ".png":
         with Image.open(path) as image:
             assert image.size == (1050, 840)
+
+
+@pytest.mark.parametrize("draw", [trade_figure, increment_figure])
+def test_names_and_titles_are_no_formulas_and_hide_nothing(tmp_path, draw):
+    rows = [replace(ROWS[0], name=r"$\frac{"), replace(ROWS[1], name="$a$\u202e\x1b[31m"), ROWS[2]]
+    draw(rows, r"cost $x_1$ \$ and $\badmacro{", tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    for shown in (r"$\frac{", r"$a$\u202e\x1b[31m", r"cost $x_1$ \$ and $\badmacro{"):
+        assert f">{shown}</text>" in text
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

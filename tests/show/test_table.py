@@ -29,6 +29,18 @@ def test_what_is_unknown_has_no_text_and_zero_is_known():
     assert NetworkRow("EAN", EAN.scheme, 1, increment=-0.05).cells()["increment (%)"] == "-5.0"
 
 
+def test_cells_are_no_markup_and_no_escape_sequences(capsys):
+    print_table([{"a": "[red]x[/red]", "b[bold]": "[/]\x1b[2J\u202e"}], title="[link=x]t\x1b[0m")
+    text = capsys.readouterr().out
+    for shown in ("[red]x[/red]", "[/]\\x1b[2J\\u202e", "b[bold]", "[link=x]t\\x1b[0m"):
+        assert shown in text
+    row = {"a|b": "<script>x</script>\n| `c`", "d": "![x](https://host/a.png)"}
+    assert markdown_table([row]).splitlines()[1:] == [
+        "|---|---|",
+        "| &lt;script>x&lt;/script> \\| `c` | !\\[x\\](https://host/a.png) |",
+    ]
+
+
 def test_markdown_has_a_line_a_network():
     assert markdown_table([VANILLA.cells(), EAN.cells()]).splitlines() == [
         "| network | parameters | accuracy (%) | latency (ms) | increment (%) | scheme |",

@@ -57,6 +57,19 @@ def test_a_training(training, width):
     assert seen["best"] == "epoch 1, count/MAE 20.00, count/RMSE 40.00"
 
 
+@pytest.mark.parametrize("name", ["[red]a", "[bold]", "a\x1b[31m\x1b]0;t\x07", "a\u202eb\nc"])
+def test_names_are_no_markup_and_no_escape_sequences(tmp_path, name):
+    folder = tmp_path / "runs"
+    for each in (name, "b"):
+        made.training(folder / each, until=75.0)
+        (folder / each / "resnet20_se_digits.py").rename(folder / each / f"{name}.py")
+    for text in (shown(folder, 160), shown(folder / name, 160)):
+        text = "\n".join(text)
+        assert not set(text) & set("\x1b\x07\u202e")
+        assert repr(name)[1:-1] in text
+    assert panel(folder / name, 160)["config"] == repr(name)[1:-1]
+
+
 def test_one_that_counts_iterations_and_has_started_twice(tmp_path):
     validations = [{"iteration": 100, "mIoU": 30.5}]
     made.training(tmp_path, epoch=None, epochs=None, starts=2, validations=validations)

@@ -25,6 +25,29 @@ def test_cards_say_data_recipe_scheme_accuracy_and_command(root):
         assert f"{entry.metrics['Top 1 Accuracy']:.2f} ± " in text
 
 
+def test_strangers_records_put_no_markup_on_a_card(root):
+    hostile = "x` <script>1</script>\n| ![a](https://host/b.png)\u202e"
+    path = root / "metafiles" / "resnet20_digits.yml"
+    content = yaml.safe_load(path.read_text())
+    for model in content["Models"]:
+        keys = ("Training Command", "Training Resources", "Finished", "Training Data")
+        model["Metadata"].update(
+            dict.fromkeys(keys, hostile), **{"Training Techniques": [hostile], "Versions": {"a": hostile}}
+        )
+        model["Results"][0]["Metrics"][hostile] = 1.0
+        row = {"Form": "eager", "Latency (ms)": 1.0, "Increment (%)": 1.0, "Interval (%)": [], "Batch Size": 50}
+        row.update({"Image Size": 8, "Precision": hostile, "Device": hostile, "Command": hostile})
+        model["Metadata"]["Timing"] = [row]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    index = Index(root)
+    for text in (*map(card, index.entries.values()), overview(index)):
+        outside = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+        assert "<script" not in outside
+        assert not re.search(r"(?<!\\)\]\(https://host", outside)
+        assert "\u202e" not in text
+        assert not re.search(r"^\| !\[a", text, re.MULTILINE)
+
+
 def time_both(root):
     path = root / "metafiles" / "resnet20_digits.yml"
     content = yaml.safe_load(path.read_text())
