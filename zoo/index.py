@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -30,6 +34,20 @@ from .names import ModelName, config_of, trained_by
 NETWORKS = "ean.networks"
 #: Folder of the packaged index.
 PACKAGED = Path(__file__).resolve().parent
+#: Version of the format, under ``Format Version`` in ``model-index.yml`` and metafiles; files without it are version 1.
+VERSION = 1
+#: Maximum size of ``model-index.yml`` or a metafile in bytes; a model takes 5,000.
+MAX_SIZE = 2**22
+#: How deep the settings of a network may be nested.
+DEPTH = 32
+
+
+class IndexVersionError(ValueError):
+    """An index was written by a later version of this package."""
+
+
+class UnknownKindError(ValueError):
+    """An entry has a name or network that this installation does not know."""
 
 
 class NoWeightsError(ValueError):
@@ -139,7 +157,10 @@ class Index:
     Args:
         root: folder with ``model-index.yml``; a folder without it is an empty index.
 
+    Entries of unknown kinds, as from a later version or a task that is not installed, are left out with a warning.
+
     Raises:
+        IndexVersionError: if its format is of a later version.
         ValueError: if a metafile cannot be read, an entry lacks a field, or a model is listed twice.
     """
 
@@ -149,7 +170,7 @@ class Index:
     @cached_property
     def _head(self) -> Mapping[str, Any]:
         path = self.root / "model-index.yml"
-        return _read_yaml(path) if path.is_file() else {}
+        return read_index_file(path) if path.is_file() else {}
 
     @property
     def base(self) -> str | None:
@@ -171,6 +192,8 @@ class Index:
                     if entry.name in found:
                         raise ValueError(f"{entry.name} is listed twice")
                     found[entry.name] = entry
+            except IndexVersionError:
+                raise
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = str(error) if isinstance(error, ValueError) else f"is not a valid metafile ({error!r})"
                 where = "" if reason.startswith(str(self.root)) else f"{self.root / metafile}: "
@@ -178,11 +201,14 @@ class Index:
         return dict(sorted(found.items()))
 
     def _read(self, path: Path) -> Iterator[Entry]:
-        content = _read_yaml(path)
+        content = read_index_file(path)
         collections = {collection["Name"]: collection for collection in content.get("Collections") or ()}
         for fields in content.get("Models") or ():
             collection = collections.get(fields.get("In Collection"), {})
-            yield Entry(ModelName.parse(fields["Name"]), fields, collection, self.root)
+            try:
+                yield Entry(_model_name(fields["Name"]), fields, collection, self.root)
+            except UnknownKindError as error:
+                _say_once(logging.WARNING, f"{path}: {reprlib.repr(fields['Name'])} is left out: {error}")
 
 
 def indexes() -> list[Index]:
@@ -203,10 +229,16 @@ def indexes() -> list[Index]:
 
 
 def published() -> dict[ModelName, Entry]:
-    """Return all published models, sorted by name; the first index that has a name wins."""
+    """Return all published models, sorted by name; the first index that has a name wins.
+
+    An index of a later version is left out, with an error in the log.
+    """
     found: dict[ModelName, Entry] = {}
     for index in reversed(indexes()):
-        found.update(index.entries)
+        try:
+            found.update(index.entries)
+        except IndexVersionError as error:
+            _say_once(logging.ERROR, f"{error}; its models are left out")
     return dict(sorted(found.items()))
 
 
@@ -286,29 +318,35 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
         if kind not in _task_networks():
             raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
         _task_networks()[kind].load()
-    return MODELS.build(dict(settings))
+    return MODELS.build(copy.deepcopy(dict(settings)))
 
 
-def check_settings(settings: object, what: str) -> None:
+def check_settings(settings: object, what: str, depth: int = DEPTH) -> None:
     """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
 
     Args:
         settings: nested settings of a network.
         what: their description, for the beginning of the message.
+        depth: how deep they may be nested.
 
     Raises:
-        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
+        UnknownKindError: if a type is the name of a module that is not registered.
+        ValueError: if a type is not a name, there is an ``init_cfg``, or they are nested too deeply.
     """
+    if not depth:
+        raise ValueError(f"{what}: its settings are nested more than {DEPTH} times")
     if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
-            raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+        kind = settings.get("type", "Conv2d")
+        if "init_cfg" in settings or not isinstance(kind, str) or kind not in _known_types():
+            error = UnknownKindError if isinstance(kind, str) and "init_cfg" not in settings else ValueError
+            raise error(
+                f"{what}: a network may only use registered modules, without init_cfg; got {reprlib.repr(settings)}"
             )
         for value in settings.values():
-            check_settings(value, what)
+            check_settings(value, what, depth - 1)
     elif isinstance(settings, (list, tuple)):
         for value in settings:
-            check_settings(value, what)
+            check_settings(value, what, depth - 1)
 
 
 def _known_types() -> set[str]:
@@ -322,9 +360,38 @@ def _task_networks() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_index_file(path: Path) -> Mapping[str, Any]:
+    """Read ``model-index.yml`` or a metafile.
+
+    Raises:
+        IndexVersionError: if it is of a later version.
+        ValueError: if it is not YAML, or too large.
+    """
     status = path.stat()
-    return _parsed_yaml(path, status.st_mtime_ns, status.st_size)
+    if status.st_size > MAX_SIZE:
+        raise ValueError(f"{path} has {status.st_size:,} bytes; files of an index have at most {MAX_SIZE:,}")
+    content = _parsed_yaml(path, status.st_mtime_ns, status.st_size)
+    version = content.get("Format Version", VERSION)
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path}: Format Version must be an integer above 0, got {reprlib.repr(version)}")
+    if version > VERSION:
+        raise IndexVersionError(
+            f"{path} has Format Version {version}, this version of ean-zoo reads up to {VERSION}; upgrade ean-zoo"
+        )
+    return content
+
+
+def _model_name(text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except ValueError as error:
+        raise UnknownKindError(str(error)) from error
+
+
+@cache
+def _say_once(level: int, text: str) -> None:
+    """Log a message; every access to the index comes here."""
+    print_log(text, "current", level)
 
 
 @lru_cache
@@ -333,11 +400,12 @@ def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
-        content = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader))
+        content = {} if aliases else yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError from dates, and long numbers
         raise ValueError(f"{path} is not YAML: {error}") from error
+    if aliases:
+        raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must contain a mapping, got {type(content).__name__}")
     return content
