@@ -20,6 +20,9 @@ import torch
 
 from .writing import replacing
 
+#: Maximum size of a JSON or text file in bytes; parsed, it takes twenty times as much memory.
+MAX_JSON = 2**26
+
 
 def command() -> str:
     """Return the command line of this process, as typed in a shell."""
@@ -67,13 +70,41 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a record.
     """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a run record: {error}") from error
+    record = read_json(Path(path), "is not a run record")
     if not isinstance(record, dict) or "environment" not in record:
         raise ValueError(f"{path} is not a run record: it has no 'environment'")
     return record
+
+
+def read_json(path: Path, problem: str) -> Any:
+    """Read a JSON file from an untrusted source.
+
+    Args:
+        path: file to read.
+        problem: of a file that cannot be read, for the message.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, nested too deeply, or larger than :data:`MAX_JSON`; begins with its path.
+    """
+    try:
+        return json.loads(read_small(path))
+    except (ValueError, RecursionError) as error:  # of JSON, UTF-8 and numbers of thousands of digits
+        raise ValueError(f"{path} {problem}: {str(error).removeprefix(f'{path} ')}") from error
+
+
+def read_small(path: Path) -> bytes:
+    """Read a file of at most :data:`MAX_JSON` bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is larger.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"{path} has more than {MAX_JSON:,} bytes")
+    return content
 
 
 def significant(value: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ean_core.common.errors import differences
-from ean_core.common.record import read_record
+from ean_core.common.record import read_json, read_record
 from ean_core.weights.files import WeightsFile, read_meta
 
 from .logs import training_log
@@ -72,7 +72,7 @@ class Run:
     @property
     def is_training(self) -> bool:
         """Whether a training has started here: there is a progress file, a record or a checkpoint."""
-        if self.path(PROGRESS).is_file() or any(self.folder.glob("epoch_*.pth")):
+        if self.path(PROGRESS).is_file() or self.latest:
             return True
         try:
             return self.record is not None and self.record.get("kind") == "training"
@@ -90,10 +90,7 @@ class Run:
         path = self.path(PROGRESS)
         if not path.exists():
             return None
-        try:
-            progress = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        progress = read_json(path, "is damaged")
         if not isinstance(progress, dict) or not {"iteration", "updated", "finished"} <= progress.keys():
             raise ValueError(f"{path} is not a progress file of a training")
         return progress

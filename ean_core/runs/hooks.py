@@ -107,10 +107,11 @@ class RunRecordHook(Hook):
         validations = self._validations(runner)
         last = {name: value for name, value in validations[-1].items() if name != "epoch"} if validations else None
         best = runner.message_hub.runtime_info.get("best_ckpt")
-        if best is None:
+        epoch = Path(str(best)).stem.rpartition("_")[2]
+        if not epoch.isdecimal():  # none was selected, or a checkpoint that was resumed names another file
             return {"validation": last, "validations": validations}
-        epoch = int(Path(best).stem.rpartition("_")[2])
-        return {"validation": last, "validations": validations, "best": {"checkpoint": Path(best).name, "epoch": epoch}}
+        selected = {"checkpoint": Path(str(best)).name, "epoch": int(epoch)}
+        return {"validation": last, "validations": validations, "best": selected}
 
 
 @HOOKS.register_module()

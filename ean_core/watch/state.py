@@ -116,7 +116,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
     for name in names:
         try:
             parts[str(name)] = _read(folder / name, now)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (ValueError, OSError):
             parts[str(name)] = "cannot be read"  # watching that folder alone shows why
     if "supernet" in parts and set(parts) <= set(QUICKSTART):
         steps = {name: parts.get(name, "waiting") for name in QUICKSTART}
@@ -143,7 +143,10 @@ def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def _read(folder: Path, now: float) -> Standing | str:
-    return _read_search(folder, now) if (folder / LEDGER).is_file() else _read_training(Run(folder), now)
+    try:
+        return _read_search(folder, now) if (folder / LEDGER).is_file() else _read_training(Run(folder), now)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise ValueError(f"the records of the run in {folder} are damaged: {error!r}") from error
 
 
 def _read_training(run: Run, now: float) -> Standing:

@@ -221,7 +221,11 @@ def refuse_expanding(path: Path) -> None:
         raise ValueError(f"{path} is a compressed archive; PyTorch files are uncompressed")
     nexts = [entry.header_offset for entry in entries[1:]] + [end]
     for entry, after in zip(entries, nexts, strict=True):
-        begins = entry.header_offset + _LOCAL_HEADER + len(entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"))
+        begins = (
+            entry.header_offset
+            + _LOCAL_HEADER
+            + len(entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"))
+        )
         if entry.file_size != entry.compress_size or begins + entry.file_size > after:
             raise ValueError(
                 f"{path} is a damaged archive: its entry {entry.filename[:80]!r} overlaps another one, or the end of "

@@ -11,7 +11,7 @@ import typer
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import csv_text, write_text
 from tasks.pictures import SUFFIXES, read_picture, save_picture
-from tasks.sources import OVERLAY, find_sources, printable
+from tasks.sources import OVERLAY, find_sources, printable, problem_of
 
 from .overlay import draw_overlay
 from .segmenter import MODEL, Segmenter
@@ -51,7 +51,7 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
     try:
         pixels = read_picture(path)
     except (OSError, ValueError) as error:
-        return Labelled(str(path), problem=str(error).removeprefix(f"{path} "))
+        return Labelled(str(path), problem=problem_of(path, error))
     height, width = pixels.shape[:2]
     try:
         found = segmenter(pixels)
