@@ -158,8 +158,10 @@ def _refuse_expanding(file: h5py.File, part: tuple[slice, slice] | None) -> None
     """Refuse data sets unlike those of :func:`_packed`: compressed, a kilobyte can be a gigabyte."""
     for name, most in (("points", 2 * MAX_HEADS), ("density", MAX_PIXELS)):
         values = file[name]
-        if values.ndim != 2 or values.size > most:
-            raise ValueError(f"{name} has shape {values.shape}, which is more than any image may have")
+        if values.ndim != 2:
+            raise ValueError(f"{name} has shape {values.shape}, expected two dimensions")
+        if values.size > most:
+            raise ValueError(f"{name} has {values.size:,} values, more than any image may have")
     if file["points"].chunks:
         raise ValueError("points are compressed or in blocks")
     density = file["density"]
@@ -170,7 +172,8 @@ def _refuse_expanding(file: h5py.File, part: tuple[slice, slice] | None) -> None
         raise ValueError(f"density has blocks of {density.chunks}, expected {blocks}")
     ranges = (which.indices(size) for which, size in zip(part, density.shape, strict=True))
     rows, columns = (range(low - low % step, high, step) for (low, high, _), step in zip(ranges, blocks, strict=True))
-    most = 2 * math.prod(blocks) * density.dtype.itemsize
+    raw = math.prod(blocks) * density.dtype.itemsize
+    most = raw + raw // 64 + 1024  # what cannot be compressed grows a little
     for corner in product(rows, columns):  # HDF5 decompresses a block until it ends, however large it becomes
         stored = density.id.get_chunk_info_by_coord(corner).size or 0
         if stored > most:
