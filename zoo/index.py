@@ -81,6 +81,8 @@ class Entry:
                 raise ValueError(
                     f"the entry of {self.name} in {self.root}: {key} must be a {kind.__name__.lower()}, got {given}"
                 )
+        # First: an entry of an unknown kind may well have other fields.
+        check_settings(self.fields.get("Network", {}), f"the entry of {self.name} in {self.root}")
         needed = {"Config", "Metadata", "Results", "Weights", "Size", "SHA256", "Network", "Training Log"}
         lacking = sorted(needed - self.fields.keys()) + sorted(
             f"Metadata: {key}" for key in {"Parameters", "FLOPs", "Scheme"} - self.metadata.keys()
@@ -94,7 +96,6 @@ class Entry:
                 f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and an "
                 f"integer Size, got {self.file!r} and {self.size!r}"
             )
-        check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
