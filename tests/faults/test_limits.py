@@ -6,7 +6,6 @@ import pickle
 import re
 import resource
 import signal
-import traceback
 import zipfile
 import zlib
 from copy import deepcopy
@@ -59,8 +58,9 @@ def refusal(function):
                 text = f"nothing was refused: {function()!r}"[:2000]
             except ValueError as error:
                 text = str(error) if not isinstance(error, UnicodeError) else f"bare {error!r}"
-            except BaseException:
-                text = traceback.format_exc()[-3000:]
+            except BaseException as error:  # a traceback would show what the test expects
+                text = f"bare {error!r}"
+            text = text.replace("MemoryError", "it took more than the memory of this process")
             os.write(writing, b"=" + text.encode()[:5000])
         finally:
             os._exit(0)
@@ -272,7 +272,9 @@ def test_configs_that_expand(tmp_path, tally, name, text):
     (tmp_path / "mine.yml").write_text(f"_base_: {name}\n")
     for path in (tmp_path / name, tmp_path / "mine.yml"):
         with tally.case():
-            assert re.match(rf".*{name}.* cannot be read as a config", refusal(lambda: load_config(str(path))))  # noqa: B023
+            message = refusal(lambda: load_config(str(path)))  # noqa: B023
+            assert re.match(rf".*{name}.* cannot be read as a config", message)
+            assert "memory of this process" not in message
 
 
 def test_aliases_that_do_not_expand_are_taken(tmp_path, tally):
