@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, Registry
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from ean_core.attention import attention_class
+from ean_core.attention import ATTENTION, attention_class
 from ean_core.backbone import find_backbone
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record, write_record
+from ean_core.layers import NORMS
 from ean_core.runs.folder import Run, trained_config
+from ean_core.weights.files import WeightsFile
+from ean_core.weights.loading import check_fit
 
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold
@@ -129,10 +133,12 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
 
     Raises:
         FileNotFoundError: if the folder has no checkpoint of a run.
+        ValueError: if its settings name anything but registered modules, or a network that its weights do not fit.
     """
     run = Run(folder)
-    config = None if run.latest is None else trained_config(run.latest)
-    if config is None:
+    latest = run.latest and WeightsFile(run.latest)
+    config = latest and trained_config(latest)
+    if latest is None or config is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of a training run")
     custom = config.get("custom_imports") or {"imports": None}
     imports = custom["imports"] or []
@@ -144,9 +150,36 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
     if foreign:
         logger.warning("importing %s, which the settings of %s name", ", ".join(map(str, foreign)), folder)
     import_modules_from_strings(**custom)
+    _refuse_imports(config.to_dict().get("model"), f"the network of {folder}")
+    check_fit(lambda: MODELS.build(copy.deepcopy(config.model)), latest)
     accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
     return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))
+
+
+def _refuse_imports(settings: object, what: str) -> None:
+    """Refuse settings that a registry would not find, and so import and call whatever they name.
+
+    Raises:
+        ValueError: if a type is not the name of a registered module.
+    """
+    if isinstance(settings, Mapping):
+        kind = settings.get("type", "Conv2d")
+        scope, _, name = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
+        if name not in _registered(MODELS) or (scope and scope not in MODELS.children):
+            raise ValueError(f"{what} may only use registered modules, got the type {reprlib.repr(kind)}")
+        for key, value in settings.items():
+            if key != "init_cfg":  # which only init_weights reads
+                _refuse_imports(value, what)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            _refuse_imports(value, what)
+
+
+def _registered(registry: Registry) -> set[str]:
+    """Return the names in a registry and those derived from it, and those that networks here use without one."""
+    inner = (name for child in registry.children.values() for name in _registered(child))
+    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *registry.module_dict, *inner}
 
 
 def connection(network: nn.Module) -> str:

@@ -22,6 +22,7 @@ import zoo
 from ean_core import EANResNetCIFAR
 from ean_core.common.config import load_config
 from ean_core.common.record import read_record
+from ean_core.inference.comparison import trained_variant
 from ean_core.runs.folder import Run
 from ean_core.runs.settings import read_settings
 from ean_core.search.ledger import read_lines
@@ -148,6 +149,25 @@ def test_settings_of_a_network_much_larger_than_its_file(tmp_path, tally, name, 
         load_network(str(digits_network(tmp_path / f"good_{name}"))).state_dict()
         path = digits_network(tmp_path / name, **change)
         assert re.search(rf"tensors of .*{name} differ in shape", refusal(lambda: load_network(str(path))))
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 3_000_000}, {"backbone": {"base_channels": 20_000}}])
+def test_timing_a_run_whose_network_is_much_larger_than_its_file(tmp_path, tally, change):
+    with tally.case():
+        digits_network(tmp_path / "epoch_1.pth", **change)
+        assert re.search(r"tensors of .*epoch_1\.pth differ in shape", refusal(lambda: trained_variant(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["os.system", "antigravity", "mmengine.os.system", ["os.system"]])
+def test_timing_a_run_whose_settings_call_something(tmp_path, tally, kind):
+    call = {"type": kind, "command": f"touch {tmp_path / 'ran'}"}
+    model = {"type": "ImageClassifier", "backbone": {"type": "EANResNetCIFAR", "conv_cfg": call}}
+    for settings in (call, {**model, "data_preprocessor": call}, model):
+        content = {"state_dict": {"a": torch.zeros(1)}, "meta": {"cfg": f"model = {settings!r}"}}
+        torch.save(content, tmp_path / "epoch_1.pth")
+        with tally.case(), pytest.raises(ValueError, match="may only use registered modules, got the type"):
+            trained_variant(tmp_path)
+        assert not (tmp_path / "ran").exists()
 
 
 def test_a_network_of_a_million_layers_is_not_built(tmp_path, tally):
