@@ -136,8 +136,8 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
         ValueError: if its settings name anything but registered modules, or a network that its weights do not fit.
     """
     run = Run(folder)
-    latest = run.latest and WeightsFile(run.latest)
-    config = latest and trained_config(latest)
+    latest = None if run.latest is None else WeightsFile(run.latest)
+    config = None if latest is None else trained_config(latest)
     if latest is None or config is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of a training run")
     custom = config.get("custom_imports") or {"imports": None}
