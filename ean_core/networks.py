@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import reprlib
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +23,12 @@ from .layers import NORMS
 NETWORKS = "ean.networks"
 #: Arguments that only affect how a network begins or is trained.
 TRAINING = {"init_cfg", "pretrained", "compile_blocks", "label_smoothing", "loss"}
+#: How deep the settings of a network may be nested.
+DEPTH = 32
+
+
+class UnknownKindError(ValueError):
+    """Settings name a module that this installation does not know."""
 
 
 class KeepsSettings:
@@ -102,23 +110,30 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
         if kind not in _task_networks():
             raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
         _task_networks()[kind].load()
-    return MODELS.build(dict(settings))
+    return MODELS.build(copy.deepcopy(dict(settings)))
 
 
-def check_settings(settings: object, what: str) -> None:
+def check_settings(settings: object, what: str, depth: int = DEPTH) -> None:
     """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
 
     Args:
         settings: nested settings of a network.
         what: their description, for the beginning of the message.
+        depth: how deep they may be nested.
 
     Raises:
-        ValueError: if a type is not a registered module, there is an ``init_cfg``, or a file of class weights.
+        UnknownKindError: if a type is the name of a module that is not registered.
+        ValueError: if a type is not a name, there is an ``init_cfg``, or a file of class weights, or they are nested
+            too deeply.
     """
+    if not depth:
+        raise ValueError(f"{what}: its settings are nested more than {DEPTH} times")
     if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
-            raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+        kind = settings.get("type", "Conv2d")
+        if "init_cfg" in settings or not isinstance(kind, str) or kind not in _known_types():
+            error = UnknownKindError if isinstance(kind, str) and "init_cfg" not in settings else ValueError
+            raise error(
+                f"{what}: a network may only use registered modules, without init_cfg; got {reprlib.repr(settings)}"
             )
         if isinstance(settings.get("class_weight"), str):
             raise ValueError(
@@ -126,10 +141,10 @@ def check_settings(settings: object, what: str) -> None:
                 "unpickle a file of that name"
             )
         for value in settings.values():
-            check_settings(value, what)
+            check_settings(value, what, depth - 1)
     elif isinstance(settings, (list, tuple)):
         for value in settings:
-            check_settings(value, what)
+            check_settings(value, what, depth - 1)
 
 
 def _known_types() -> set[str]:

@@ -20,7 +20,7 @@ from filelock import Timeout
 
 from ean_core.common.errors import InUseError, writing
 from ean_core.common.progress import Progress
-from ean_core.common.record import command, write_text
+from ean_core.common.record import command, read_small, write_text
 from ean_core.common.text import visible
 from ean_core.common.writing import file_lock, remove_leftovers
 
@@ -166,12 +166,12 @@ def read_manifest(folder: Path, version: int, make: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no prepared images (no {MANIFEST}); {make}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_small(path))
         found = manifest["version"]
         names = [entry[key] for entry in manifest["images"] for key in ("file", "image")]
         if not isinstance(manifest["root"], str):
             raise TypeError(f"root is not a string: {manifest['root']!r}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a manifest of prepared images: {error!r}; delete it and prepare again"
         ) from None

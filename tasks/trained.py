@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from ean_core.networks import build_network, check_settings
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import WeightsFile
-from ean_core.weights.loading import load_weights
+from ean_core.weights.loading import check_fit, load_weights
 from zoo.index import published
 from zoo.names import ModelName
 
@@ -148,11 +147,16 @@ def load_network(model: str) -> nn.Module:
 def _built(settings: dict[str, Any], checkpoint: WeightsFile) -> Any:
     """Build the network of a checkpoint and load its weights."""
     check_settings(settings, f"the network in {checkpoint}")
-    try:
-        network = build_network(settings)
-    except Exception as error:  # unknown settings may raise anything in constructors
-        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ValueError(f"the network in {checkpoint} cannot be built: {reason}") from error
+
+    def build() -> nn.Module:
+        try:
+            return build_network(settings)
+        except Exception as error:  # unknown settings may raise anything in constructors
+            reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise ValueError(f"the network in {checkpoint} cannot be built: {reason}") from error
+
+    check_fit(build, checkpoint)
+    network = build()
     load_weights(network, checkpoint, strict=True)
     return network
 
@@ -166,20 +170,23 @@ def _settings(checkpoint: WeightsFile) -> dict[str, Any] | None:
     if path.suffix == ".safetensors":
         try:
             settings = json.loads(read_metadata(path).get("network", "null"))
-        except Exception as error:  # the safetensors error class is not a public name in all versions
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     else:
         config = trained_config(checkpoint)
         settings = config.to_dict().get("model") if config is not None else None
     if not isinstance(settings, Mapping):
         return None
-    settings = copy.deepcopy(dict(settings))
+    settings = _without_weights(settings)
     kind = str(settings.get("type")).rpartition(".")[2]
     task = task_of_network(kind)
     if task is not None and kind in task.networks[1:]:  # a library's, whose tensors and results ours has too
         settings["type"] = task.networks[0]
-    for part in (settings, settings.get("backbone")):
-        if isinstance(part, dict):
-            part.pop("init_cfg", None)
-            part.pop("pretrained", None)
+    if isinstance(settings.get("backbone"), Mapping):
+        settings["backbone"] = _without_weights(settings["backbone"])
     return settings
+
+
+def _without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the settings of a module, without those that load weights."""
+    return {key: value for key, value in settings.items() if key not in ("init_cfg", "pretrained")}

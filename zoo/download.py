@@ -177,7 +177,7 @@ def _refuse(error: urllib.error.HTTPError, address: str, part: Path) -> None:
             after = error.headers.get("Retry-After", "")
             raise _BrokenOffError(
                 f"the server responded {error.code} {error.reason}",
-                min(float(after), LONGEST_WAIT) if after.isdigit() else 0,
+                min(float(after), LONGEST_WAIT) if after.isdecimal() else 0,
             )
         if error.code in (401, 403):
             raise DownloadError(f"{address}: access denied ({error.code} {error.reason}); is a login needed?")
@@ -197,9 +197,10 @@ def _check_headers(answer: Any, address: str, part: Path, size: int, have: int) 
             part.unlink(missing_ok=True)
             raise _BrokenOffError(f"the server sent {given or 'no range'} instead of bytes {have}- of {size}")
         return
-    length = answer.headers.get("Content-Length")
-    if length is not None and int(length) != size:
-        raise DownloadError(f"{address} has {int(length):,} bytes, expected {size:,}; nothing was kept")
+    length = answer.headers.get("Content-Length", "").strip()
+    if length.lstrip("0") != str(size).lstrip("0") and length:
+        given = f"{int(length):,}" if length.isdecimal() and len(length) < 20 else repr(length[:20])
+        raise DownloadError(f"{address} has {given} bytes, expected {size:,}; nothing was kept")
 
 
 def _append(answer: Any, part: Path, have: int, size: int, timeout: float, progress: Callable[[int], None]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import reprlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from mmengine.logging import print_log
 
 from ean_core import ConnectionScheme
 from ean_core.attention import attention_class
@@ -19,13 +22,21 @@ from ean_core.common.config import packaged_configs
 from ean_core.common.plain import check_yaml
 from ean_core.common.record import read_record
 from ean_core.common.tasks import known_datasets
-from ean_core.networks import check_settings
+from ean_core.networks import UnknownKindError, check_settings
 from ean_core.weights.addresses import SCHEME
 
 from .names import ModelName, config_of, trained_by
 
 #: Folder of the packaged index.
 PACKAGED = Path(__file__).resolve().parent
+#: Version of the format, under ``Format Version`` in ``model-index.yml`` and metafiles; files without it are version 1.
+VERSION = 1
+#: Maximum size of ``model-index.yml`` or a metafile in bytes; a model takes 5,000.
+MAX_SIZE = 2**22
+
+
+class IndexVersionError(ValueError):
+    """An index was written by a later version of this package."""
 
 
 class NoWeightsError(ValueError):
@@ -59,6 +70,8 @@ class Entry:
                 raise ValueError(
                     f"the entry of {self.name} in {self.root}: {key} must be a {kind.__name__.lower()}, got {given}"
                 )
+        # First: an entry of an unknown kind may well have other fields.
+        check_settings(self.fields.get("Network", {}), f"the entry of {self.name} in {self.root}")
         needed = {"Config", "Metadata", "Results", "Weights", "Size", "SHA256", "Network", "Training Log"}
         lacking = sorted(needed - self.fields.keys()) + sorted(
             f"Metadata: {key}" for key in {"Parameters", "FLOPs", "Scheme"} - self.metadata.keys()
@@ -72,7 +85,6 @@ class Entry:
                 f"the entry of {self.name} in {self.root}: expected Weights {file_name(self.name, self.sha256)} and an "
                 f"integer Size, got {self.file!r} and {self.size!r}"
             )
-        check_settings(self.fields["Network"], f"the entry of {self.name} in {self.root}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -135,7 +147,10 @@ class Index:
     Args:
         root: folder with ``model-index.yml``; a folder without it is an empty index.
 
+    Entries of unknown kinds, as from a later version or a task that is not installed, are left out with a warning.
+
     Raises:
+        IndexVersionError: if its format is of a later version.
         ValueError: if a metafile cannot be read, an entry lacks a field, or a model is listed twice.
     """
 
@@ -145,7 +160,7 @@ class Index:
     @cached_property
     def _head(self) -> Mapping[str, Any]:
         path = self.root / "model-index.yml"
-        return _read_yaml(path) if path.is_file() else {}
+        return read_index_file(path) if path.is_file() else {}
 
     @property
     def base(self) -> str | None:
@@ -167,6 +182,8 @@ class Index:
                     if entry.name in found:
                         raise ValueError(f"{entry.name} is listed twice")
                     found[entry.name] = entry
+            except IndexVersionError:
+                raise
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = str(error) if isinstance(error, ValueError) else f"is not a valid metafile ({error!r})"
                 where = "" if reason.startswith(str(self.root)) else f"{self.root / metafile}: "
@@ -174,11 +191,14 @@ class Index:
         return dict(sorted(found.items()))
 
     def _read(self, path: Path) -> Iterator[Entry]:
-        content = _read_yaml(path)
+        content = read_index_file(path)
         collections = {collection["Name"]: collection for collection in content.get("Collections") or ()}
         for fields in content.get("Models") or ():
             collection = collections.get(fields.get("In Collection"), {})
-            yield Entry(ModelName.parse(fields["Name"]), fields, collection, self.root)
+            try:
+                yield Entry(_model_name(fields["Name"]), fields, collection, self.root)
+            except UnknownKindError as error:
+                _say_once(logging.WARNING, f"{path}: {reprlib.repr(fields['Name'])} is left out: {error}")
 
 
 def indexes() -> list[Index]:
@@ -199,10 +219,16 @@ def indexes() -> list[Index]:
 
 
 def published() -> dict[ModelName, Entry]:
-    """Return all published models, sorted by name; the first index that has a name wins."""
+    """Return all published models, sorted by name; the first index that has a name wins.
+
+    An index of a later version is left out, with an error in the log.
+    """
     found: dict[ModelName, Entry] = {}
     for index in reversed(indexes()):
-        found.update(index.entries)
+        try:
+            found.update(index.entries)
+        except IndexVersionError as error:
+            _say_once(logging.ERROR, f"{error}; its models are left out")
     return dict(sorted(found.items()))
 
 
@@ -285,9 +311,38 @@ def file_name(name: ModelName, sha256: str) -> str:
     return f"{name}-{sha256[:8]}.safetensors"
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_index_file(path: Path) -> Mapping[str, Any]:
+    """Read ``model-index.yml`` or a metafile.
+
+    Raises:
+        IndexVersionError: if it is of a later version.
+        ValueError: if it is not YAML, or too large.
+    """
     status = path.stat()
-    return _parsed_yaml(path, status.st_mtime_ns, status.st_size)
+    if status.st_size > MAX_SIZE:
+        raise ValueError(f"{path} has {status.st_size:,} bytes; files of an index have at most {MAX_SIZE:,}")
+    content = _parsed_yaml(path, status.st_mtime_ns, status.st_size)
+    version = content.get("Format Version", VERSION)
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path}: Format Version must be an integer above 0, got {reprlib.repr(version)}")
+    if version > VERSION:
+        raise IndexVersionError(
+            f"{path} has Format Version {version}, this version of ean-zoo reads up to {VERSION}; upgrade ean-zoo"
+        )
+    return content
+
+
+def _model_name(text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except ValueError as error:
+        raise UnknownKindError(str(error)) from error
+
+
+@cache
+def _say_once(level: int, text: str) -> None:
+    """Log a message; every access to the index comes here."""
+    print_log(text, "current", level)
 
 
 @lru_cache
@@ -296,12 +351,13 @@ def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
+        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader))
         check_yaml(text)
-        content = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = {} if aliases else yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError from dates, and long numbers
         raise ValueError(f"{path} is not YAML: {error}") from error
+    if aliases:
+        raise ValueError(f"{path} has aliases, with which a few lines can expand to any size")
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must contain a mapping, got {type(content).__name__}")
     return content

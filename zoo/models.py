@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from ean_core.common.errors import unknown_name
 from ean_core.hub import HubNetwork
 from ean_core.networks import build_network
 from ean_core.weights.addresses import BACKBONE
-from ean_core.weights.loading import load_weights
+from ean_core.weights.files import WeightsFile
+from ean_core.weights.loading import check_fit, load_weights
 
 from .files import locate
 from .index import Entry, find_entry, how_to_train, known_name, published
@@ -130,24 +131,23 @@ def get_model(
         raise ValueError(
             f"a classifier uses its last feature map; out_indices={backbone['out_indices']} needs features_only=True"
         )
-    if features_only:
-        model: Any = MODELS.build(settings["backbone"])
-        if weights:
-            load_weights(model, weights.path, prefix=BACKBONE, strict=True)
-        return model
-    model = build_network(settings)
-    if weights and num_classes in (None, trained_classes):
-        load_weights(model, weights.path, strict=True)
-        if isinstance(model, HubNetwork):
-            model.card_source = Card(weights.name)
-    elif weights:
-        load_weights(model.backbone, weights.path, prefix=BACKBONE, strict=True)
-        if num_classes:
-            print_log(
-                f"{name}: the head is newly initialized for {num_classes} classes, the weights have {trained_classes}",
-                "current",
-                logging.WARNING,
-            )
+    build = partial(MODELS.build, settings["backbone"]) if features_only else partial(build_network, settings)
+    other_head = not features_only and num_classes not in (None, trained_classes)
+    prefix, part = (BACKBONE if features_only or other_head else None), ("backbone" if other_head else "")
+    file = WeightsFile(weights.path) if weights else None
+    if file:
+        check_fit(build, file, prefix, part=part)
+    model: Any = build()
+    if file:
+        load_weights(model.get_submodule(part), file, prefix, strict=True)
+    if weights and not other_head and isinstance(model, HubNetwork):
+        model.card_source = Card(weights.name)
+    if weights and other_head and num_classes:
+        print_log(
+            f"{name}: the head is newly initialized for {num_classes} classes, the weights have {trained_classes}",
+            "current",
+            logging.WARNING,
+        )
     return model
 
 

@@ -31,7 +31,7 @@ from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same
 from ean_core.weights.files import WeightsFile, file_hash, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .index import Entry, Index, file_name
+from .index import VERSION, Entry, Index, file_name, read_index_file
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import refuse_secrets, scrub
@@ -404,11 +404,20 @@ def _write_metafile(index: Index, entry: Entry) -> None:
     metafile = f"metafiles/{collection.replace('.', '_')}.yml"
     known = next((each.collection for each in index.entries.values() if each.name.collection == collection), {})
     described = {**entry.collection, "Metadata": {**known.get("Metadata", {}), **entry.collection["Metadata"]}}
-    content = {"Collections": [described], "Models": [dict(each.fields) for each in entries]}
-    write_text(index.root / metafile, _yaml(content))
+    path = index.root / metafile
+    before = dict(read_index_file(path)) if path.is_file() else {}
+    names = {each.fields["Name"] for each in entries}
+    unknown = [fields for fields in before.get("Models") or () if fields["Name"] not in names]  # of later versions
+    others = [each for each in before.get("Collections") or () if each["Name"] != collection]
+    content = {
+        **before,
+        "Collections": [described, *others],
+        "Models": [*(dict(each.fields) for each in entries), *unknown],
+    }
+    write_text(path, _yaml(content))
     head = index.root / "model-index.yml"
-    listed = yaml.safe_load(head.read_text(encoding="utf-8")) if head.is_file() else {}
-    listed["Import"] = sorted({*listed.get("Import", ()), metafile})
+    listed = dict(read_index_file(head)) if head.is_file() else {}
+    listed = {"Format Version": VERSION, **listed, "Import": sorted({*listed.get("Import", ()), metafile})}
     write_text(head, _yaml(listed))
 
 

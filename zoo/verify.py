@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from ean_core.backbone import find_backbone
@@ -102,7 +103,8 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
     if sha256 != entry.sha256:
         yield f"the SHA-256 of {file.name} is {sha256[:8]}…, its entry says {entry.sha256[:8]}…"
         return  # do not read an altered file further
-    network = build_network(entry.network)
+    with torch.device("meta"):  # its size is not known to be that of the file
+        network = build_network(entry.network)
     own, state = network.state_dict(), load_file(file)
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
         differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mmengine.config import Config, DictAction
 
 from .errors import unknown_name
-from .plain import plain_files
+from .plain import MAX_CONFIG, plain_files
 from .tasks import known_datasets
 
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
@@ -125,6 +125,8 @@ def read_config(path: Path, *, import_custom_modules: bool = True) -> Config:
         ValueError: if it cannot be read; the message names the file at fault, which may be a base config.
     """
     with reading(path), plain_files():
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError(f"it has more than {MAX_CONFIG:,} bytes")
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
 
 

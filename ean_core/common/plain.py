@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import yaml
-from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
+from mmengine.fileio.handlers import JsonHandler, PickleHandler, YamlHandler, file_handlers
 
 #: Maximum depth of YAML, whose parser would overflow the stack, and maximum number of its values with all aliases
 #: written out.
@@ -23,14 +24,19 @@ _PLAIN = {
 }
 
 
+#: Maximum size of a config in bytes, and of its values if each alias in YAML were written out.
+MAX_CONFIG = MAX_VALUES = 2**20
+
+
 @contextmanager
 def plain_files() -> Iterator[None]:
-    """Refuse, inside the block, YAML tags and pickles that construct Python objects.
+    """Refuse, inside the block, large files, and YAML tags and pickles that construct Python objects.
 
     YAML keeps ``!!python/tuple``, which mmengine writes for tuples.
     """
     before = dict(file_handlers)
     read_plain_files_only()
+    file_handlers.update(dict.fromkeys(("yml", "yaml"), _SmallYaml()), json=_SmallJson())
     try:
         yield
     finally:
@@ -44,7 +50,28 @@ def read_plain_files_only() -> None:
 
 
 class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, with tuples."""
+    """PyYAML's safe loader, with tuples, and without aliases that expand to more than :data:`MAX_VALUES` values."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _expanded(node, {})
+        return node
+
+
+def _expanded(node: Any, known: dict[int, int | None]) -> int:
+    """Count the values below a YAML node if each alias were written out, as it is wherever settings are copied."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = None
+        parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    number = known[id(node)]
+    if number is None or number > MAX_VALUES:
+        problem = "an alias contains itself" if number is None else f"aliases expand to more than {MAX_VALUES:,} values"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return number
 
 
 def _refuse(loader: Any, node: Any) -> None:
@@ -92,6 +119,23 @@ def check_yaml(text: str) -> None:
             values += sizes.get(event.anchor, 1)
             if values > MAX_VALUES:
                 raise ValueError(f"its aliases expand to more than {MAX_VALUES:,} values")
+
+
+def _small(file: Any) -> str:
+    text = file.read(MAX_CONFIG + 1)
+    if len(text) > MAX_CONFIG:
+        raise ValueError(f"it has more than {MAX_CONFIG:,} characters")
+    return text
+
+
+class _SmallYaml(_PlainYaml):
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        return super().load_from_fileobj(_small(file))
+
+
+class _SmallJson(JsonHandler):
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        return json.loads(_small(file))
 
 
 class _PlainPickle(PickleHandler):

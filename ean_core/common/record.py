@@ -19,6 +19,9 @@ import torch
 from .text import csv_line
 from .writing import replacing
 
+#: Maximum size of a JSON or text file in bytes; parsed, it takes twenty times as much memory.
+MAX_JSON = 2**26
+
 
 def command() -> str:
     """Return the command line of this process, as typed in a shell."""
@@ -66,25 +69,53 @@ def read_record(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a regular file, or not a record.
     """
-    try:
-        record = json.loads(read_text(Path(path)))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a run record: {error}") from error
+    record = read_json(Path(path), "is not a run record")
     if not isinstance(record, dict) or "environment" not in record:
         raise ValueError(f"{path} is not a run record: it has no 'environment'")
     return record
 
 
-def read_text(path: Path) -> str:
-    """Read a text file, which is not a FIFO or a device: reading those would never end.
+def read_json(path: Path, problem: str) -> Any:
+    """Read a JSON file from an untrusted source.
+
+    Args:
+        path: file to read.
+        problem: of a file that cannot be read, for the message.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a regular file or a link to one, or not UTF-8.
+        ValueError: if it is not JSON, nested too deeply, not a regular file, or larger than :data:`MAX_JSON`; begins
+            with its path.
+    """
+    try:
+        return json.loads(read_small(path))
+    except (ValueError, RecursionError) as error:  # of JSON, UTF-8 and numbers of thousands of digits
+        raise ValueError(f"{path} {problem}: {str(error).removeprefix(f'{path} ')}") from error
+
+
+def read_small(path: Path) -> bytes:
+    """Read a file of at most :data:`MAX_JSON` bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a regular file, or larger.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"{path} has more than {MAX_JSON:,} bytes")
+    return content
+
+
+def check_regular(path: Path) -> None:
+    """Refuse FIFOs and devices: reading those would never end.
+
+    Raises:
+        ValueError: if it exists, and is neither a regular file nor a link to one.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a regular file")
-    return path.read_text(encoding="utf-8")
 
 
 def significant(value: float) -> float:

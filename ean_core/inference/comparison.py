@@ -26,6 +26,8 @@ from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record, write_record
 from ean_core.layers import NORMS
 from ean_core.runs.folder import Run, trained_config
+from ean_core.weights.files import WeightsFile
+from ean_core.weights.loading import check_fit
 
 from .cost import clock_notes, count_bytes, count_macs, peak_memory
 from .deploy import deploy, fold
@@ -131,11 +133,12 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
 
     Raises:
         FileNotFoundError: if the folder has no checkpoint of a run.
-        ValueError: if the network has a type that is not registered.
+        ValueError: if the network has a type that is not registered, or its weights do not fit.
     """
     run = Run(folder)
-    config = None if run.latest is None else trained_config(run.latest)
-    if config is None:
+    latest = None if run.latest is None else WeightsFile(run.latest)
+    config = None if latest is None else trained_config(latest)
+    if latest is None or config is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of a training run")
     custom = config.get("custom_imports") or {"imports": None}
     imports = custom["imports"] or []
@@ -148,6 +151,7 @@ def trained_variant(folder: Path) -> tuple[Config, Variant]:
         logger.warning("importing %s, which the settings of %s name", ", ".join(map(str, foreign)), folder)
     import_modules_from_strings(**custom)
     _check_types(config.model, folder)
+    check_fit(lambda: MODELS.build(copy.deepcopy(config.model)), latest)
     accuracy = run.test["metrics"].get("accuracy/top1") if run.test else None
     network = MODELS.build(config.model).eval()
     return config, Variant(_alike(config), connection(network), network, accuracy, image_size(config))

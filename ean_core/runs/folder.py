@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ean_core.common.errors import differences
-from ean_core.common.record import read_record, read_text
+from ean_core.common.record import read_json, read_record, read_small
 from ean_core.weights.files import WeightsFile, read_meta
 
 from .logs import training_log
@@ -90,10 +90,7 @@ class Run:
         path = self.path(PROGRESS)
         if not path.exists():
             return None
-        try:
-            progress = json.loads(read_text(path))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        progress = read_json(path, "is damaged")
         if not isinstance(progress, dict) or not {"iteration", "updated", "finished"} <= progress.keys():
             raise ValueError(f"{path} is not a progress file of a training")
         return progress
@@ -139,7 +136,7 @@ class Run:
         starts = sorted(path.parents[1] for path in self.folder.glob("*/vis_data/config.py"))
         trained = [start for start in starts if not (start / f"{start.name}.json").exists()]  # which a test leaves
         if trained:
-            return read_settings(read_text(trained[-1] / "vis_data/config.py")).to_dict()
+            return read_settings(read_small(trained[-1] / "vis_data/config.py").decode("utf-8")).to_dict()
         if self.record:
             return self.record["settings"]
         config = trained_config(self.latest) if self.latest else None

@@ -132,10 +132,11 @@ class RunRecordHook(Hook):
         units = ("epoch", "iteration")
         last = {name: value for name, value in validations[-1].items() if name not in units} if validations else None
         best = runner.message_hub.runtime_info.get("best_ckpt")
-        if best is None:
+        number = Path(str(best)).stem.rpartition("_")[2]
+        if not number.isdecimal():  # none was selected, or a checkpoint that was resumed names another file
             return {"validation": last, "validations": validations}
         unit = "iteration" if by_iterations(runner) else "epoch"
-        chosen = {"checkpoint": Path(best).name, unit: int(Path(best).stem.rpartition("_")[2])}
+        chosen = {"checkpoint": Path(str(best)).name, unit: int(number)}
         return {"validation": last, "validations": validations, "best": chosen}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ean_core.common.record import read_text, significant
+from ean_core.common.record import check_regular, significant
 
 
 def training_log(run: Path) -> str:
@@ -19,12 +19,14 @@ def training_log(run: Path) -> str:
     """
     lines: dict[int, Mapping[str, Any]] = {}
     for path in [*run.glob("log.jsonl"), *sorted(run.glob("*/vis_data/scalars.json"))]:
-        for text in read_text(path).splitlines():
+        check_regular(path)
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(line, dict) and {"step", "loss"} <= line.keys():  # other lines are from validations
+            # Other lines are from validations.
+            if isinstance(line, dict) and "loss" in line and isinstance(line.get("step"), int):
                 kept = ("epoch", "step", "lr", "loss")
                 lines[line["step"]] = {key: significant(line[key]) for key in kept if key in line}
     return "".join(json.dumps(line) + "\n" for _, line in sorted(lines.items()))

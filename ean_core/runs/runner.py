@@ -19,7 +19,7 @@ from torch import nn
 
 from ean_core.common.writing import refuse_link, remove_link, replacing
 from ean_core.weights.addresses import SCHEME
-from ean_core.weights.files import refuse_compressed, weights_only
+from ean_core.weights.files import refuse_expanding, weights_only
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import are_current
 
@@ -57,7 +57,7 @@ class EANRunner(Runner):
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
-            refuse_compressed(Path(filename))
+            refuse_expanding(Path(filename))
             with weights_only():
                 checkpoint = super().load_checkpoint(filename, *args, **kwargs)
             if not isinstance(checkpoint, dict):

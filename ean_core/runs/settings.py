@@ -7,6 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+#: Maximum length of settings in characters; those of a large config have 20,000.
+MAX_LENGTH = 2**20
+
 
 def read_settings(text: str) -> Config:
     """Read a config as mmengine writes it into checkpoints: literals and ``dict(...)``; nothing is executed.
@@ -22,9 +25,18 @@ def read_settings(text: str) -> Config:
         ...
         ValueError: settings must be literals and dict(...), found print('hello')
     """
+    if len(text) > MAX_LENGTH:  # a parsed character can take 100 bytes
+        raise ValueError(f"settings have at most {MAX_LENGTH:,} characters, these have {len(text):,}")
+    try:
+        return _settings(text)
+    except RecursionError as error:
+        raise ValueError(f"settings must be literals and dict(...), these are nested too deeply: {error}") from error
+
+
+def _settings(text: str) -> Config:
     try:
         statements = ast.parse(text).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two from deep nesting
+    except (SyntaxError, ValueError, MemoryError) as error:  # the last one from deep nesting
         raise ValueError(f"settings must be literals and dict(...), this is not Python: {error}") from error
     settings = {}
     for statement in statements:

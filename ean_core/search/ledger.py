@@ -103,7 +103,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], bytes]:
     for number, text in enumerate(whole, 1):
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}, is damaged: {text[:60]!r}") from error
         if not isinstance(line, dict):
             raise ValueError(f"{path}, line {number}, is not a ledger line: {text[:60]!r}")

@@ -107,7 +107,7 @@ class RememberedScores:
                     raise ValueError("it belongs to another supernet, data set or precision")
             else:
                 self._known[ConnectionScheme.parse(line["scheme"], self.stages)] = float(line["accuracy"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} has a line that is not a score: {text[:80]!r} ({error}); delete the file to compute its "
                 "scores again"

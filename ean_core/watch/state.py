@@ -116,7 +116,7 @@ def look(folder: Path, now: float | None = None) -> Standing | Several | str:
     for name in names:
         try:
             parts[str(name)] = _read(folder / name, now)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (ValueError, OSError):
             parts[str(name)] = "cannot be read"  # watching that folder alone shows why
     if "supernet" in parts and set(parts) <= set(QUICKSTART):
         steps = {name: parts.get(name, "waiting") for name in QUICKSTART}
@@ -143,7 +143,10 @@ def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def _read(folder: Path, now: float) -> Standing | str:
-    return _read_search(folder, now) if (folder / LEDGER).is_file() else _read_training(Run(folder), now)
+    try:
+        return _read_search(folder, now) if (folder / LEDGER).is_file() else _read_training(Run(folder), now)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise ValueError(f"the records of the run in {folder} are damaged: {error!r}") from error
 
 
 def _read_training(run: Run, now: float) -> Standing:
@@ -154,7 +157,7 @@ def _read_training(run: Run, now: float) -> Standing:
     _ = run.settings, run.test, run.validations  # a damaged file fails here, not while it is shown
     if progress is None:
         assert record is not None
-        return Standing(run, True, now - _ended(record), done=1, total=1, record=record)
+        return Standing(run, True, now - _ended(run.folder, record), done=1, total=1, record=record)
     done, total, usual = (progress[name] for name in ("iteration", "iterations", "usual_interval"))
     silence, left = now - progress["updated"], progress["seconds_left"]
     if left is not None:
@@ -174,7 +177,7 @@ def _read_search(folder: Path, now: float) -> Standing | str:
     record = read_record(result) if result.exists() else None
     if record and record["evaluations"] <= done:
         total = record["evaluations"]
-        return Standing(Run(folder), True, now - _ended(record), None, done, total, None, history, record)
+        return Standing(Run(folder), True, now - _ended(folder, record), None, done, total, None, history, record)
     own = [float(line.get("seconds", 0.0)) for line in lines[1:] if isinstance(line["step"], int)][-50:]
     pace = fmean(own) if own else 0.0
     last = float(lines[-1].get("seconds", 0.0))  # finalists are written one by one, the lines of a step together
@@ -218,5 +221,8 @@ def _silence(part: Standing | str) -> float:
     return float("inf") if part.silence is None else part.silence
 
 
-def _ended(record: Mapping[str, Any]) -> float:
-    return datetime.fromisoformat(record["finished"]).timestamp()
+def _ended(folder: Path, record: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(record["finished"]).timestamp()
+    except ValueError as error:
+        raise ValueError(f"the records of the run in {folder} are damaged: {error}") from error

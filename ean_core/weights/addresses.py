@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 SCHEME = "ean://"
+#: Maximum size in bytes of the header of a safetensors file; 100 bytes per tensor are usual.
+MAX_HEADER = 2**22
 #: Prefix of the backbone's tensor names in the file of a whole network.
 BACKBONE = "backbone."
 _PART = "/" + BACKBONE.rstrip(".")
@@ -44,6 +46,7 @@ def load_from_ean(filename: str, map_location: Any = None) -> dict[str, Any]:
     """
     path = resolve(filename)
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else "cpu"
+    check_safetensors(path)
     state = load_file(path, device=device)
     if filename.endswith(_PART):
         state = backbone_of(state)
@@ -61,9 +64,35 @@ def resolve(address: str) -> Path:
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
-    """Return the metadata strings in the header of a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    """Return the metadata strings in the header of a safetensors file.
+
+    Raises:
+        ValueError: if it is not a safetensors file.
+    """
+    check_safetensors(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a safetensors file whose header exceeds the file or :data:`MAX_HEADER`.
+
+    A header can list a million empty tensors, each of which takes a kilobyte of memory.
+
+    Raises:
+        ValueError: if it does.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > min(size - 8, MAX_HEADER):
+        raise ValueError(
+            f"{path} is not a complete safetensors file: its header claims {header:,} bytes; the file has {size:,}, "
+            f"and headers have at most {MAX_HEADER:,}"
+        )
 
 
 @cache

@@ -24,7 +24,12 @@ from torch import Tensor
 from ean_core.common.places import offline
 from ean_core.common.writing import replacing
 
-from .addresses import SCHEME, load_from_ean
+from .addresses import SCHEME, check_safetensors, load_from_ean
+
+#: Bytes of an archive entry's own header, before its name.
+_LOCAL_HEADER = 30
+#: Flag of an archive entry with its name in UTF-8.
+_UTF8 = 0x800
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     else:
         content = _read_file(Path(source.removeprefix("file://")).expanduser())
     state = _tensors_of(content, source)
+    _refuse_repeated(state, source)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     if prefix:
@@ -197,16 +203,36 @@ def weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-def refuse_compressed(path: Path) -> None:
-    """Refuse compressed archives: PyTorch writes none, and they can expand a thousandfold in memory.
+def refuse_expanding(path: Path) -> None:
+    """Refuse archives that take more memory than their file has bytes: PyTorch writes none.
 
     Raises:
-        ValueError: if the file is a compressed archive.
+        ValueError: if the file is a compressed or damaged archive, or one whose entries share their bytes or exceed it.
     """
-    if zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(path):
+        return
+    try:
         with zipfile.ZipFile(path) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError(f"{path} is a compressed archive; PyTorch files are uncompressed")
+            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+            end = archive.start_dir
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path} is a damaged archive: {error}") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError(f"{path} is a compressed archive; PyTorch files are uncompressed")
+    nexts = [entry.header_offset for entry in entries[1:]] + [end]
+    for entry, after in zip(entries, nexts, strict=True):
+        begins = (
+            entry.header_offset
+            + _LOCAL_HEADER
+            + len(entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"))
+        )
+        if entry.file_size != entry.compress_size or begins + entry.file_size > after:
+            raise ValueError(
+                f"{path} is a damaged archive: its entry {entry.filename[:80]!r} overlaps another one, or the end of "
+                f"the file ({entry.file_size:,} bytes from {entry.header_offset:,}, before {after:,})"
+            )
+    if entries and entries[0].header_offset:  # readers disagree on offsets in such archives
+        raise ValueError(f"{path} is a damaged archive: {entries[0].header_offset:,} bytes precede its first entry")
 
 
 def _read_file(path: Path) -> object:
@@ -214,12 +240,23 @@ def _read_file(path: Path) -> object:
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
         try:
+            check_safetensors(path)
             return load_file(path)
         except Exception as error:  # the safetensors error class is not a public name in all versions
             raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     with _plain_weights(path):
-        refuse_compressed(path)
+        refuse_expanding(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_repeated(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors much larger than their file: views that repeat its bytes, which any copy would write out."""
+    path = Path(source.removeprefix("file://")).expanduser()
+    if not path.is_file():
+        return
+    claimed, size = sum(value.numel() * value.element_size() for value in state.values()), path.stat().st_size
+    if claimed > 2 * size:  # two names may share a tensor
+        raise ValueError(f"{source} has {size:,} bytes, but its tensors would take {claimed:,}: they repeat its bytes")
 
 
 def _in_order(content: bytes) -> bytes:

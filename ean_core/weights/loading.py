@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .addresses import SCHEME, read_metadata, resolve
 from .files import heads_of, read_state_dict
@@ -57,17 +61,49 @@ def load_weights(
     state, changed = translate(read_state_dict(path, prefix), own)
     if changed and not published:
         print_log(f"{source}: {changed} at the start of its keys, to match {kind}", logger="current")
-    _refuse_misfits(state, own, kind, source, path)
-    if not partial:
-        _refuse_parts(state, own, kind, source, path)
-    missing = own.keys() - state.keys()
-    if missing and strict:
-        raise ValueError(
-            f"{source} is not a checkpoint of this {kind}: it lacks {heads_of(missing, depth=3)}{_network_of(path)}"
-        )
+    _refuse(state, own, kind, source, path, strict=strict, partial=partial)
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     _log_differences(state, own, kind, source)
     _compare_networks(module, source, path)
+
+
+def check_fit(
+    build: Callable[[], nn.Module], path: str | os.PathLike[str], prefix: str | None = None, *, part: str = ""
+) -> None:
+    """Compare the network that a file or index describes with the tensors of the file, before it takes any memory.
+
+    Args:
+        build: builds the network; called with the meta device as the default one.
+        path, prefix: see :func:`read_state_dict`.
+        part: name of the submodule to compare; by default all of it.
+
+    Raises:
+        ValueError: if ``load_weights(..., strict=True)`` would raise.
+    """
+    tensors = len(read_state_dict(path))
+    with torch.device("meta"), _at_most(2 * tensors + 100, f"the {tensors} tensors of {path}"):  # some are replaced
+        module = build().get_submodule(part)
+    own = module.state_dict()
+    state, _ = translate(read_state_dict(path, prefix), own)
+    _refuse(state, own, type(module).__name__, path, path, strict=True)
+
+
+@contextmanager
+def _at_most(number: int, there: str) -> Iterator[None]:
+    """Stop building a network that registers more parameters; a million layers take long, even without memory."""
+    thread, left = threading.get_ident(), number
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= threading.get_ident() == thread
+        if left < 0:
+            raise ValueError(f"it has more than {number} parameters, too many for {there}")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class PretrainedOrRaise:
@@ -109,6 +145,27 @@ class PretrainedOrRaise:
             print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
             if hasattr(self, "_params_init_info"):
                 update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
+
+
+def _refuse(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    kind: str,
+    source: object,
+    path: str | os.PathLike[str],
+    *,
+    strict: bool,
+    partial: bool = False,
+) -> None:
+    """Raise if a state dict does not fit; see :func:`load_weights`."""
+    _refuse_misfits(state, own, kind, source, path)
+    if not partial:
+        _refuse_parts(state, own, kind, source, path)
+    missing = own.keys() - state.keys()
+    if missing and strict:
+        raise ValueError(
+            f"{source} is not a checkpoint of this {kind}: it lacks {heads_of(missing, depth=3)}{_network_of(path)}"
+        )
 
 
 def _refuse_misfits(

@@ -157,7 +157,7 @@ def _fitted(name: str, value: Tensor, own: Tensor | None) -> Tensor:
     if ".attention." in f".{name}" and value.ndim == 4 and own.ndim == 2 and value.shape[:2] == own.shape:
         return value.flatten(1) if value.shape[2:] == (1, 1) else value
     first = name.endswith(("conv1.weight", "stem.0.weight")) and not _BLOCK.match(name)
-    if first and value.ndim == 4 and value.shape[1] == 3 and own.shape[0::2] == value.shape[0::2]:
+    if first and value.ndim == 4 and value.shape[1] == 3 and own[:, 0].shape == value[:, 0].shape:
         return _adapted(value, own.shape[1])
     return value
 

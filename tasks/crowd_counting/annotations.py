@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.record import read_small
 from ean_core.common.text import from_csv_cell
 from ean_core.data.images import SUFFIXES
 from tasks.matlab import read_matlab
@@ -198,7 +199,7 @@ def read_points(path: Path) -> dict[str, tuple[NDArray[np.float64], str]]:
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: expected a .csv or .json file of points")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_small(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     listed = readers[path.suffix.lower()](path, text)
@@ -240,7 +241,7 @@ def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str
 def _read_json(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str]]:
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a mapping of image names to points, got {type(content).__name__}")

@@ -128,7 +128,7 @@ def as_points(points: ArrayLike) -> NDArray[np.float64]:
     """
     try:
         heads = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"points must be pairs (x, y) of numbers: {error}") from None
     if heads.size == 0:
         return np.zeros((0, 2))

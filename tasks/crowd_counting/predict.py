@@ -22,9 +22,9 @@ from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
 from ean_core.common.text import csv_line, visible
 from ean_core.common.writing import open_new, replacing, temporary
-from ean_core.data.images import SUFFIXES, read_image
+from ean_core.data.images import MAX_PIXELS, SUFFIXES, read_image
 from tasks.pictures import save_picture
-from tasks.sources import OVERLAY, VIDEO_SUFFIXES, find_sources, printable
+from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, printable, problem_of
 
 from .counter import MODEL, Counter
 from .overlay import Heat, display_density, draw_overlay, people, round_top
@@ -118,7 +118,7 @@ class Predictor:
         try:
             pixels = read_image(path)
         except (OSError, ValueError) as error:
-            return Counted(str(path), problem=str(error).removeprefix(f"{path} "))
+            return Counted(str(path), problem=problem_of(path, error))
         height, width = pixels.shape[:2]
         overlay = "" if self.heat is None else f"{name}{OVERLAY}.jpg"
         try:
@@ -137,20 +137,26 @@ class Predictor:
         """
         if source != printable(source):  # OpenCV would crash
             return Counted(source, problem="cannot be read as a video: its name is not UTF-8; rename it")
+        path = Path(source).absolute()  # FFmpeg takes a relative path for an address if it has a colon
+        live = source.isdecimal() and not path.is_file()
+        if not live and content_of(path) != "video":
+            return Counted(source, problem="cannot be read as a video")
         with _quiet_opencv():
-            capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+            capture = cv2.VideoCapture(int(source) if live else str(path))
         try:
             if not capture.isOpened():
-                what = f"webcam {source} cannot be opened" if source.isdecimal() else "cannot be read as a video"
-                return Counted(source, problem=what)
-            return self._frames(capture, source, name)
+                return Counted(
+                    source, problem=f"webcam {source} cannot be opened" if live else "cannot be read as a video"
+                )
+            sides = (int(capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            problem = _above_limit(*sides)
+            return Counted(source, problem=problem) if problem else self._frames(capture, source, name, live)
         finally:
             capture.release()
 
-    def _frames(self, capture: cv2.VideoCapture, source: str, name: str) -> Counted:
+    def _frames(self, capture: cv2.VideoCapture, source: str, name: str, live: bool) -> Counted:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
-        live = source.isdecimal()
         smoothed = Smoothed()
         counts: list[float] = []
         tops: list[float] = []
@@ -169,8 +175,11 @@ class Predictor:
                     at = time.monotonic() - start if live else number / fps
                     if self.seconds is not None and at >= self.seconds and counts:
                         break
+                    height, width = frame.shape[:2]
+                    problem = _above_limit(width, height)
+                    if problem:  # the size may change between frames
+                        break
                     pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV uses BGR
-                    height, width = pixels.shape[:2]
                     count, density = self.counter(pixels)
                     steady = smoothed(count, at)
                     drawn = None
@@ -240,6 +249,16 @@ def _quiet_opencv() -> Iterator[None]:
         yield
     finally:
         cv2.utils.logging.setLogLevel(before)
+
+
+def _above_limit(width: int, height: int) -> str:
+    """The problem of frames with more pixels than an image may have; empty if they have not."""
+    if width * height <= MAX_PIXELS:
+        return ""
+    return (
+        f"has frames of {width} x {height}, {width * height / 1e6:.1f} million pixels, more than the limit of "
+        f"{MAX_PIXELS / 1e6:.1f} million; scale it down"
+    )
 
 
 def _too_large(width: int, height: int) -> str:

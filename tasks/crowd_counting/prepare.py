@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +33,8 @@ from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, re
 VERSION = 1
 #: Rows and columns of an HDF5 chunk, so that a crop reads only a few chunks.
 BLOCK = 256
+#: Maximum number of heads of an image.
+MAX_HEADS = 1_000_000
 #: Default kernels: those common in the literature for ShanghaiTech's parts, and one for custom images.
 SIGMAS: dict[str, float | Literal["adaptive"]] = {"A": "adaptive", "B": 15.0, OWN: 15.0}
 
@@ -131,9 +135,10 @@ def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[
     try:
         with h5py.File(path, "r") as file:
             _refuse_elsewhere(file)
+            _refuse_expanding(file, part)
             points = file["points"][()].astype(np.float64)
             return points, None if part is None else file["density"][part]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and run `ean crowd prepare` again") from error
 
 
@@ -143,14 +148,41 @@ def _refuse_elsewhere(file: h5py.File) -> None:
         link = file.get(name, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise ValueError(f"{name} is a link to another location")
-        if link is not None and not isinstance(file[name], h5py.Dataset):
+        if link is not None and not (isinstance(file[name], h5py.Dataset) and file[name].dtype.kind in "fiu"):
             raise ValueError(f"{name} is not a data set of numbers")
         if link is not None and (file[name].external or file[name].is_virtual):
             raise ValueError(f"{name} is stored in another file")
-        if (
-            link is not None and (file[name].size or 0) * file[name].dtype.itemsize > 16 * MAX_PIXELS
-        ):  # compressed, that may be a file of a few kilobytes
-            raise ValueError(f"{name} has {file[name].size:,} values, more than any image may have")
+
+
+def _refuse_expanding(file: h5py.File, part: tuple[slice, slice] | None) -> None:
+    """Refuse data sets unlike those of :func:`_packed`: compressed, a kilobyte can be a gigabyte."""
+    for name, most in (("points", 2 * MAX_HEADS), ("density", MAX_PIXELS)):
+        values = file[name]
+        if values.ndim != 2:
+            raise ValueError(f"{name} has shape {values.shape}, expected two dimensions")
+        if values.size > most:
+            raise ValueError(f"{name} has {values.size:,} values, more than any image may have")
+    if file["points"].chunks:
+        raise ValueError("points are compressed or in blocks")
+    density = file["density"]
+    if part is None or not density.chunks:
+        return
+    blocks = _blocks(density.shape)
+    if density.chunks != blocks:
+        raise ValueError(f"density has blocks of {density.chunks}, expected {blocks}")
+    ranges = (which.indices(size) for which, size in zip(part, density.shape, strict=True))
+    rows, columns = (range(low - low % step, high, step) for (low, high, _), step in zip(ranges, blocks, strict=True))
+    raw = math.prod(blocks) * density.dtype.itemsize
+    most = raw + raw // 64 + 1024  # what cannot be compressed grows a little
+    for corner in product(rows, columns):  # HDF5 decompresses a block until it ends, however large it becomes
+        stored = density.id.get_chunk_info_by_coord(corner).size or 0
+        if stored > most:
+            raise ValueError(f"density has a block of {stored:,} compressed bytes, expected at most {most:,}")
+
+
+def _blocks(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the size of the HDF5 chunks of a density of this shape."""
+    return min(BLOCK, shape[0]), min(BLOCK, shape[1])
 
 
 # ---------------------------------------------------------------- one image
@@ -224,8 +256,7 @@ def _packed(
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file["points"] = points
-        blocks = (min(BLOCK, density.shape[0]), min(BLOCK, density.shape[1]))
-        options = {"chunks": blocks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
+        options = {"chunks": _blocks(density.shape), "compression": "gzip", "compression_opts": 4, "shuffle": True}
         file.create_dataset("density", data=density, **options)
         file.attrs["source"] = json.dumps(source, sort_keys=True)
         file.attrs["entry"] = json.dumps(entry, sort_keys=True)
@@ -238,11 +269,13 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         with h5py.File(path, "r") as file:
+            if any(file.attrs.get_id(name).shape != () for name in ("source", "entry")):  # not one text each
+                return None
             if json.loads(file.attrs["source"]) != source:
                 return None
             entry = json.loads(file.attrs["entry"])
             whole = file["density"].shape == (entry["height"], entry["width"]) and "points" in file
-    except (OSError, KeyError, ValueError, RuntimeError):
+    except (OSError, LookupError, RecursionError, RuntimeError, TypeError, ValueError):
         return None
     return entry if whole else None
 

@@ -13,7 +13,7 @@ from ean_core.common.record import csv_text, write_text
 from ean_core.common.text import visible
 from ean_core.data.images import SUFFIXES, read_image
 from tasks.pictures import save_picture
-from tasks.sources import OVERLAY, find_sources, printable
+from tasks.sources import OVERLAY, find_sources, printable, problem_of
 
 from .overlay import draw_overlay
 from .segmenter import MODEL, Segmenter
@@ -53,7 +53,7 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
     try:
         pixels = read_image(path)
     except (OSError, ValueError) as error:
-        return Labelled(str(path), problem=str(error).removeprefix(f"{path} "))
+        return Labelled(str(path), problem=problem_of(path, error))
     height, width = pixels.shape[:2]
     try:
         found = segmenter(pixels)

@@ -448,6 +448,78 @@ def test_videos_that_cannot_be_read_are_skipped_and_those_cut_off_are_counted_as
     assert found[3]["frames"] == len(table(out / "d.avi.counts.csv"))
 
 
+def test_videos_have_the_pixel_limit_of_images(capsys, tmp_path, counter_file, monkeypatch):
+    """A video of 8,000 x 8,000 pixels may have 100 KB. The size may change on the way, or be other than was said."""
+    read = []
+    usual = predict._read_frames
+    monkeypatch.setattr(predict, "_read_frames", lambda capture: (read.append(capture), usual(capture))[1])
+    monkeypatch.setattr(predict, "MAX_PIXELS", 48 * 64 - 1)
+    video, out = write_video(tmp_path / "a.avi"), tmp_path / "out"
+    code, _, err = run(capsys, video, "--model", counter_file, "--out", out)
+    assert code == 1
+    assert f"{video}: has frames of 64 x 48, 0.0 million pixels, more than the limit of 0.0 million; scale it" in err
+    assert not read
+    frames = [np.zeros((4, 4, 3), np.uint8), np.zeros((60, 60, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)]
+    monkeypatch.setattr(predict, "_read_frames", lambda capture: iter(frames))
+    monkeypatch.setattr(predict, "MAX_PIXELS", 48 * 64)
+    assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 0
+    result = counted(out)[str(video)]
+    assert result["frames"] == 1
+    assert result["problem"].startswith("has frames of 60 x 60, ")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The files that OpenCV is given."""
+    files, usual = [], cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: (files.append(source), usual(source))[1])
+    return files
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "jp2"])
+def test_an_image_that_is_called_a_video_is_counted_as_an_image(capsys, tmp_path, counter_file, opened, suffix):
+    write_crowd(tmp_path / f"in/a.{suffix}").rename(tmp_path / "in/a.mp4")
+    assert run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")[0] == 0
+    result = counted(tmp_path / "out")[str(tmp_path / "in/a.mp4")]
+    assert (result["width"], result["height"], result["frames"], result["peak"]) == (64, 48, 1, None)
+    assert not opened
+
+
+def test_a_video_that_is_called_an_image_is_said_to_be_one(capsys, tmp_path, counter_file):
+    for name, codec in (("a.avi", "MJPG"), ("b.mp4", "mp4v"), ("c.mkv", "MJPG")):
+        path = write_video(tmp_path / "in" / name, codec=codec)
+        path = path.rename(path.with_suffix(".jpg"))
+        _, _, err = run(capsys, path, "--model", counter_file, "--out", tmp_path / "out")
+        assert f"{path}: is a video; rename it, for example to {path.stem}.mp4; skipped" in err
+
+
+@pytest.mark.parametrize(
+    "text", ["ffconcat version 1.0\nfile secret.avi\n", "#EXTM3U\n#EXTINF:1,\nsecret.avi\n", "text " * 99, "v=0\r\n"]
+)
+def test_a_text_that_leads_ffmpeg_to_other_files_is_not_a_video(capsys, tmp_path, counter_file, opened, text):
+    write_video(tmp_path / "secret.avi")
+    for name in ("a.mp4", "a.mkv"):
+        (tmp_path / name).write_text(text)
+        _, _, err = run(capsys, tmp_path / name, "--model", counter_file, "--out", tmp_path / "out")
+        assert f"{tmp_path / name}: cannot be read as a video; skipped" in err
+    assert not opened
+
+
+def test_a_video_whose_name_is_an_address_is_read_as_a_file(capsys, tmp_path, counter_file, monkeypatch):
+    write_video(tmp_path / "secret.avi", frames=5)
+    write_video(tmp_path / "a.avi", frames=2).rename(tmp_path / "concat:secret.avi")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "concat:secret.avi", "--model", counter_file, "--out", tmp_path / "out")[0] == 0
+    assert counted(tmp_path / "out")["concat:secret.avi"]["frames"] == 2
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "99999"])
+def test_a_number_beyond_all_webcams_is_a_missing_file(capsys, tmp_path, counter_file, number):
+    code, _, err = run(capsys, number, "--model", counter_file, "--out", tmp_path / "out")
+    assert code == 1
+    assert f"{number}: there is no such file or folder; skipped" in err
+
+
 def test_a_webcam_that_is_not_there_is_said_in_one_line(capfd, tmp_path, counter_file):
     number = next(str(n) for n in range(64) if not Path(f"/dev/video{n}").exists())
     code, _, err = run(capfd, number, "--model", counter_file, "--out", tmp_path / "out")

@@ -1,6 +1,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -231,3 +232,12 @@ def test_checkpoints_hold_plain_values_only(digits_supernet):
     assert checkpoint["meta"]["epoch"] == 1
     assert checkpoint["message_hub"]["log_scalars"] == {}
     assert len(checkpoint["message_hub"]["runtime_info"]["epoch_seconds"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("best", "epoch"), [("best_top1_epoch_3.pth", 3), ("best_top1_epoch_x.pth", None), ("best_²", None), ([1], None)]
+)
+def test_a_selected_checkpoint_whose_name_has_no_epoch_is_not_recorded(best, epoch):
+    """A resumed checkpoint of somebody else may name anything."""
+    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info={"best_ckpt": best}))
+    assert hooks.RunRecordHook()._selection(runner).get("best", {}).get("epoch") == epoch

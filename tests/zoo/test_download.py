@@ -1,17 +1,21 @@
 """Download failures of every kind, with a real server."""
 
 import hashlib
+import io
 import random
 import subprocess
 import sys
 import time
+import urllib.error
+from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import zoo.download
 from ean_core.weights.files import file_hash
-from zoo.download import DownloadError, Patience, fetch
+from zoo.download import DownloadError, Patience, _BrokenOffError, _check_headers, _refuse, fetch
 
 # For separate processes: avoids the seconds it takes to import PyTorch.
 ALONE = f"import sys; sys.path.insert(0, {str(Path(zoo.download.__file__).parent)!r}); from download import fetch\n"
@@ -220,3 +224,30 @@ fetch({server.address!r} + "/a%20file.bin", Path({str(get.folder)!r}) / "a file.
     server.mode = "ok"
     assert get() == content
     assert names(get.folder) == ["a file.bin"]
+
+
+@pytest.mark.parametrize("length", ["abc", "²", "-5", "9" * 5000, "5 5"])
+def test_a_length_that_is_not_a_number_is_refused(tmp_path, length):
+    answer = SimpleNamespace(headers=Message())
+    answer.headers["Content-Length"] = length
+    answer.headers["Content-Type"] = "application/octet-stream"
+    with pytest.raises(DownloadError, match=r"http://a/b has .* bytes, expected 1,000; nothing was kept"):
+        _check_headers(answer, "http://a/b", tmp_path / "b.part", 1000, 0)
+
+
+@pytest.mark.parametrize("length", ["1000", " 01000 ", ""])
+def test_a_length_that_fits_is_taken(tmp_path, length):
+    answer = SimpleNamespace(headers=Message())
+    answer.headers["Content-Length"] = length
+    answer.headers["Content-Type"] = "application/octet-stream"
+    _check_headers(answer, "http://a/b", tmp_path / "b.part", 1000, 0)
+
+
+@pytest.mark.parametrize(("after", "wait"), [("²", 0), ("soon", 0), ("-1", 0), ("7", 7), ("9" * 5000, 60)])
+def test_a_wait_that_is_not_a_number_is_ignored(tmp_path, after, wait):
+    headers = Message()
+    headers["Retry-After"] = after
+    error = urllib.error.HTTPError("http://a/b", 503, "busy", headers, io.BytesIO())
+    with pytest.raises(_BrokenOffError, match="the server responded 503 busy") as raised:
+        _refuse(error, "http://a/b", tmp_path / "b.part")
+    assert raised.value.wait == wait

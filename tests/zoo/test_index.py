@@ -61,11 +61,7 @@ def test_an_entry_that_lacks_a_field_is_named(root):
         (lambda m: m.update({"SHA256": "../" * 20}), r"SHA256 must be 64 hexadecimal digits"),
         (lambda m: m.update({"Size": "large"}), r"and an integer Size, got"),
         (
-            lambda m: m.update({"Network": {"type": "os.system", "command": "touch x"}}),
-            r"a network may only use registered modules",
-        ),
-        (
-            lambda m: m["Network"]["backbone"].update({"type": "os.getcwd"}),
+            lambda m: m["Network"]["backbone"].update({"type": ["os.getcwd"]}),
             r"a network may only use registered modules",
         ),
         (
@@ -78,6 +74,19 @@ def test_an_entry_cannot_lead_out_of_the_index(root, edit, message):
     read = change(root, lambda content: edit(content["Models"][0]))
     with pytest.raises(ValueError, match=message):
         read()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.update({"Network": {"type": "os.system", "command": "touch x"}}),
+        lambda m: m["Network"]["backbone"].update({"type": "os.getcwd"}),
+        lambda m: m.update({"Name": "../../resnet20.digits"}),
+    ],
+)
+def test_an_entry_of_an_unknown_kind_is_left_out(root, edit):
+    read = change(root, lambda content: edit(content["Models"][0]))
+    assert list(map(str, read())) == ["ean_resnet20_se.digits"]
 
 
 def test_an_index_imports_its_own_files_only(root):

@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_records(run, tmp_path):
 def test_the_metafile_is_openmmlabs(run, tmp_path):
     publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
     head = yaml.safe_load((tmp_path / "zoo" / "model-index.yml").read_text())
-    assert head == {"Import": ["metafiles/resnet20_digits.yml"]}
+    assert head == {"Format Version": 1, "Import": ["metafiles/resnet20_digits.yml"]}
     content = yaml.safe_load((tmp_path / "zoo" / head["Import"][0]).read_text())
     (collection,), (model,) = content["Collections"], content["Models"]
     assert model["In Collection"] == collection["Name"] == "resnet20.digits"
