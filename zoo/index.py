@@ -298,12 +298,15 @@ def check_settings(settings: object, what: str) -> None:
         what: their description, for the beginning of the message.
 
     Raises:
-        ValueError: if a type is not a registered module, or there is an ``init_cfg``.
+        ValueError: if a type is not a registered module, or there is an ``init_cfg`` or a ``_scope_``.
     """
     if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
+        kind = settings.get("type", "Conv2d")
+        # A registry imports the package that _scope_ names.
+        if settings.keys() & {"init_cfg", "_scope_"} or not isinstance(kind, str) or kind not in _known_types():
             raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+                f"{what}: a network may only use registered modules, without init_cfg and _scope_; got "
+                f"{dict(settings)!r}"
             )
         for value in settings.values():
             check_settings(value, what)
