@@ -123,17 +123,19 @@ def check_settings(settings: object, what: str, depth: int = DEPTH) -> None:
 
     Raises:
         UnknownKindError: if a type is the name of a module that is not registered.
-        ValueError: if a type is not a name, there is an ``init_cfg``, or a file of class weights, or they are nested
-            too deeply.
+        ValueError: if a type is not a name, there is an ``init_cfg``, a ``_scope_`` or a file of class weights, or they
+            are nested too deeply.
     """
     if not depth:
         raise ValueError(f"{what}: its settings are nested more than {DEPTH} times")
     if isinstance(settings, Mapping):
         kind = settings.get("type", "Conv2d")
-        if "init_cfg" in settings or not isinstance(kind, str) or kind not in _known_types():
-            error = UnknownKindError if isinstance(kind, str) and "init_cfg" not in settings else ValueError
+        code = settings.keys() & {"init_cfg", "_scope_"}  # a registry imports the package that _scope_ names
+        if code or not isinstance(kind, str) or kind not in _known_types():
+            error = UnknownKindError if isinstance(kind, str) and not code else ValueError
             raise error(
-                f"{what}: a network may only use registered modules, without init_cfg; got {reprlib.repr(settings)}"
+                f"{what}: a network may only use registered modules, without init_cfg and _scope_; got "
+                f"{reprlib.repr(settings)}"
             )
         if isinstance(settings.get("class_weight"), str):
             raise ValueError(

@@ -164,9 +164,12 @@ def _check_types(settings: object, folder: Path) -> None:
         ValueError: if there is one.
     """
     if isinstance(settings, Mapping):
-        if "type" in settings and settings["type"] not in _registered_types():
+        if "_scope_" in settings:  # the registry would import the package of this name
+            raise ValueError(f"the settings of {folder} have a _scope_; time the run's config if you trust it")
+        kind = settings.get("type", "Conv2d")
+        if not isinstance(kind, str) or kind not in _registered_types():
             raise ValueError(
-                f"the settings of {folder} have the type {settings['type']!r}, which is not registered; import its "
+                f"the settings of {folder} have the type {kind!r}, which is not registered; import its "
                 "module with custom_imports, or time the run's config if you trust it"
             )
         settings = [*settings.values()]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -32,7 +33,7 @@ from tasks.crowd_counting.prepare import read_prepared
 from tasks.trained import load_network
 from zoo.download import DownloadError, Patience, fetch
 from zoo.files import locate
-from zoo.index import Index
+from zoo.index import Index, check_settings
 from zoo.publish import publish
 
 from .conftest import DIGITS
@@ -325,6 +326,27 @@ def test_timing_a_run_calls_nothing_that_is_not_registered(tmp_path, digits_run,
         torch.save(content, tmp_path / "epoch_1.pth")
         with tally.case(), pytest.raises(ValueError, match=r"'theirs\.call', which is not registered"):
             trained_variant(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["model = ", "backbone="])
+def test_the_settings_of_a_network_import_no_package(tmp_path, digits_run, tally, sentinel, monkeypatch, key):
+    """mmengine's registries import the package that ``_scope_`` names, and its module ``registry``."""
+    (tmp_path / "theirs.py").write_text(f"open('{sentinel}', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    content = torch.load(digits_run / "epoch_1.pth", weights_only=True)
+    before = content["meta"]["cfg"]
+    content["meta"]["cfg"] = before.replace(f"{key}dict(", f"{key}dict(_scope_='theirs', ")
+    assert content["meta"]["cfg"] != before
+    torch.save(content, tmp_path / "epoch_1.pth")
+    for load in (load_network, lambda folder: trained_variant(Path(folder))):
+        with tally.case(), pytest.raises(ValueError, match="_scope_"):
+            load(str(tmp_path))
+
+
+def test_a_type_that_is_no_text_is_refused(tally):
+    with tally.case(), pytest.raises(ValueError, match="registered modules"):
+        check_settings({"type": ["os.system"]}, "the network")
 
 
 # ---------------------------------------------------------------- an index
