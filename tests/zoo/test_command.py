@@ -124,6 +124,6 @@ def test_import(ean, tmp_path):
 def test_the_group_lists_its_commands(ean):
     for words in ((), ("--help",)):
         assert [line.split()[1] for line in ean(*words).splitlines()] == [
-            *("list", "info", "download", "verify", "publish", "retime", "import")
+            *("list", "info", "download", "clean", "verify", "publish", "retime", "import")
         ]
     assert "no command 'zoo lits'; did you mean `ean zoo list`?" in ean("lits", fails=True)
