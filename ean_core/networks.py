@@ -41,7 +41,12 @@ class KeepsSettings:
             if parameter.kind is parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
         own = made.__dict__.setdefault("_given", {})  # before nn.Module is initialized, which an attribute would need
-        own.update((key, value) for key, value in given.items() if key not in TRAINING and value is not None)
+        defaults = {name: parameter.default for name, parameter in bound.signature.parameters.items()}
+        own.update(
+            (key, value)
+            for key, value in given.items()
+            if key not in TRAINING and not (value is None and defaults.get(key) is None)
+        )
         for name in cls.PARTS:
             if isinstance(own.get(name), KeepsSettings):
                 del own[name]  # it tells its settings itself
@@ -113,12 +118,15 @@ def check_settings(settings: object, what: str) -> None:
         what: their description, for the beginning of the message.
 
     Raises:
-        ValueError: if a type is not a registered module, there is an ``init_cfg``, or a file of class weights.
+        ValueError: if a type is not a registered module, there is an ``init_cfg``, a registry's scope, whose package
+            would be imported, or a file of class weights.
     """
     if isinstance(settings, Mapping):
-        if "init_cfg" in settings or ("type" in settings and settings["type"] not in _known_types()):
+        kind = settings.get("type", "Conv2d")
+        if {"init_cfg", "_scope_"} & settings.keys() or not isinstance(kind, str) or kind not in _known_types():
             raise ValueError(
-                f"{what}: a network may only use registered modules, without init_cfg; got {dict(settings)!r}"
+                f"{what}: a network may only use registered modules, without init_cfg and _scope_; got "
+                f"{dict(settings)!r}"
             )
         if isinstance(settings.get("class_weight"), str):
             raise ValueError(
