@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from torch import nn
-
 from ean_core.common.places import offline
 from ean_core.weights.files import save_weights
 from ean_core.weights.loading import load_weights
@@ -29,7 +27,7 @@ Own = TypeVar("Own", bound="HubNetwork")
 class CardSource(Protocol):
     """Where a network's own card comes from."""
 
-    def card_for(self, network: nn.Module) -> str | None:
+    def card_for(self, network: HubNetwork) -> str | None:
         """Return the text of the card; None if it does not describe these weights."""
 
 
@@ -50,9 +48,12 @@ class HubNetwork(KeepsSettings):
 
         Raises:
             ImportError: if huggingface_hub is not installed.
+            OSError: if it would upload, and ``EAN_OFFLINE`` forbids it.
             ValueError: if settings cannot describe the network.
         """
         settings = checked_settings(self)
+        if options.get("push_to_hub"):
+            _refuse_offline(options.get("repo_id") or Path(folder).name)
         return _mixin()(self).save_pretrained(Path(folder), config=settings, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -68,8 +69,7 @@ class HubNetwork(KeepsSettings):
             ValueError: if settings cannot describe the network.
         """
         settings = checked_settings(self)
-        if offline():
-            raise OSError(f"EAN_OFFLINE forbids uploading to {repo_id}; unset it, or use save_pretrained")
+        _refuse_offline(repo_id)
         return _mixin()(self).push_to_hub(repo_id, config=settings, **options)
 
     @classmethod
@@ -94,6 +94,11 @@ class HubNetwork(KeepsSettings):
         return network
 
 
+def _refuse_offline(repo_id: str) -> None:
+    if offline():
+        raise OSError(f"EAN_OFFLINE forbids uploading to {repo_id}; unset it, or use save_pretrained")
+
+
 def checked_settings(network: KeepsSettings) -> dict[str, Any]:
     """Return a network's settings, of which :meth:`HubNetwork.from_pretrained` will accept everything."""
     settings = network.settings()
@@ -103,7 +108,7 @@ def checked_settings(network: KeepsSettings) -> dict[str, Any]:
 
 def card_text(network: HubNetwork) -> str:
     """Return the text of a network's card, without the metadata in its head."""
-    found = network.card_source.card_for(network) if network.card_source else None  # type: ignore[arg-type]
+    found = network.card_source.card_for(network) if network.card_source else None
     if found is not None:
         return found
     kind, backbone = type(network).__name__, find_backbone(network)  # type: ignore[arg-type]
@@ -172,7 +177,10 @@ def _mixin() -> Any:
             check_settings(config, f"{CONFIG} of {model_id}")
             if not Path(model_id).is_dir():
                 path = Path(hf_hub_download(model_id, WEIGHTS, **options))
-            network = build_network(config)
+            try:
+                network = build_network(config)
+            except TypeError as error:  # an argument that it does not take
+                raise ValueError(f"{CONFIG} of {model_id} does not fit {expected.__name__}: {error}") from error
             load_weights(network, path, strict=True)
             return network.eval()
 

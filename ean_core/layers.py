@@ -89,12 +89,12 @@ def _registered(kind: str, what: str, builtin: Any) -> type[nn.Module]:
     return found
 
 
-@dataclass
 class BlockContext:
     """What a stage passes to one of its blocks in one call, besides the feature map.
 
     The stage makes one object per block and call, so nothing of a call stays on modules, and recomputing a block
-    (activation checkpointing) finds the state that its first computation found.
+    (activation checkpointing) finds the state that its first computation found. It is no dataclass: FSDP with mixed
+    precision copies those, and the stage would never see the state that the block sets.
 
     Args:
         attention: the module that the stage's blocks share, if any.
@@ -102,11 +102,12 @@ class BlockContext:
         connection: the block's bit of the scheme as a tensor on the device; None if the block knows it.
     """
 
-    attention: Attention | None = None
-    state: State = None
-    connection: Tensor | None = None
-    #: State after the block, which the block sets.
-    next_state: State = None
+    def __init__(
+        self, attention: Attention | None = None, state: State = None, connection: Tensor | None = None
+    ) -> None:
+        self.attention, self.state, self.connection = attention, state, connection
+        #: State after the block, which the block sets.
+        self.next_state: State = None
 
 
 #: A function with the signature of :func:`run_block`.

@@ -49,7 +49,12 @@ class KeepsSettings:
             if parameter.kind is parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
         own = made.__dict__.setdefault("_given", {})  # before nn.Module is initialized, which an attribute would need
-        own.update((key, value) for key, value in given.items() if key not in TRAINING and value is not None)
+        defaults = {name: parameter.default for name, parameter in bound.signature.parameters.items()}
+        own.update(
+            (key, value)
+            for key, value in given.items()
+            if key not in TRAINING and not (value is None and defaults.get(key) is None)
+        )
         for name in cls.PARTS:
             if isinstance(own.get(name), KeepsSettings):
                 del own[name]  # it tells its settings itself

@@ -471,7 +471,7 @@ def test_frozen_stages_neither_train_nor_get_gradients_attention_included(frozen
         network.eval()
         network.train()
         for name, parameter in network.named_parameters():
-            part = name.removeprefix("attention.").split(".")[0].split("_")[0]
+            part = name.split(".")[0]
             level = int(part.removeprefix("layer")) if part.startswith("layer") else 0
             assert parameter.requires_grad == (level > frozen), name
             assert network.get_submodule(name.rpartition(".")[0]).training == (level > frozen), name

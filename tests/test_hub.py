@@ -70,12 +70,14 @@ def test_a_network_is_uploaded_and_downloaded(make, hub):
     assert torch.equal(loaded(x), network(x))
 
 
-def test_downloads_can_be_forbidden(hub, monkeypatch):
+def test_downloads_can_be_forbidden(hub, monkeypatch, tmp_path):
     classifier().push_to_hub("someone/mine", token="hf_token")
     monkeypatch.setenv("EAN_OFFLINE", "1")
     before = len(hub.requests)
     with pytest.raises(OSError, match="EAN_OFFLINE forbids uploading to someone/mine"):
         classifier().push_to_hub("someone/mine")
+    with pytest.raises(OSError, match="EAN_OFFLINE forbids uploading to someone/mine"):
+        classifier().save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="someone/mine")
     with pytest.raises((OSError, ValueError)):
         ImageClassifier.from_pretrained("someone/mine")
     assert len(hub.requests) == before
@@ -96,6 +98,12 @@ def test_a_published_network_brings_its_card_until_it_changes(tmp_path):
     assert "# ImageClassifier with EANResNetCIFAR-20" in text
     assert "| scheme | `010-100-000` |" in text
     assert "Accuracy" not in text
+
+
+def test_a_published_network_with_other_arguments_is_not_the_published_one(tmp_path):
+    network = zoo.get_model("ean_resnet20_se.cifar100", pretrained=True, stem_stride=2)
+    network.save_pretrained(tmp_path)
+    assert "Accuracy" not in (tmp_path / "README.md").read_text()
 
 
 def test_a_card_that_is_there_stays(tmp_path):
@@ -120,6 +128,8 @@ def test_a_published_counter_brings_its_card(tmp_path):
         (lambda settings: settings["backbone"].update(type="os.system"), "a network may only use registered modules"),
         (lambda settings: settings["backbone"].update(norm_cfg={"type": "pip.main"}), "only use registered modules"),
         (lambda settings: settings.update(init_cfg={"type": "Pretrained"}), "without init_cfg"),
+        (lambda settings: settings["backbone"].update(_scope_="stranger"), "without init_cfg and _scope_"),
+        (lambda settings: settings.update(classes=5), r"does not fit ImageClassifier: .* argument 'classes'"),
         (lambda settings: settings.update(num_classes=5), "differ in shape"),
         (lambda settings: settings["backbone"].update(attention="DIA"), "is not a checkpoint of this ImageClassifier"),
     ],

@@ -90,3 +90,23 @@ def test_class_weights_in_a_file_are_refused_which_would_be_unpickled(address):
 def test_a_network_that_nothing_installed_has_is_said():
     with pytest.raises(ValueError, match=r"unknown network 'CrowdCountr'; did you mean 'CrowdCounter'"):
         build_network({"type": "CrowdCountr"})
+
+
+def test_none_is_a_setting_where_it_is_not_the_default():
+    network = EANResNet(18, scheme="none", base_channels=8, stem_channels=None, norm_cfg=None)
+    settings = network.settings()
+    assert settings["stem_channels"] is None
+    assert "norm_cfg" not in settings
+    assert build_network(settings).conv1.out_channels == network.conv1.out_channels == 8
+
+
+def test_a_scope_is_refused_whose_package_would_be_imported():
+    settings = {"type": "EANResNet", "norm_cfg": {"type": "BN", "_scope_": "stranger"}}
+    with pytest.raises(ValueError, match="without init_cfg and _scope_"):
+        check_settings(settings, "this")
+
+
+@pytest.mark.parametrize("kind", [["SE"], None, 1])
+def test_a_type_that_is_no_text_is_refused(kind):
+    with pytest.raises(ValueError, match="may only use registered modules"):
+        check_settings({"type": kind}, "this")

@@ -9,6 +9,7 @@ from mmengine.model import ExponentialMovingAverage
 from pytorch_grad_cam import GradCAM
 from torch import fx
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.utils import _cast_forward_inputs
 from torch.optim.swa_utils import AveragedModel
 from torchcam.methods import GradCAM as TorchCAM
 from torchvision.models._utils import IntermediateLayerGetter
@@ -242,6 +243,15 @@ def test_recomputed_blocks_have_the_same_gradients(attention, wrapped, x):
             else next(key for key in found if key.replace("_checkpoint_wrapped_module.", "") == name)
         )
         torch.testing.assert_close(found[same], gradient, atol=1e-7, rtol=1e-4)
+
+
+def test_a_wrapper_that_casts_inputs_leaves_the_state(x):
+    """FSDP with mixed precision copies the containers that it knows, dataclasses too, before it calls a block."""
+    plain, wrapped = (backbone(ATTENTIONS[2]) for _ in range(2))
+    for stage in map(wrapped.stage, range(4)):
+        for block in stage:
+            block.register_forward_pre_hook(lambda module, given: _cast_forward_inputs(torch.float32, *given)[0])
+    assert all(map(torch.equal, wrapped(x), plain(x)))
 
 
 # ---------------------------------------------------------------- names

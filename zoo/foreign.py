@@ -139,9 +139,14 @@ def _library_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     translated = translated_names(state)
     ending = "layer1.0.conv1.weight"
     prefix = next((new.removesuffix(ending) for new in translated.values() if new.endswith(ending)), "")
-    return {
-        old: new if new.startswith("fc.") else BACKBONE + new.removeprefix(prefix) for old, new in translated.items()
-    }
+
+    def own(name: str) -> str:
+        before, found, rest = name.rpartition("fc.")  # the linear layer, beside the backbone or in it
+        if found and rest in ("weight", "bias") and prefix.startswith(before):
+            return f"fc.{rest}"
+        return BACKBONE + name.removeprefix(prefix)
+
+    return {old: own(new) for old, new in translated.items()}
 
 
 def _connected(state: Mapping[str, Tensor], stages: tuple[int, ...]) -> ConnectionScheme:

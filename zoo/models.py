@@ -18,7 +18,6 @@ from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
 from ean_core.common.errors import unknown_name
 from ean_core.hub import HubNetwork
@@ -161,15 +160,16 @@ class Card:
 
     name: str
 
-    def card_for(self, network: nn.Module) -> str | None:
-        """Return the card's text if the network is still the published one; None if it was trained or changed."""
+    def card_for(self, network: HubNetwork) -> str | None:
+        """Return the card's text if the network is still the published one; None if it was trained, changed, or built
+        with other arguments."""
         from .page import card  # loads Matplotlib
 
-        published, own = get_weights(self.name), network.state_dict()
+        published, own = get_weights(self.name), network.state_dict()  # type: ignore[attr-defined]
         there = published.state_dict()
         same = there.keys() == own.keys() and all(torch.equal(own[key].cpu(), value) for key, value in there.items())
-        same = same and str(find_backbone(network).scheme) == str(published.entry.scheme)
-        return card(published.entry, on_hub=type(network)) if same else None
+        made: Any = build_network(published.entry.network)
+        return card(published.entry, on_hub=type(network)) if same and network.settings() == made.settings() else None
 
 
 def get_weights(name: str) -> Weights:

@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 from mmengine.fileio.handlers import JsonHandler, PickleHandler, YamlHandler, file_handlers
 
-#: Maximum depth of YAML, whose parser would overflow the stack, and maximum number of its values with all aliases
-#: written out.
-MAX_DEPTH, MAX_VALUES = 200, 10**6
+#: Maximum depth of YAML, whose parser would overflow the stack.
+MAX_DEPTH = 200
+#: Maximum size of a config in bytes, and of its values if each alias in YAML were written out.
+MAX_CONFIG = MAX_VALUES = 2**20
 #: Classes and functions that pickles of plain values and NumPy arrays need.
 _PLAIN = {
     *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
@@ -22,10 +23,6 @@ _PLAIN = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }
-
-
-#: Maximum size of a config in bytes, and of its values if each alias in YAML were written out.
-MAX_CONFIG = MAX_VALUES = 2**20
 
 
 @contextmanager
@@ -50,28 +47,7 @@ def read_plain_files_only() -> None:
 
 
 class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, with tuples, and without aliases that expand to more than :data:`MAX_VALUES` values."""
-
-    def get_single_node(self) -> Any:
-        node = super().get_single_node()
-        if node is not None:
-            _expanded(node, {})
-        return node
-
-
-def _expanded(node: Any, known: dict[int, int | None]) -> int:
-    """Count the values below a YAML node if each alias were written out, as it is wherever settings are copied."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = None
-        parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
-    number = known[id(node)]
-    if number is None or number > MAX_VALUES:
-        problem = "an alias contains itself" if number is None else f"aliases expand to more than {MAX_VALUES:,} values"
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-    return number
+    """PyYAML's safe loader, with tuples."""
 
 
 def _refuse(loader: Any, node: Any) -> None:
@@ -94,7 +70,7 @@ class _PlainYaml(YamlHandler):
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML that is nested too deeply, or that aliases expand to too many values.
+    """Refuse YAML that is nested too deeply or in itself, or that aliases expand to too many values.
 
     Raises:
         ValueError: with the reason.
@@ -116,6 +92,8 @@ def check_yaml(text: str) -> None:
             values += 1
             sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_):
+                raise ValueError(f"the alias *{event.anchor} contains itself")
             values += sizes.get(event.anchor, 1)
             if values > MAX_VALUES:
                 raise ValueError(f"its aliases expand to more than {MAX_VALUES:,} values")

@@ -47,12 +47,13 @@ def load_weights(
         module: the network.
         source, prefix: see :func:`read_state_dict`.
         strict: require every tensor of the network to be in the file; the file may hold more.
-        partial: let the file lack some of a block's or the stem's layers, which are then left as initialized.
+        partial: let the file lack all blocks, or some of a block's or the stem's layers, which are then left as
+            initialized.
 
     Raises:
         ValueError: if no key matches, tensors of the same name differ in shape, a stage has a different number of
-            blocks in the file, a block or the stem is there in part, or ``strict`` is violated. The module is then
-            unchanged.
+            blocks in the file, no block is there, a block or the stem is there in part, or ``strict`` is violated. The
+            module is then unchanged.
     """
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
@@ -206,10 +207,16 @@ def _refuse_misfits(
 def _refuse_parts(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, source: object, path: str | os.PathLike[str]
 ) -> None:
-    """Raise if the file has some layers of a residual block or of the stem, and lacks others.
+    """Raise if the file has some layers of a residual block or of the stem and lacks others, or has no block at all.
 
     With ``zero_init_residual`` a block whose last norm is not loaded contributes nothing, in silence.
     """
+    matched = state.keys() & own.keys()
+    if _blocks(own) and not _blocks(matched):
+        raise ValueError(
+            f"{source} has no block of {kind}, only {heads_of(matched, depth=2)}; its keys start with "
+            f"{heads_of(state)}. Use other weights, or accept it with partial=True in init_cfg{_network_of(path)}"
+        )
     missing = defaultdict(list)
     found = set()
     for name in own:

@@ -26,6 +26,7 @@ _HEAD = re.compile(r"(?<![^.])head\.(?=fc\.)")
 _SE = re.compile(r"(?<=\d\.)(?:se_layer\.conv(\d)\.conv|se\.fc(\d))(?=\.)")
 _BLOCK = re.compile(r"(?:.*\.)?layer\d+\.\d+\.(?=\w)")
 _DOWNSAMPLE = re.compile(r"(.*\.)?(layer\d+\.\d+\.downsample)\.(\d+)\.(.+)")
+_FIRST_BLOCK = re.compile(r"(.*?)layer1\.0\.")
 
 
 def current_name(name: str) -> str:
@@ -61,8 +62,8 @@ def translate(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[d
     """Give the tensors of a file the names and shapes of a network's, as far as they are the same layers.
 
     Understands the names of torchvision, timm, mmsegmentation, mmdetection and mmpretrain (norms by type, deep stems,
-    shortcuts with and without pooling, SE in every block), wrappers, prefixes of any depth, and weights of a different
-    number of image channels, which are adapted as in timm.
+    pooled shortcuts, SE in every block), wrappers, prefixes of any depth, and weights of a different number of image
+    channels, which are adapted as in timm. A file that has all of the network's names keeps them.
 
     Args:
         state: tensors of the file by name.
@@ -71,9 +72,12 @@ def translate(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[d
     Returns:
         The tensors by their new names, and a description of the prefix that was removed or added; empty if none.
     """
-    named = {new: state[name] for name, new in translated_names(state).items()}
-    named, prefix = _without_prefix(named, own)
-    named = _renumbered_shortcuts(named, own)
+    today = {current_name(_WRAPPERS.sub("", name)): value for name, value in state.items()}
+    named, prefix = _without_prefix(today, own)
+    if own.keys() - named.keys():
+        named = {new: state[name] for name, new in translated_names(state).items()}
+        named, prefix = _without_prefix(named, own)
+        named = _renumbered_shortcuts(named, own)
     return {name: _fitted(name, value, own.get(name)) for name, value in named.items()}, prefix
 
 
@@ -85,6 +89,8 @@ def translated_names(names: Collection[str]) -> dict[str, str]:
 
 def _translated(name: str, timm_stem: bool) -> str:
     name = current_name(_WRAPPERS.sub("", name))
+    if "attention" in name.split("."):  # this package's, in which custom modules choose their names
+        return name
     name = _SE.sub(lambda match: f"attention.fc{match[1] or match[2]}", name)
     name = _STEM.sub(lambda match: f"stem.{3 * int(match[1]) + (match[2] != 'conv')}", name)
     if timm_stem:
@@ -94,36 +100,57 @@ def _translated(name: str, timm_stem: bool) -> str:
     return _NORM.sub(r"bn\1", _HEAD.sub("", name))
 
 
-def matching_prefixes(state: Iterable[str], own: Container[str]) -> list[str]:
-    """Return the prefix without which most names are the network's; several if they are equally good."""
+def matching_prefixes(state: Iterable[str], own: Collection[str]) -> list[str]:
+    """Return the prefix without which most names are the network's; several if they are equally good.
+
+    Names of its backbone count with and without the backbone's own name.
+    """
+    return _prefixes(state, own)[0]
+
+
+def _prefixes(state: Iterable[str], own: Collection[str]) -> tuple[list[str], str]:
+    """Return the best prefixes, and the backbone's if the file has those of a backbone, but the network has more."""
+    state, found = list(state), next(filter(None, map(_FIRST_BLOCK.match, own)), None)
+    head = found[1] if found else ""
+    whole, inner = _counts(state, own), _counts(state, {name.removeprefix(head) for name in own})
+    most = max(whole.values(), default=0)
+    if head and max(inner.values(), default=0) > most:
+        return [prefix for prefix, count in inner.items() if count == max(inner.values())], head
+    return [prefix for prefix, count in whole.items() if count == most], ""
+
+
+def _counts(state: Iterable[str], own: Container[str]) -> Counter[str]:
+    """Count the names that are the network's without a prefix, by prefix."""
     counts = Counter[str]()
     for name in state:
         parts = name.split(".")
         for i in range(len(parts)):
             if ".".join(parts[i:]) in own:
                 counts["".join(f"{part}." for part in parts[:i])] += 1
-    most = max(counts.values(), default=0)
-    return [prefix for prefix, count in counts.items() if count == most]
+    return counts
 
 
 def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Remove the prefix that makes most names those of the network, or add the network's, if that matches more."""
-    best = matching_prefixes(state, own)
-    matches = sum(best[0] + name in state for name in own) if best else 0
-    heads = {name.split(".")[0] + "." for name in own}
-    more, head = max(((sum(head + name in own for name in state), head) for head in heads), default=(0, ""))
-    if more > matches:  # the file of a backbone, and a network that has one
-        return {head + name if head + name in own else name: value for name, value in state.items()}, f"added {head!r}"
-    if len(best) != 1 or not best[0]:
+    """Replace the prefix of the file's names by that of the network's backbone, if these match most."""
+    best, head = _prefixes(state, own)
+    if len(best) != 1 or not (best[0] or head):
         return state, ""
     (prefix,) = best
-    kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return kept, f"removed {prefix!r}"
+    short = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    changes = [f"removed {prefix!r}" if prefix else "", f"added {head!r}" if head else ""]
+    return {head + name if head + name in own else name: value for name, value in short.items()}, " and ".join(
+        filter(None, changes)
+    )
 
 
 def _renumbered_shortcuts(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Number the layers of a shortcut as the network does, which may count a pooling layer that the file does not."""
+    """Number the layers of a shortcut as the network does, if either counts a pooling layer of stride 1.
+
+    Where no shortcut of one of them pools, they are different networks, and the numbers stay as they are.
+    """
     here, there = _shortcut_layers(own), _shortcut_layers(state)
+    if _pools(here) != _pools(there):
+        return state
     numbers = {
         (block, theirs): mine
         for block, layers in there.items()
@@ -148,6 +175,11 @@ def _shortcut_layers(names: Iterable[str]) -> dict[str, set[int]]:
         if match := _DOWNSAMPLE.fullmatch(name):
             layers[(match[1] or "") + match[2]].add(int(match[3]))
     return dict(layers)
+
+
+def _pools(shortcuts: Mapping[str, set[int]]) -> bool:
+    """Whether there is a layer without parameters before the convolution of any shortcut."""
+    return any(min(layers) > 0 for layers in shortcuts.values())
 
 
 def _fitted(name: str, value: Tensor, own: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_ac
 from torch.optim.swa_utils import AveragedModel
 
 from ean_core import EANResNet, EANResNetCIFAR, ImageClassifier
+from ean_core.attention import ATTENTION, Attention
 from ean_core.layers import ResidualBlock
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import translate
@@ -65,6 +66,14 @@ def test_group_norms_of_openmmlab_load(file, name):
     mine = EANResNet(18, scheme="none", norm_cfg=GN)
     load_weights(mine, stored(file, {"state_dict": theirs.state_dict()}), strict=True)
     assert same(mine.eval(), theirs)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_shortcuts_that_pool_do_not_load_as_those_that_do_not(file, pooled):
+    """Their convolutions have the same shapes, but different strides."""
+    theirs, mine = (EANResNet(18, scheme="none", avg_down=each) for each in (pooled, not pooled))
+    with pytest.raises(ValueError, match=r"differ in shape from those of EANResNet; first layer2\.0\.downsample\.1"):
+        load_weights(mine, stored(file, theirs.state_dict()))
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -161,6 +170,59 @@ def test_a_backbone_loads_into_a_network_that_has_one(file, log):
     assert "added 'backbone.'" in log.text
 
 
+@pytest.mark.parametrize("head", ["model.", "model.encoder."])
+def test_a_prefix_is_replaced_by_the_name_of_the_backbone(file, log, head):
+    """Although the linear layer alone matches without its prefix."""
+    source, target = randomized(ImageClassifier(network(), 5)), ImageClassifier(network(), 5)
+    state = {head + name: value for name, value in source.backbone.state_dict().items()}
+    state |= {f"model.fc.{name}": value for name, value in source.fc.state_dict().items()}
+    load_weights(target, stored(file, {"state_dict": state}))
+    assert same(target.backbone.eval(), source.backbone)
+    assert torch.equal(target.fc.weight, source.fc.weight) == (head == "model.")
+    assert f"removed '{head}' and added 'backbone.'" in log.text
+
+
+class Renamed(Attention):
+    """A module whose layers have names that other libraries give to norms and heads."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.ln1 = nn.Linear(channels, channels)
+        self.head = nn.ModuleDict({"fc": nn.Linear(channels, channels)})
+
+    def extract(self, residual):
+        return residual.mean((2, 3))
+
+    def process(self, extracted, state):
+        return self.head["fc"](self.ln1(extracted)).sigmoid(), None
+
+    def recalibrate(self, residual, gate):
+        return residual * gate[:, :, None, None]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "classifier"])
+def test_custom_attention_keeps_its_names(file, whole, monkeypatch):
+    monkeypatch.setitem(ATTENTION.module_dict, "Renamed", Renamed)
+    source = ImageClassifier(EANResNetCIFAR(20, "Renamed", "full"), 5)
+    target = ImageClassifier(EANResNetCIFAR(20, "Renamed", "full"), 5)
+    load_weights(target if whole else target.backbone, stored(file, source.state_dict()), strict=True)
+    expected = source.backbone.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in target.backbone.state_dict().items())
+
+
+def test_names_of_a_custom_head_stay(file):
+    class Custom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = network("none")
+            self.head = nn.ModuleDict({"conv1": nn.Sequential(nn.Linear(2, 2)), "gn1": nn.GroupNorm(1, 2)})
+
+    source, target = randomized(Custom()), Custom()
+    load_weights(target, stored(file, source.state_dict()), strict=True)
+    expected = source.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in target.state_dict().items())
+
+
 def test_averaged_compiled_and_checkpointed_networks_load(file):
     source = randomized(network())
     averaged = AveragedModel(source)
@@ -203,6 +265,16 @@ def test_a_stem_without_its_norm_is_refused(file):
     state = {name: value for name, value in network().state_dict().items() if not name.startswith("bn1")}
     with pytest.raises(ValueError, match=r"it lacks bn1\.weight"):
         load_weights(network(), stored(file, state))
+
+
+def test_a_stem_without_blocks_is_refused_unless_accepted(file):
+    state = {f"features.{n}": v for n, v in network().state_dict().items() if n.startswith(("conv1", "bn1"))}
+    state["features.blocks.0.conv1.weight"] = torch.ones(1)
+    with pytest.raises(ValueError, match=r"has no block of EANResNetCIFAR, only bn1.bias, .*its keys start with"):
+        load_weights(network(), stored(file, state))
+    target = network()
+    load_weights(target, file, partial=True)
+    assert torch.equal(target.conv1.weight, state["features.conv1.weight"])
 
 
 def test_whole_stages_and_attention_may_be_missing(file):

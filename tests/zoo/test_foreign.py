@@ -140,9 +140,18 @@ def test_torchvisions_networks_give_their_logits(tmp_path, name):
         import_weights(tmp_path / "w.pth", "full")
 
 
+@pytest.mark.parametrize(("head", "linear"), [("model.", "model.fc."), ("model.backbone.", "model.head.fc.")])
+def test_prefixes_are_found_for_the_linear_layer_too(tmp_path, head, linear):
+    state = torchvision.models.resnet18(num_classes=7).state_dict()
+    named = {linear + name[3:] if name.startswith("fc.") else head + name: value for name, value in state.items()}
+    torch.save({"state_dict": named}, tmp_path / "w.pth")
+    found = import_weights(tmp_path / "w.pth").network.state_dict()
+    assert torch.equal(found["fc.weight"], state["fc.weight"])
+    assert torch.equal(found["backbone.layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+
+
 @pytest.mark.parametrize("kind", ["seresnet50", "resnet50d"])
 def test_mmpretrains_networks_give_their_logits(tmp_path, kind):
-
     pytest.importorskip("mmcv")
     backbones = pytest.importorskip("mmpretrain.models.backbones")
     made = backbones.SEResNet(50) if kind == "seresnet50" else backbones.ResNetV1d(depth=50)
