@@ -97,7 +97,7 @@ class Trained(Generic[Network]):
         return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
 
 
-def checkpoint_of(model: str) -> Path | None:
+def checkpoint_of(model: str | os.PathLike[str]) -> Path | None:
     """Return the file that a model argument stands for: itself, or the selected checkpoint in the folder of a run; None
     for zoo names, also if a file or folder has the same name: ``./NAME`` is the folder.
 
@@ -105,7 +105,7 @@ def checkpoint_of(model: str) -> Path | None:
         FileNotFoundError: if a folder contains no checkpoint.
     """
     path = Path(model)
-    if _is_published(model):
+    if isinstance(model, str) and _is_published(model):
         if path.exists():
             print_log(
                 f"{model} is the model of the zoo; ./{model} is the {'folder' if path.is_dir() else 'file'} here",
@@ -113,7 +113,7 @@ def checkpoint_of(model: str) -> Path | None:
                 logging.WARNING,
             )
         return None
-    if model and path.is_dir():
+    if str(model) and path.is_dir():
         return chosen_checkpoint(path)
     return path if path.suffix in (".pth", ".safetensors") or len(path.parts) > 1 or path.is_file() else None
 

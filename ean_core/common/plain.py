@@ -64,9 +64,12 @@ _PlainLoader.add_constructor(
 
 class _PlainYaml(YamlHandler):
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        text = file.read()
-        check_yaml(text)
-        return yaml.load(text, Loader=_PlainLoader)
+        return _parsed(file.read())
+
+
+def _parsed(text: str) -> Any:
+    check_yaml(text)
+    return yaml.load(text, Loader=_PlainLoader)
 
 
 def check_yaml(text: str) -> None:
@@ -106,9 +109,9 @@ def _small(file: Any) -> str:
     return text
 
 
-class _SmallYaml(_PlainYaml):
+class _SmallYaml(YamlHandler):
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return super().load_from_fileobj(_small(file))
+        return _parsed(_small(file))
 
 
 class _SmallJson(JsonHandler):

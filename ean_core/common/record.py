@@ -90,7 +90,9 @@ def read_json(path: Path, problem: str) -> Any:
     try:
         return json.loads(read_small(path))
     except (ValueError, RecursionError) as error:  # of JSON, UTF-8 and numbers of thousands of digits
-        raise ValueError(f"{path} {problem}: {str(error).removeprefix(f'{path} ')}") from error
+        reason = str(error)
+        own = reason.startswith(f"{path} ")
+        raise ValueError(f"{path} {problem}: {f'it {reason[len(str(path)) + 1 :]}' if own else reason}") from error
 
 
 def read_small(path: Path) -> bytes:

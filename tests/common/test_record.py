@@ -106,5 +106,5 @@ def test_a_fifo_and_a_device_are_no_records_and_block_nobody(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "device").symlink_to("/dev/zero")
     for name in ("fifo", "device"):
-        with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+        with pytest.raises(ValueError, match=f"{name} is not a run record: it is not a regular file"):
             read_record(tmp_path / name)

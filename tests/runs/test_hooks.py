@@ -239,5 +239,5 @@ def test_checkpoints_hold_plain_values_only(digits_supernet):
 )
 def test_a_selected_checkpoint_whose_name_has_no_epoch_is_not_recorded(best, epoch):
     """A resumed checkpoint of somebody else may name anything."""
-    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info={"best_ckpt": best}))
+    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info={"best_ckpt": best}), train_loop=None)
     assert hooks.RunRecordHook()._selection(runner).get("best", {}).get("epoch") == epoch
