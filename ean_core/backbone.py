@@ -79,7 +79,8 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
             last block while training; it grows linearly from 0 in the first block of the whole ResNet.
         dcn, plugins: not supported; anything but None raises.
         pretrained: older spelling of ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
-        init_cfg: as in OpenMMLab. ``Pretrained`` raises if no key matches, instead of loading nothing.
+        init_cfg: as in OpenMMLab. ``Pretrained`` raises if no key matches, or only a part of a block, instead of
+            leaving the rest as initialized in silence; ``partial=True`` in it accepts that.
 
     Raises:
         ValueError: for an unknown depth, attention, scheme or out index (the message lists the valid ones), or if no
@@ -233,10 +234,8 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
                 f"network was built for {str(self.scheme)!r}; build it with scheme='full' to use any scheme"
             )
         self.scheme = scheme
-        for (_, _, block), bit in zip(self.blocks(), scheme.bits, strict=True):
-            for module in block.modules():  # activation checkpointing and FSDP put wrappers around blocks
-                if isinstance(module, ResidualBlock):
-                    module.connected = bool(bit)
+        for block, bit in zip(self._unwrapped_blocks(), scheme.bits, strict=True):
+            block.connected = bool(bit)
         for k, bits in enumerate(scheme.by_stage):
             own = self.stage(k).bits
             if own is not None:
@@ -301,6 +300,10 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         """Iterate over all residual blocks with their stage and index, in the order of the scheme's bits."""
         return chain.from_iterable(self.stages())
 
+    def _unwrapped_blocks(self) -> list[ResidualBlock]:
+        """The blocks, in order, without what activation checkpointing and FSDP put around them."""
+        return [module for module in self.modules() if isinstance(module, ResidualBlock)]
+
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the returned feature maps."""
@@ -343,13 +346,13 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
             options: passed to ``torch.compile``.
         """
         run = _Compiled(run_block, compile_options(64, options))
-        for _, _, block in self.blocks():
+        for block in self._unwrapped_blocks():
             block.run = run
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass to save memory, as ``with_cp`` does."""
         self.with_cp = enable
-        for _, _, block in self.blocks():
+        for block in self._unwrapped_blocks():
             block.with_cp = enable
 
     def train(self, mode: bool = True) -> EANResNet:

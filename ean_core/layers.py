@@ -94,7 +94,8 @@ class BlockContext:
 
     The stage makes one object per block and call, so nothing of a call stays on modules, and recomputing a block
     (activation checkpointing) finds the state that its first computation found. It is no dataclass: FSDP with mixed
-    precision copies those, and the stage would never see the state that the block sets.
+    precision copies those, and the stage would never see the state that the block sets. Reentrant checkpointing from
+    outside cuts the gradient of DIA's state, as of everything that is not a tensor argument; ``with_cp`` does not.
 
     Args:
         attention: the module that the stage's blocks share, if any.

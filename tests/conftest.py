@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
 
 torch.set_num_threads(1)
 
@@ -209,3 +210,10 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(server.cache))
         yield server
         server.shutdown()
+
+
+@pytest.fixture
+def mmengines_readers(monkeypatch):
+    """mmengine's own readers of YAML and pickles, which commands that ran in this process have replaced."""
+    for suffix, reader in (("yml", YamlHandler()), ("yaml", YamlHandler()), ("pkl", PickleHandler())):
+        monkeypatch.setitem(file_handlers, suffix, reader)

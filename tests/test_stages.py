@@ -254,6 +254,23 @@ def test_a_wrapper_that_casts_inputs_leaves_the_state(x):
     assert all(map(torch.equal, wrapped(x), plain(x)))
 
 
+def test_settings_reach_blocks_inside_wrappers(x):
+    network = backbone(ATTENTIONS[0])
+    apply_activation_checkpointing(network, check_fn=lambda module: isinstance(module, ResidualBlock))
+    network.set_scheme("none")
+    network.set_grad_checkpointing()
+    network.compile_blocks(backend="eager")
+    inside = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    assert len(inside) == 8
+    assert not any(block.connected for block in inside)
+    assert all(block.with_cp for block in inside)
+    assert len({block.run for block in inside}) == 1
+    plain = EANResNet(18, ATTENTIONS[0], "none", base_channels=16)
+    plain.load_state_dict(network.state_dict(), strict=False)
+    for mine, theirs in zip(network(x), plain.eval()(x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 # ---------------------------------------------------------------- names
 
 

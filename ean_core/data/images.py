@@ -113,7 +113,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     image = _upright(image)
     if image.mode in _WIDE_MODES:
-        image = Image.fromarray(_to_bytes(np.asarray(image)))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        gray = _to_bytes(values)
+        image = Image.fromarray(
+            np.where(values == transparent, np.uint8(255), gray) if isinstance(transparent, int) else gray
+        )
     elif image.mode == "La":  # Pillow converts this mode to LA only
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:

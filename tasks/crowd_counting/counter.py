@@ -74,7 +74,7 @@ class Counter(Trained[CrowdCounter]):
         device = next(self.network.parameters()).device
 
         def prepared(part: Tensor) -> Tensor:
-            return self.network.data_preprocessor({"inputs": part.to(device)})["inputs"]
+            return self.network.data_preprocessor({"inputs": part.to(device).float()})["inputs"]
 
         image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
         try:

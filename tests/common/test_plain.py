@@ -62,7 +62,7 @@ def test_yaml_that_would_execute_code_is_refused_by_its_tag_and_line(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_mmengine_reads_as_it_did_after_the_block(tmp_path):
+def test_mmengine_reads_as_it_did_after_the_block(tmp_path, mmengines_readers):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(collections.Counter("aab")))
     with plain_files(), pytest.raises(ValueError, match=r"collections\.Counter"):
         mmengine.load(tmp_path / "a.pkl")

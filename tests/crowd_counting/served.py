@@ -15,7 +15,7 @@ import uuid
 
 import pytest
 
-SECONDS = 60
+SECONDS = 180
 
 
 class Server:

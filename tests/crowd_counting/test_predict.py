@@ -279,7 +279,7 @@ def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, t
         (["--top", "0"], "ean crowd predict: --top must be a number above 0, got 0.0"),
         (["--top", "nan"], "ean crowd predict: --top must be a number above 0, got nan"),
         (["--model", "nowhere.pth"], "ean crowd predict: no checkpoint at nowhere.pth"),
-        (["--model", "resnet20"], "ean crowd predict: there is no model 'resnet20'"),
+        (["--model", "resnet21"], "ean crowd predict: there is no model 'resnet21'"),
         (["--opacity", "2"], 2),
         (["--seconds", "-1"], 2),
         (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, use cpu: "),

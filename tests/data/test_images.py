@@ -409,6 +409,15 @@ def test_threads_change_neither_pillows_limit_nor_the_filters_of_warnings(tmp_pa
     assert warnings.filters == filters
 
 
+@pytest.mark.parametrize("transparent", [500, 0, None])
+def test_a_transparent_value_of_16_bits_is_white(tmp_path, transparent):
+    values = [0, 500, 60000]
+    options = {} if transparent is None else {"transparency": transparent}
+    Image.fromarray(np.array([values], np.uint16)).save(tmp_path / "a.png", **options)
+    expected = [255 if value == transparent else value >> 8 for value in values]
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == expected
+
+
 # ---------------------------------------------------------------- one reader for all
 
 

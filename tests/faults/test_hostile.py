@@ -173,7 +173,7 @@ def tagged(sentinel):
     return f"a: 1\nmodel: !!python/object/apply:os.system ['touch {sentinel}']\n"
 
 
-def test_the_yaml_does_run_code_where_it_is_let(tmp_path):
+def test_the_yaml_does_run_code_where_it_is_let(tmp_path, mmengines_readers):
     (tmp_path / "evil.yml").write_text(tagged(tmp_path / "ran"))
     Config.fromfile(tmp_path / "evil.yml")
     assert (tmp_path / "ran").exists()

@@ -165,7 +165,10 @@ def test_timing_a_run_whose_settings_call_something(tmp_path, tally, kind):
     for settings in (call, {**model, "data_preprocessor": call}, model):
         content = {"state_dict": {"a": torch.zeros(1)}, "meta": {"cfg": f"model = {settings!r}"}}
         torch.save(content, tmp_path / "epoch_1.pth")
-        with tally.case(), pytest.raises(ValueError, match=f"have the type {re.escape(repr(kind))}, which is not registered"):
+        with (
+            tally.case(),
+            pytest.raises(ValueError, match=f"have the type {re.escape(repr(kind))}, which is not registered"),
+        ):
             trained_variant(tmp_path)
         assert not (tmp_path / "ran").exists()
 

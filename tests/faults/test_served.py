@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..crowd_counting.test_serve import Server, direct
+from ..crowd_counting.served import Server, direct
 
 pytestmark = pytest.mark.fault("the page under load")
 MAX_MB = 1

@@ -5,7 +5,6 @@ from PIL import Image
 
 from ean_core.data.images import UnreadableImageError
 from tasks.segmentation.dataset import PreparedVOC
-from tasks.segmentation.library import TRANSFORMS
 from tasks.segmentation.loading import LoadAnyImage
 
 
@@ -22,7 +21,7 @@ def test_ordinary_files_give_the_pixels_that_mmcv_gives(tmp_path, name, mode):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 cut")
     with pytest.raises(UnreadableImageError, match=r"a\.jpg cannot be read as an image"):
-        TRANSFORMS.build({"type": "LoadAnyImage"})({"img_path": str(tmp_path / "a.jpg")})
+        LoadAnyImage()({"img_path": str(tmp_path / "a.jpg")})
 
 
 def test_prepared_images_are_read_by_it_whatever_the_config_says(data, monkeypatch):

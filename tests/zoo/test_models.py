@@ -100,6 +100,8 @@ def test_the_preprocessor_fits_the_channels():
     assert torch.equal(five.mean.flatten(), mean[[0, 1, 2, 0, 1]])
     assert len(five.std) == 5
     assert len(zoo.get_model("ean_resnet20_se.digits", in_chans=3).data_preprocessor.mean) == 3
+    plain, gray = (zoo.get_model("resnet20.cifar100", pretrained=True, in_chans=n).eval() for n in (3, 1))
+    assert torch.equal(gray.backbone.conv1.weight, plain.backbone.conv1.weight.sum(1, keepdim=True))
     with pytest.raises(ValueError, match="in_chans and in_channels are two names of one argument"):
         zoo.get_model(name, in_chans=1, in_channels=1)
 
