@@ -181,10 +181,16 @@ def test_a_map_of_one_position_is_traced_too(attention):
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS, ids=ids)
-@pytest.mark.parametrize("scheme", ["full", "10-01-11-00"])
-def test_traced_and_exported_programs_compute_the_same(attention, scheme, x):
-    network = backbone(attention, scheme)
+TRACED = [
+    *((attention, scheme, True) for attention in ATTENTIONS for scheme in ("full", "10-01-11-00")),
+    (ATTENTIONS[0], "none", True),
+    (ATTENTIONS[0], "10-01-11-00", False),
+]
+
+
+@pytest.mark.parametrize("traced", TRACED, ids=lambda case: "-".join(map(ids, case)))
+def test_traced_and_exported_programs_compute_the_same(traced, x):
+    network = backbone(*traced)
     expected = network(x)
     auto = torch.export.Dim.AUTO
     program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("n"), 2: auto, 3: auto},))
@@ -228,10 +234,10 @@ def gradients(network, x):
     return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS, ids=ids)
+@pytest.mark.parametrize(("attention", "shared"), [*((a, True) for a in ATTENTIONS), (ATTENTIONS[0], False)], ids=ids)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["with_cp", "wrapped from outside"])
-def test_recomputed_blocks_have_the_same_gradients(attention, wrapped, x):
-    plain, recomputed = backbone(attention), backbone(attention, with_cp=not wrapped)
+def test_recomputed_blocks_have_the_same_gradients(attention, shared, wrapped, x):
+    plain, recomputed = (backbone(attention, shared=shared, with_cp=cp) for cp in (False, not wrapped))
     if wrapped:
         apply_activation_checkpointing(recomputed, check_fn=lambda module: isinstance(module, ResidualBlock))
     image = x.clone().requires_grad_()
