@@ -40,6 +40,31 @@ Place = tuple[int, int, ResidualBlock]
 Block = TypeVar("Block")
 
 
+class FeatureInfo(list[dict[str, Any]]):
+    """What is known of each stage's feature map, with the methods of timm's class of this name.
+
+    Args:
+        entries: ``num_chs``, ``reduction`` and ``module`` of each stage.
+        out_indices: stages that the network returns, which the methods tell about.
+    """
+
+    def __init__(self, entries: Iterable[dict[str, Any]], out_indices: Sequence[int]) -> None:
+        super().__init__(entries)
+        self.out_indices = tuple(out_indices)
+
+    def channels(self) -> list[int]:
+        """Channels of the returned feature maps."""
+        return [self[k]["num_chs"] for k in self.out_indices]
+
+    def reduction(self) -> list[int]:
+        """Image pixels between neighboring positions of the returned feature maps."""
+        return [self[k]["reduction"] for k in self.out_indices]
+
+    def module_name(self) -> list[str]:
+        """Names of the modules that give the returned feature maps."""
+        return [self[k]["module"] for k in self.out_indices]
+
+
 @MODELS.register_module()
 class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     """ResNet for photographs (7x7 stem) with searched attention; ``EANResNet()`` is ResNet-50 with EAN-SE.
@@ -315,21 +340,24 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         return tuple(self.stem_stride * math.prod(self.strides[: k + 1]) for k in self.out_indices)
 
     @property
-    def feature_info(self) -> list[dict[str, Any]]:
+    def feature_info(self) -> FeatureInfo:
         """Channels, stride and module name of each stage's feature map, in timm's form.
 
         Examples:
             >>> EANResNet(18, scheme='none').feature_info[-1]
             {'num_chs': 512, 'reduction': 32, 'module': 'layer4'}
+            >>> EANResNet(18, scheme='none', out_indices=(1, 2)).feature_info.channels()
+            [128, 256]
         """
-        return [
+        entries = (
             {
                 "num_chs": channels,
                 "reduction": self.stem_stride * math.prod(self.strides[: k + 1]),
                 "module": f"layer{k + 1}",
             }
             for k, channels in enumerate(self.stage_channels)
-        ]
+        )
+        return FeatureInfo(entries, self.out_indices)
 
     @property
     def norm1(self) -> nn.Module:

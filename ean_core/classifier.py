@@ -18,7 +18,7 @@ from ean_core.common.inputs import check_images
 from ean_core.common.tasks import Dataset, Metric, Task, register_task
 from ean_core.weights.loading import PretrainedOrRaise
 
-from .backbone import EANResNet
+from .backbone import EANResNet, FeatureInfo
 from .hub import HubNetwork
 from .networks import KeepsSettings
 
@@ -118,9 +118,10 @@ class ImageClassifier(HubNetwork, PretrainedOrRaise, BaseModel):
         return self.backbone.out_channels[-1]
 
     @property
-    def feature_info(self) -> list[dict[str, Any]]:
+    def feature_info(self) -> FeatureInfo:
         """Channels, stride and module name of each stage's feature map, in timm's form."""
-        return [{**info, "module": f"backbone.{info['module']}"} for info in self.backbone.feature_info]
+        known = self.backbone.feature_info
+        return FeatureInfo(({**each, "module": f"backbone.{each['module']}"} for each in known), known.out_indices)
 
     def forward_features(self, inputs: Tensor) -> Tensor:
         """Return the last feature map ``(N, num_features, h, w)`` of normalized images ``(N, C, H, W)``."""

@@ -169,10 +169,12 @@ def _mixin() -> Any:
             **options: Any,
         ) -> Any:
             path = Path(model_id, WEIGHTS)
-            if not isinstance(config, dict) or config.get("type") != expected.__name__:
+            if not isinstance(config, dict):
+                raise ValueError(f"{model_id} has no {CONFIG} with settings; save_pretrained writes it")
+            if config.get("type") != expected.__name__:
                 raise ValueError(
-                    f"{CONFIG} of {model_id} is not of {expected.__name__}: expected its settings with "
-                    f"type={expected.__name__!r}, got {config!r}"
+                    f"{CONFIG} of {model_id} is of type {config.get('type')!r}, not {expected.__name__!r}; load it "
+                    "with the class of that name"
                 )
             check_settings(config, f"{CONFIG} of {model_id}")
             if not Path(model_id).is_dir():

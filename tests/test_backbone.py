@@ -619,6 +619,11 @@ def test_out_indices_count_from_the_end_too(given, taken):
             EANResNet(18, scheme="none", out_indices=-5)
 
 
+def test_feature_info_has_timms_methods_for_the_returned_maps():
+    info = EANResNet(18, scheme="none", out_indices=(0, -1)).feature_info
+    assert (info.channels(), info.reduction(), info.module_name()) == ([64, 512], [4, 32], ["layer1", "layer4"])
+
+
 def test_feature_info_lists_every_stage():
     with torch.device("meta"):
         network = EANResNet(50, scheme="none", strides=(1, 2, 1, 1), out_indices=-1)

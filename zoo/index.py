@@ -242,7 +242,10 @@ def find_entry(name: str) -> Entry:
     parsed = known_name(name)
     entry = published().get(parsed)
     if entry is None:
-        near = get_close_matches(name, map(str, published()), n=2, cutoff=0.5)
+        alike = [
+            str(each) for each in published() if (each.variant, each.attention) == (parsed.variant, parsed.attention)
+        ]
+        near = alike[:2] or get_close_matches(name, map(str, published()), n=2, cutoff=0.5)
         hint = f". There are weights of {' and '.join(near)}" if near else ""
         raise NoWeightsError(f"{name} has no weights yet; {how_to_train(parsed)}{hint}")
     return entry

@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
 from ean_core.common.errors import unknown_name
 from ean_core.hub import HubNetwork
@@ -84,7 +85,8 @@ def get_model(
             ``out_indices`` (all stages by default).
         backbone: arguments of :class:`ean_core.EANResNet` or :class:`ean_core.EANResNetCIFAR` that override the
             model's, such as ``out_indices``, ``frozen_stages``, ``norm_eval``, ``dilations``, and ``in_channels``, or
-            ``in_chans`` as in timm: the preprocessor's mean and std are fitted to the channels.
+            ``in_chans`` as in timm: the preprocessor's mean and std are fitted to the channels. An ``init_cfg`` is
+            applied at once: ``dict(type='Pretrained', checkpoint=FILE)`` loads custom weights.
 
     Returns:
         The network, in training mode as usual in PyTorch. A classifier maps images ``(N, C, H, W)``, as prepared by
@@ -102,6 +104,8 @@ def get_model(
     """
     if not isinstance(pretrained, bool):
         raise ValueError(f"pretrained must be True or False, got {pretrained!r}; load custom weights with init_cfg")
+    if pretrained and backbone.get("init_cfg"):
+        raise ValueError("pretrained=True and init_cfg would both load weights; give one of them")
     parsed = known_name(name)
     weights = get_weights(name) if pretrained else None
     entry = published().get(parsed)
@@ -139,6 +143,8 @@ def get_model(
     model: Any = build()
     if file:
         load_weights(model.get_submodule(part), file, prefix, strict=True)
+    if backbone.get("init_cfg"):
+        find_backbone(model).init_weights()
     if weights and not other_head and isinstance(model, HubNetwork):
         model.card_source = Card(weights.name)
     if weights and other_head and num_classes:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import zoo
 from ean_core import ConnectionScheme, EANResNetCIFAR
+from ean_core.backbone import find_backbone
 from ean_core.data import Digits
 from zoo.index import known_name
 from zoo.names import ModelName, trained_by
@@ -104,6 +105,19 @@ def test_the_preprocessor_fits_the_channels():
     assert torch.equal(gray.backbone.conv1.weight, plain.backbone.conv1.weight.sum(1, keepdim=True))
     with pytest.raises(ValueError, match="in_chans and in_channels are two names of one argument"):
         zoo.get_model(name, in_chans=1, in_channels=1)
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+def test_custom_weights_are_loaded_at_once(tmp_path, features_only):
+    state = zoo.get_model("resnet20.digits", features_only=True).state_dict()
+    torch.save({name: torch.full_like(value, 3) for name, value in state.items()}, tmp_path / "w.pth")
+    init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth")}
+    model = zoo.get_model("resnet20.digits", features_only=features_only, init_cfg=init_cfg)
+    assert all((value == 3).all() for value in find_backbone(model).state_dict().values())
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at nowhere\.pth"):
+        zoo.get_model("resnet20.digits", init_cfg={"type": "Pretrained", "checkpoint": "nowhere.pth"})
+    with pytest.raises(ValueError, match="would both load weights; give one of them"):
+        zoo.get_model("resnet20.digits", pretrained=True, init_cfg=init_cfg)
 
 
 @pytest.mark.parametrize(
