@@ -355,7 +355,8 @@ def _parsed_yaml(path: Path, modified: int, size: int) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader))
-        check_yaml(text)
+        if not aliases:
+            check_yaml(text)
         content = {} if aliases else yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError from dates, and long numbers
         raise ValueError(f"{path} is not YAML: {error}") from error

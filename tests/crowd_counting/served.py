@@ -18,6 +18,13 @@ import pytest
 SECONDS = 180
 
 
+def as_in_a_terminal():
+    """For ``preexec_fn``: a command in the background, or after nohup, inherits signals that are ignored."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # not on Windows
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 class Server:
     """The real command in a process of its own."""
 
@@ -28,7 +35,8 @@ class Server:
         self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
         environment = {**os.environ, "TMPDIR": str(folder)}
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, env=environment)
+            options = {"stdout": out, "stderr": err, "env": environment, "preexec_fn": as_in_a_terminal}
+            self.process = subprocess.Popen([str(word) for word in command], **options)
         until = time.monotonic() + SECONDS
         while not (found := re.search(r"counts at (http://\S+:(\d+)) ", self.out.read_text())):
             if self.process.poll() is not None or time.monotonic() > until:

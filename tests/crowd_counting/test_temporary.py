@@ -9,7 +9,7 @@ import pytest
 from tasks.crowd_counting import temporary
 from tasks.crowd_counting.temporary import LOCK, PREFIX, sweep, temporary_folder
 
-from .served import Server
+from .served import Server, as_in_a_terminal
 
 CODE = """
 import time
@@ -34,6 +34,7 @@ def _in(tmp_path, monkeypatch):
 
 def owner(**options):
     """A process with a folder."""
+    options = {"preexec_fn": as_in_a_terminal, **options}
     process = subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True, **options)
     folder = temporary.Path(process.stdout.readline().strip())
     assert (folder / "upload.png").exists()
