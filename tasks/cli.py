@@ -43,7 +43,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo list", "list pretrained models", "zoo.command:list_"),
     ("zoo info", "show the details of a model", "zoo.command:info"),
     ("zoo download", "download weights for offline use", "zoo.command:download"),
-    ("zoo clean", "show the cache's size, and remove what is no longer used", "zoo.command:clean"),
+    ("zoo clean", "show the cache's size, and remove files that are no longer used", "zoo.command:clean"),
     ("zoo verify", "check published files against the index", "zoo.command:verify"),
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
     ("zoo retime", "update the timings on a model's card", "zoo.command:retime"),

@@ -1,4 +1,4 @@
-"""What a model argument stands for."""
+"""Model arguments: zoo names, files, folders of runs."""
 
 import logging
 
@@ -49,7 +49,7 @@ def test_nothing_is_said_where_there_is_no_other(said):
 
 
 def test_folders_with_names_that_have_no_weights_are_folders(tmp_path, said, monkeypatch):
-    monkeypatch.setenv("EAN_ZOO_INDEX", str(tmp_path / "no index"))  # not read for a name that is no model's
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(tmp_path / "no index"))  # not read for names of other things
     for name in ("runs", "mine.digits"):
         assert checkpoint_of(run_folder(tmp_path / name).name).name == "epoch_1.pth"
     monkeypatch.delenv("EAN_ZOO_INDEX")
