@@ -78,7 +78,10 @@ def installed(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("installed") / "environment"
     venv.create(home, with_pip=False)
     site = next((home / "lib").glob("python*/site-packages"))
-    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    libraries = Path(sysconfig.get_path("purelib"))
+    (site / "libraries.pth").write_text(f"{libraries}\n")
+    for hook in libraries.glob("distutils-precedence.pth"):  # setuptools'; .pth files of the libraries are not read
+        (site / hook.name).write_text(hook.read_text())
     zipfile.ZipFile(wheel).extractall(site)
     return home / "bin" / "python"
 
