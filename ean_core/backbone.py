@@ -41,11 +41,11 @@ Block = TypeVar("Block")
 
 
 class FeatureInfo(list[dict[str, Any]]):
-    """What is known of each stage's feature map, with the methods of timm's class of this name.
+    """Channels, stride and module of each stage's feature map, with the interface of timm's ``FeatureInfo``.
 
     Args:
         entries: ``num_chs``, ``reduction`` and ``module`` of each stage.
-        out_indices: stages that the network returns, which the methods tell about.
+        out_indices: stages that the network returns; the methods cover these only.
     """
 
     def __init__(self, entries: Iterable[dict[str, Any]], out_indices: Sequence[int]) -> None:

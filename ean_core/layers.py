@@ -90,12 +90,13 @@ def _registered(kind: str, what: str, builtin: Any) -> type[nn.Module]:
 
 
 class BlockContext:
-    """What a stage passes to one of its blocks in one call, besides the feature map.
+    """Shared attention module and state that a stage passes to one block in one call, beside the feature map.
 
     The stage makes one object per block and call, so nothing of a call stays on modules, and recomputing a block
-    (activation checkpointing) finds the state that its first computation found. It is no dataclass: FSDP with mixed
-    precision copies those, and the stage would never see the state that the block sets. Reentrant checkpointing from
-    outside cuts the gradient of DIA's state, as of everything that is not a tensor argument; ``with_cp`` does not.
+    (activation checkpointing) finds the state that its first computation found. It is not a dataclass, because FSDP
+    with mixed precision copies dataclasses, and the stage would never see the state that the block sets. Reentrant
+    checkpointing from outside cuts the gradient of DIA's state, as of everything that is not a tensor argument;
+    ``with_cp`` does not.
 
     Args:
         attention: the module that the stage's blocks share, if any.

@@ -1,4 +1,4 @@
-"""The cache of downloaded models: its contents, and the removal of what is no longer used."""
+"""The cache of downloaded models: list its contents, and remove files that are no longer used."""
 
 from __future__ import annotations
 

@@ -631,8 +631,8 @@ def test_a_video_is_counted_in_another_thread(tmp_path, counter):
     assert found[0].frames == len(table(tmp_path / "out/a.avi.counts.csv")) == 3
 
 
-@pytest.mark.parametrize("stop", [1, 3])
-def test_an_interrupt_of_the_counter_leaves_as_many_lines_as_frames(capsys, tmp_path, counter_file, monkeypatch, stop):
+def interrupt_counter(monkeypatch, stop):
+    """Make the counter raise KeyboardInterrupt after so many images."""
     usual, seen = Counter.__call__, []
 
     def counts(self, pixels):
@@ -642,6 +642,11 @@ def test_an_interrupt_of_the_counter_leaves_as_many_lines_as_frames(capsys, tmp_
         return usual(self, pixels)
 
     monkeypatch.setattr(Counter, "__call__", counts)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupt_of_the_counter_leaves_as_many_lines_as_frames(capsys, tmp_path, counter_file, monkeypatch, stop):
+    interrupt_counter(monkeypatch, stop)
     video, out = write_video(tmp_path / "a.avi"), tmp_path / "out"
     assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 130
     result = counted(out)[str(video)]
@@ -653,15 +658,7 @@ def test_an_interrupt_of_the_counter_leaves_as_many_lines_as_frames(capsys, tmp_
 def test_ctrl_c_between_pictures_keeps_what_was_counted(capsys, tmp_path, counter_file, monkeypatch, stop):
     for number in range(4):
         write_crowd(tmp_path / f"in/{number}.jpg")
-    usual, seen = Counter.__call__, []
-
-    def counts(self, pixels):
-        seen.append(pixels.shape)
-        if len(seen) > stop:
-            raise KeyboardInterrupt
-        return usual(self, pixels)
-
-    monkeypatch.setattr(Counter, "__call__", counts)
+    interrupt_counter(monkeypatch, stop)
     out = tmp_path / "out"
     code, printed, _ = run(capsys, tmp_path / "in", "--model", counter_file, "--out", out)
     assert code == 130

@@ -20,6 +20,7 @@ from fault_jobs import run
 
 from ean_core.common.config import load_config
 from ean_core.runs.training import run_test, run_training
+from zoo.publish import publish
 
 FAULTS = pytest.StashKey()
 #: Settings of a run on the embedded digits, over which and again in seconds.
@@ -53,6 +54,18 @@ def tally(request):
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.fixture
+def root(tmp_path, digits_run, monkeypatch):
+    """A custom index with one model."""
+    for name in ("EAN_ZOO_URL", "EAN_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    root = tmp_path / "zoo"
+    publish(digits_run / "epoch_1.pth", load_config(DIGITS, ["model.backbone.scheme=100-010-001"]), root)
+    monkeypatch.setenv("EAN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
+    return root
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == Path(__file__).parent and item.get_closest_marker("fault") is None:

@@ -353,14 +353,8 @@ def test_a_type_that_is_no_text_is_refused(tally):
 
 
 @pytest.fixture
-def index(tmp_path, digits_run, monkeypatch):
+def index(root):
     """An index with one model; a function changes its metafile."""
-    for name in ("EAN_ZOO_URL", "EAN_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    root = tmp_path / "zoo"
-    publish(digits_run / "epoch_1.pth", load_config(DIGITS, [SCHEME]), root)
-    monkeypatch.setenv("EAN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
     (metafile,) = (root / "metafiles").iterdir()
 
     def change(**fields):

@@ -353,18 +353,6 @@ def test_a_checkpoint_of_no_epoch_is_none(tmp_path, tally):
 # ---------------------------------------------------------------- an index
 
 
-@pytest.fixture
-def root(tmp_path, digits_run, monkeypatch):
-    """An index of one's own with one model."""
-    for name in ("EAN_ZOO_URL", "EAN_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    root = tmp_path / "zoo"
-    publish(digits_run / "epoch_1.pth", load_config(DIGITS, [SCHEME]), root)
-    monkeypatch.setenv("EAN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("EAN_ZOO_INDEX", str(root))
-    return root
-
-
 def changed(path, edit):
     content = yaml.safe_load(path.read_text())
     edit(content)
