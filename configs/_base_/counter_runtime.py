@@ -1,6 +1,8 @@
 _base_ = './runtime.py'
-# Settings shared by all counter runs.
+# Settings shared by all counter runs. An exponential moving average of the weights is what is validated, saved and tested. The last
+# one represents the run: the best of many validations on few images would be the luckiest one.
 custom_imports = dict(imports=['ean_core', 'tasks.crowd_counting.register'], allow_failed_imports=False)
 default_hooks = dict(
-    checkpoint=dict(save_best='count/MAE', rule='less'),
+    start=dict(type='StartValidationHook'),
     tables=dict(type='MetricTableHook'))
+custom_hooks = [dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.01, gamma=10)]  # over the last tenth of the iterations, at most about 100

@@ -25,11 +25,17 @@ class Attention(nn.Module, ABC):
 
     The three steps of the paper's introduction are separate methods, because deployment reorders them and
     visualization inspects the gate between them. A subclass implements all three; its ``__init__`` takes ``channels``
-    first, then options with defaults (those of the paper's ImageNet networks).
+    first, then options with defaults (those of the paper's ImageNet networks), and ``identity_start``.
 
     Args:
         channels: ``C``, channels of the residual branch.
+        identity_start: divide the gate by :attr:`fresh_gate`, and initialize the module to give exactly that gate, so
+            that a connected block starts as if it had no attention. For networks that start from weights without
+            attention: a fresh gate would shrink their residual branches, and features with them.
     """
+
+    #: The gate of a module that is initialized with ``identity_start``, before the division.
+    fresh_gate: ClassVar[float]
 
     #: Options that suit the narrow CIFAR networks better than the defaults, for bottlenecks and for basic blocks.
     cifar_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bottleneck": {}, "basic": {}}
@@ -37,9 +43,11 @@ class Attention(nn.Module, ABC):
     #: Whether the module carries a state across the blocks of a stage, and therefore exists only once per stage.
     recurrent: ClassVar[bool] = False
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, identity_start: bool = False) -> None:
         super().__init__()
         self.channels = channels
+        #: Factor of the gate, applied by :meth:`forward`.
+        self.gain = 1 / self.fresh_gate if identity_start else 1.0
 
     @abstractmethod
     def extract(self, residual: Tensor) -> Tensor:
@@ -66,6 +74,8 @@ class Attention(nn.Module, ABC):
             The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
         """
         gate, advanced = self.process(self.extract(residual), state)
+        if self.gain != 1:
+            gate = self.gain * gate
         if connection is not None:
             gate = connection * gate + (1 - connection)
             if advanced is not None:

@@ -18,15 +18,22 @@ class DIA(Attention):
     Args:
         channels: ``C``, channels of the residual branch.
         reduction: ``r``; both maps to the cell's gates have a hidden layer of ``C // r`` units.
+        identity_start: see :class:`Attention`; the second layers of both maps then start at zero, which keeps the cell
+            at zero.
     """
 
     recurrent = True
+    fresh_gate = 0.25  # sigmoid(0) * sigmoid(0)
     cifar_options = {"bottleneck": {"reduction": 4}, "basic": {"reduction": 4}}
 
-    def __init__(self, channels: int, reduction: int = 20) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, reduction: int = 20, *, identity_start: bool = False) -> None:
+        super().__init__(channels, identity_start=identity_start)
         self.w_ih = _squeezed(channels, reduced(channels, reduction))
         self.w_hh = _squeezed(channels, reduced(channels, reduction))
+        if identity_start:
+            for second in (self.w_ih[2], self.w_hh[2]):
+                nn.init.zeros_(second.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(second.bias)  # type: ignore[arg-type]
 
     def extract(self, residual: Tensor) -> Tensor:
         return residual.mean((2, 3))  # (N, C)

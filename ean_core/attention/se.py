@@ -14,16 +14,22 @@ class SE(Attention):
     Args:
         channels: ``C``, channels of the residual branch.
         reduction: ``r``; the hidden layer has ``C // r`` units.
+        identity_start: see :class:`Attention`; the second layer then starts at zero.
     """
+
+    fresh_gate = 0.5  # sigmoid(0)
 
     # A reduction of 16 would leave one hidden unit in a CIFAR network of basic blocks.
     cifar_options = {"bottleneck": {"reduction": 16}, "basic": {"reduction": 4}}
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, reduction: int = 16, *, identity_start: bool = False) -> None:
+        super().__init__(channels, identity_start=identity_start)
         hidden = reduced(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
+        if identity_start:
+            nn.init.zeros_(self.fc2.weight)
+            nn.init.zeros_(self.fc2.bias)
 
     def extract(self, residual: Tensor) -> Tensor:
         return residual.mean((2, 3))  # (N, C)

@@ -259,6 +259,10 @@ class DeployedBlock(nn.Module):
         if attention is not None and self.form in ("commuted", "joined"):
             before: Any = self.last[0] if self.form == "commuted" else None
             self.attention = GATES[type(attention)](attention, before, groups_last)
+        self.gain = 1.0 if attention is None or self.form == "folded" else attention.gain
+        if self.form == "commuted" and self.gain != 1:  # the gate does not depend on the convolution any more
+            self.last[0] = _scaled(self.last[0], self.gain)
+            self.gain = 1.0
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the block's output and the new state of the stage."""
@@ -276,6 +280,8 @@ class DeployedBlock(nn.Module):
         residual = self.last(z)
         if self.form == "joined":
             factor, state = self.attention(residual, state)
+            if self.gain != 1:
+                factor = self.gain * factor
             return scale_add_relu(residual, shortcut, factor, groups_last=self.groups_last), state
         residual, state = self.attention(residual, state)  # the module may keep a reference to what it returns
         return join(residual, shortcut), state
@@ -356,6 +362,15 @@ def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
     if not _foldable(conv, norm):
         return [conv, norm]
     return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var, arg-type]
+
+
+def _scaled(conv: nn.Conv2d, factor: float) -> nn.Conv2d:
+    """Copy a convolution, with its output multiplied by ``factor``."""
+    scaled = copy.copy(conv)
+    scaled._parameters = {  # the gate may share the original ones
+        name: None if value is None else nn.Parameter(factor * value) for name, value in conv._parameters.items()
+    }
+    return scaled
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import is_main_process, master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -25,6 +25,7 @@ from ean_core.common.errors import DivergedError
 from ean_core.common.progress import Progress
 from ean_core.common.record import significant, write_record, write_text
 from ean_core.common.seeding import Stream, seed_of
+from ean_core.common.tasks import Metric, find_metric, known_tasks
 
 from .folder import PROGRESS, RECORD, Run
 
@@ -205,6 +206,47 @@ class ResumeValidationHook(Hook):
         validated = done % loop.val_interval == 0 or done == end
         if runner.val_loop is not None and done >= max(1, loop.val_begin) and validated:
             runner.val_loop.run()
+
+
+@HOOKS.register_module()
+class StartValidationHook(Hook):
+    """Validate the weights that a training starts from, and warn at its end if they were better.
+
+    The validation is recorded as that of epoch or iteration 0. Its metric is the primary one of the task.
+    """
+
+    priority = "LOWEST"
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter or runner.val_loop is None:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):  # it copied the network before its weights were loaded
+                hook.ema_model.module.load_state_dict(hook.src_model.state_dict())
+        runner.val_loop.run()
+
+    def after_train(self, runner: Runner) -> None:
+        validations = runner.message_hub.runtime_info.get(RunRecordHook.VALIDATIONS, [])
+        unit = "iteration" if by_iterations(runner) else "epoch"
+        if not validations or validations[0].get(unit) != 0 or len(validations) < 2:
+            return
+        first, last = validations[0], validations[-1]
+        names = [name for name in last if name in first and name != unit]
+        known = [name for name in names if find_metric(name) in _primary_metrics()]
+        for name in (known or names)[:1]:
+            metric = find_metric(name)
+            change = last[name] - first[name]
+            if change > 0 if metric.less_is_better else change < 0:
+                runner.logger.warning(
+                    f"this training made its network worse: {metric.title} on validation images was "
+                    f"{first[name]:.2f}{metric.unit} before it and is {last[name]:.2f}{metric.unit} after it. Keep the "
+                    "weights that it started from, or train longer, with more images, or with a lower "
+                    "optim_wrapper.optimizer.lr"
+                )
+
+
+def _primary_metrics() -> list[Metric]:
+    return [task.metrics[0] for task in known_tasks()]
 
 
 @HOOKS.register_module()

@@ -14,7 +14,7 @@ import torch
 from mmengine.registry import DATASETS, FUNCTIONS
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ean_core.common.errors import unknown_name
@@ -36,7 +36,7 @@ class CrowdDataset(Dataset):
     'crowd_batch')``.
 
     With ``augment``, an item indexed by a :class:`~ean_core.data.SampleKey` is a random crop of the image, randomly
-    scaled and mirrored, with its density. All draws depend on the key alone. Points and density are transformed
+    scaled, mirrored and recolored, with its density. All draws depend on the key alone. Points and density are transformed
     exactly as the image is: density keeps its mass, and a point is either inside or outside of a crop.
 
     Args:
@@ -46,8 +46,12 @@ class CrowdDataset(Dataset):
         augment: augment training items; otherwise they are whole images.
         crop: height and width of training items; smaller images are enlarged to it. None for whole images, which are
             only mirrored.
-        scale: smallest and largest scale factor applied before cropping.
+        scale: smallest and largest scale factor applied before cropping; drawn uniformly on a logarithmic axis, so that
+            halving is as frequent as doubling.
         flip: mirror left to right with probability 1/2.
+        jitter: change of brightness, contrast and saturation, each by a factor of up to ``1 +- jitter``.
+        gray: probability of a gray crop, as from a monochrome camera.
+        blur: probability of a Gaussian blur with a standard deviation of 0.5 to 2 pixels.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
@@ -64,6 +68,9 @@ class CrowdDataset(Dataset):
         crop: Sequence[int] | None = None,
         scale: Sequence[float] = (1.0, 1.0),
         flip: bool = False,
+        jitter: float = 0.0,
+        gray: float = 0.0,
+        blur: float = 0.0,
     ) -> None:
         check_split(split)
         self.folder = data_root() / Path(root).expanduser()
@@ -94,6 +101,10 @@ class CrowdDataset(Dataset):
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale = (float(low), float(high))
         self.flip = flip
+        for name, value in (("jitter", jitter), ("gray", gray), ("blur", blur)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
+        self.colors = _color_transforms(jitter, gray, blur)
         self.metainfo = {"part": part or "all"}
 
     @cached_property
@@ -132,11 +143,38 @@ class CrowdDataset(Dataset):
         if density.shape != size:
             density = resample(density, size)
         return {
-            "inputs": _channels_first(pixels),
+            "inputs": self._recolor(_channels_first(pixels), draw),
             "points": _tensor(points, size),
             "density": torch.from_numpy(np.ascontiguousarray(density, dtype=np.float32))[None],
             "name": entry["name"],
         }
+
+    def _recolor(self, image: Tensor, draw: torch.Generator) -> Tensor:
+        """Apply the color transforms to an image (3, h, w), uint8."""
+        if not self.colors:
+            return image
+        # torchvision's transforms draw from the global generator: seed it for this image, then restore it.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=draw)))
+            for transform in self.colors:
+                image = transform(image)
+        return image
+
+
+def _color_transforms(jitter: float, gray: float, blur: float) -> list[nn.Module]:
+    """The transforms of :class:`CrowdDataset` that are in use, for uint8 images (3, h, w)."""
+    transforms: list[nn.Module] = []
+    if not (jitter or gray or blur):
+        return transforms
+    from torchvision.transforms import v2  # slow to import, and not needed for evaluation
+
+    if jitter:
+        transforms.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
+    if gray:
+        transforms.append(v2.RandomGrayscale(gray))
+    if blur:
+        transforms.append(v2.RandomApply([v2.GaussianBlur(7, (0.5, 2.0))], blur))
+    return transforms
 
 
 @dataclass(frozen=True)
@@ -184,7 +222,7 @@ def draw_window(
         generator: source of all draws.
     """
     draws = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    enlargement = scale[0] + (scale[1] - scale[0]) * draws[0]
+    enlargement = scale[0] * (scale[1] / scale[0]) ** draws[0]
     enlargement = max(enlargement, *(wanted / side for wanted, side in zip(size, shape, strict=True)))
     sides = [min(side, max(1, round(wanted / enlargement))) for wanted, side in zip(size, shape, strict=True)]
     corner = [int(draw * (side - length + 1)) for draw, side, length in zip(draws[1:], shape, sides, strict=True)]

@@ -1,3 +1,4 @@
+import copy
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import nn
 import ean_core.attention
 from ean_core import ATTENTION, Attention, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
+from ean_core.inference import deploy
 
 NAMES = ["SE", "SGE", "DIA"]
 
@@ -165,3 +167,69 @@ def test_gradients_are_those_of_finite_differences(name):
 
     residual = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(two_blocks, (residual, *module.parameters()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scheme", ["full", "some", "none"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_with_identity_start_new_attention_leaves_pretrained_features_as_they_were(name, scheme, depth):
+    scheme = {"some": "01-10-11-00" if depth == 18 else "010-0110-000001-000"}.get(scheme, scheme)
+    plain = trained(EANResNet(depth, scheme="none"))
+    attended = EANResNet(depth, {"type": name, "identity_start": True}, scheme=scheme).double().eval()
+    attended.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        expected = plain(images)[-1]
+        found = attended(images)[-1]
+        deployed = deploy(attended)(images)[-1]
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(deployed, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_identity_start_learns(name):
+    torch.manual_seed(0)
+    module = attention_class(name)(64, identity_start=True)
+    residual = torch.randn(2, 64, 5, 7)
+    for _ in range(3):  # the first layers learn from the second step on
+        module.zero_grad()
+        out, _ = module(residual)
+        (out * torch.linspace(-1, 1, 64)[:, None, None] * torch.randn(5, 7)).sum().backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad.sign()
+    out, _ = module(residual)
+    assert not torch.allclose(out, residual, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_deployed_form_has_the_gain_of_identity_start(name, depth):
+    backbone = trained(EANResNet(depth, {"type": name, "identity_start": True}, scheme="full"))
+    for module in backbone.attentions().values():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(deploy(backbone)(images)[-1], backbone(images)[-1], rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(deploy(without_gain(backbone))(images)[-1], backbone(images)[-1], rtol=1e-3)
+
+
+def trained(backbone):
+    """Give all norms values of their own, for a residual branch that starts at zero hides its gate."""
+    torch.manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.3, 0.6)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone.double().eval()
+
+
+def without_gain(backbone):
+    copied = copy.deepcopy(backbone)
+    for module in copied.attentions().values():
+        module.gain = 1.0
+    return copied

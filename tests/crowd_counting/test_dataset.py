@@ -196,3 +196,38 @@ def test_a_split_without_pictures_and_a_picture_that_has_changed_are_said(tmp_pa
     Image.new("RGB", (10, 10)).save(tmp_path / "data/part_B/train_data/images/IMG_1.jpg")
     with pytest.raises(ValueError, match=r"IMG_1.jpg is 10 x 10 pixels, 96 x 128 when it was prepared"):
         dataset[0]
+
+
+def test_scale_factors_halve_as_often_as_they_double():
+    draws = [
+        draw_window((4000, 4000), (100, 100), (0.5, 2.0), torch.Generator().manual_seed(seed)).height / 100
+        for seed in range(400)
+    ]
+    assert min(draws) < 0.55
+    assert max(draws) > 1.85
+    assert 0.4 < np.mean(np.array(draws) < 1) < 0.6  # a uniform factor would be below 1 in a third of the draws
+
+
+def test_recoloring_changes_the_pixels_alone_and_depends_on_the_key_alone(folder):
+    options = dict(augment=True, crop=(48, 64), scale=(0.7, 1.6), flip=True)
+    plain = CrowdDataset("trainval", folder, "B", **options)
+    recolored = CrowdDataset("trainval", folder, "B", **options, jitter=0.4, gray=0.3, blur=0.3)
+    changed = grays = 0
+    for key in keys(plain, 3):
+        before = torch.random.get_rng_state()
+        item, again, original = recolored[key], recolored[key], plain[key]
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert torch.equal(item["inputs"], again["inputs"])
+        assert torch.equal(item["points"], original["points"])
+        assert torch.equal(item["density"], original["density"])
+        changed += not torch.equal(item["inputs"], original["inputs"])
+        grays += bool((item["inputs"][0] == item["inputs"][2]).all())
+    assert changed > 25
+    assert 3 < grays < 25
+    assert torch.equal(recolored[0]["inputs"], plain[0]["inputs"])  # whole images are evaluated as they are
+
+
+@pytest.mark.parametrize("name", ["jitter", "gray", "blur"])
+def test_probabilities_are_between_0_and_1(folder, name):
+    with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 12"):
+        CrowdDataset("train", folder, augment=True, **{name: 12})

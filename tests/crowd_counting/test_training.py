@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from ean_core.common.config import load_config
+from ean_core.runs.folder import Run
 from ean_core.runs.hooks import RunRecordHook
 from ean_core.runs.training import run_training
 from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
+from tasks.crowd_counting.dataset import CrowdDataset
 from tasks.crowd_counting.prepare import Kernel, prepare
 
 from .drawn import write_part, write_pictures
@@ -79,22 +81,32 @@ def trained(data, tmp_path_factory):
     return folder, output.getvalue()
 
 
-def test_the_best_checkpoint_is_that_of_the_lowest_validation_error(trained):
+@pytest.mark.usefixtures("own_data")
+def test_the_last_moving_average_represents_the_run_and_the_starting_weights_are_validated_too(trained):
     folder, output = trained
     record = json.loads((folder / "record.json").read_text())
-    errors = {one["epoch"]: one["count/MAE"] for one in record["validations"]}
-    assert sorted(errors) == list(range(1, EPOCHS + 1))
-    best = min(errors, key=errors.get)
-    assert record["best"] == {"checkpoint": f"best_count_MAE_epoch_{best}.pth", "epoch": best}
-    assert [path.name for path in folder.glob("best_*.pth")] == [record["best"]["checkpoint"]]
-    assert f"best: {folder / record['best']['checkpoint']}, count/MAE {errors[best]:.2f}" in output
-    assert torch.load(folder / record["best"]["checkpoint"], weights_only=True)["meta"]["epoch"] == best
+    assert [one["epoch"] for one in record["validations"]] == list(range(EPOCHS + 1))
+    assert "best" not in record
+    assert Run(folder).chosen.name == f"epoch_{EPOCHS}.pth"
+    checkpoint = torch.load(folder / f"epoch_{EPOCHS}.pth", weights_only=True)
+    averaged, last = checkpoint["state_dict"], checkpoint["ema_state_dict"]
+    assert not torch.equal(averaged["density.0.weight"], last["module.density.0.weight"])
+    counter = Counter.load(str(folder))
+    images = data_of(folder)
+    errors = [abs(counter(image["inputs"].permute(1, 2, 0).numpy()).count - len(image["points"])) for image in images]
+    expected = record["validation"]["count/MAE"]
+    assert sum(errors) / len(errors) == pytest.approx(expected, rel=1e-4)
+    assert f"count/MAE {expected:.2f}" in output
+
+
+def data_of(folder):
+    settings = dict(Run(folder).record["settings"]["val_dataloader"]["dataset"])
+    dataset = CrowdDataset(settings["split"], settings["root"], settings["part"])
+    return [dataset[n] for n in range(len(dataset))]
 
 
 @pytest.mark.usefixtures("own_data")
-def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_not(
-    trained, ean, monkeypatch, tmp_path
-):
+def test_a_run_killed_between_checkpoint_and_validation_ends_as_one_that_was_not(trained, ean, monkeypatch, tmp_path):
     words = ["train", CONFIG, *map(str, arguments(tmp_path))]
 
     def kill(hook, runner):
@@ -108,24 +120,23 @@ def test_a_run_killed_between_checkpoint_and_validation_selects_as_one_that_was_
         process.join(120)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "epoch_3.pth").exists()
-    assert not list(tmp_path.glob("best_*_epoch_3.pth"))
     status, output = ean(*words[:2], "--resume", *words[2:])
     assert not status, (status, output)
     whole, resumed = (json.loads((folder / "record.json").read_text()) for folder in (trained[0], tmp_path))
     assert resumed["validations"] == whole["validations"]
-    assert resumed["best"] == whole["best"]
-    for name in (f"epoch_{EPOCHS}.pth", whole["best"]["checkpoint"]):
-        first, second = (torch.load(f / name, weights_only=True)["state_dict"] for f in (trained[0], tmp_path))
+    states = [torch.load(f / f"epoch_{EPOCHS}.pth", weights_only=True) for f in (trained[0], tmp_path)]
+    for part in ("state_dict", "ema_state_dict"):
+        first, second = (state[part] for state in states)
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
 @pytest.mark.usefixtures("own_data")
 def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data, ean, capsys, tmp_path):
     folder, _ = trained
-    best = json.loads((folder / "record.json").read_text())["best"]["checkpoint"]
+    last = f"epoch_{EPOCHS}.pth"
     options = ["--rounds", "6", "--work-dir", tmp_path, "--cfg-options", *SMALL]
     # the published layout as it is, without preparing anything first
-    assert not run_script("test.py", CONFIG, folder / best, "--data", data / "ShanghaiTech", *options)
+    assert not run_script("test.py", CONFIG, folder / last, "--data", data / "ShanghaiTech", *options)
     output = capsys.readouterr().out
     test = json.loads((tmp_path / "test.json").read_text())
     lines = list(csv.DictReader((tmp_path / "counts.csv").open()))
@@ -142,7 +153,7 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     timing = json.loads((tmp_path / "timing.json").read_text())
     assert (timing["batch"], timing["size"]) == (1, [96, 128])
     assert "MAE / MSE (RMSE)" in output
-    # and the same counter on what was prepared, by `ean test`, to which the folder stands for its best checkpoint
+    # and the same counter on what was prepared, by `ean test`, to which the folder stands for its last checkpoint
     status, again = ean("test", CONFIG, folder, "--work-dir", tmp_path / "again")
     assert not status, status
     assert f"count/MAE {metrics['count/MAE']:.2f}" in again
@@ -156,8 +167,7 @@ def test_a_vanilla_counter_has_a_row_without_increments(ean, tmp_path):
     assert not status, status
     status, _ = ean("crowd", "evaluate", CONFIG, tmp_path, "--cfg-options", *options)
     assert not status, status
-    best = json.loads((tmp_path / "record.json").read_text())["best"]["checkpoint"]
-    assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == best
+    assert json.loads((tmp_path / "test.json").read_text())["checkpoint"]["name"] == "epoch_2.pth"
     row = next(csv.DictReader((tmp_path / "table3.csv").open()))
     assert (row["network"], row["connection"]) == ("ResNet-20", "vanilla")
     assert "increment (%)" not in row
@@ -170,15 +180,12 @@ def test_a_counter_learns_to_count_drawn_people(data, tmp_path, monkeypatch):
     config = load_config(CONFIG, [*SMALL, *options, "train_cfg.val_interval=3"])
     run_training(config, tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
-    best = min(one["count/MAE"] for one in record["validations"])
     manifest = json.loads((data / "crowd/shanghaitech/manifest.json").read_text())
     counts = {split: [e["heads"] for e in manifest["images"] if e["split"] == split] for split in ("train", "val")}
     mean = sum(counts["train"]) / len(counts["train"])
     naive = sum(abs(count - mean) for count in counts["val"]) / len(counts["val"])
-    assert best < 0.5 * naive
-    count, density = Counter.from_checkpoint(tmp_path / record["best"]["checkpoint"])(
-        data / "ShanghaiTech/part_B/train_data/images/IMG_15.jpg"
-    )
+    assert record["validation"]["count/MAE"] < 0.5 * naive
+    count, density = Counter.load(str(tmp_path))(data / "ShanghaiTech/part_B/train_data/images/IMG_15.jpg")
     assert density.shape == (96, 128)
     assert 25 < count < 70  # 45 are drawn
 
@@ -191,7 +198,7 @@ def test_the_papers_counter_trains_on_whole_pictures_one_by_one(data, tmp_path, 
     config = load_config(f"resnet50_{attention}_shanghaitech_b", [*small, *options])
     assert config.train_dataloader.batch_size == 1
     run_training(config, tmp_path)
-    assert (tmp_path / "best_count_MAE_epoch_1.pth").is_file()
+    assert (tmp_path / "epoch_1.pth").is_file()
 
 
 def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
@@ -213,7 +220,17 @@ def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
 
 def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):
     folder, _ = trained
-    best = json.loads((folder / "record.json").read_text())["best"]["checkpoint"]
-    assert Counter.load(str(folder)).name == best
+    assert Counter.load(str(folder)).name == f"epoch_{EPOCHS}.pth"
     with pytest.raises(FileNotFoundError, match="there is no checkpoint in the folder"):
         Counter.load(str(tmp_path))
+
+
+def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EAN_DATA", str(data))
+    start = [f"load_from={trained[0] / f'epoch_{EPOCHS}.pth'}", "train_cfg.max_epochs=2"]
+    run_training(load_config(CONFIG, [*SMALL, *start, "optim_wrapper.optimizer.lr=1.0"]), tmp_path / "worse")
+    first, _, last = Run(tmp_path / "worse").validations
+    assert first["count/MAE"] == pytest.approx(Run(trained[0]).record["validation"]["count/MAE"], rel=1e-4)
+    assert last["count/MAE"] > first["count/MAE"]
+    text = f"was {first['count/MAE']:.2f} before it and is {last['count/MAE']:.2f} after it"
+    assert text in "".join(path.read_text() for path in (tmp_path / "worse").rglob("*.log"))
