@@ -364,7 +364,7 @@ def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
     return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var, arg-type]
 
 
-def _scaled(conv: nn.Conv2d, factor: float) -> nn.Conv2d:
+def _scaled(conv: Any, factor: float) -> nn.Module:
     """Copy a convolution, with its output multiplied by ``factor``."""
     scaled = copy.copy(conv)
     scaled._parameters = {  # the gate may share the original ones
