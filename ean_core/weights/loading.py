@@ -65,6 +65,13 @@ def load_weights(
     _refuse(state, own, kind, source, path, strict=strict, partial=partial)
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     _log_differences(state, own, kind, source)
+    attention = [name for name in own.keys() - state.keys() if "attention" in name.split(".")]
+    if attention and any(getattr(each, "gain", None) == 1 for each in module.modules()):
+        print_log(
+            f"{kind}: attention is new to these weights and at first shrinks the blocks that it is connected to; with "
+            "attention=dict(type=..., identity_start=True) it starts without effect",
+            logger="current",
+        )
     _compare_networks(module, source, path)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from ean_core import EANResNet
 from ean_core.weights.files import save_weights
 from ean_core.weights.loading import load_weights
 
@@ -58,3 +59,10 @@ def test_where_no_key_matches_the_error_names_both_sides(tmp_path):
     torch.save({"encoder.a": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"start with encoder, those of Small with conv, norm$"):
         load_weights(target, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(("attention", "told"), [("SE", True), ({"type": "SE", "identity_start": True}, False)])
+def test_new_attention_comes_with_a_word_on_how_it_starts_without_effect(tmp_path, log, attention, told):
+    torch.save(EANResNet(18, scheme="none").state_dict(), tmp_path / "w.pth")
+    load_weights(EANResNet(18, attention, scheme="full"), tmp_path / "w.pth")
+    assert any("identity_start=True" in message for message in log.messages) is told
