@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ean_core.common.errors import unknown_name
@@ -52,6 +53,8 @@ class CrowdDataset(Dataset):
         jitter: change of brightness, contrast and saturation, each by a factor of up to ``1 +- jitter``.
         gray: probability of a gray crop, as from a monochrome camera.
         blur: probability of a Gaussian blur with a standard deviation of 0.5 to 2 pixels.
+        blank: probability of an image without people in place of the crop: a plain color, noise, or smooth spots.
+            Without such images a counter finds people in noise.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
@@ -71,6 +74,7 @@ class CrowdDataset(Dataset):
         jitter: float = 0.0,
         gray: float = 0.0,
         blur: float = 0.0,
+        blank: float = 0.0,
     ) -> None:
         check_split(split)
         self.folder = data_root() / Path(root).expanduser()
@@ -101,7 +105,8 @@ class CrowdDataset(Dataset):
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale = (float(low), float(high))
         self.flip = flip
-        for name, value in (("jitter", jitter), ("gray", gray), ("blur", blur)):
+        self.blank = blank
+        for name, value in (("jitter", jitter), ("gray", gray), ("blur", blur), ("blank", blank)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         self.colors = _color_transforms(jitter, gray, blur)
@@ -142,6 +147,13 @@ class CrowdDataset(Dataset):
             pixels, density, points = pixels[:, ::-1], density[:, ::-1], mirror(points, size[1])
         if density.shape != size:
             density = resample(density, size)
+        if self.blank and torch.rand((), generator=draw) < self.blank:
+            return {
+                "inputs": draw_blank(size, draw),
+                "points": torch.zeros(0, 2),
+                "density": torch.zeros(1, *size),
+                "name": entry["name"],
+            }
         return {
             "inputs": self._recolor(_channels_first(pixels), draw),
             "points": _tensor(points, size),
@@ -227,6 +239,25 @@ def draw_window(
     sides = [min(side, max(1, round(wanted / enlargement))) for wanted, side in zip(size, shape, strict=True)]
     corner = [int(draw * (side - length + 1)) for draw, side, length in zip(draws[1:], shape, sides, strict=True)]
     return Window(*corner, *sides)
+
+
+def draw_blank(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw an image without people, ``(3, height, width)`` uint8: a plain color with noise of any strength, or spots.
+
+    Args:
+        size: height and width.
+        generator: source of all draws.
+    """
+    color = torch.rand(3, 1, 1, generator=generator)
+    kind, strength, cells = torch.rand(3, generator=generator).tolist()
+    if kind < 0.25:
+        image = color.expand(3, *size)
+    elif kind < 0.75:
+        image = color + strength * (torch.rand(3, *size, generator=generator) - color)
+    else:
+        spots = torch.rand(1, 3, 2 + int(30 * cells), 2 + int(40 * cells), generator=generator)
+        image = F.interpolate(spots, tuple(size), mode="bilinear")[0]
+    return (255 * image).round().byte()
 
 
 def mirror(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:

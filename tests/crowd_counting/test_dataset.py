@@ -227,7 +227,21 @@ def test_recoloring_changes_the_pixels_alone_and_depends_on_the_key_alone(folder
     assert torch.equal(recolored[0]["inputs"], plain[0]["inputs"])  # whole images are evaluated as they are
 
 
-@pytest.mark.parametrize("name", ["jitter", "gray", "blur"])
+def test_blank_images_have_no_people_and_depend_on_the_key_alone(folder):
+    dataset = CrowdDataset("trainval", folder, "B", augment=True, crop=(48, 64), blank=0.5)
+    blank = 0
+    for key in keys(dataset, 3):
+        item, again = dataset[key], dataset[key]
+        assert torch.equal(item["inputs"], again["inputs"])
+        assert (item["inputs"].shape, item["inputs"].dtype) == ((3, 48, 64), torch.uint8)
+        assert item["density"].shape == (1, 48, 64)
+        if not item["density"].any():
+            assert item["points"].shape == (0, 2)
+            blank += 1
+    assert 8 < blank < 25  # of 30; a few crops show nobody anyway
+
+
+@pytest.mark.parametrize("name", ["jitter", "gray", "blur", "blank"])
 def test_probabilities_are_between_0_and_1(folder, name):
     with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 12"):
         CrowdDataset("train", folder, augment=True, **{name: 12})

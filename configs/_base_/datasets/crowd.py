@@ -1,5 +1,5 @@
-# Custom images, prepared by `ean crowd prepare`: a tenth of the training images selects the checkpoint; the test images are
-# read only by `ean test`.
+# Custom images, prepared by `ean crowd prepare`: a tenth of the training images are for validation; the test images are read only by
+# `ean test`.
 image_size = (768, 1024)  # height and width in pixels, for timing
 train_dataloader = dict(
     batch_size=4,
@@ -12,8 +12,12 @@ train_dataloader = dict(
         split='train',
         augment=True,
         crop=(384, 512),
-        scale=(0.75, 1.25),
-        flip=True),
+        scale=(0.5, 2.0),
+        flip=True,
+        jitter=0.4,
+        gray=0.12,
+        blur=0.1,
+        blank=0.03),
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='crowd_batch'))
 val_dataloader = dict(

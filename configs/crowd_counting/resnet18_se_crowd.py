@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/counter_resnet18.py',
+    '../_base_/datasets/crowd.py',
+    '../_base_/schedules/counter_onecycle.py',
+    '../_base_/counter_runtime.py',
+]
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True), scheme='full'))
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
