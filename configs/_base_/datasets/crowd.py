@@ -2,7 +2,7 @@
 # `ean test`.
 image_size = (768, 1024)  # height and width in pixels, for timing
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=2,
     persistent_workers=True,
     dataset=dict(
@@ -11,7 +11,7 @@ train_dataloader = dict(
         part='own',
         split='train',
         augment=True,
-        crop=(384, 512),
+        crop=(256, 320),
         scale=(0.5, 2.0),
         flip=True,
         jitter=0.4,
