@@ -225,7 +225,7 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         for k, bits in enumerate(first.by_stage):
             owners: Sequence[Stage | ResidualBlock] = [self.stage(k)] if shared else self.stage(k).blocks
             for owner, used in zip(owners, [any(bits)] if shared else bits, strict=True):
-                owner.attention = self._make_attention(self.stage_channels[k]) if used else None
+                owner.attention = self._make_attention(k) if used else None
         self.set_scheme(first)
         self._reset_parameters(zero_init_residual)
         self._freeze()
@@ -469,9 +469,14 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         attention_class(options["type"])
         return options
 
-    def _make_attention(self, channels: int) -> Attention:
+    def _make_attention(self, k: int) -> Attention:
         options = dict(self.attention_cfg)
-        return attention_class(options.pop("type"))(channels, **options)
+        if window := options.get("window"):
+            if len(window) != 2 or min(window) < 1:
+                raise ValueError(f"window must be height and width in pixels, got {window!r}; for example (256, 320)")
+            stride = self.stem_stride * math.prod(self.strides[: k + 1])
+            options["window"] = tuple(max(1, round(side / stride)) for side in window)
+        return attention_class(options.pop("type"))(self.stage_channels[k], **options)
 
     def _without_module(self, scheme: ConnectionScheme) -> list[str]:
         """Return the names of the attention modules that ``scheme`` uses and this network lacks."""

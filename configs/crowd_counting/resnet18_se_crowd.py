@@ -4,5 +4,5 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-model = dict(backbone=dict(attention=dict(type='SE', identity_start=True), scheme='full'))
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='full'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))

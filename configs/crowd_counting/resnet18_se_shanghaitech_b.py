@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-# Share-full; vanilla is scheme='none'.
-model = dict(backbone=dict(attention=dict(type='SE', identity_start=True), scheme='full'))
+# Share-full; vanilla is scheme='none'. Gates see windows of the size of the training crops.
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='full'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
+train_cfg = dict(max_epochs=30)

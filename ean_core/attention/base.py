@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +28,7 @@ class Attention(nn.Module, ABC):
 
     The three steps of the paper's introduction are separate methods, because deployment reorders them and
     visualization inspects the gate between them. A subclass implements all three; its ``__init__`` takes ``channels``
-    first, then options with defaults (those of the paper's ImageNet networks), and ``identity_start``.
+    first, then options with defaults (those of the paper's ImageNet networks), and the options of this class.
 
     Args:
         channels: ``C``, channels of the residual branch.
@@ -43,9 +46,10 @@ class Attention(nn.Module, ABC):
     #: Whether the module carries a state across the blocks of a stage, and therefore exists only once per stage.
     recurrent: ClassVar[bool] = False
 
-    def __init__(self, channels: int, *, identity_start: bool = False) -> None:
+    def __init__(self, channels: int, *, identity_start: bool = False, window: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.channels = channels
+        self.window = window
         #: Factor of the gate, applied by :meth:`forward`.
         self.gain = 1 / self.fresh_gate if identity_start else 1.0
 
@@ -73,7 +77,9 @@ class Attention(nn.Module, ABC):
         Returns:
             The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
         """
-        gate, advanced = self.process(self.extract(residual), state)
+        windows = windows_of(residual.shape[2:], self.window)
+        extracted = [self.extract(window.of(residual)) for window in windows]
+        gate, advanced = self.process(extracted[0] if len(windows) == 1 else torch.cat(extracted), state)
         if self.gain != 1:
             gate = self.gain * gate
         if connection is not None:
@@ -83,7 +89,91 @@ class Attention(nn.Module, ABC):
                 advanced = tuple(
                     connection * new + (1 - connection) * old for old, new in zip(before, advanced, strict=True)
                 )
-        return self.recalibrate(residual, gate), advanced
+        if len(windows) == 1:
+            return self.recalibrate(residual, gate), advanced
+        gates = zip(windows, gate.chunk(len(windows)), strict=True)
+        cores = [self.recalibrate(window.core_of(residual), window.inner(each)) for window, each in gates]
+        return join_cores(windows, cores), advanced
+
+
+@dataclass(frozen=True)
+class Window:
+    """A region of a feature map whose statistics give a gate, and its core, the positions that the gate scales.
+
+    Args:
+        top, left, bottom, right: first and past-the-last row and column of the region.
+        core: the same of its core.
+    """
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    core: tuple[int, int, int, int]
+
+    def of(self, x: Tensor) -> Tensor:
+        """The region of a map ``(N, C, H, W)``."""
+        return x[:, :, self.top : self.bottom, self.left : self.right]
+
+    def core_of(self, x: Tensor) -> Tensor:
+        """The core in a map ``(N, C, H, W)``."""
+        top, left, bottom, right = self.core
+        return x[:, :, top:bottom, left:right]
+
+    def inner(self, gate: Tensor) -> Tensor:
+        """The core's part of the region's gate: all of it, unless it has one value per position ``(N, G, h, w)``."""
+        if gate.dim() != 4 or gate.shape[2:].numel() == 1:
+            return gate
+        top, left, bottom, right = self.core
+        return gate[:, :, top - self.top : bottom - self.top, left - self.left : right - self.left]
+
+
+def windows_of(size: Sequence[int], window: tuple[int, int] | None) -> list[Window]:
+    """Cover a feature map with overlapping windows; a map that is not larger than one is a single window.
+
+    Gates computed from crops of one size do not fit larger images: their means over positions vary less. With windows
+    of the size of the training crops, an image of any size is recalibrated as its crops were ("Improving Image
+    Restoration by Revisiting Global Information Aggregation", Chu et al., ECCV 2022, who pool around each position).
+    Neighbors overlap by about a half, and a position belongs to the core of the window whose center is nearest.
+
+    Args:
+        size: height and width of the map.
+        window: height and width of a window; None for the whole map.
+
+    Returns:
+        Windows of equal size, row by row.
+
+    Examples:
+        >>> [(w.left, w.right, w.core[1], w.core[3]) for w in windows_of((4, 10), (4, 4))]
+        [(0, 4, 0, 4), (2, 6, 4, 5), (4, 8, 5, 7), (6, 10, 7, 10)]
+    """
+    if window is None:
+        window = (size[0], size[1])
+    rows, columns = (_spans(length, side) for length, side in zip(size, window, strict=True))
+    return [
+        Window(top, left, bottom, right, (first, before, last, after))
+        for top, bottom, first, last in rows
+        for left, right, before, after in columns
+    ]
+
+
+def _spans(length: int, side: int) -> list[tuple[int, int, int, int]]:
+    """Start and end of each window along one axis, and of its core."""
+    if length <= side:
+        return [(0, length, 0, length)]
+    number = 1 + math.ceil((length - side) / max(1, side // 2))
+    starts = [round(i * (length - side) / (number - 1)) for i in range(number)]
+    middles = [(first + second + side + 1) // 2 for first, second in pairwise(starts)]
+    cores = zip([0, *middles], [*middles, length], strict=True)
+    return [(start, start + side, *core) for start, core in zip(starts, cores, strict=True)]
+
+
+def join_cores(windows: Sequence[Window], cores: Sequence[Tensor]) -> Tensor:
+    """Put the cores ``(N, C, h, w)`` of all windows together: ``(N, C, H, W)``."""
+    rows: dict[int, list[Tensor]] = {}
+    for window, core in zip(windows, cores, strict=True):
+        rows.setdefault(window.top, []).append(core)
+    return torch.cat([torch.cat(row, 3) for row in rows.values()], 2)
 
 
 def attention_class(name: str) -> type[Attention]:

@@ -18,16 +18,23 @@ class DIA(Attention):
     Args:
         channels: ``C``, channels of the residual branch.
         reduction: ``r``; both maps to the cell's gates have a hidden layer of ``C // r`` units.
-        identity_start: see :class:`Attention`; the second layers of both maps then start at zero, which keeps the cell
-            at zero.
+        identity_start, window: see :class:`Attention`; with the former, the second layers of both maps start at zero,
+            which keeps the cell at zero.
     """
 
     recurrent = True
     fresh_gate = 0.25  # sigmoid(0) * sigmoid(0)
     cifar_options = {"bottleneck": {"reduction": 4}, "basic": {"reduction": 4}}
 
-    def __init__(self, channels: int, reduction: int = 20, *, identity_start: bool = False) -> None:
-        super().__init__(channels, identity_start=identity_start)
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 20,
+        *,
+        identity_start: bool = False,
+        window: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(channels, identity_start=identity_start, window=window)
         self.w_ih = _squeezed(channels, reduced(channels, reduction))
         self.w_hh = _squeezed(channels, reduced(channels, reduction))
         if identity_start:

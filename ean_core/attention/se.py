@@ -14,7 +14,7 @@ class SE(Attention):
     Args:
         channels: ``C``, channels of the residual branch.
         reduction: ``r``; the hidden layer has ``C // r`` units.
-        identity_start: see :class:`Attention`; the second layer then starts at zero.
+        identity_start, window: see :class:`Attention`; with the former, the second layer starts at zero.
     """
 
     fresh_gate = 0.5  # sigmoid(0)
@@ -22,8 +22,15 @@ class SE(Attention):
     # A reduction of 16 would leave one hidden unit in a CIFAR network of basic blocks.
     cifar_options = {"bottleneck": {"reduction": 16}, "basic": {"reduction": 4}}
 
-    def __init__(self, channels: int, reduction: int = 16, *, identity_start: bool = False) -> None:
-        super().__init__(channels, identity_start=identity_start)
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        identity_start: bool = False,
+        window: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(channels, identity_start=identity_start, window=window)
         hidden = reduced(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)

@@ -20,7 +20,7 @@ class SGE(Attention):
     Args:
         channels: ``C``, channels of the residual branch.
         groups: ``G``, a divisor of ``C``.
-        identity_start: see :class:`Attention`.
+        identity_start, window: see :class:`Attention`.
 
     Raises:
         ValueError: if ``groups`` does not divide ``channels``.
@@ -29,8 +29,15 @@ class SGE(Attention):
     fresh_gate = 1 / (1 + math.exp(-1))  # sigmoid(1), at every position: the scale starts at zero
     cifar_options = {"bottleneck": {"groups": 4}, "basic": {"groups": 4}}
 
-    def __init__(self, channels: int, groups: int = 64, *, identity_start: bool = False) -> None:
-        super().__init__(channels, identity_start=identity_start)
+    def __init__(
+        self,
+        channels: int,
+        groups: int = 64,
+        *,
+        identity_start: bool = False,
+        window: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(channels, identity_start=identity_start, window=window)
         if groups < 1 or channels % groups:
             near = max(g for g in range(1, max(2, min(groups, channels) + 1)) if channels % g == 0)
             raise ValueError(f"groups={groups} does not divide {channels} channels; for example groups={near} does")

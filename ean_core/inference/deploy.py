@@ -23,7 +23,7 @@ from ean_core.backbone import EANResNet, compile_options, find_backbone, walk
 from ean_core.common.inputs import check_images
 from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock, join
 
-from .gates import GATES, Gate
+from .gates import GATES, Gate, WindowedGate
 from .graphs import CUDAGraphs
 from .ops import conv_scale_add_relu, is_pointwise, may_overwrite, precise, scale_add_relu
 
@@ -259,6 +259,8 @@ class DeployedBlock(nn.Module):
         if attention is not None and self.form in ("commuted", "joined"):
             before: Any = self.last[0] if self.form == "commuted" else None
             self.attention = GATES[type(attention)](attention, before, groups_last)
+            if attention.window is not None:
+                self.attention = WindowedGate(self.attention, attention.window)
         self.gain = 1.0 if attention is None or self.form == "folded" else attention.gain
         if self.form == "commuted" and self.gain != 1:  # the gate does not depend on the convolution any more
             self.last[0] = _scaled(self.last[0], self.gain)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ean_core.attention import Attention, State
+from ean_core.attention.base import join_cores, windows_of
 from ean_core.attention.dia import DIA
 from ean_core.attention.se import SE
 from ean_core.attention.sge import EPS, SGE
@@ -180,6 +181,35 @@ class SGEGate(Gate):
         centre = torch.bmm(pooled.unsqueeze(1), vectors)  # (N, 1, G)
         positions = z.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, K)
         return torch.baddbmm(centre.to(z.dtype), positions, vectors.to(z.dtype), beta=-1)
+
+
+class WindowedGate(Gate):
+    """A gate per window of the feature map, see :func:`~ean_core.attention.base.windows_of`.
+
+    Args:
+        gate: the gate of one window.
+        window: height and width of a window, in positions.
+    """
+
+    def __init__(self, gate: Gate, window: tuple[int, int]) -> None:
+        nn.Module.__init__(self)
+        self.gate, self.window = gate, window
+
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        windows = windows_of(z.shape[2:], self.window)
+        if len(windows) == 1:
+            return self.gate(z, state)
+        each = (
+            [None] * len(windows) if state is None else zip(*(part.chunk(len(windows)) for part in state), strict=True)
+        )
+        factors, states = [], []
+        for window, own in zip(windows, each, strict=True):
+            factor, advanced = self.gate(window.of(z), own)
+            top, left, bottom, right = window.core
+            factors.append(window.inner(factor).expand(-1, -1, bottom - top, right - left))
+            states.append(advanced)
+        joined = None if states[0] is None else tuple(torch.cat(each) for each in zip(*states, strict=True))
+        return join_cores(windows, factors), joined
 
 
 def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:

@@ -9,6 +9,7 @@ from torch import nn
 import ean_core.attention
 from ean_core import ATTENTION, Attention, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
+from ean_core.attention.base import join_cores, windows_of
 from ean_core.inference import deploy
 
 NAMES = ["SE", "SGE", "DIA"]
@@ -233,3 +234,68 @@ def without_gain(backbone):
     for module in copied.attentions().values():
         module.gain = 1.0
     return copied
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("identity", [False, True])
+def test_windows_have_gates_of_their_own_in_the_deployed_form_too(name, depth, identity):
+    options = {"type": name, "identity_start": identity}
+    windowed = trained(
+        EANResNet(depth, {**options, "window": (64, 96)}, scheme="full", num_stages=3, strides=(1, 2, 1))
+    )
+    plain = trained(EANResNet(depth, options, scheme="full", num_stages=3, strides=(1, 2, 1)))
+    for module in plain.attentions().values():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    windowed.load_state_dict(plain.state_dict())
+    crop = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    image = torch.randn(2, 3, 150, 200, dtype=torch.float64)
+    image[..., 100:] *= 3  # so that windows differ
+    with torch.no_grad():
+        assert torch.equal(windowed(crop)[-1], plain(crop)[-1])
+        assert not torch.allclose(windowed(image)[-1], plain(image)[-1], rtol=1e-3)
+        assert torch.allclose(deploy(windowed)(image)[-1], windowed(image)[-1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_core_of_a_window_is_scaled_as_the_window_alone_would_be(name):
+    torch.manual_seed(0)
+    module = attention_class(name)(64, window=(6, 8))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    residual = torch.randn(2, 64, 13, 20, dtype=torch.float64)
+    first, state = module.double()(residual)
+    second, _ = module(first, state)
+    windows = windows_of((13, 20), (6, 8))
+    assert len(windows) == 4 * 4
+    for window in windows:
+        alone, state = module(window.of(residual))
+        assert torch.allclose(window.core_of(first), window.inner(alone), rtol=1e-12)
+        # the state of a window stays with it; the cores around it have gates of their own
+        gate, _ = module.process(module.extract(window.of(first)), state)
+        expected = module.recalibrate(window.core_of(first), window.inner(gate))
+        assert torch.allclose(window.core_of(second), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (8, 12), (9, 12), (40, 41), (96, 128)])
+@pytest.mark.parametrize("side", [(8, 12), (1, 1), (7, 100)])
+def test_the_cores_of_windows_cover_a_map_once(size, side):
+    windows = windows_of(size, side)
+    seen = torch.zeros(1, 1, *size)
+    for window in windows:
+        window.core_of(seen).add_(1)
+        region = window.of(seen)
+        assert region.shape[2:] == (min(size[0], side[0]), min(size[1], side[1]))
+        assert window.top <= window.core[0] < window.core[2] <= window.bottom
+        assert window.left <= window.core[1] < window.core[3] <= window.right
+    assert (seen == 1).all()
+    places = torch.arange(size[0] * size[1]).view(1, 1, *size)
+    assert torch.equal(join_cores(windows, [window.core_of(places) for window in windows]), places)
+
+
+def test_a_window_is_in_pixels_of_the_image():
+    backbone = EANResNet(18, {"type": "SE", "window": (256, 320)}, scheme="full", num_stages=3, strides=(1, 2, 1))
+    assert [module.window for module in backbone.attentions().values()] == [(64, 80), (32, 40), (32, 40)]
+    with pytest.raises(ValueError, match=r"window must be height and width in pixels, got \(256,\); for example"):
+        EANResNet(18, {"type": "SE", "window": (256,)}, scheme="full")

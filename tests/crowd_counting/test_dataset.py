@@ -209,7 +209,7 @@ def test_scale_factors_halve_as_often_as_they_double():
 
 
 def test_recoloring_changes_the_pixels_alone_and_depends_on_the_key_alone(folder):
-    options = dict(augment=True, crop=(48, 64), scale=(0.7, 1.6), flip=True)
+    options = {"augment": True, "crop": (48, 64), "scale": (0.7, 1.6), "flip": True}
     plain = CrowdDataset("trainval", folder, "B", **options)
     recolored = CrowdDataset("trainval", folder, "B", **options, jitter=0.4, gray=0.3, blur=0.3)
     changed = grays = 0
