@@ -509,6 +509,7 @@ def heif(path):
 
 def without(*formats):
     """Pillow's formats, without these."""
+    Image.init()
     return {name: value for name, value in Image.OPEN.items() if name not in formats}
 
 
