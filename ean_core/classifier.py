@@ -32,6 +32,7 @@ CLASSIFICATION = Task(
         Dataset("imagenet", "ImageNet-1k"),
         Dataset("digits", "scikit-learn digits", {"type": "Digits"}),
     ),
+    exporter="ean_core.inference.export:FromPixels",
 )
 register_task(CLASSIFICATION)
 

@@ -24,7 +24,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.explain:explain"),
     ("gates", "measure how much attention varies between images, per block", "ean_core.commands.gates:gates"),
     ("report", "make the paper's tables and figures from run records", "ean_core.commands.report:report"),
-    ("export", "export a trained backbone as plain tensors", "ean_core.commands.train:export"),
+    ("export", "export a trained network (ONNX, pt2) or its backbone", "ean_core.commands.train:export"),
     ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.prepare:prepare_command"),
     (
         "crowd evaluate",

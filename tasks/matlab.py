@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ean_core.common.record import read_small
+
+from .matlab73 import is_hdf5, read_matlab73
+
 #: Upper limits: decompressed bytes per file, and arrays in it. Annotations are a hundred times smaller.
 MOST, ARRAYS = 2**26, 100_000
 #: Maximum nesting depth of arrays.
@@ -39,7 +43,7 @@ _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13
 
 
 def read_matlab(path: Path) -> dict[str, Any]:
-    """Read the variables of a ``.mat`` file of version 5 to 7.
+    """Read the variables of a ``.mat`` file of version 5 to 7, or 7.3 (see :mod:`~tasks.matlab73`).
 
     Arrays of real numbers become NumPy arrays, cells become lists, and structures become lists of dicts; lists are in
     MATLAB's column-major order. Text, complex and sparse arrays, which no annotation needs, become None.
@@ -49,7 +53,9 @@ def read_matlab(path: Path) -> dict[str, Any]:
         ValueError: if it has another version, is truncated, has sizes that do not match its content, holds objects or
             functions, or is larger than :data:`MOST`.
     """
-    content = memoryview(path.read_bytes())
+    if is_hdf5(path):
+        return read_matlab73(path, MOST, ARRAYS, DEPTH)
+    content = memoryview(read_small(path))
     order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
     if order is None or content[125 if order == "<" else 124] != 1:
         raise ValueError("not a MATLAB file of version 5 to 7; MATLAB's `save -v7` writes one")

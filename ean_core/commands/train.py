@@ -114,10 +114,5 @@ def export(
         export_backbone(cfg, checkpoint, out)
         typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")
         return
-    export_network(cfg, checkpoint, out)
-    channels = cfg.model.backbone.get("in_channels", 3)
-    typer.echo(
-        f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; input: float32 images (N, {channels}, H, W), "
-        f"{'RGB' if channels == 3 else 'channels as in training'}, 0 to 255; "
-        f"output: logits (N, {cfg.model.num_classes})"
-    )
+    described = export_network(cfg, checkpoint, out)
+    typer.echo(f"network: {out}, {out.stat().st_size / 1e6:.1f} MB; {described}")

@@ -67,6 +67,8 @@ class Task:
         metrics: its metrics, the primary one first.
         datasets: its data sets, in the order in which reports list them.
         explainer: ``'module:Class'`` that explains its networks in ``ean explain``; empty if there is none.
+        exporter: ``'module:Class'``, a :class:`~ean_core.inference.export.FromPixels` of its networks for ``ean
+            export``; empty if there is none.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Task:
     metrics: tuple[Metric, ...]
     datasets: tuple[Dataset, ...]
     explainer: str = ""
+    exporter: str = ""
 
 
 def register_task(task: Task) -> None:

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,13 +21,21 @@ AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 #: Maximum number of pixels of an image; reading takes about a dozen bytes per pixel.
 MAX_PIXELS = 500_000_000
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"),
+        *(".avif", ".heic", ".heif"),
+    }
 )
 #: Pillow's format names. Pillow knows others that no camera writes; for some, such as PostScript, it runs a program.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIF")
 #: Formats whose decoders take memory and time in proportion to the number of pixels. That of JPEG 2000 takes kilobytes
-#: per pixel if a file of a hundred bytes asks for it.
-BOUNDED_FORMATS = tuple(name for name in FORMATS if name != "JPEG2000")
+#: per pixel if a file of a hundred bytes asks for it; that of HEIF is not Pillow's.
+BOUNDED_FORMATS = tuple(name for name in FORMATS if name not in ("JPEG2000", "HEIF"))
+#: Formats that an installation may lack: the brands at the beginning of their files, and how to get them read.
+_OPTIONAL = {
+    "AVIF": ((b"avif", b"avis"), "`pip install -U pillow` installs a build that reads it"),
+    "HEIF": ((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "`pip install pillow-heif` makes it readable"),
+}
 #: Maximum number of scans of a JPEG file, each of which may cover all pixels with a few bytes; encoders write ten.
 MAX_SCANS = 200
 #: A marker in a JPEG file; in compressed data, 0 follows each 255, or the number of a restart.
@@ -45,6 +54,40 @@ _TURNS = {
 }
 #: Warning filters and Pillow's pixel limit are global to the process: one image at a time.
 _LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The pixels of a file as stored, before they are turned upright.
+
+    Args:
+        width, height: size in pixels.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the upright image."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+    def turned(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transform points ``(N, 2)``, x and y in pixels as stored, to those of the upright image.
+
+        A point inside of a pixel stays inside of that pixel.
+
+        Examples:
+            >>> Frame(4, 3, 6).turned(np.array([[0.0, 0.0], [3.5, 0.5]])).astype(int).tolist()
+            [[2, 0], [2, 3]]
+        """
+        x, y = points[:, 0], points[:, 1]
+        # A pixel covers [c, c + 1): mirrored, its first edge belongs to the pixel, too.
+        left, up = np.nextafter(self.width - x, -np.inf), np.nextafter(self.height - y, -np.inf)
+        places = {2: (left, y), 3: (left, up), 4: (x, up), 5: (y, x), 6: (up, x), 7: (up, left), 8: (y, left)}
+        return np.stack(places.get(self.orientation, (x, y)), 1)
 
 
 class UnreadableImageError(ValueError):
@@ -87,6 +130,20 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Read an image as RGB ``(H, W, 3)``; see :func:`open_image`."""
     return np.array(open_image(source, max_pixels, formats))
+
+
+def stored_frame(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Read the size and orientation of an image file, without decoding it.
+
+    Raises:
+        FileNotFoundError, UnreadableImageError: as in :func:`open_image`.
+    """
+    with _LOCK, _naming(str(path)), _without_limit(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opening(path, FORMATS) as image:
+            _check_pixels(image.size, max_pixels)
+            turn = _orientation(image)
+            return Frame(*image.size, turn if turn in _TURNS else 1)
 
 
 def as_rgb(image: AnyImage) -> Image.Image:
@@ -163,16 +220,21 @@ def _upright(image: Image.Image) -> Image.Image:
 
     Pillow's own function also rewrites all EXIF data, and fails if they are damaged.
     """
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # unreadable EXIF: take the pixels as they are
-        return image
+    turn = _TURNS.get(_orientation(image))
     if turn is None:
         return image
     turned = image.transpose(turn)
     # Without the orientation, so that it is not applied twice.
     turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
     return turned
+
+
+def _orientation(image: Image.Image) -> Any:
+    """EXIF orientation as it is stated, 1 if there is none."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # unreadable EXIF: take the pixels as they are
+        return 1
 
 
 def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -192,20 +254,59 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def _read(source: Path | IO[bytes], max_pixels: int, formats: Sequence[str]) -> Image.Image:
-    Image.init()
-    known = [name for name in formats if name in Image.OPEN]  # old versions lack AVIF
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged or unknown metadata
-        with Image.open(source, formats=known) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(
-                    f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
-                    f"{max_pixels / 1e6:.1f} million; scale it down"
-                )
+        with _opening(source, formats) as image:
+            _check_pixels(image.size, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(image)
             return to_rgb(image)
+
+
+def _known(formats: Sequence[str]) -> list[str]:
+    """Those of the formats that this installation reads: Pillow's, and HEIF where pillow-heif is installed."""
+    Image.init()
+    if "HEIF" in formats and "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError:
+            pass
+        else:
+            pillow_heif.register_heif_opener()
+    return [name for name in formats if name in Image.OPEN]
+
+
+def _opening(source: Path | IO[bytes], formats: Sequence[str]) -> Image.Image:
+    """Open an image, and say of one in an optional format how to get it read.
+
+    Raises:
+        ValueError: if it has such a format, which this installation lacks or the caller excludes.
+        UnidentifiedImageError: if it has another format.
+    """
+    known = _known(formats)
+    try:
+        return Image.open(source, formats=known)
+    except UnidentifiedImageError:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                start = file.read(12)
+        else:
+            source.seek(0)
+            start = source.read(12)
+        for name, (brands, hint) in _OPTIONAL.items():
+            if name not in known and start[4:8] == b"ftyp" and start[8:12] in brands:
+                how = f"{hint}, or save it as JPEG" if name in formats else "save it as JPEG"
+                raise ValueError(f"it is in the format {name}; {how}") from None
+        raise
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{width} x {height} are {width * height / 1e6:.1f} million pixels, more than the limit of "
+            f"{max_pixels / 1e6:.1f} million; scale it down"
+        )
 
 
 def _check_scans(image: Image.Image) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -15,8 +16,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ean_core.backbone import describe, find_backbone
-from ean_core.classifier import ImageClassifier, ImagePreprocessor
+from ean_core.classifier import ImagePreprocessor
 from ean_core.common.config import config_name
+from ean_core.common.tasks import known_tasks, task_of_network
 from ean_core.common.writing import replacing
 from ean_core.runs.folder import check_same_network
 from ean_core.weights.addresses import BACKBONE
@@ -38,71 +40,112 @@ class Format(str, Enum):
 
 
 class FromPixels(nn.Module):
-    """A classifier that includes image normalization.
+    """A network that includes image normalization: a classifier here, those of other tasks in subclasses.
 
     Maps images ``(N, C, H, W)``, floats from 0 to 255, to logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: if the classifier has another kind of preprocessor, which cannot be included.
+        ValueError: if the network has another kind of preprocessor, which cannot be included.
     """
+
+    #: Name of the output in files, and names of its axes that depend on the images.
+    output: ClassVar[str] = "logits"
+    axes: ClassVar[Mapping[int, str]] = {0: "batch"}
+    #: Whether images may have any size, larger than that of the last feature map, or only that of the traced ones.
+    any_size: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.preprocessor = self.preprocessor_of(model)
+
+    @staticmethod
+    def preprocessor_of(model: Any) -> Any:
+        """Return the module that normalizes the images, None if there is nothing to do."""
         preprocessor = model.data_preprocessor
         if type(preprocessor) not in (ImagePreprocessor, BaseDataPreprocessor):
             raise ValueError(
                 f"data_preprocessor is {type(preprocessor).__name__}, which cannot be exported; use "
                 "ImagePreprocessor, or remove it and export a network that takes normalized images"
             )
-        self.preprocessor = preprocessor if isinstance(preprocessor, ImagePreprocessor) else None
+        return preprocessor if isinstance(preprocessor, ImagePreprocessor) else None
+
+    @classmethod
+    def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
+        """Height and width of the images used for tracing, given those in the config, if any."""
+        size = image_size or find_backbone(model).usual_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.preprocessor is not None:
-            images = (images - self.preprocessor.mean) / self.preprocessor.std
+        return self.outputs(self.normalized(images))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images as the network takes them."""
+        return images if self.preprocessor is None else (images - self.preprocessor.mean) / self.preprocessor.std
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Outputs for normalized images, in operations that files can express."""
         return self.model(images)
 
+    def expected(self, images: Tensor) -> Tensor:
+        """Outputs of the network itself, which those of files are compared with."""
+        return self.model(self.normalized(images))
 
-def export_program(model: nn.Module, size: int) -> torch.export.ExportedProgram:
-    """Deploy and trace a classifier for any batch size, and images with a last feature map larger than 1x1.
+    def meaning(self) -> str:
+        """Describe the output for users."""
+        return f"logits (N, {self.model.num_classes})"
+
+
+def export_program(
+    model: nn.Module, size: int | tuple[int, int], wrap: type[FromPixels] = FromPixels
+) -> torch.export.ExportedProgram:
+    """Deploy and trace a network for any batch size, and images with a last feature map larger than 1x1.
 
     Args:
-        model: an image classifier; a copy of it is deployed on the CPU.
-        size: size of the images used for tracing, in pixels.
+        model: a network; a copy of it is deployed on the CPU.
+        size: size of the images used for tracing, in pixels: height and width, or both.
+        wrap: the kind of network that is traced.
 
     Returns:
-        The program of :class:`FromPixels`, with one input ``images`` and one output.
+        The program of ``wrap``, with one input ``images`` and one output.
     """
-    network = FromPixels(deploy(model).cpu()).eval()
-    images = torch.rand(2, find_backbone(model).in_channels, size, 2 * size) * 255
-    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    network = wrap(deploy(model).cpu()).eval()
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.rand(2, find_backbone(model).in_channels, height, 2 * width if wrap.any_size else width) * 255
+    free = dict.fromkeys((0, 2, 3) if wrap.any_size else (0,), torch.export.Dim.DYNAMIC)
     return torch.export.export(network, (images,), dynamic_shapes={"images": free})
 
 
-def write_pt2(model: nn.Module, path: Path, size: int) -> None:
-    """Write a classifier for :func:`torch.export.load`; see :func:`export_program`.
+def write_pt2(model: nn.Module, path: Path, size: int | tuple[int, int], wrap: type[FromPixels] = FromPixels) -> None:
+    """Write a network for :func:`torch.export.load`; see :func:`export_program`.
 
     Raises:
-        RuntimeError: if the outputs of the written file differ from the classifier's.
+        RuntimeError: if the outputs of the written file differ from the network's.
     """
-    program = export_program(model, size)
+    program = export_program(model, size, wrap)
     with replacing(path, suffix=True) as partial:
         torch.export.save(program, partial)
         written = torch.export.load(partial).module()
-        _check(model, lambda images: written(images), size)
+        _check(wrap(copy.deepcopy(model)), lambda images: written(images), size)
 
 
-def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a classifier as ONNX with its weights inside; input ``images``, output ``logits``.
+def write_onnx(
+    model: nn.Module,
+    path: Path,
+    size: int | tuple[int, int],
+    metadata: Mapping[str, str] | None = None,
+    wrap: type[FromPixels] = FromPixels,
+) -> None:
+    """Write a network as ONNX with its weights inside; input ``images``, output as ``wrap`` names it.
 
     Args:
-        model, size: see :func:`export_program`.
+        model, size, wrap: see :func:`export_program`.
         path: path of the file; it gets this name after a check with onnxruntime.
         metadata: text fields about the network, stored in the file.
 
     Raises:
         ImportError: if the packages for ONNX are not installed.
-        RuntimeError: if the outputs of the written file differ from the classifier's.
+        RuntimeError: if the outputs of the written file differ from the network's.
     """
     try:
         import onnx
@@ -113,19 +156,21 @@ def write_onnx(model: nn.Module, path: Path, size: int, metadata: Mapping[str, s
         raise ImportError(
             f"ONNX needs {error.name}: pip install 'ean-zoo[export]', or '.[export]' in a checkout"
         ) from error
-    program = torch.onnx.export(
-        export_program(model, size), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
-    )
+    traced = export_program(model, size, wrap)
+    names: Any = {"input_names": ["images"], "output_names": [wrap.output]}
+    program = torch.onnx.export(traced, (), dynamo=True, verbose=False, **names)
     assert program is not None
     program.model.metadata_props.update(metadata or {})
-    images, logits = program.model.graph.inputs[0], program.model.graph.outputs[0]
-    images.shape = onnx_ir.Shape(["batch", find_backbone(model).in_channels, "height", "width"])
-    logits.shape = onnx_ir.Shape(["batch", *list(logits.shape or ())[1:]])
+    images, output = program.model.graph.inputs[0], program.model.graph.outputs[0]
+    free = {0: "batch", 2: "height", 3: "width"} if wrap.any_size else {0: "batch"}
+    for value, axes in ((images, free), (output, wrap.axes)):
+        value.shape = onnx_ir.Shape([axes.get(axis, length) for axis, length in enumerate(value.shape or ())])
     with replacing(path, suffix=True) as partial:
         program.save(str(partial), external_data=False)
         onnx.checker.check_model(str(partial), full_check=True)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-        _check(model, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), size)
+        run = lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])  # noqa: E731
+        _check(wrap(copy.deepcopy(model)), run, size)
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
@@ -141,37 +186,62 @@ def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
     save_weights(backbone.state_dict(), out, describe(backbone))
 
 
-def export_network(config: Config, checkpoint: Path, out: Path) -> None:
-    """Write the deployed classifier of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
+def export_network(config: Config, checkpoint: Path, out: Path) -> str:
+    """Write the deployed network of a checkpoint as ``.onnx`` or ``.pt2``, after comparing their outputs.
+
+    Returns:
+        A description of inputs and outputs.
 
     Raises:
-        ValueError: if the checkpoint does not belong to the config's network, or that is not a classifier.
+        ValueError: if the checkpoint does not belong to the config's network, or the task of that has no exporter.
     """
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     network = MODELS.build(config.model).eval()
-    if not isinstance(network, ImageClassifier):
+    wrap = _exporter(network, out)
+    load_weights(network, file, strict=True)
+    size = wrap.size_of(network, config.get("image_size"))
+    if out.suffix == ".pt2":
+        write_pt2(network, out, size, wrap)
+    else:
+        metadata = {**describe(find_backbone(network)), "config": config_name(config) or ""}
+        write_onnx(network, out, size, metadata, wrap)
+    channels = find_backbone(network).in_channels
+    shape = "H, W" if wrap.any_size else f"{size[0]}, {size[1]}"
+    order = "RGB" if channels == 3 else "channels as in training"
+    return f"input: float32 images (N, {channels}, {shape}), {order}, 0 to 255; output: {wrap(network).meaning()}"
+
+
+def _exporter(network: nn.Module, out: Path) -> type[FromPixels]:
+    """Return the class that the network's task registers for export."""
+    task = task_of_network(type(network).__name__)
+    if task is None or not task.exporter:
+        nouns = ", ".join(f"{each.noun}s" for each in known_tasks() if each.exporter)
         raise ValueError(
-            f"only classifiers can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
+            f"only {nouns} can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
             "writes its backbone"
         )
-    load_weights(network, file, strict=True)
-    size = config.get("image_size") or network.backbone.usual_size
-    if out.suffix == ".pt2":
-        write_pt2(network, out, size)
-    else:
-        write_onnx(network, out, size, {**describe(network.backbone), "config": config_name(config) or ""})
+    return pkgutil.resolve_name(task.exporter)
 
 
 @torch.no_grad()
-def _check(model: nn.Module, run: Any, size: int) -> None:
+def _check(network: FromPixels, run: Callable[[Tensor], Tensor], size: int | tuple[int, int]) -> None:
     """Compare a written file with its network, on batch and image sizes other than those used for tracing."""
-    network = FromPixels(copy.deepcopy(model)).cpu().eval()
-    channels = find_backbone(model).in_channels
-    for shape in ((1, channels, size, size), (3, channels, 2 * size, size)):
+    network = network.cpu().eval()
+    channels = find_backbone(network.model).in_channels
+    height, width = (size, size) if isinstance(size, int) else size
+    higher, wider = (2 * height + 1, width + 3) if network.any_size else (height, width)
+    for shape in ((1, channels, height, width), (3, channels, higher, wider)):
         images = torch.rand(shape) * 255
-        expected = network(images)
-        error = float((run(images) - expected).abs().max() / expected.abs().max())
+        expected = network.expected(images)
+        got = run(images)
+        if got.shape != expected.shape:
+            raise RuntimeError(
+                f"the exported network's outputs have shape {tuple(got.shape)}, expected {tuple(expected.shape)}, for "
+                f"images {shape}"
+            )
+        scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+        error = float((got - expected).abs().max()) / scale
         if not error <= TOLERANCE:
             raise RuntimeError(
                 f"the exported network's outputs differ by {error:.1e} of the largest one, for images {shape}"

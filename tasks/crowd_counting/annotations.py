@@ -1,26 +1,19 @@
-"""Head annotations: ShanghaiTech's folders and ``.mat`` files, and custom points as CSV or JSON."""
+"""Head annotations: ShanghaiTech's folders and ``.mat`` files, and custom images in any of the formats."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ean_core.common.errors import unknown_name
-from ean_core.common.record import read_small
-from ean_core.common.text import from_csv_cell
-from ean_core.data.images import SUFFIXES
+from ean_core.data.images import SUFFIXES, stored_frame
 from tasks.matlab import read_matlab
 
 from .density import as_points
+from .formats import Entry, Pictures, formats_text, read_annotations, split_of
 
 #: ``part_A`` in the official archive, ``part_A_final`` in the one commonly passed around.
 _PART = re.compile(r"part_([ab])(?:_final)?", re.IGNORECASE)
@@ -39,7 +32,10 @@ class AnnotatedPicture:
             ``'train'``.
         image: path of the image.
         truth: path of the annotation file.
-        points: heads ``(N, 2)`` if ``truth`` annotates several images.
+        points: heads ``(N, 2)`` of custom images; None if ``truth`` is to be read as ShanghaiTech's.
+        number: number of heads of a custom image as stated in ``truth``, if any.
+        size: width and height of a custom image as stated in ``truth``, if any.
+        turned: whether ``points`` were turned with the image, since ``truth`` states its size before EXIF turned it.
     """
 
     part: str
@@ -47,10 +43,13 @@ class AnnotatedPicture:
     image: Path
     truth: Path
     points: NDArray[np.float64] | None = None
+    number: int | None = None
+    size: tuple[int, int] | None = None
+    turned: bool = False
 
     def heads(self) -> tuple[NDArray[np.float64], int | None]:
         """Heads ``(N, 2)`` in pixels, and the number of heads stated in the file, if any."""
-        return read_mat(self.truth) if self.points is None else (self.points, None)
+        return read_mat(self.truth) if self.points is None else (self.points, self.number)
 
 
 @dataclass
@@ -60,10 +59,12 @@ class Found:
     Args:
         images: images with their heads, in order.
         problems: files and what is wrong with them.
+        source: format and number of the annotation files of custom images.
     """
 
     images: list[AnnotatedPicture] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
+    source: str = ""
 
 
 def find_shanghaitech(root: Path) -> Found:
@@ -85,8 +86,8 @@ def find_shanghaitech(root: Path) -> Found:
     }
     if not parts:
         raise FileNotFoundError(
-            f"no part of ShanghaiTech in {root}: expected {LAYOUT}; for your own images give --points FILE, a CSV "
-            "with image,x,y or a JSON of image: [[x, y], ...]"
+            f"no part of ShanghaiTech in {root}: expected {LAYOUT}; for your own images give --points FILE, a file or "
+            f"folder of annotations; {formats_text()}"
         )
     twice = [part for part in "AB" if list(parts.values()).count(part) > 1]
     if twice:
@@ -123,41 +124,67 @@ def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> 
     return numbers
 
 
-def find_own(root: Path, truth: Path) -> Found:
-    """Find the images of a folder that a custom annotation file lists.
+def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
+    """Find the images of a folder that custom annotations list.
 
     Args:
         root: folder of the images.
-        truth: annotation file, see :func:`read_points`; names are relative to ``root``.
+        truth: annotation file, or a folder of them, see :func:`~tasks.crowd_counting.formats.read_annotations`; names
+            are relative to ``root``.
+        format: name of the annotation format; by default it is recognized.
 
     Raises:
         FileNotFoundError: if there is no such folder or file.
-        ValueError: as for :func:`read_points`.
+        ValueError: as for :func:`~tasks.crowd_counting.formats.read_annotations`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no image folder at {root}")
-    listed = read_points(truth)
-    found = Found()
+    pictures = Pictures(root)
+    annotations = read_annotations(truth, pictures, format)
+    found = Found(problems=list(annotations.problems), source=str(annotations))
     base = root.resolve()
     names: dict[Path, str] = {}
-    for name, (points, split) in sorted(listed.items()):
-        path = root / name
-        other = names.setdefault(path.resolve(), name)
-        if other != name:
-            found.problems.append((path, f"is {other!r} under another name; these {len(points)} points are skipped"))
-        elif not path.resolve().is_relative_to(base):
+    for file, entry in sorted(annotations.entries, key=lambda item: (item[1].name, item[0])):
+        name, points, path = entry.name, entry.points, root / entry.name
+        resolved = path.resolve()
+        if resolved in names:
+            other = f"is {names[resolved]!r} under another name" if names[resolved] != name else "is annotated twice"
+            found.problems.append((path, f"{other}; these {len(points)} points are skipped"))
+            continue
+        names[resolved] = name
+        if not resolved.is_relative_to(base):
             found.problems.append((path, f"is outside of {root}; skipped"))
         elif not path.is_file():
-            found.problems.append((path, f"does not exist, but {truth.name} has points for it; skipped"))
+            hint = pictures.suggestion(name)
+            found.problems.append((path, f"does not exist, but {file.name} has points for it; skipped{hint}"))
         else:
-            found.images.append(AnnotatedPicture(OWN, split, path, truth, points))
+            found.images.append(_own_picture(path, root, file, truth, entry))
     named = {image.image.resolve() for image in found.images}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve() not in named:
+    for path in pictures.paths:
+        if path.resolve() not in named:
             found.problems.append(
                 (path, f"has no entry in {truth.name}; skipped (for an image without heads, add an empty entry)")
             )
     return found
+
+
+def _own_picture(path: Path, root: Path, file: Path, place: Path, entry: Entry) -> AnnotatedPicture:
+    """Return an image with its annotation; its points are turned if they belong to the image before EXIF turned it."""
+    split = entry.split or split_of(path.relative_to(root)) or _split_of_file(file, place) or "train"
+    points, turned = entry.points, False
+    if entry.size is not None:
+        try:
+            frame = stored_frame(path)
+        except (OSError, ValueError):  # said when the image is prepared
+            frame = None
+        turned = frame is not None and entry.size == (frame.width, frame.height) != frame.upright
+        if frame is not None and turned:
+            points = frame.turned(points)
+    return AnnotatedPicture(OWN, split, path, file, points, entry.number, entry.size, turned)
+
+
+def _split_of_file(file: Path, place: Path) -> str | None:
+    return split_of(file.relative_to(place)) if file != place else None
 
 
 def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
@@ -180,95 +207,3 @@ def read_mat(path: Path) -> tuple[NDArray[np.float64], int | None]:
             f"{path} is not a ShanghaiTech annotation: no N x 2 points in image_info[0,0][0,0][0] ({error})"
         ) from error
     return points, number
-
-
-def read_points(path: Path) -> dict[str, tuple[NDArray[np.float64], str]]:
-    """Read the heads of several images: points ``(N, 2)`` and split (``train``, ``val`` or ``test``) by image name.
-
-    A CSV file has the columns ``image,x,y`` and optionally ``split``, one line per head; a line with empty x and y
-    marks an image without heads. A JSON file maps names to lists of ``[x, y]``, or to ``{"points": [...], "split":
-    "test"}``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it has neither format; the message names the file and the line or image.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no points file at {path}")
-    readers = {".csv": _read_csv, ".json": _read_json}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: expected a .csv or .json file of points")
-    try:
-        text = read_small(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    listed = readers[path.suffix.lower()](path, text)
-    if not listed:
-        raise ValueError(f"{path} lists no images")
-    return listed
-
-
-def _read_csv(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str]]:
-    try:
-        lines = csv.DictReader(text.splitlines(), skipinitialspace=True)
-        header = [name.strip().lower() for name in lines.fieldnames or ()]
-        if header[:3] != ["image", "x", "y"] or header[3:] not in ([], ["split"]):
-            hint = "; columns are separated by commas" if ";" in "".join(header) else ""
-            raise ValueError(
-                f"{path}: expected the columns image,x,y and optionally split, got {','.join(header)!r}{hint}"
-            )
-        lines.fieldnames = header
-        points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        splits: dict[str, str] = {}
-        for line in lines:
-            where = f"{path}, line {lines.line_num}"
-            values = [line.get(name) for name in header]
-            if None in line or not all(isinstance(value, str) for value in values):
-                raise ValueError(f"{where}: expected {len(header)} values")
-            name, x, y, *split = (from_csv_cell(str(value)).strip() for value in values)
-            if not name:
-                raise ValueError(f"{where}: the image name is missing")
-            heads = points[name]  # stays empty for an image without heads
-            if splits.setdefault(name, _split(split[0] if split else "", where)) != _split("".join(split), where):
-                raise ValueError(f"{where}: {name} is in two splits")
-            if x or y:
-                heads.append(_point(x, y, where))
-    except csv.Error as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
-    return {name: (as_points(heads), splits[name]) for name, heads in points.items()}
-
-
-def _read_json(path: Path, text: str) -> dict[str, tuple[NDArray[np.float64], str]]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected a mapping of image names to points, got {type(content).__name__}")
-    listed = {}
-    for name, value in content.items():
-        where = f"{path}, {name!r}"
-        entry: Mapping[str, Any] = value if isinstance(value, Mapping) else {"points": value}
-        if "points" not in entry or entry.keys() - {"points", "split"} or not isinstance(entry["points"], list):
-            raise ValueError(f"{where}: expected [[x, y], ...] or {{'points': [...], 'split': 'test'}}")
-        try:
-            listed[name] = (as_points(entry["points"]), _split(entry.get("split", ""), where))
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-    return listed
-
-
-def _split(text: object, where: str) -> str:
-    if text not in ("", "train", "val", "test"):
-        raise ValueError(f"{where}: {unknown_name('split', text, ('train', 'val', 'test'))}")
-    return str(text) or "train"
-
-
-def _point(x: str, y: str, where: str) -> tuple[float, float]:
-    try:
-        point = float(x), float(y)
-    except ValueError:
-        raise ValueError(f"{where}: x and y must be numbers of pixels, got {x!r} and {y!r}") from None
-    if not np.isfinite(point).all():
-        raise ValueError(f"{where}: x and y must be finite, got {x} and {y}")
-    return point

@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 
 from ean_core.common.places import data_root
+from ean_core.common.text import visible
 from ean_core.common.writing import replacing
 from ean_core.data.images import MAX_PIXELS, read_image
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
@@ -28,6 +29,8 @@ from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
 from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, resolve_outside
+from .doubts import doubts
+from .formats import FORMATS, recognizes_any
 
 #: Version of the file format; files of another version are written anew.
 VERSION = 1
@@ -88,7 +91,7 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
 
     def describe(entries: list[dict[str, Any]]) -> dict[str, Any]:
         _choose_validation(entries)
-        return {"kernel": asdict(kernel)}
+        return {"kernel": asdict(kernel), "doubts": list(doubts(found.images, entries, root))}
 
     jobs = [(picture, _name(picture, root), root, out, kernel.of(picture.part)) for picture in found.images]
     return prepare_folder(
@@ -326,7 +329,11 @@ def prepare_command(
     ] = None,
     points: Annotated[
         Path | None,
-        typer.Option(help="Heads in your own images: CSV with image,x,y, or JSON of image names and lists of [x, y]."),
+        typer.Option(help="Heads in your own images: a file, or a folder of files; by default those in --root."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help=f"Format of --points: {', '.join(FORMATS)}. By default it is recognized."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; by default EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own.")
@@ -341,22 +348,36 @@ def prepare_command(
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
     """Check annotated images and write points and density maps for training."""
-    if points is not None and root is None:
+    if (points or format) and root is None:
         raise ValueError("give the folder of your images, too: --root IMAGES --points FILE")
     root = root or data_root() / "ShanghaiTech"
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; give that of ShanghaiTech or of your own images as --root")
-    out = out or data_root() / "crowd" / (OWN if points else "shanghaitech")
     kernel = Kernel(_sigma(sigma), beta, k, outside)  # type: ignore[arg-type]
-    found = find_own(root, points) if points else find_shanghaitech(root)
+    found = find_own(root, points or root, format) if points or format else _find(root)
+    if found.source:
+        typer.echo(found.source)
+    out = out or data_root() / "crowd" / (OWN if found.source else "shanghaitech")
     manifest = prepare(found, root, out, kernel, workers or os.cpu_count() or 1)
     say(manifest, out)
 
 
+def _find(root: Path) -> Found:
+    """Find ShanghaiTech in a folder, or else custom images with annotations of a known format."""
+    try:
+        return find_shanghaitech(root)
+    except FileNotFoundError:
+        if not recognizes_any(root):
+            raise
+        return find_own(root, root)
+
+
 def say(manifest: Mapping[str, Any], out: Path) -> None:
-    """Print the problems found, and the number of images and heads in each split."""
+    """Print the problems found, what may be wrong, and the number of images and heads in each split."""
     problems = manifest["problems"]
     say_problems(problems, out)
+    for doubt in manifest["doubts"]:
+        typer.echo(visible(f"warning: {doubt}"), err=True)
     heads: Counter[tuple[str, str]] = Counter()
     images: Counter[tuple[str, str]] = Counter()
     for entry in manifest["images"]:

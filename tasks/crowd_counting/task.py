@@ -1,4 +1,4 @@
-"""Crowd counting in the task registry: its data sets, metrics, networks and explainer by name."""
+"""Crowd counting in the task registry: its data sets, metrics, networks, explainer and exporter by name."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ TASK = Task(
         Dataset("shanghaitech_b", "ShanghaiTech B", {"root": "shanghaitech", "part": "B"}),
     ),
     explainer="tasks.crowd_counting.explain:CounterExplainer",
+    exporter="tasks.crowd_counting.export:CounterFromPixels",
 )

@@ -1,4 +1,4 @@
-"""Semantic segmentation in the task registry: its data sets, metrics, networks and explainer by name."""
+"""Semantic segmentation in the task registry: its data sets, metrics, networks, explainer and exporter by name."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ TASK = Task(
         Dataset("cityscapes", "Cityscapes"),
     ),
     explainer="tasks.segmentation.explain:SegmentorExplainer",
+    exporter="tasks.segmentation.export:SegmentorFromPixels",
 )

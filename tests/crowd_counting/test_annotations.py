@@ -1,12 +1,10 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ean_core.common.record import csv_text
-from tasks.crowd_counting.annotations import find_own, find_shanghaitech, read_mat, read_points
+from tasks.crowd_counting.annotations import find_own, find_shanghaitech, read_mat
 
 from .drawn import write_part, write_pictures, write_truth
 
@@ -97,66 +95,7 @@ def test_a_truncated_mat_file_is_refused(tmp_path):
             read_mat(tmp_path / "a.mat")
 
 
-# ---------------------------------------------------------------- CSV and JSON
-
-
-def test_names_that_were_marked_for_spreadsheets_are_read_back(tmp_path):
-    names = ["=1.jpg", "-2.jpg", "a.jpg"]
-    (tmp_path / "a.csv").write_text(csv_text(["image", "x", "y"], [[name, "-1", 2] for name in names]))
-    assert "'=1.jpg,-1,2" in (tmp_path / "a.csv").read_text()
-    found = read_points(tmp_path / "a.csv")
-    assert {name: points.tolist() for name, (points, _) in found.items()} == {name: [[-1, 2]] for name in names}
-
-
-def test_points_are_read_from_csv_and_json_alike(tmp_path):
-    (tmp_path / "a.csv").write_text(
-        "\ufeffImage, X, Y, split\n1.jpg, 3, 4.5,\nb/2.jpg,,,test\n1.jpg,10,20\n1.jpg,0,0,train\n".replace(
-            "20\n", "20,\n"
-        ),
-        encoding="utf-8",
-    )
-    listed = {"1.jpg": [[3, 4.5], [10, 20], [0, 0]], "b/2.jpg": {"points": [], "split": "test"}}
-    (tmp_path / "a.json").write_text(json.dumps(listed))
-    for name in ("a.csv", "a.json"):
-        found = read_points(tmp_path / name)
-        assert {key: (points.tolist(), split) for key, (points, split) in found.items()} == {
-            "1.jpg": ([[3, 4.5], [10, 20], [0, 0]], "train"),
-            "b/2.jpg": ([], "test"),
-        }
-        assert found["b/2.jpg"][0].shape == (0, 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.csv", "", "expected the columns image,x,y and optionally split, got ''"),
-        ("a.csv", "x,y\n1,2\n", "expected the columns image,x,y and optionally split, got 'x,y'"),
-        ("a.csv", "image,x,y\n", "lists no images"),
-        ("a.csv", "image,x,y\na.jpg,1\n", "line 2: expected 3 values"),
-        ("a.csv", "image,x,y\na.jpg,1,2\na.jpg,1,2,3\n", "line 3: expected 3 values"),
-        ("a.csv", "image,x,y\na.jpg,1,b\n", "line 2: x and y must be numbers of pixels, got '1' and 'b'"),
-        ("a.csv", "image,x,y\na.jpg,1,\n", "line 2: x and y must be numbers of pixels, got '1' and ''"),
-        ("a.csv", "image,x,y\na.jpg,1,inf\n", "line 2: x and y must be finite"),
-        ("a.csv", "image,x,y\n,1,2\n", "line 2: the image name is missing"),
-        ("a.csv", "image,x,y,split\na.jpg,1,2,tset\n", "line 2: unknown split 'tset'; did you mean 'test'"),
-        ("a.csv", "image,x,y,split\na.jpg,1,2,test\na.jpg,1,2,train\n", "line 3: a.jpg is in two splits"),
-        ("a.json", "{", "cannot be read as JSON"),
-        ("a.json", "[" * 100_000, "cannot be read as JSON"),
-        ("a.json", "[]", "expected a mapping of image names to points, got list"),
-        ("a.json", "{}", "lists no images"),
-        ("a.json", '{"a.jpg": 3}', "'a.jpg': expected"),
-        ("a.json", '{"a.jpg": [[1, 2, 3]]}', "'a.jpg': points must be pairs"),
-        ("a.json", '{"a.jpg": [[1], [1, 2]]}', "'a.jpg': points must be pairs"),
-        ("a.json", '{"a.jpg": [[1, NaN]]}', "'a.jpg': points must be finite"),
-        ("a.json", '{"a.jpg": {"points": [], "splt": "test"}}', "'a.jpg': expected"),
-        ("a.txt", "", "expected a .csv or .json file of points"),
-    ],
-)
-def test_a_file_of_points_with_a_fault_is_refused_by_name_and_place(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message) as raised:
-        read_points(tmp_path / name)
-    assert str(tmp_path / name) in str(raised.value)
+# ---------------------------------------------------------------- custom images
 
 
 def test_own_pictures_are_paired_with_their_points_and_the_rest_named(tmp_path):

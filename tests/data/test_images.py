@@ -1,6 +1,8 @@
 import io
 import resource
 import struct
+import sys
+import types
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +11,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, ExifTags, Image, PngImagePlugin
 
 from ean_core.data.images import (
     BOUNDED_FORMATS,
     MAX_SCANS,
+    SUFFIXES,
+    Frame,
     UnreadableImageError,
     as_rgb,
     open_image,
     pixels_of,
     read_image,
+    stored_frame,
     to_rgb,
 )
 
@@ -495,3 +500,73 @@ def test_formats_whose_decoders_are_not_bounded_can_be_left_out(tmp_path):
     assert read_image(tmp_path / "a.jp2").shape == (64, 64, 3)
     with pytest.raises(ValueError, match="its format is unknown"):
         read_image(tmp_path / "a.jp2", formats=BOUNDED_FORMATS)
+
+
+def heif(path):
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    return path
+
+
+def without(*formats):
+    """Pillow's formats, without these."""
+    Image.init()
+    return {name: value for name, value in Image.OPEN.items() if name not in formats}
+
+
+def test_a_format_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(
+        Image, "OPEN", {name: value for name, value in Image.OPEN.items() if name not in ("HEIF", "AVIF")}
+    )
+    with pytest.raises(UnreadableImageError, match=r"a\.heic .* HEIF; `pip install pillow-heif` makes it readable, or"):
+        read_image(heif(tmp_path / "a.heic"))
+    with heif(tmp_path / "a.heic").open("rb") as file, pytest.raises(UnreadableImageError, match="pillow-heif"):
+        read_image(file)
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(100))
+    with pytest.raises(UnreadableImageError, match="AVIF; `pip install -U pillow` installs a build that reads it"):
+        read_image(tmp_path / "a.avif")
+
+
+def test_pillow_heif_is_used_where_it_is_installed(tmp_path, monkeypatch):
+    class Plugin(PngImagePlugin.PngImageFile):
+        format = "HEIF"
+
+    module = types.ModuleType("pillow_heif")
+    module.register_heif_opener = lambda: Image.register_open("HEIF", Plugin)
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    monkeypatch.setattr(
+        Image, "OPEN", {name: value for name, value in Image.OPEN.items() if name not in ("HEIF", "PNG")}
+    )
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "a.heic", "PNG")
+    assert read_image(tmp_path / "a.heic").shape == (4, 5, 3)
+
+
+def test_heif_is_not_a_bounded_format(tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"it is in the format HEIF; save it as JPEG$"):
+        read_image(heif(tmp_path / "a.heic"), formats=BOUNDED_FORMATS)
+
+
+def test_avif_is_read(tmp_path):
+    Image.init()
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this build of Pillow cannot write AVIF")
+    Image.new("RGB", (9, 4), "red").save(tmp_path / "a.avif")
+    assert read_image(tmp_path / "a.avif").shape == (4, 9, 3)
+    assert ".avif" in SUFFIXES
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_stored_frame_turns_points_as_the_image(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    pixels = np.zeros((4, 7), np.uint8)
+    pixels[3, 1] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    frame = stored_frame(tmp_path / "a.png")
+    assert frame == Frame(7, 4, orientation)
+    upright = read_image(tmp_path / "a.png")
+    assert upright.shape[:2] == frame.upright[::-1]
+    for point in ([1.0, 3.0], [1.99, 3.99]):
+        x, y = np.floor(frame.turned(np.array([point]))).astype(int)[0]
+        assert upright[y, x].tolist() == [255] * 3

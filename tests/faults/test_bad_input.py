@@ -25,11 +25,13 @@ from ean_core.common.record import write_record
 from ean_core.data.images import read_image
 from ean_core.scheme import ConnectionScheme
 from ean_core.weights.files import read_state_dict, save_weights
-from tasks.crowd_counting.annotations import read_mat, read_points
+from tasks.crowd_counting.annotations import read_mat
+from tasks.crowd_counting.formats import Pictures, read_annotations
 from tasks.crowd_counting.prepare import prepare_command, read_prepared
 from zoo.index import Index
 from zoo.publish import publish
 
+from ..crowd_counting.annotated import WRITERS
 from ..crowd_counting.drawn import write_part, write_truth
 from ..segmentation.drawn import draw, write_sbd, write_voc
 from .conftest import DIGITS
@@ -80,6 +82,10 @@ def good(tmp_path_factory, digits_run, digits_supernet):
         put("picture", f"a.{suffix}", (folder / f"picture.{suffix}").read_bytes())
     put("points", "a.csv", "image,x,y,split\na.jpg,1,2,train\nb.jpg,,,test\na.jpg,3.5,4,train\n")
     put("points", "a.json", json.dumps({"a.jpg": [[1, 2], [3.5, 4]], "b.jpg": {"points": [], "split": "test"}}))
+    for number, (_, write) in enumerate(WRITERS.values()):
+        write(folder / f"annotations {number}")
+        for path in sorted((folder / f"annotations {number}").rglob("[ap]*.*")):
+            put("points", f"{number}{path.name}", path.read_bytes())
     publish(digits_run / "epoch_1.pth", load_config(DIGITS, [SCHEME]), folder / "zoo")
     put("index", "a.yml", next((folder / "zoo/metafiles").iterdir()).read_bytes())
     put("index", "b.yml", (folder / "zoo/model-index.yml").read_bytes())
@@ -102,6 +108,7 @@ def good(tmp_path_factory, digits_run, digits_supernet):
 KINDS = [
     *(("scheme", ".txt"), ("settings", ".txt"), ("config", ".py"), ("config", ".json"), ("config", ".yml")),
     *(("mat", ".mat"), ("mask", ".png"), ("mask", ".mat"), ("hdf5", ".h5"), ("points", ".csv"), ("points", ".json")),
+    *(("points", suffix) for suffix in (".xml", ".txt", ".mat")),
     *(("picture", f".{suffix}") for suffix in PICTURES),
     *(("index", ".yml"), ("ledger", ".jsonl"), ("weights", ".pth"), ("weights", ".safetensors"), ("record", ".json")),
     *(("manifest", ".json"), ("block times", ".json")),
@@ -273,7 +280,7 @@ def test_points_that_are_nested_or_of_no_end(tally, tmp_path, suffix):
     for text in ("[" * 200_000, '{"a.jpg": ' * 100_000, "image,x,y\n" + "a" * 300_000 + ",1,2", '"' * 100_001, ""):
         path.write_text(text)
         with tally.case(), pytest.raises(ValueError, match=rf"points.{suffix}"):
-            read_points(path)
+            read_annotations(path, Pictures(tmp_path))
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from ean_core.watch.state import look
 from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import read_state_dict, save_weights
 from ean_core.weights.loading import check_fit
-from tasks.crowd_counting.annotations import read_points
+from tasks.crowd_counting.formats import Pictures, read_annotations
 from tasks.crowd_counting.prepare import read_manifest, read_prepared
 from tasks.trained import load_network
 from zoo.index import Index, published
@@ -313,7 +313,7 @@ def test_records_that_json_does_not_refuse_by_name(tmp_path, tally, content):
         "record.json": read_record,
         "progress.json": lambda path: Run(path.parent).progress,
         "manifest.json": lambda path: read_manifest(path.parent),
-        "points.json": read_points,
+        "points.json": lambda path: read_annotations(path, Pictures(path.parent)),
         "ledger.jsonl": lambda path: read_lines(path),
     }
     for name, reader in readers.items():
@@ -333,7 +333,7 @@ def test_a_record_without_an_end_is_refused(tmp_path, tally):
 def test_heads_beyond_all_numbers(tmp_path, tally, points):
     (tmp_path / "points.json").write_text(points)
     with tally.case(), pytest.raises(ValueError, match=r"points\.json, 'a\.jpg': points must be pairs"):
-        read_points(tmp_path / "points.json")
+        read_annotations(tmp_path / "points.json", Pictures(tmp_path))
 
 
 @pytest.mark.parametrize("change", [{"finished": 3}, {"finished": "x"}, {"finished": None}])

@@ -1,0 +1,42 @@
+"""Counters in files that run without this package, for ``ean export``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ean_core.inference.export import FromPixels
+
+
+class CounterFromPixels(FromPixels):
+    """A counter that includes image normalization.
+
+    Maps images ``(N, 3, H, W)``, floats from 0 to 255, to people per cell, ``(N, 1, ceil(H / stride), ceil(W /
+    stride))``. Images are never cut into tiles.
+    """
+
+    output: ClassVar[str] = "density"
+    axes: ClassVar[Mapping[int, str]] = {0: "batch", 2: "rows", 3: "columns"}
+    model: Any
+
+    @classmethod
+    def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
+        """A small size, since any will do."""
+        return 128, 192
+
+    def outputs(self, images: Tensor) -> Tensor:
+        # The same as the network's own padding to whole cells, without a condition on the size: more than needed, so
+        # that there is always something to cut off.
+        stride = self.model.stride
+        height, width = ((side + stride - 1) // stride * stride for side in images.shape[2:])
+        padded = F.pad(images, (0, stride, 0, stride))[:, :, :height, :width]
+        return self.model.head(self.model.backbone(padded)[-1])
+
+    def meaning(self) -> str:
+        s = self.model.stride
+        return (
+            f"density, people per cell of {s} x {s} pixels (N, 1, ceil(H / {s}), ceil(W / {s})); its sum is the count"
+        )

@@ -1,0 +1,44 @@
+"""Exported counters give the network's density for images of any size."""
+
+import onnxruntime
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from ean_core.common.config import load_config
+from ean_core.inference.export import write_pt2
+from ean_core.weights.files import save_weights
+from tasks.cli import main
+from tasks.crowd_counting.export import CounterFromPixels
+
+#: Heights and widths: multiples of the stride, one more, one less, and narrow ones.
+SIZES = ((1, 64, 72), (2, 65, 97), (1, 71, 103), (1, 129, 24), (1, 17, 300))
+
+
+def compare(network, run):
+    for number, height, width in SIZES:
+        images = torch.rand(number, 3, height, width) * 255
+        with torch.no_grad():
+            expected = network(network.data_preprocessor({"inputs": images})["inputs"])
+        torch.testing.assert_close(run(images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_program_gives_people_per_cell(network, tmp_path):
+    write_pt2(network, tmp_path / "a.pt2", (128, 192), CounterFromPixels)
+    compare(network, torch.export.load(tmp_path / "a.pt2").module())
+
+
+def test_the_command_writes_onnx_with_free_sizes(tmp_path, capsys):
+    torch.manual_seed(0)
+    network = MODELS.build(load_config("resnet20_se_crowd").model).eval()
+    save_weights(network.state_dict(), tmp_path / "counter.safetensors", {})
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "resnet20_se_crowd", str(tmp_path / "counter.safetensors"), "--format", "onnx"])
+    assert ended.value.code == 0
+    assert "output: density, people per cell of 8 x 8 pixels" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(tmp_path / "resnet20_se_crowd.onnx", providers=["CPUExecutionProvider"])
+    (images,), (density,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.shape) == ("images", ["batch", 3, "height", "width"])
+    assert (density.name, density.shape) == ("density", ["batch", 1, "rows", "columns"])
+    assert session.get_modelmeta().custom_metadata_map["scheme"] == "010-100-000"
+    compare(network, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
