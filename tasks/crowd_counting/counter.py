@@ -45,9 +45,7 @@ class Prediction(_Pair):
 
     strangeness: float | None
 
-    def __new__(
-        cls, count: float, density: NDArray[np.float32], strangeness: float | None = None
-    ) -> Prediction:
+    def __new__(cls, count: float, density: NDArray[np.float32], strangeness: float | None = None) -> Prediction:
         made = super().__new__(cls, count, density)
         made.strangeness = strangeness
         return made

@@ -155,7 +155,7 @@ def test_too_little_memory_is_said_as_such_and_other_errors_stay(network, monkey
     counter = Counter(network, device="cpu")
 
     def fail(text):
-        def count_map(image, prepare):
+        def count_map(image, prepare, seen):
             raise RuntimeError(text)
 
         monkeypatch.setattr(counter.network, "count_map", count_map)
