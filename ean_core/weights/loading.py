@@ -68,9 +68,7 @@ def load_weights(
     module.load_state_dict(
         {name: value for name, value in state.items() if name in own or name.startswith(optional)}, strict=False
     )
-    _log_differences(
-        {name: value for name, value in state.items() if not name.startswith(optional)}, own, kind, source
-    )
+    _log_differences({name: value for name, value in state.items() if not name.startswith(optional)}, own, kind, source)
     _compare_networks(module, source, path)
 
 

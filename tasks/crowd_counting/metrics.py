@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
-from ean_core.common.record import csv_text, write_text
+from ean_core.common.record import csv_text, read_small, write_text
 
 #: Resamples of a bootstrap, and its random seed: the same errors give the same interval.
 RESAMPLES, SEED = 10_000, 0
@@ -133,3 +135,9 @@ def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
     """One line per image: name, true number of people, predicted number, and the difference."""
     lines = ((name, truth, f"{count:.3f}", f"{count - truth:+.3f}") for name, count, truth in results)
     return csv_text(("image", "people", "counted", "error"), lines)
+
+
+def read_errors(path: Path) -> list[float]:
+    """Absolute error of each image in a file of :func:`counts_csv`, in order."""
+    lines = csv.DictReader(io.StringIO(read_small(path).decode("utf-8")))
+    return [abs(float(line["counted"]) - float(line["people"])) for line in lines]

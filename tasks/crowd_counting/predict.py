@@ -424,7 +424,7 @@ def predict_command(
     if strange:
         typer.echo(f"unlike the training images, and not to be relied on: {len(strange)} of {len(good)} (familiar: no)")
     bad = [one for one in found if one.count is None]
-    if bad:
+    if bad and len(listed) > 1:  # the end of a long output should name them once more
         typer.echo(f"not counted: {len(bad)}", err=True)
         for one in bad:
             typer.echo(f"  {visible(printable(one.file))}: {visible(one.problem)}", err=True)

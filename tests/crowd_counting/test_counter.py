@@ -214,7 +214,9 @@ def test_large_pictures_are_cut_into_tiles_and_count_the_same(plain, monkeypatch
     pixels = np.random.default_rng(0).integers(0, 256, (TILE + 45, 35, 3), dtype=np.uint8)
     heights = []
     computed = counter.network._map
-    monkeypatch.setattr(counter.network, "_map", lambda image, seen: (heights.append(image.shape[2]), computed(image, seen))[1])
+    monkeypatch.setattr(
+        counter.network, "_map", lambda image, seen: (heights.append(image.shape[2]), computed(image, seen))[1]
+    )
     count, density = counter(pixels)
     assert heights == [TILE + 45, 45 + MARGIN]
     with torch.inference_mode():
