@@ -138,7 +138,8 @@ def add_tensors(path: Path, tensors: Mapping[str, Tensor], *, replace: str = "")
         ValueError: if it is not a checkpoint, or cannot be read without executing code.
     """
     content: Any = _read_file(path)
-    state = content if path.suffix == ".safetensors" else content.get("state_dict")
+    inner = content.get("state_dict") if isinstance(content, dict) else None
+    state = content if path.suffix == ".safetensors" else inner
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a checkpoint of `ean train`: it has no state_dict")
     for name in [name for name in state if replace and name.startswith(replace)]:

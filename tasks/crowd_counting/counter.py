@@ -127,13 +127,13 @@ class Counter(Trained[CrowdCounter]):
         of = f" of {known.data}" if known.data else ""
         if errors:
             return (
-                f"± is an error that {COVERED:.0%} of {errors.images} validation images{of} stay within "
-                f"(mean absolute error {errors.mae.text()}); errors on other scenes are larger"
+                f"± covers {COVERED:.0%} of {errors.images} validation images{of} (mean absolute error "
+                f"{errors.mae.text()}); expect larger errors on other scenes"
             )
         if known.mae is not None:
             return (
-                f"the error of a single image is unknown; mean absolute error {known.mae:.1f} on {known.measured_on}, "
-                "larger on other scenes"
+                f"the error of a single image is unknown; mean absolute error {known.mae:.1f} on {known.measured_on}; "
+                "expect larger errors on other scenes"
             )
         return "the error of this counter is unknown"
 

@@ -154,7 +154,7 @@ def describe(counted: Counted | None) -> str:
     height, width = counted.shape
     error = f", ± {counted.error:,}" if counted.error is not None else ""
     details = f"{width:,} × {height:,} px · {counted.seconds:.2f} s"
-    warning = f"This image is {UNFAMILIAR}." if counted.familiar is False else ""
+    warning = "Unlike the training images of this counter: do not rely on this." if counted.familiar is False else ""
     whole = _figure(f"{round(counted.count):,}", _in("image", counted.count) + error, details, "picture", warning)
     if not counted.corners:
         return _figures(whole)

@@ -562,8 +562,8 @@ def test_a_region_counts_the_density_inside_and_is_drawn(capsys, tmp_path, count
     _, density = counter(path)
     expected = density[5:60, 10:90].sum(dtype=float)
     drawn = []
-    for given in ("10,5,90,60", tmp_path / "corners.json"):
-        code, printed, _ = run(capsys, path, "--region", given, "--model", counter_file, "--out", out)
+    for words in ("10,5,90,60", tmp_path / "corners.json"):
+        code, printed, _ = run(capsys, path, "--region", words, "--model", counter_file, "--out", out)
         assert code == 0
         assert counted(out)[str(path)]["count"] == pytest.approx(expected)
         assert "the error in a region is unknown" in printed
@@ -629,7 +629,7 @@ def test_an_unfamiliar_image_is_marked_everywhere(capsys, tmp_path, knowing):
     lines = printed.splitlines()
     assert lines[0] == f"{like}: about {people(one['count'])}, +- {one['error']}"
     assert lines[1] == f"{strange}: about {people(other['count'])}; unlike its training images: do not rely on this"
-    assert "+- is an error that 68% of 3 validation images of ShanghaiTech B stay within" in printed
+    assert "+- covers 68% of 3 validation images of ShanghaiTech B (mean absolute error 5.7 [" in printed
     assert "unlike the training images, and not to be relied on: 1 of 2" in printed
     heights = []
     for name in ("a", "b"):

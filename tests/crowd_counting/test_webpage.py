@@ -89,6 +89,6 @@ def test_a_familiar_image_has_an_error_and_an_unfamiliar_one_a_warning(tmp_path)
     assert "people in the image, ± 7" in describe(familiar)
     assert "do not rely on this" not in describe(familiar)
     assert "±" not in describe(strange)
-    assert 'role="alert">This image is unlike its training images: do not rely on this.<' in describe(strange)
+    assert 'role="alert">Unlike the training images of this counter: do not rely on this.<' in describe(strange)
     assert strange.overlay.height > familiar.overlay.height
     assert strange.with_opacity(0.1).overlay.height == strange.overlay.height
