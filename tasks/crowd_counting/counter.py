@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import zoo
-from ean_core.common.tasks import Dataset, dataset_of, find_dataset, known_datasets
+from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
 from ean_core.data.images import AnyImage, pixels_of
 from ean_core.runs.folder import Run, trained_config
 from ean_core.weights.addresses import read_metadata
+from ean_core.weights.files import WeightsFile
 from tasks.trained import Trained
 
 from .density import spread
@@ -101,14 +102,17 @@ class Counter(Trained[CrowdCounter]):
     def from_zoo(cls, name: str, *, device: str | None = None) -> Counter:
         counter = super().from_zoo(name, device=device)
         entry = zoo.get_weights(name).entry
-        measured_on = str(entry.fields["Results"][0].get("Dataset", ""))
-        counter.standing = Standing(find_dataset(entry.name.dataset).title, entry.metrics.get("MAE"), measured_on)
+        measured_on = str(entry.fields["Results"][0].get("Dataset", "its test images"))
+        mae = entry.metrics.get("MAE")
+        mae = float(mae) if isinstance(mae, (int, float)) else None
+        counter.standing = Standing(find_dataset(entry.name.dataset).title, mae, measured_on)
         return counter
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Counter:
-        counter = super().from_checkpoint(path, device=device)
-        counter.standing = _standing_of(Path(path))
+        file = WeightsFile(Path(path))  # read once
+        counter = super().from_checkpoint(file, device=device)
+        counter.standing = _standing_of(file)
         return counter
 
     @property
@@ -173,12 +177,13 @@ class Counter(Trained[CrowdCounter]):
         return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)), strangeness)
 
 
-def _standing_of(path: Path) -> Standing:
+def _standing_of(file: WeightsFile) -> Standing:
     """Read what a checkpoint and its run say about it; nothing if they are damaged or of another program."""
+    path = file.path
     if path.suffix == ".safetensors":
-        dataset = _dataset_of_model(read_metadata(path).get("name", ""))
+        dataset = known_datasets().get(read_metadata(path).get("name", "").rpartition(".")[2])
         return Standing(dataset.title if dataset else "")
-    config = trained_config(path)
+    config = trained_config(file)
     loader: Any = (config or {}).get("train_dataloader") or {}
     settings = loader.get("dataset") if hasattr(loader, "get") else None
     dataset = dataset_of(settings) if isinstance(settings, dict) else None
@@ -192,8 +197,3 @@ def _standing_of(path: Path) -> Standing:
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         pass
     return Standing(data)
-
-
-def _dataset_of_model(name: str) -> Dataset | None:
-    key = name.rpartition(".")[2]
-    return known_datasets().get(key)

@@ -417,7 +417,7 @@ def predict_command(
             where = f"{table} of an earlier run was kept"
     typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
     if good and within is None:
-        typer.echo(counter.reliability.replace("±", "+-"))
+        typer.echo(visible(counter.reliability).replace("±", "+-"))
     elif good:
         typer.echo("errors were measured on whole images; the error in a region is unknown")
     strange = [one for one in good if one.familiar == "no"]

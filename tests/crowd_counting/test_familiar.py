@@ -157,6 +157,14 @@ def test_an_expected_error_is_a_whole_number_of_people():
     assert Errors(0.0, 0.0, Interval(0, 0, 0), 1).at(9) == 1
 
 
+def test_a_published_counter_says_its_mean_error_and_where_it_was_measured():
+    counter = Counter.from_zoo("ean_resnet20_se.shanghaitech_b", device="cpu")
+    if counter.errors is None:  # published before errors were stored
+        assert counter.reliability.startswith("the error of a single image is unknown; mean absolute error 13.5 on ")
+        assert "ShanghaiTech B, validation images; expect larger errors on other scenes" in counter.reliability
+    assert counter.standing.data == "ShanghaiTech B"
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import numpy as np
@@ -61,6 +62,13 @@ def test_a_file_that_is_no_polygon_is_refused_by_name(tmp_path, content, message
     path.write_text(content)
     with pytest.raises(ValueError, match=rf"corners\.json.*{re.escape(message)}"):
         Region.read(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "corners.json")
+    with pytest.raises(ValueError, match=r"corners\.json is not a region: it is not a regular file"):
+        Region.read(str(tmp_path / "corners.json"))
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
