@@ -32,6 +32,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "tasks.crowd_counting.evaluate:evaluate_command",
     ),
     (
+        "crowd characterize",
+        "store a counter's errors, and which images it knows, in its checkpoint",
+        "tasks.crowd_counting.evaluate:characterize_command",
+    ),
+    (
         "crowd predict",
         "count people in images, videos or from a webcam",
         "tasks.crowd_counting.predict:predict_command",

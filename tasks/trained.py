@@ -89,7 +89,7 @@ class Trained(Generic[Network]):
             FileNotFoundError: if there is no such file.
             ValueError: if it is not a checkpoint of a network of this task.
         """
-        checkpoint = WeightsFile(Path(path))
+        checkpoint = path if isinstance(path, WeightsFile) else WeightsFile(Path(path))
         settings = _settings(checkpoint)
         if settings is None or settings.get("type") != cls.task.networks[0]:
             found = "does not describe its network" if settings is None else f"is of type {settings.get('type')!r}"

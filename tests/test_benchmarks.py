@@ -10,6 +10,10 @@ import torch
 import yaml
 
 from ean_core.common.record import read_record
+from tasks.crowd_counting.annotations import find_shanghaitech
+from tasks.crowd_counting.prepare import Kernel, prepare
+
+from .crowd_counting.drawn import save_crowd, write_part
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -102,3 +106,25 @@ def test_every_attack_on_a_trust_boundary_has_its_test():
         assert not any("\n" in text or "|" in text for text in row.values())
         file, _, name = row["test"].partition("::")
         assert f"def {name}(" in (BENCHMARKS.parent / file).read_text(), row["test"]
+
+
+@pytest.mark.slow
+def test_strange_images_are_counted_in_small(run, tmp_path, monkeypatch):
+    write_part(tmp_path / "ShanghaiTech", "B", (30, 4))
+    write_part(tmp_path / "ShanghaiTech", "A", (10, 2))
+    out = tmp_path / "crowd/shanghaitech"
+    prepare(find_shanghaitech(tmp_path / "ShanghaiTech"), tmp_path / "ShanghaiTech", out, Kernel(sigma=4.0))
+    photos = tmp_path / "VOCdevkit/VOC2012/JPEGImages"
+    photos.mkdir(parents=True)
+    names = (BENCHMARKS / "crowd_strangeness_voc.txt").read_text().split()
+    assert len(set(names)) == 120
+    for name in names[:2]:
+        save_crowd(photos / f"{name}.jpg", 3)
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    record = tmp_path / "strange.json"
+    code, said = run("crowd_strangeness.py", "resnet20.shanghaitech_b", "--limit", 2, "--out", record)
+    assert code == 0, said[-2000:]
+    rows = {row["images"]: row for row in read_record(record)["rows"]}
+    assert {row["statistics"] for row in rows.values()} == {"measured here"}
+    assert rows["photos without a person"]["number"] == 2
+    assert rows["noise"]["marked"] == rows["noise"]["number"] == 8

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.record import write_text
-from ean_core.common.tasks import find_dataset
+from ean_core.common.tasks import find_dataset, find_metric
 from ean_core.common.text import markdown, markdown_cell, markdown_code
 from ean_core.hub import loading_code
 from ean_core.show.figures import trade_figure
@@ -125,8 +125,12 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    intervals = {
+        find_metric(name).title: f" [{float(low):.2f}, {float(high):.2f}] (95 %)"
+        for name, (low, high) in test.get("intervals", {}).items()
+    }
     metrics = "\n".join(
-        f"| {markdown_cell(key)} | {value:.2f}{_standard_error(key, value, images)} |"
+        f"| {markdown_cell(key)} | {value:.2f}{_standard_error(key, value, images)}{intervals.get(key, '')} |"
         for key, value in results["Metrics"].items()
     )
     facts = {

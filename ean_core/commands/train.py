@@ -84,7 +84,8 @@ def test(
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
     if is_main_process():
-        typer.echo(f"{', '.join(metric_texts(metrics))}; record: {folder / TEST}")
+        record = Run(folder).test or {}
+        typer.echo(f"{', '.join(metric_texts(metrics, record.get('intervals')))}; record: {folder / TEST}")
 
 
 def export(

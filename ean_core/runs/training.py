@@ -101,8 +101,17 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
             data=config.test_dataloader.dataset.to_dict(),
             images=len(runner.test_dataloader.dataset),
             metrics=metrics,
+            **({"intervals": intervals} if (intervals := _intervals(runner)) else {}),
         )
     return metrics
+
+
+def _intervals(runner: Runner) -> dict[str, list[float]]:
+    """95 % intervals of the test metrics, by name, of those metrics that have any."""
+    found: dict[str, list[float]] = {}
+    for metric in runner.test_evaluator.metrics:
+        found.update(getattr(metric, "intervals", {}))
+    return found
 
 
 def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ean_core.common.places import offline
 from ean_core.common.writing import replacing
 
-from .addresses import SCHEME, check_safetensors, load_from_ean
+from .addresses import SCHEME, check_safetensors, load_from_ean, read_metadata
 
 #: Bytes of an archive entry's own header, before its name.
 _LOCAL_HEADER = 30
@@ -123,6 +123,33 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], meta
     with replacing(path) as partial:
         # save_file of safetensors 0.8 makes the file unreadable for other users
         partial.write_bytes(_in_order(save(tensors, dict(metadata))))
+
+
+def add_tensors(path: Path, tensors: Mapping[str, Tensor], *, replace: str = "") -> None:
+    """Write further tensors into the state dict of a checkpoint, atomically, and leave the rest of the file as it is.
+
+    Args:
+        path: ``.safetensors`` file, or PyTorch file with a ``state_dict``.
+        tensors: by name.
+        replace: remove the tensors whose names start with this first; none if empty.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint, or cannot be read without executing code.
+    """
+    content: Any = _read_file(path)
+    inner = content.get("state_dict") if isinstance(content, dict) else None
+    state = content if path.suffix == ".safetensors" else inner
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is not a checkpoint of `ean train`: it has no state_dict")
+    for name in [name for name in state if replace and name.startswith(replace)]:
+        del state[name]
+    state.update({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    if path.suffix == ".safetensors":
+        save_weights(state, path, read_metadata(path))
+        return
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def file_hash(path: Path) -> str:

@@ -40,6 +40,7 @@ def load_weights(
 ) -> None:
     """Load the tensors of ``source`` that ``module`` has; missing and unused ones are logged.
 
+    Modules with an attribute ``optional_tensors`` that is true load what the file has of theirs, whatever it is.
     Names of other ResNets are translated, and prefixes found; see :func:`~ean_core.weights.names.translate`. From a
     whole network, a backbone loads its part. Stages that only the file has are skipped entirely.
 
@@ -57,14 +58,17 @@ def load_weights(
     """
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
-    own = module.state_dict()
+    optional = _optional(module)
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith(optional)}
     kind = type(module).__name__
     state, changed = translate(read_state_dict(path, prefix), own)
     if changed and not published:
         print_log(f"{source}: {changed} at the start of its keys, to match {kind}", logger="current")
     _refuse(state, own, kind, source, path, strict=strict, partial=partial)
-    module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
-    _log_differences(state, own, kind, source)
+    module.load_state_dict(
+        {name: value for name, value in state.items() if name in own or name.startswith(optional)}, strict=False
+    )
+    _log_differences({name: value for name, value in state.items() if not name.startswith(optional)}, own, kind, source)
     attention = [name for name in own.keys() - state.keys() if "attention" in name.split(".")]
     if attention and any(getattr(each, "gain", None) == 1 for each in module.modules()):
         print_log(
@@ -153,6 +157,11 @@ class PretrainedOrRaise:
             print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
             if hasattr(self, "_params_init_info"):
                 update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
+
+
+def _optional(module: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the tensors that a file may lack or have in addition."""
+    return tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "optional_tensors", False))
 
 
 def _refuse(

@@ -1,35 +1,80 @@
-"""A trained counter in Python: ``Counter.from_zoo('ean_resnet20_se.shanghaitech_b')(picture)``."""
+"""A trained counter in Python: ``Counter.from_zoo(MODEL)(picture)``."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import zoo
+from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
 from ean_core.data.images import AnyImage, pixels_of
+from ean_core.runs.folder import Run, trained_config
+from ean_core.weights.addresses import read_metadata
+from ean_core.weights.files import WeightsFile
 from tasks.trained import Trained
 
 from .density import spread
+from .familiar import COVERED, Errors, Pooled
 from .network import CrowdCounter
 from .task import TASK
 
-#: The default counter.
-MODEL = "ean_resnet20_se.shanghaitech_b"
+#: The default counter: the published one with the lowest error on the official test images.
+MODEL = "resnet20.shanghaitech_b"
 
 
-class Prediction(NamedTuple):
-    """Number of people in an image, and where they are.
+class _Pair(NamedTuple):
+    count: float  # type: ignore[assignment]  # hides tuple.count, which is of no use here
+    density: NDArray[np.float32]
+
+
+class Prediction(_Pair):
+    """Number of people in an image, and where they are; unpacks into ``count, density``.
 
     Args:
         count: number of people in the image, the sum of the density.
         density: people per pixel, float32 ``(H, W)``; the sum over a region is the count in it.
+        strangeness: distance of the image from the training images relative to the counter's limit; above 1, it is
+            unlike them. None if the counter does not know its training images.
     """
 
-    count: float  # type: ignore[assignment]  # hides tuple.count, which is of no use here
-    density: NDArray[np.float32]
+    strangeness: float | None
+
+    def __new__(cls, count: float, density: NDArray[np.float32], strangeness: float | None = None) -> Prediction:
+        made = super().__new__(cls, count, density)
+        made.strangeness = strangeness
+        return made
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the image is like the training images; None if unknown."""
+        return is_familiar(self.strangeness)
+
+
+def is_familiar(strangeness: float | None) -> bool | None:
+    """Whether an image of this strangeness is like the training images; None if unknown."""
+    return None if strangeness is None else strangeness <= 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Facts about a counter that are recorded outside of its weights.
+
+    Args:
+        data: name of the data set that it was trained on; empty if unknown.
+        mae: its mean absolute error on test or validation images; None if unknown.
+        measured_on: these images.
+    """
+
+    data: str = ""
+    mae: float | None = None
+    measured_on: str = ""
 
 
 class Counter(Trained[CrowdCounter]):
@@ -51,6 +96,50 @@ class Counter(Trained[CrowdCounter]):
     """
 
     task = TASK
+    standing = Standing()
+
+    @classmethod
+    def from_zoo(cls, name: str, *, device: str | None = None) -> Counter:
+        counter = super().from_zoo(name, device=device)
+        entry = zoo.get_weights(name).entry
+        measured_on = str(entry.fields["Results"][0].get("Dataset", "its test images"))
+        mae = entry.metrics.get("MAE")
+        mae = float(mae) if isinstance(mae, (int, float)) else None
+        counter.standing = Standing(find_dataset(entry.name.dataset).title, mae, measured_on)
+        return counter
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Counter:
+        file = WeightsFile(Path(path))  # read once
+        counter = super().from_checkpoint(file, device=device)
+        counter.standing = _standing_of(file)
+        return counter
+
+    @property
+    def errors(self) -> Errors | None:
+        """Errors on its validation images, as stored with the weights; None if unknown."""
+        return self.network.familiar.errors_known
+
+    def error_at(self, count: float) -> int | None:
+        """Expected error of an image with this count, in whole people; None if unknown."""
+        return self.errors.at(count) if self.errors else None
+
+    @property
+    def reliability(self) -> str:
+        """One sentence about its errors, for people."""
+        errors, known = self.errors, self.standing
+        of = f" of {known.data}" if known.data else ""
+        if errors:
+            return (
+                f"± covers {COVERED:.0%} of {errors.images} validation images{of} (mean absolute error "
+                f"{errors.mae.text()}); expect larger errors on other scenes"
+            )
+        if known.mae is not None:
+            return (
+                f"the error of a single image is unknown; mean absolute error {known.mae:.1f} on {known.measured_on}; "
+                "expect larger errors on other scenes"
+            )
+        return "the error of this counter is unknown"
 
     @property
     def stride(self) -> int:
@@ -76,11 +165,35 @@ class Counter(Trained[CrowdCounter]):
         def prepared(part: Tensor) -> Tensor:
             return self.network.data_preprocessor({"inputs": part.to(device).float()})["inputs"]
 
+        pooled = Pooled() if self.network.familiar.knows_images else None
         image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
         try:
-            cells = self.network.count_map(image, prepare=prepared)[0, 0].double().cpu().numpy()
+            cells = self.network.count_map(image, prepare=prepared, seen=pooled)[0, 0].double().cpu().numpy()
         except RuntimeError as error:  # PyTorch's out-of-memory errors
             if "memory" not in str(error).lower():
                 raise
             raise MemoryError(f"not enough memory to count in {width} x {height} pixels") from error
-        return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)))
+        strangeness = self.network.familiar.strangeness(pooled) if pooled else None
+        return Prediction(float(cells.sum()), spread(cells, self.stride, (height, width)), strangeness)
+
+
+def _standing_of(file: WeightsFile) -> Standing:
+    """Read what a checkpoint and its run say about it; nothing if they are damaged or of another program."""
+    path = file.path
+    if path.suffix == ".safetensors":
+        dataset = known_datasets().get(read_metadata(path).get("name", "").rpartition(".")[2])
+        return Standing(dataset.title if dataset else "")
+    config = trained_config(file)
+    loader: Any = (config or {}).get("train_dataloader") or {}
+    settings = loader.get("dataset") if hasattr(loader, "get") else None
+    dataset = dataset_of(settings) if isinstance(settings, dict) else None
+    data = dataset.title if dataset else ""
+    try:
+        record = Run(path.parent).record or {}
+        if record["best"]["checkpoint"] == path.name:
+            epoch = record["best"]["epoch"]
+            mae = next(float(one["count/MAE"]) for one in record["validations"] if one.get("epoch") == epoch)
+            return Standing(data, mae, f"{data}, validation images" if data else "its validation images")
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        pass
+    return Standing(data)

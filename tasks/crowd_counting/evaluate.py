@@ -1,16 +1,19 @@
-"""``ean crowd evaluate``: a counter's errors on test images and the time of its attention, as a row of Table 3."""
+"""``ean crowd evaluate``: a counter's errors on test images and the time of its attention, as a row of Table 3;
+``ean crowd characterize``: its errors and its training images, stored with its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, MODELS
 
 from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
 from ean_core.inference.comparison import increments_over_vanilla, variant
@@ -25,7 +28,9 @@ from tasks.tables import TaskRow, write_row
 from .annotations import find_shanghaitech
 from .counter import Counter
 from .dataset import CrowdDataset
+from .familiar import characterize, summary
 from .figures import learning_curve, naive_error, prediction_figure
+from .metrics import CountMetric, Interval, mean_interval, read_errors
 from .prepare import prepare as prepare_pictures
 from .prepare import say
 
@@ -88,7 +93,27 @@ def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
     return naive_error(training, measured)
 
 
-# ---------------------------------------------------------------- command
+def compare(errors: Sequence[float], other: Counter, measured: CrowdDataset) -> tuple[Interval, Interval]:
+    """Compare a counter with another one on the same images.
+
+    Args:
+        errors: absolute error of the counter on each image of ``measured``, in order.
+        other: the other counter.
+        measured: whole images.
+
+    Returns:
+        MAE of the other counter, and the mean difference of the absolute errors, negative if the first counter is
+        better; both with their 95 % intervals over the images.
+    """
+    theirs = []
+    for number in range(len(measured)):
+        item = measured[number]
+        count = other(item["inputs"].permute(1, 2, 0).numpy()).count
+        theirs.append(abs(count - len(item["points"])))
+    return mean_interval(theirs), mean_interval([own - their for own, their in zip(errors, theirs, strict=True)])
+
+
+# ---------------------------------------------------------------- commands
 
 
 def evaluate_command(
@@ -97,6 +122,10 @@ def evaluate_command(
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of ShanghaiTech, or a prepared one; by default the config's."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Compare with this counter on the same images: zoo model, checkpoint, run folder."),
     ] = None,
     time: Annotated[bool, typer.Option(help="Time the counter side by side with the vanilla one.")] = True,
     rounds: Annotated[int, typer.Option(help="Forward passes per network.", min=2)] = 20,
@@ -130,16 +159,48 @@ def evaluate_command(
         increments=increments,
     )
     errors = f"{metrics['count/MAE']:.1f} / {metrics['count/RMSE']:.1f}"
+    mae = Interval(metrics["count/MAE"], *test["intervals"]["count/MAE"])
     cells = row.cells({"MAE / MSE (RMSE)": errors, "NAE": f"{metrics['count/NAE']:.3f}"})
     naive = _naive_error(cfg, measured)
-    facts = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
+    facts: dict[str, Any] = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
+    facts["MAE_interval"] = [mae.low, mae.high]
+    if against is not None:
+        other = Counter.load(against)
+        theirs, difference = compare(read_errors(folder / CountMetric.table), other, measured)
+        facts["against"] = {"model": against, "MAE": theirs._asdict(), "difference": difference._asdict()}
     write_row(folder, 3, row, cells, **facts)
     validated = cfg.test_dataloader.dataset.split == "val"
     counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
     draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
     print_table([cells], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
+    typer.echo(f"MAE {mae.text()} over {test['images']} images (95 %)")
+    if against is not None:
+        typer.echo(
+            f"MAE of {other.name} {theirs.text()}; difference {difference.text(sign='+')}: "
+            + ("not told apart by these images" if difference.low <= 0 <= difference.high else "told apart")
+        )
     if naive is not None:
         typer.echo(f"always predicting the mean of the training images has an MAE of {naive:.1f}")
     typer.echo(
         f"{folder}: table3.json, .md and .csv, the count of each image in counts.csv, six examples in predictions.png"
     )
+
+
+def characterize_command(
+    config: ConfigName,
+    checkpoint: Checkpoint,
+    data: Annotated[Path | None, typer.Option(help="Prepared folder; by default the config's.")] = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Store a counter's errors and the statistics of its training images in its checkpoint, as training does."""
+    checkpoint = chosen_checkpoint(checkpoint)
+    cfg, _ = prepare(config, checkpoint.parent, cfg_options)
+    loaders = (cfg.train_dataloader, cfg.val_dataloader)
+    for loader in loaders:
+        if data is not None:
+            loader.dataset.root = str(data.resolve())
+    training, validation = (DATASETS.build(loader.dataset) for loader in loaders)
+    network = MODELS.build({key: value for key, value in cfg.model.items() if key != "init_cfg"}).to(get_device())
+    found = characterize(checkpoint, network, training, validation)
+    typer.echo(f"{checkpoint}: {summary(found, len(training))}")
+    typer.echo(f"the file has changed: `ean test {config} {checkpoint}` renews its test.json")

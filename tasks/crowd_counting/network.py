@@ -20,6 +20,7 @@ from ean_core.hub import HubNetwork
 from ean_core.show.table import size_text
 from ean_core.weights.loading import PretrainedOrRaise
 
+from .familiar import Familiar
 from .losses import CountingLoss
 
 #: Side of the tiles that large images are cut into, and the overlap of tiles with their neighbors, in pixels.
@@ -76,6 +77,7 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.ones_(last.bias)  # type: ignore[arg-type]
         self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))
+        self.familiar = Familiar()
         self.data_preprocessor: BaseDataPreprocessor
         self.channels_last = channels_last
         self._settled: list[nn.Module] = []
@@ -117,6 +119,8 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
                     f"density (people per pixel) must have the size of the images, {size_text(inputs.shape[2:])}, got "
                     f"{size_text(density.shape[2:])}"
                 )
+            if self.training:
+                self.familiar.forget()
             self._settle_norms(len(inputs))
             predicted = self._map(inputs)
             with torch.autocast(inputs.device.type, enabled=False):
@@ -134,6 +138,7 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         tile: int = TILE,
         margin: int = MARGIN,
         prepare: Callable[[Tensor], Tensor] = lambda part: part,
+        seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Map of one image of any size, computed in tiles if it is larger than one tile.
 
@@ -147,6 +152,7 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
             margin: width of the margin, a multiple of the stride.
             prepare: moves a tile to the network's device and normalizes it, so that only one tile of a large image is
                 there at a time.
+            seen: called with the last feature map ``(1, C, h, w)``, or with each tile's own part of it.
 
         Returns:
             People per cell ``(1, 1, ceil(H / stride), ceil(W / stride))``.
@@ -156,18 +162,21 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
             raise ValueError(f"tile and margin must be multiples of the stride {s}, got {tile} and {margin}")
         height, width = image.shape[2:]
         if height <= tile and width <= tile:
-            return self._map(prepare(image))
+            return self._map(prepare(image), seen)
         whole = image.new_zeros(1, 1, -(-height // s), -(-width // s), dtype=torch.float32)
         for top in range(0, height, tile):
             for left in range(0, width, tile):
                 above, before = max(top - margin, 0), max(left - margin, 0)
-                part = self._map(prepare(image[:, :, above : top + tile + margin, before : left + tile + margin]))
                 rows, columns = (top - above) // s, (left - before) // s
-                own = part[:, :, rows : rows + tile // s, columns : columns + tile // s]
-                whole[:, :, top // s : (top + tile) // s, left // s : (left + tile) // s] = own
+                own = (..., slice(rows, rows + tile // s), slice(columns, columns + tile // s))
+                part = self._map(
+                    prepare(image[:, :, above : top + tile + margin, before : left + tile + margin]),
+                    seen and (lambda features, own=own: seen(features[own])),
+                )
+                whole[:, :, top // s : (top + tile) // s, left // s : (left + tile) // s] = part[own]
         return whole
 
-    def _map(self, inputs: Tensor) -> Tensor:
+    def _map(self, inputs: Tensor, seen: Callable[[Tensor], None] | None = None) -> Tensor:
         check_images(inputs, self.backbone.in_channels, type(self).__name__)
         height, width = inputs.shape[2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
@@ -175,7 +184,10 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
             inputs = F.pad(inputs, padding)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return self.head(self.backbone(inputs)[-1])
+        features = self.backbone(inputs)[-1]
+        if seen is not None:
+            seen(features)
+        return self.head(features)
 
     def train(self, mode: bool = True) -> CrowdCounter:
         """Set training mode."""

@@ -14,8 +14,15 @@ from tasks.showing import HEAT, NARROWEST, WIDEST, fitting, font, shown_size
 
 #: Densities are displayed as people per square of this side, in pixels.
 SQUARE = 100
-#: Minimum upper end of the color bar, in people per square: noise on an empty street stays dark.
+#: Minimum upper end of the color bar, in people per square.
 LEAST = 2.0
+#: Below the first number of people in a square around a place nothing is drawn there, so that a fraction of a person
+#: here and there does not look like people; from the second on the heat is drawn in full.
+FAINT, CLEAR = 0.4, 0.7
+#: The square for that has at least this share of the image's width, because people in large images are large.
+NEAR = 0.1
+#: Drawn on the overlay of an image unlike the training images.
+UNFAMILIAR = "unlike its training images: do not rely on this"
 
 
 @dataclass(frozen=True)
@@ -33,17 +40,23 @@ class Heat:
 
 
 def draw_overlay(
-    pixels: NDArray[np.uint8], density: NDArray[np.float32], label: str, heat: Heat | None = None
+    pixels: NDArray[np.uint8],
+    density: NDArray[np.float32],
+    label: str,
+    heat: Heat | None = None,
+    warning: str = "",
 ) -> Image.Image:
     """Draw an image with the heat map of its density, and below it a label and the color bar.
 
-    The density is smoothed by about the width of a cell, for display only.
+    The density is smoothed by about the width of a cell, for display only. Where there is less than about half a
+    person, nothing is drawn.
 
     Args:
         pixels: RGB image ``(H, W, 3)``.
         density: people per pixel, ``(H, W)``.
         label: text such as ``'123 people'``.
         heat: drawing options.
+        warning: text for a band below the image, such as :data:`UNFAMILIAR`; no band if empty.
 
     Returns:
         RGB image, 480 to 1600 pixels wide; an image too tall to be shown 480 pixels wide is narrower and centered.
@@ -52,28 +65,49 @@ def draw_overlay(
     shown = display_density(density)
     size = shown_size((pixels.shape[0], pixels.shape[1]))
     top = heat.top or round_top(shown)
-    share = np.clip(shown / top, 0, 1).astype(np.float32)
+    share = (np.clip(shown / top, 0, 1) * clearness(density)).astype(np.float32)
     share = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
     colours = Image.fromarray(HEAT(share, bytes=True)[:, :, :3])
     alpha = Image.fromarray(np.rint(255 * heat.opacity * np.sqrt(share)).astype(np.uint8))
     picture = Image.composite(colours, Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), alpha)
     width = max(picture.width, NARROWEST)
-    strip = _strip(width, label, top)
-    whole = Image.new("RGB", (width, picture.height + strip.height), "white")
+    parts = [*([_band(width, warning)] if warning else []), _strip(width, label, top)]
+    whole = Image.new("RGB", (width, picture.height + sum(part.height for part in parts)), "white")
     whole.paste(picture, ((width - picture.width) // 2, 0))
-    whole.paste(strip, (0, picture.height))
+    below = picture.height
+    for part in parts:
+        whole.paste(part, (0, below))
+        below += part.height
     return whole
 
 
 def display_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
     """People per 100 x 100 pixels around each pixel, smoothed and reduced to at most 1600 pixels wide."""
+    density, factor = _reduced(density)
+    return gaussian_filter(density, 8 / factor) * SQUARE**2
+
+
+def clearness(density: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of the heat is drawn at each place of a displayed density, 0 to 1, by the people in a square around it.
+
+    The number is a Gaussian-weighted sum, which is that of a square with the same volume: one person amounts to one.
+    """
+    width = density.shape[1]
+    density, factor = _reduced(density)
+    side = max(SQUARE, NEAR * width) / factor  # of the square, in pixels of the reduced density
+    near = gaussian_filter(density * factor**2, side / math.sqrt(2 * math.pi), mode="constant") * side**2
+    return np.clip((near - FAINT) / (CLEAR - FAINT), 0, 1)
+
+
+def _reduced(density: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """Reduce a density to at most 1600 pixels wide by block means, and return it with the side of a block."""
     factor = max(1, math.ceil(density.shape[1] / WIDEST))
-    if factor > 1:  # block means; incomplete blocks at the edges are padded by repetition
+    if factor > 1:  # incomplete blocks at the edges are padded by repetition
         height, width = density.shape
         padded = np.pad(density, ((0, -height % factor), (0, -width % factor)), mode="edge")
         rows, columns = padded.shape[0] // factor, padded.shape[1] // factor
         density = padded.reshape(rows, factor, columns, factor).mean((1, 3))
-    return gaussian_filter(density, 8 / factor) * SQUARE**2
+    return density, factor
 
 
 def round_top(shown: NDArray[np.float32]) -> float:
@@ -94,14 +128,33 @@ def people(count: float) -> str:
     return f"{number:,} {'person' if number == 1 else 'people'}"
 
 
+def people_within(count: float, error: int | None) -> str:
+    """A count in words, with its expected error if that is known.
+
+    Examples:
+        >>> people_within(216.3, 24), people_within(1.2, None)
+        ('216 people, ± 24', '1 person')
+    """
+    return people(count) + (f", ± {error:,}" if error is not None else "")
+
+
+def _band(width: int, warning: str) -> Image.Image:
+    """Draw a warning on a band of signal color."""
+    band = Image.new("RGB", (width, max(30, width // 20)), "#FFC400")
+    draw = ImageDraw.Draw(band)
+    text, letters = fitting(draw, warning, width - band.height, round(0.6 * band.height))
+    draw.text((width / 2, band.height / 2), text, "black", font=letters, anchor="mm")
+    return band
+
+
 def _strip(width: int, label: str, top: float) -> Image.Image:
     """Draw the label on the left, and the color bar with its ends and unit on the right."""
-    height = max(56, width // 14)
+    height = max(56, width // 10)
     strip = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(strip)
-    pad = height // 4
-    small = font(max(12, height // 5))
-    bar, thickness = max(220, width // 4), height // 4
+    pad = max(14, height // 6)
+    small = font(max(12, width // 40))  # readable on a phone, which shows a wide overlay reduced
+    bar, thickness = max(220, round(0.42 * width)), height // 4
     left, right = width - pad - bar, width - pad
     line = thickness + height // 14  # from the upper edge of the bar to that of the text
     upper = (height - line - small.getbbox("0", anchor="lt")[3]) // 2

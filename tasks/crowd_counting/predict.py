@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,8 +27,9 @@ from ean_core.data.images import MAX_PIXELS, SUFFIXES, read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, printable, problem_of
 
-from .counter import MODEL, Counter
-from .overlay import Heat, display_density, draw_overlay, people, round_top
+from .counter import MODEL, Counter, Prediction, is_familiar
+from .overlay import UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
+from .region import Region
 
 #: Time constant for smoothing the counts of a video, in seconds.
 SMOOTHING_S = 1.0
@@ -43,7 +45,13 @@ class Counted:
 
     Args:
         file: file or webcam number.
-        count: number of people, for a video the mean over its frames; None if it could not be read.
+        people: number of people, for a video the mean over its frames; None if it could not be read.
+        error: 68 % of the counter's validation images with this count are off by at most this number of people; None if
+            unknown, and for regions and unfamiliar images, for which it does not hold.
+        familiar: ``'yes'`` or ``'no'``: whether the image is like the training images; ``'unknown'`` for a counter that
+            does not know its training images.
+        strangeness: distance from the training images relative to the counter's limit, 1; for a video the median.
+        count: the number of people with decimals, as the network computes it: the sum of the density.
         width, height: size in pixels.
         frames: number of frames; 1 for an image.
         peak: highest count of a frame of a video.
@@ -52,6 +60,10 @@ class Counted:
     """
 
     file: str
+    people: int | None = None
+    error: int | None = None
+    familiar: str = "unknown"
+    strangeness: float | None = None
     count: float | None = None
     width: int | None = None
     height: int | None = None
@@ -59,6 +71,24 @@ class Counted:
     peak: float | None = None
     overlay: str = ""
     problem: str = ""
+
+
+#: Decimals of numbers in ``counts.csv``, by column.
+DECIMALS = {"count": 3, "strangeness": 3, "peak": 3}
+#: Columns of ``counts.csv``.
+COLUMNS = (
+    "file",
+    "people",
+    "error",
+    "familiar",
+    "strangeness",
+    "count",
+    "width",
+    "height",
+    "frames",
+    "overlay",
+    "problem",
+)
 
 
 class Smoothed:
@@ -97,6 +127,7 @@ class Predictor:
         counter: counter to use.
         out: output folder.
         heat: drawing options of overlays; None draws none.
+        region: part of each image to count in; all of it if None.
         seconds: maximum duration of a video or webcam; unlimited if None.
     """
 
@@ -106,11 +137,13 @@ class Predictor:
         out: Path,
         *,
         heat: Heat | None,
+        region: Region | None = None,
         seconds: float | None = None,
     ) -> None:
         self.counter = counter
         self.out = out
         self.heat = heat
+        self.region = region
         self.seconds = seconds
 
     def picture(self, path: Path, name: str) -> Counted:
@@ -121,13 +154,37 @@ class Predictor:
             return Counted(str(path), problem=problem_of(path, error))
         height, width = pixels.shape[:2]
         overlay = "" if self.heat is None else f"{name}{OVERLAY}.jpg"
+        problem = self.region.problem_with((height, width)) if self.region else ""
+        if problem:
+            return Counted(str(path), width=width, height=height, problem=problem)
         try:
-            count, density = self.counter(pixels)
+            found = self.counter(pixels)
+            count = self._count(found.count, found.density)
+            trust = self._trust(count, found.strangeness)
             if self.heat is not None:
-                save_picture(draw_overlay(pixels, density, people(count), self.heat), self.out / overlay, quality=90)
+                label = people_within(count, trust["error"])
+                save_picture(self._drawn(pixels, found, label, self.heat), self.out / overlay, quality=90)
         except MemoryError:
-            return Counted(str(path), None, width, height, problem=_too_large(width, height))
-        return Counted(str(path), count, width, height, 1, overlay=overlay)
+            return Counted(str(path), width=width, height=height, problem=_too_large(width, height))
+        return Counted(
+            str(path), round(count), **trust, count=count, width=width, height=height, frames=1, overlay=overlay
+        )
+
+    def _count(self, whole: float, density: NDArray[np.float32]) -> float:
+        return whole if self.region is None else self.region.count(density)
+
+    def _trust(self, count: float, strangeness: float | None) -> dict[str, Any]:
+        """The fields of a result that tell how far to trust it."""
+        familiar = is_familiar(strangeness)
+        error = None if familiar is False or self.region else self.counter.error_at(count)
+        words = {None: "unknown", True: "yes", False: "no"}
+        return {"error": error, "familiar": words[familiar], "strangeness": strangeness}
+
+    def _drawn(self, pixels: NDArray[np.uint8], found: Prediction, label: str, heat: Heat) -> Image.Image:
+        warning = UNFAMILIAR if found.familiar is False else ""
+        label = f"{label} in the region" if self.region else label
+        drawn = draw_overlay(pixels, found.density, label, heat, warning)
+        return self.region.draw(drawn, (pixels.shape[0], pixels.shape[1])) if self.region else drawn
 
     def video(self, source: str, name: str) -> Counted:
         """Count in the frames of a video or webcam.
@@ -159,6 +216,7 @@ class Predictor:
         fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
         smoothed = Smoothed()
         counts: list[float] = []
+        strange: list[float] = []
         tops: list[float] = []
         width = height = 0
         problem = ""
@@ -169,7 +227,7 @@ class Predictor:
             open_new(table, newline="", encoding="utf-8") as file,
             _annotated(self.out / overlay, fps) as annotate,
         ):
-            file.write(csv_line(("frame", "seconds", "count", "smoothed")))
+            file.write(csv_line(("frame", "seconds", "count", "smoothed", "strangeness")))
             try:
                 for number, frame in enumerate(_read_frames(capture)):
                     at = time.monotonic() - start if live else number / fps
@@ -177,20 +235,26 @@ class Predictor:
                         break
                     height, width = frame.shape[:2]
                     problem = _above_limit(width, height)
+                    if not problem and self.region:
+                        problem = self.region.problem_with((height, width))
                     if problem:  # the size may change between frames
                         break
                     pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV uses BGR
-                    count, density = self.counter(pixels)
+                    seen = self.counter(pixels)
+                    count = self._count(seen.count, seen.density)
                     steady = smoothed(count, at)
                     drawn = None
                     if self.heat is not None:
                         if len(tops) < max(1, round(fps)):  # a scale that changes with every frame would be unreadable
-                            tops.append(round_top(display_density(density)))
+                            tops.append(round_top(display_density(seen.density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
-                        drawn = draw_overlay(pixels, density, people(steady), heat)
+                        label = people_within(steady, self._trust(steady, seen.strangeness)["error"])
+                        drawn = self._drawn(pixels, seen, label, heat)
                     with held_interrupts():  # Ctrl-C leaves as many lines as frames
                         counts.append(count)
-                        file.write(csv_line((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}")))
+                        strange += [] if seen.strangeness is None else [seen.strangeness]
+                        strangeness = "" if seen.strangeness is None else f"{seen.strangeness:.3f}"
+                        file.write(csv_line((number, f"{at:.3f}", f"{count:.3f}", f"{steady:.3f}", strangeness)))
                         file.flush()
                         if drawn is not None:
                             annotate(drawn)
@@ -201,7 +265,19 @@ class Predictor:
         if not counts:
             return Counted(source, problem=problem or "has no readable frame")
         mean = sum(counts) / len(counts)
-        return Counted(source, mean, width, height, len(counts), max(counts), overlay if self.heat else "", problem)
+        trust = self._trust(mean, statistics.median(strange) if strange else None)
+        return Counted(
+            source,
+            round(mean),
+            **trust,
+            count=mean,
+            width=width,
+            height=height,
+            frames=len(counts),
+            peak=max(counts),
+            overlay=overlay if self.heat else "",
+            problem=problem,
+        )
 
 
 def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
@@ -285,12 +361,20 @@ def predict_command(
             help="People per 100 x 100 pixels at the bright end of all overlays; by default set for each one."
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Count only inside: x0,y0,x1,y1 in pixels, or a JSON file with the corners of a polygon."),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop a video or webcam after this time.", min=0)] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
 ) -> None:
-    """Count people in images and videos; writes counts.csv, counts.json, and overlays."""
+    """Count people in images and videos; writes counts.csv, counts.json, and overlays.
+
+    The exit status is 1 if any of them could not be counted.
+    """
     if top is not None and not (math.isfinite(top) and top > 0):
         raise ValueError(f"--top must be a number above 0, got {top}")
+    within = Region.read(region) if region is not None else None
     listed = list(find_sources(sources))
     if not listed:
         raise ValueError(
@@ -298,13 +382,13 @@ def predict_command(
         )
     keep_freed_memory()
     counter = Counter.load(model, device=device)
-    predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, seconds=seconds)
+    predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, region=within, seconds=seconds)
     table = out / "counts.csv"
     found: list[Counted] = []
     stopped = False
     with temporary(table) as partial:
         with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(csv_line(("file", "count", "width", "height", "frames", "overlay", "problem")))
+            file.write(csv_line(COLUMNS))
             try:
                 for kind, source, name in listed:
                     if kind == "missing":
@@ -315,9 +399,7 @@ def predict_command(
                         one = predictor.picture(Path(source), name)
                     with held_interrupts():  # counts.csv and counts.json list the same sources
                         found.append(one)
-                        count = "" if one.count is None else f"{one.count:.3f}"
-                        cells = (one.file, count, one.width, one.height, one.frames, one.overlay, one.problem)
-                        file.write(csv_line(cells))
+                        file.write(csv_line(_cell(one, column) for column in COLUMNS))
                         file.flush()
                         _say(one)
                     stopped = one.problem == STOPPED
@@ -330,14 +412,32 @@ def predict_command(
         if good or not table.exists():
             with held_interrupts():  # both are of this run
                 partial.replace(table)
-                write_text(out / "counts.json", _json(counter, model, found))
+                write_text(out / "counts.json", _json(counter, model, within, found))
         else:
             where = f"{table} of an earlier run was kept"
     typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
+    if good and within is None:
+        typer.echo(visible(counter.reliability).replace("±", "+-"))
+    elif good:
+        typer.echo("errors were measured on whole images; the error in a region is unknown")
+    strange = [one for one in good if one.familiar == "no"]
+    if strange:
+        typer.echo(f"unlike the training images, and not to be relied on: {len(strange)} of {len(good)} (familiar: no)")
+    bad = [one for one in found if one.count is None]
+    if bad and len(listed) > 1:  # the end of a long output should name them once more
+        typer.echo(f"not counted: {len(bad)}", err=True)
+        for one in bad:
+            typer.echo(f"  {visible(printable(one.file))}: {visible(one.problem)}", err=True)
     if stopped:
         raise typer.Exit(130)
-    if not good:
+    if bad or not good:
         raise typer.Exit(1)
+
+
+def _cell(one: Counted, column: str) -> Any:
+    """A cell of ``counts.csv``."""
+    value = getattr(one, column)
+    return f"{value:.{DECIMALS[column]}f}" if column in DECIMALS and value is not None else value
 
 
 def _say(one: Counted) -> None:
@@ -345,10 +445,23 @@ def _say(one: Counted) -> None:
     if one.count is None:
         typer.echo(f"{file}: {problem}; skipped", err=True)
         return
-    more = f" on average over {one.frames} frames, at most {one.peak:.1f}" if one.peak is not None else ""
-    typer.echo(f"{file}: {one.count:.1f}{more}{f' ({problem})' if problem else ''}")
+    error = f", +- {one.error:,}" if one.error is not None else ""
+    more = f" on average over {one.frames} frames, at most {round(one.peak):,}" if one.peak is not None else ""
+    doubt = f"; {UNFAMILIAR}" if one.familiar == "no" else ""
+    typer.echo(f"{file}: about {people(one.count)}{error}{more}{doubt}{f' ({problem})' if problem else ''}")
 
 
-def _json(counter: Counter, model: str, found: Sequence[Counted]) -> str:
-    content: dict[str, Any] = {"model": model, "name": counter.name, "stride": counter.stride}
+def _json(counter: Counter, model: str, region: Region | None, found: Sequence[Counted]) -> str:
+    errors, standing = counter.errors, counter.standing
+    mae = standing.mae if errors is None else errors.mae.mean
+    content: dict[str, Any] = {
+        "model": model,
+        "name": counter.name,
+        "stride": counter.stride,
+        "trained_on": standing.data or None,
+        "mean_absolute_error": mae,
+        "mean_absolute_error_interval": [errors.mae.low, errors.mae.high] if errors else None,
+        "reliability": counter.reliability,
+        "region": [list(corner) for corner in region.corners] if region else None,
+    }
     return json.dumps({**content, "results": [asdict(one) for one in found]}, indent=2) + "\n"

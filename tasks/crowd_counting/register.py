@@ -1,5 +1,5 @@
-"""Register the data set, network, losses and metric with mmengine, for ``custom_imports`` in counter configs."""
+"""Register the data set, network, losses, metric and hook with mmengine, for ``custom_imports`` in counter configs."""
 
-from . import dataset, losses, metrics, network
+from . import dataset, familiar, losses, metrics, network
 
-__all__ = ["dataset", "losses", "metrics", "network"]
+__all__ = ["dataset", "familiar", "losses", "metrics", "network"]

@@ -24,7 +24,7 @@ from .counter import Counter
 from .drawing import draw_crowd
 from .guard import VISITOR
 from .kept import GONE, KEPT_S, KeptFiles, open_regular
-from .overlay import SQUARE, Heat, display_density, draw_overlay, people, round_top
+from .overlay import SQUARE, UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
 
 if TYPE_CHECKING:
     import gradio
@@ -68,6 +68,8 @@ class Counted:
         top: upper end of the color bar, see :class:`~tasks.crowd_counting.overlay.Heat`.
         overlay: overlay without the box.
         corners: corners of the box clicked so far.
+        error: expected error, in people; None if unknown, or if the image is unlike the training images.
+        familiar: whether the image is like the training images; None if unknown.
     """
 
     pixels: NDArray[np.uint8]
@@ -77,6 +79,8 @@ class Counted:
     top: float
     overlay: Image.Image
     corners: tuple[Point, ...] = ()
+    error: int | None = None
+    familiar: bool | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,12 +90,23 @@ class Counted:
 
     def with_opacity(self, opacity: float) -> "Counted":
         """Return a copy with a new overlay, without running the network again."""
-        overlay = draw_overlay(self.pixels, self.density, people(self.count), Heat(opacity, self.top))
-        return replace(self, overlay=overlay)
+        heat = Heat(opacity, self.top)
+        return replace(self, overlay=_overlay(self.pixels, self.density, self.count, heat, self.error, self.familiar))
 
     def draw(self) -> Image.Image:
         """Return the overlay with the clicked corners or box."""
         return draw_corners(self.overlay, self.corners, self.shape)
+
+
+def _overlay(
+    pixels: NDArray[np.uint8],
+    density: NDArray[np.float32],
+    count: float,
+    heat: Heat,
+    error: int | None,
+    familiar: bool | None,
+) -> Image.Image:
+    return draw_overlay(pixels, density, people_within(count, error), heat, UNFAMILIAR if familiar is False else "")
 
 
 def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float = Heat.opacity) -> Counted:
@@ -115,7 +130,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
         )
     start = time.perf_counter()
     try:
-        count, density = counter(pixels)
+        found = counter(pixels)
     except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError when out of memory
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
@@ -125,9 +140,11 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
     seconds = time.perf_counter() - start
     if across < width:  # keep no more than is displayed
         pixels = np.asarray(Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR))
-    top = round_top(display_density(density))
-    overlay = draw_overlay(pixels, density, people(count), Heat(opacity, top))
-    return Counted(pixels, density, count, seconds, top, overlay)
+    top = round_top(display_density(found.density))
+    error = None if found.familiar is False else counter.error_at(found.count)
+    trust = (error, found.familiar)
+    overlay = _overlay(pixels, found.density, found.count, Heat(opacity, top), *trust)
+    return Counted(pixels, found.density, found.count, seconds, top, overlay, (), *trust)
 
 
 def describe(counted: Counted | None) -> str:
@@ -135,15 +152,17 @@ def describe(counted: Counted | None) -> str:
     if counted is None:
         return _figures(_figure("", "No count yet", "Upload an image, or click an example.", "picture"))
     height, width = counted.shape
-    details = f"{counted.count:,.2f} unrounded · {width:,} × {height:,} px · {counted.seconds:.2f} s"
-    whole = _figure(f"{round(counted.count):,}", _in("image", counted.count), details, "picture")
+    error = f", ± {counted.error:,}" if counted.error is not None else ""
+    details = f"{width:,} × {height:,} px · {counted.seconds:.2f} s"
+    warning = "Unlike the training images of this counter: do not rely on this." if counted.familiar is False else ""
+    whole = _figure(f"{round(counted.count):,}", _in("image", counted.count) + error, details, "picture", warning)
     if not counted.corners:
         return _figures(whole)
     if len(counted.corners) == 1:
         return _figures(whole, _figure("", "First corner set", "Now click the opposite corner of the box.", "box"))
     box = box_between(*counted.corners)
     count = count_in(counted.density, box)
-    details = f"{count:,.2f} unrounded · {box.right - box.left:,} × {box.bottom - box.top:,} px"
+    details = f"{box.right - box.left:,} × {box.bottom - box.top:,} px"
     return _figures(whole, _figure(f"{round(count):,}", _in("box", count), details, "box"))
 
 
@@ -155,13 +174,15 @@ def _figures(*figures: str) -> str:
     return f'<div class="figures" aria-live="polite">{"".join(figures)}</div>'
 
 
-def _figure(number: str, unit: str, details: str, kind: str) -> str:
+def _figure(number: str, unit: str, details: str, kind: str, warning: str = "") -> str:
     large = (
         f'<span class="number">{html.escape(number)}</span> ' if number else '<span class="number none">&nbsp;</span>'
     )
     return (
         f'<div id="count-of-{kind}"><div class="line">{large}<span class="unit">{html.escape(unit)}</span></div>'
-        f'<div class="details">{html.escape(details)}</div></div>'
+        f'<div class="details">{html.escape(details)}</div>'
+        + (f'<div class="warning" role="alert">{html.escape(warning)}</div>' if warning else "")
+        + "</div>"
     )
 
 
@@ -195,6 +216,7 @@ CSS = """
 #counts .number { font-size: 2.75rem; font-weight: 700; line-height: 1.1; font-variant-numeric: tabular-nums; }
 #counts .unit { font-size: 1.1rem; }
 #counts .details { color: var(--body-text-color-subdued); font-size: .9rem; font-variant-numeric: tabular-nums; }
+#counts .warning { background: #FFC400; color: black; border-radius: 4px; padding: .35rem .6rem; margin-top: .4rem; }
 #bar { display: none; }
 #bar .bar { height: .75rem; border-radius: 2px; }
 #bar .ends { display: flex; justify-content: space-between; font-size: .8rem; margin-top: .2rem; }
@@ -276,7 +298,7 @@ def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Bl
         gr.HTML(
             "<h1>Crowd counter</h1><p>Count the people in an image, and see where they are. Images stay on the machine "
             "that serves this page, and are deleted after an hour.</p>"
-            f"<p>Model: <code>{html.escape(counter.name)}</code></p>",
+            f"<p>Model: <code>{html.escape(counter.name)}</code>; {html.escape(counter.reliability)}.</p>",
             elem_id="intro",
             padding=False,
         )
@@ -296,17 +318,6 @@ def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Bl
                 button = gr.Button("Count", variant="primary", elem_id="count")
                 gr.Markdown(
                     f"At most {limits.upload_mb:g} MB and {limits.megapixels:g} million pixels.",
-                    elem_classes="hint",
-                )
-                choice = gr.Dataset(
-                    components=[picture],
-                    samples=[[str(path)] for path in examples],
-                    type="index",
-                    label="Drawn examples",
-                    elem_id="examples",
-                )
-                gr.Markdown(
-                    "These are drawings, not photos; a counter trained on photos may be wrong on them.",
                     elem_classes="hint",
                 )
             with gr.Column(scale=3, min_width=320):
@@ -329,6 +340,17 @@ def build_page(counter: Counter, limits: Limits, files: KeptFiles) -> "gradio.Bl
                         )
                     clearing = gr.Button("Clear the box", size="sm", scale=1, min_width=130, elem_id="clear")
                 opacity = gr.Slider(0, 1, Heat.opacity, step=0.05, label="Opacity of the heat map", elem_id="opacity")
+        choice = gr.Dataset(
+            components=[picture],
+            samples=[[str(path)] for path in examples],
+            type="index",
+            label="Drawn examples",
+            elem_id="examples",
+        )
+        gr.Markdown(
+            "These are drawings, not photos; a counter trained on photos may be wrong on them.",
+            elem_classes="hint",
+        )
         # Gradio itself would open the file, and fail without an explanation if it is not an image.
         vars(picture)["preprocess"] = _as_sent
         shown = [state, result, counts, bar]

@@ -126,13 +126,13 @@ def test_a_supernet_is_fully_connected_trains_random_schemes_and_allows_for_unus
 
 
 @pytest.mark.parametrize("name", COUNTERS)
-def test_a_counter_is_selected_on_validation_images_and_never_looks_at_the_test_images(configs, name):
+def test_a_counter_is_not_selected_and_never_looks_at_the_test_images(configs, name):
     config = configs[name]
     splits = [config[f"{part}_dataloader"].dataset.split for part in ("train", "val", "test")]
     assert splits == ["train", "val", "test"]
     assert len({config[f"{part}_dataloader"].dataset.part for part in ("train", "val", "test")}) == 1
-    assert config.default_hooks.checkpoint.save_best == "count/MAE"
-    assert config.default_hooks.checkpoint.rule == "less"
+    assert "save_best" not in config.default_hooks.checkpoint  # the best of many noisy validations is the luckiest
+    assert config.custom_hooks[0].type == "EMAHook"
     assert config.train_dataloader.batch_size > 1 or config.model.backbone.norm_eval
 
 

@@ -155,7 +155,7 @@ def test_too_little_memory_is_said_as_such_and_other_errors_stay(network, monkey
     counter = Counter(network, device="cpu")
 
     def fail(text):
-        def count_map(image, prepare):
+        def count_map(image, prepare, seen):
             raise RuntimeError(text)
 
         monkeypatch.setattr(counter.network, "count_map", count_map)
@@ -214,7 +214,9 @@ def test_large_pictures_are_cut_into_tiles_and_count_the_same(plain, monkeypatch
     pixels = np.random.default_rng(0).integers(0, 256, (TILE + 45, 35, 3), dtype=np.uint8)
     heights = []
     computed = counter.network._map
-    monkeypatch.setattr(counter.network, "_map", lambda image: (heights.append(image.shape[2]), computed(image))[1])
+    monkeypatch.setattr(
+        counter.network, "_map", lambda image, seen: (heights.append(image.shape[2]), computed(image, seen))[1]
+    )
     count, density = counter(pixels)
     assert heights == [TILE + 45, 45 + MARGIN]
     with torch.inference_mode():

@@ -12,18 +12,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from ean_core.common.text import from_csv_cell
+from ean_core.weights.files import save_weights
 from tasks.cli import main
 from tasks.crowd_counting import predict
 from tasks.crowd_counting.counter import Counter, Prediction
 from tasks.crowd_counting.drawing import draw_crowd
+from tasks.crowd_counting.familiar import LEAST_IMAGES, Pooled, errors_of, statistics_of
+from tasks.crowd_counting.overlay import people
 from tasks.crowd_counting.predict import Smoothed
 from tasks.showing import NARROWEST
 from tasks.sources import find_sources
+from tasks.trained import load_network
+
+from .conftest import SETTINGS
 
 
 def run(capsys, *words):
@@ -85,7 +92,9 @@ def counted(out):
     for line, result in zip(lines, content["results"], strict=True):
         for key, text in line.items():
             value = result[key]
-            assert text == ("" if value is None else f"{value:.3f}" if key == "count" else str(value))
+            decimals = key in ("count", "strangeness")
+            assert text == ("" if value is None else f"{value:.3f}" if decimals else str(value))
+        assert result["people"] == (None if result["count"] is None else round(result["count"]))
     return {result["file"]: result for result in content["results"]}
 
 
@@ -130,7 +139,12 @@ def test_a_folder_is_counted_whole_and_what_is_broken_is_named_and_skipped(
     capsys, pictures, tmp_path, counter, counter_file
 ):
     code, out, err = run(capsys, pictures, "--model", counter_file, "--out", tmp_path / "out")
-    assert code == 0
+    assert code == 1
+    *_, heading, first, second = err.splitlines()
+    assert heading == "not counted: 2"
+    assert first.startswith(f"  {pictures / 'broken.jpg'}: cannot be read as an image: ")
+    assert second.startswith(f"  {pictures / 'deep/text.png'}: cannot be read as an image: ")
+    assert "the error of this counter is unknown" in out
     found = counted(tmp_path / "out")
     good = ["B.TIF", "a.jpg", "a.png", "deep/er/a.jpg", 'deep/grey, "or" not é.png']
     bad = ["broken.jpg", "deep/text.png"]
@@ -143,7 +157,7 @@ def test_a_folder_is_counted_whole_and_what_is_broken_is_named_and_skipped(
         assert result["overlay"] == f"{name}.overlay.jpg"
         with Image.open(tmp_path / "out" / result["overlay"]) as overlay:
             assert overlay.width == NARROWEST
-        assert f"{pictures / name}: {count:.1f}\n" in out
+        assert f"{pictures / name}: about {people(count)}\n" in out
     for name in bad:
         result = found[str(pictures / name)]
         assert (result["count"], result["width"], result["frames"], result["overlay"]) == (None, None, 0, "")
@@ -160,14 +174,14 @@ def test_a_second_run_does_not_count_overlays_of_the_first(capsys, pictures, cou
     words = (pictures, "--model", counter_file, "--out")
     listed = [source for _, source, _ in find_sources([str(pictures)])]
     for out in (pictures / "counted", pictures / "counted", pictures / "elsewhere", pictures):
-        assert run(capsys, *words, out)[0] == 0
+        assert run(capsys, *words, out)[0] == 1  # two of them are broken
         assert list(counted(out)) == listed
     assert [source for _, source, _ in find_sources([str(pictures)])] == listed
 
 
 def test_the_output_folder_may_be_around_the_pictures(capsys, pictures, counter_file, monkeypatch):
     monkeypatch.chdir(pictures.parent)
-    assert run(capsys, "pictures", "--model", counter_file, "--out", ".")[0] == 0
+    run(capsys, "pictures", "--model", counter_file, "--out", ".")
     assert len(counted(Path())) == 7
     assert Path("a.jpg.overlay.jpg").is_file()
 
@@ -193,7 +207,7 @@ def test_pictures_are_named_one_by_one_too_and_what_is_missing_is_said(capsys, t
     gone = tmp_path / "gone.jpg"
     out = tmp_path / "out"
     code, _, err = run(capsys, gone, text, good, "--model", counter_file, "--out", out)
-    assert code == 0
+    assert code == 1
     found = counted(out)
     assert [result["count"] is None for result in found.values()] == [True, True, False]
     assert f"{gone}: there is no such file or folder; skipped\n" in err
@@ -251,7 +265,7 @@ def test_a_folder_without_pictures_is_an_error_and_leaves_earlier_counts(capsys,
 def test_without_overlays_there_are_only_counts(capsys, pictures, tmp_path, counter_file):
     write_video(pictures / "a.avi")
     out = tmp_path / "out"
-    assert run(capsys, pictures, "--no-overlay", "--model", counter_file, "--out", out)[0] == 0
+    run(capsys, pictures, "--no-overlay", "--model", counter_file, "--out", out)
     assert files(out) == ["a.avi.counts.csv", "counts.csv", "counts.json"]
     assert {result["overlay"] for result in counted(out).values()} == {""}
     assert sum(result["count"] is not None for result in counted(out).values()) == 6
@@ -282,6 +296,8 @@ def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, t
         (["--model", "resnet21"], "ean crowd predict: there is no model 'resnet21'"),
         (["--opacity", "2"], 2),
         (["--seconds", "-1"], 2),
+        (["--region", "1,2,3"], "ean crowd predict: --region 1,2,3 is not a region; expected x0,y0,x1,y1, "),
+        (["--region", "9,2,3,4"], "ean crowd predict: --region 9,2,3,4 has no area: x0 must be less than x1"),
         (["--device", "warp"], "ean crowd predict: device 'warp' cannot be used, use cpu: "),
     ],
 )
@@ -303,7 +319,7 @@ def test_names_that_are_no_text_end_nothing(capsys, tmp_path, counter_file):
     write_crowd(tmp_path / "in/a.jpg")
     out = tmp_path / "out"
     code, _, err = run(capsys, tmp_path / "in", "--model", counter_file, "--out", out)
-    assert code == 0
+    assert code == 1
     assert "?.avi: cannot be read as a video: its name is not UTF-8; rename it; skipped" in err
     results = json.loads((out / "counts.json").read_text())["results"]
     assert [result["count"] is None for result in results] == [False, True, False]
@@ -324,7 +340,7 @@ def test_what_is_too_large_for_the_memory_is_skipped(capsys, tmp_path, counter_f
 
     monkeypatch.setattr(Counter, "__call__", counts)
     code, _, err = run(capsys, tmp_path / "in", "--model", counter_file, "--out", tmp_path / "out")
-    assert code == 0
+    assert code == 1
     assert [result["count"] is None for result in counted(tmp_path / "out").values()] == [True, False, True]
     assert err.count("is too large for this machine's memory: 40 x 80 pixels; skipped") == 2
 
@@ -396,9 +412,9 @@ def test_the_bar_of_a_video_stays_after_its_first_second(capsys, tmp_path, count
     draw = sys.modules["tasks.crowd_counting.predict"].draw_overlay
     highest = iter([30, 3, 100, 900, 4, 900])
 
-    def watched(pixels, density, label, heat):
+    def watched(pixels, density, label, heat, warning):
         tops.append(heat.top)
-        return draw(pixels, density, label, heat)
+        return draw(pixels, density, label, heat, warning)
 
     monkeypatch.setattr("tasks.crowd_counting.predict.draw_overlay", watched)
     monkeypatch.setattr("tasks.crowd_counting.predict.round_top", lambda density: next(highest))
@@ -418,9 +434,9 @@ def test_the_label_is_the_count_of_a_picture_and_the_smoothed_count_of_a_video(
     counts, labels = iter([1234.4, 0.0, 100.0, 100.0]), []
     draw = sys.modules["tasks.crowd_counting.predict"].draw_overlay
 
-    def watched(pixels, density, label, heat):
+    def watched(pixels, density, label, heat, warning):
         labels.append(label)
-        return draw(pixels, density, label, heat)
+        return draw(pixels, density, label, heat, warning)
 
     monkeypatch.setattr("tasks.crowd_counting.predict.draw_overlay", watched)
     monkeypatch.setattr(
@@ -439,7 +455,7 @@ def test_videos_that_cannot_be_read_are_skipped_and_those_cut_off_are_counted_as
     (root / "b.mp4").write_bytes(b"")
     (root / "d.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     code, _, err = run(capsys, root, "--model", counter_file, "--out", out)
-    assert code == 0
+    assert code == 1
     found = [counted(out)[str(root / name)] for name in ("a.avi", "b.mp4", "c.avi", "d.avi")]
     assert [result["problem"] for result in found[:3]] == ["cannot be read as a video"] * 2 + [""]
     assert f"{root / 'a.avi'}: cannot be read as a video; skipped" in err
@@ -535,6 +551,105 @@ def test_a_folder_or_file_that_is_called_a_number_is_no_webcam(capsys, tmp_path,
     write_crowd(tmp_path / "1", format="PNG")
     assert run(capsys, "0", "1", "--model", counter_file)[0] == 0
     assert [result["problem"] for result in counted(tmp_path / "counted").values()] == ["", ""]
+
+
+# ---------------------------------------------------------------- regions
+
+
+def test_a_region_counts_the_density_inside_and_is_drawn(capsys, tmp_path, counter, counter_file):
+    path, out = write_crowd(tmp_path / "a.png", 9, (96, 128)), tmp_path / "out"
+    (tmp_path / "corners.json").write_text("[[10, 5], [90, 5], [90, 60], [10, 60]]")
+    _, density = counter(path)
+    expected = density[5:60, 10:90].sum(dtype=float)
+    drawn = []
+    for words in ("10,5,90,60", tmp_path / "corners.json"):
+        code, printed, _ = run(capsys, path, "--region", words, "--model", counter_file, "--out", out)
+        assert code == 0
+        assert counted(out)[str(path)]["count"] == pytest.approx(expected)
+        assert "the error in a region is unknown" in printed
+        assert json.loads((out / "counts.json").read_text())["region"] == [[10, 5], [90, 5], [90, 60], [10, 60]]
+        drawn.append((out / "a.png.overlay.jpg").read_bytes())
+    assert drawn[0] == drawn[1]
+    run(capsys, path, "--model", counter_file, "--out", out)
+    assert drawn[0] != (out / "a.png.overlay.jpg").read_bytes()
+
+
+def test_an_image_that_the_region_exceeds_is_named_and_not_counted(capsys, tmp_path, counter_file):
+    write_crowd(tmp_path / "in/a.png", size=(48, 64))
+    write_crowd(tmp_path / "in/b.png", size=(96, 128))
+    write_video(tmp_path / "in/c.avi", size=(48, 64))
+    out = tmp_path / "out"
+    code, _, err = run(capsys, tmp_path / "in", "--region", "0,0,100,90", "--model", counter_file, "--out", out)
+    assert code == 1
+    problem = "the region 0,0,100,90 reaches to 100,90, outside of the image of 64 x 48 pixels"
+    assert [result["problem"] for result in counted(out).values()] == [problem, "", problem]
+    assert err.count(problem) == 4  # where it happened, and in the end
+
+
+# ---------------------------------------------------------------- trust
+
+
+@pytest.fixture(scope="module")
+def knowing(counter_file, tmp_path_factory):
+    """The counter as a file that knows drawn crowds, its error on them, and its data set."""
+    counter = Counter.from_checkpoint(counter_file, device="cpu")
+    rows = []
+    for seed in range(LEAST_IMAGES):
+        pooled = Pooled()
+        image = torch.from_numpy(np.array(crowd(5 + seed, (96, 128), seed))).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            counter.network.count_map(
+                image,
+                prepare=lambda part: counter.network.data_preprocessor({"inputs": part.float()})["inputs"],
+                seen=pooled,
+            )
+        rows.append(pooled.features.numpy())
+    found = {**statistics_of(np.stack(rows)), **errors_of([10.0, 50.0, 100.0], [12, 45, 90])}
+    path = tmp_path_factory.mktemp("knowing") / "knowing.safetensors"
+    network = load_network(str(counter_file))
+    network.familiar.learn(found)
+    metadata = {"network": json.dumps(SETTINGS), "name": "ean_resnet20_se.shanghaitech_b"}
+    save_weights(network.state_dict(), path, metadata)
+    return path
+
+
+def test_an_unfamiliar_image_is_marked_everywhere(capsys, tmp_path, knowing):
+    like = write_crowd(tmp_path / "in/a.png", 9, (96, 128), 99)
+    strange = tmp_path / "in/b.png"
+    Image.new("RGB", (128, 96), (0, 0, 255)).save(strange)
+    out = tmp_path / "out"
+    code, printed, _ = run(capsys, tmp_path / "in", "--model", knowing, "--out", out)
+    assert code == 0
+    found = counted(out)
+    one, other = found[str(like)], found[str(strange)]
+    assert (one["familiar"], other["familiar"]) == ("yes", "no")
+    assert one["strangeness"] <= 1 < other["strangeness"]
+    assert one["error"] >= 1
+    assert other["error"] is None
+    lines = printed.splitlines()
+    assert lines[0] == f"{like}: about {people(one['count'])}, +- {one['error']}"
+    assert lines[1] == f"{strange}: about {people(other['count'])}; unlike its training images: do not rely on this"
+    assert "+- covers 68% of 3 validation images of ShanghaiTech B (mean absolute error 5.7 [" in printed
+    assert "unlike the training images, and not to be relied on: 1 of 2" in printed
+    heights = []
+    for name in ("a", "b"):
+        with Image.open(out / f"{name}.png.overlay.jpg") as overlay:
+            heights.append(overlay.height)
+            amber = (np.abs(np.asarray(overlay).astype(int) - (255, 196, 0)).max(2) < 12).mean()
+            assert (amber > 0.02) == (name == "b")
+    assert heights[1] > heights[0]
+    content = json.loads((out / "counts.json").read_text())
+    assert content["trained_on"] == "ShanghaiTech B"
+    assert content["mean_absolute_error"] == pytest.approx(17 / 3)
+
+
+def test_the_frames_of_a_video_have_their_strangeness(capsys, tmp_path, knowing):
+    video, out = write_video(tmp_path / "a.avi", frames=3, size=(96, 128)), tmp_path / "out"
+    assert run(capsys, video, "--no-overlay", "--model", knowing, "--out", out)[0] == 0
+    values = [float(row["strangeness"]) for row in table(out / "a.avi.counts.csv")]
+    result = counted(out)[str(video)]
+    assert result["strangeness"] == pytest.approx(sorted(values)[1], abs=1e-3)
+    assert result["familiar"] == ("yes" if sorted(values)[1] <= 1 else "no")
 
 
 # ---------------------------------------------------------------- Ctrl-C

@@ -105,10 +105,10 @@ class Visit:
             self.page.wait_for_timeout(50)
 
     def count(self, what="picture", size=""):
-        """The rounded and the precise count, once there are some, of a picture or box of this size."""
-        pattern = re.compile(rf"([\d,]+)\s.*\s([\d,.]+) unrounded · {size}")
+        """The count, once there is one, of a picture or box of this size."""
+        pattern = re.compile(rf"([\d,]+)\s.*\s{size or '[0-9,]+ × '}")
         found = pattern.search(self.expect(f"#count-of-{what}", pattern))
-        return int(found[1].replace(",", "")), float(found[2].replace(",", ""))
+        return int(found[1].replace(",", ""))
 
     def result(self):
         """The result as it came over the wire."""
@@ -176,9 +176,8 @@ def test_the_page_counts_what_the_counter_counts_in_the_same_file(visit, counter
         ("410 × 310 px", save(tmp_path / "printed.jpg", 40, (310, 410), mode="CMYK")),
     ]:
         seen.send(path)
-        number, precise = seen.count(size=size)
+        number = seen.count(size=size)
         expected = counter(path)
-        assert precise == pytest.approx(expected.count, abs=0.011)
         assert number == round(expected.count)
         drawn = draw_overlay(read_image(path), expected.density, people(expected.count))
         result = seen.result()
@@ -188,7 +187,7 @@ def test_the_page_counts_what_the_counter_counts_in_the_same_file(visit, counter
         with seen.page.expect_response(lambda answer: "/queue/join" in answer.url):
             seen.page.click("#count")  # once more by hand
         seen.page.wait_for_timeout(300)
-        assert seen.count(size=size) == (number, precise)
+        assert seen.count(size=size) == number
 
 
 def test_the_opacity_draws_the_heat_anew_and_does_not_count_again(visit, counter, tmp_path):
@@ -219,9 +218,9 @@ def test_two_clicks_count_the_people_in_the_box_between_them(visit, counter, tmp
 
     def check(*clicks):
         box = box_between(*(picture_point(click, density.shape) for click in clicks))
-        _, precise = seen.count("box", f"{box.right - box.left} × {box.bottom - box.top} px")
+        number = seen.count("box", f"{box.right - box.left} × {box.bottom - box.top} px")
         expected = density[box.top : box.bottom, box.left : box.right].sum(dtype=np.float64)
-        assert precise == pytest.approx(expected, abs=0.011)
+        assert number == pytest.approx(expected, abs=0.51)
 
     first = seen.click(0.7, 0.6)
     seen.expect("#count-of-box", "First corner set")
@@ -244,8 +243,7 @@ def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tm
     assert "drawings, not photos" in seen.page.inner_text("body")
     seen.shot("start")
     seen.page.locator("#examples button").nth(1).click()
-    number, _ = seen.count(size="640 × 480 px")
-    assert number > 0
+    assert seen.count(size="640 × 480 px") > 0
     notes = tmp_path / "notes.jpg"
     notes.write_text("no picture")
     seen.send(notes)  # also after an example, what is sent is read as it is
@@ -255,16 +253,23 @@ def test_an_example_is_counted_by_a_click_and_said_to_be_drawn(visit, server, tm
 def test_the_count_is_of_the_last_of_several_quick_choices(visit, counter):
     seen = visit()
     buttons = seen.page.locator("#examples button")
-    expected = [counter(draw_crowd(number, seed=number)[0]).count for number in EXAMPLES]
-    assert len({f"{count:.1f}" for count in expected}) == 3
+    expected = []  # the counts of this network are alike, their overlays are not
+    for number in EXAMPLES:
+        picture = draw_crowd(number, seed=number)[0]
+        count, density = counter(picture)
+        expected.append(np.asarray(draw_overlay(np.asarray(picture), density, people(count))))
+
+    def is_of(number):
+        return np.abs(np.subtract(seen.result(), expected[number], dtype=np.float32)).mean() < 3  # a JPEG
+
     for last in (2, 0, 1):
         for number in (0, 1, 2, last):
             buttons.nth(number).click()
         until = time.monotonic() + SECONDS
-        while seen.count()[1] != pytest.approx(expected[last], abs=0.011):
+        while seen.count() and not is_of(last):
             assert time.monotonic() < until
         seen.page.wait_for_timeout(700)  # in which another count could take its place
-        assert seen.count()[1] == pytest.approx(expected[last], abs=0.011)
+        assert is_of(last)
         assert f"crowd_of_{EXAMPLES[last]}.png" in seen.page.get_attribute("#picture img", "src")
 
 

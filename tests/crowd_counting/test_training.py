@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from ean_core.runs.folder import Run
 from ean_core.runs.hooks import RunRecordHook
 from ean_core.runs.training import run_training
 from tasks.cli import main
+from tasks.crowd_counting import familiar
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
@@ -39,6 +41,8 @@ SMALL = [
     "image_size=[96,128]",
 ]
 EPOCHS = 6
+#: A published counter.
+OTHER = "resnet20.shanghaitech_b"
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +138,7 @@ def test_a_run_killed_between_checkpoint_and_validation_ends_as_one_that_was_not
 def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data, ean, capsys, tmp_path):
     folder, _ = trained
     last = f"epoch_{EPOCHS}.pth"
-    options = ["--rounds", "6", "--work-dir", tmp_path, "--cfg-options", *SMALL]
+    options = ["--rounds", "6", "--against", OTHER, "--work-dir", tmp_path, "--cfg-options", *SMALL]
     # the published layout as it is, without preparing anything first
     assert not run_script("test.py", CONFIG, folder / last, "--data", data / "ShanghaiTech", *options)
     output = capsys.readouterr().out
@@ -153,10 +157,21 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     timing = json.loads((tmp_path / "timing.json").read_text())
     assert (timing["batch"], timing["size"]) == (1, [96, 128])
     assert "MAE / MSE (RMSE)" in output
+    low, high = test["intervals"]["count/MAE"]
+    assert min(errors) - 1e-3 <= low < metrics["count/MAE"] < high <= max(errors) + 1e-3
+    assert f"MAE {metrics['count/MAE']:.1f} [{low:.1f}, {high:.1f}] over 4 images" in output
+    images = data / "ShanghaiTech/part_B/test_data/images"
+    other = Counter.from_zoo(OTHER, device="cpu")
+    theirs = [abs(other(images / f"IMG_{n}.jpg").count - 3 * n) for n in range(1, 5)]
+    against = json.loads((tmp_path / "table3.json").read_text())["against"]
+    assert against["MAE"]["mean"] == pytest.approx(sum(theirs) / 4, abs=1e-2)
+    assert against["difference"]["mean"] == pytest.approx(metrics["count/MAE"] - sum(theirs) / 4, abs=1e-2)
+    assert against["difference"]["low"] <= against["difference"]["mean"] <= against["difference"]["high"]
+    assert f"MAE of {OTHER} " in output
     # and the same counter on what was prepared, by `ean test`, to which the folder stands for its last checkpoint
     status, again = ean("test", CONFIG, folder, "--work-dir", tmp_path / "again")
     assert not status, status
-    assert f"count/MAE {metrics['count/MAE']:.2f}" in again
+    assert f"count/MAE {metrics['count/MAE']:.2f} [{low:.2f}, {high:.2f}]" in again
 
 
 @pytest.mark.usefixtures("own_data")
@@ -188,6 +203,37 @@ def test_a_counter_learns_to_count_drawn_people(data, tmp_path, monkeypatch):
     count, density = Counter.load(str(tmp_path))(data / "ShanghaiTech/part_B/train_data/images/IMG_15.jpg")
     assert density.shape == (96, 128)
     assert 25 < count < 70  # 45 are drawn
+
+
+def test_the_end_of_training_measures_the_chosen_checkpoint_and_a_command_does_so_later(
+    data, ean, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EAN_DATA", str(data))
+    monkeypatch.setattr(familiar, "LEAST_IMAGES", 10)  # there are 18
+    options = [*SMALL, "train_cfg.max_epochs=2"]
+    last = run_training(load_config(CONFIG, options), tmp_path)
+    names = {f"familiar.{name}" for name in (*familiar.STATISTICS, familiar.ERRORS)}
+    state = torch.load(last, weights_only=True)["state_dict"]
+    assert names <= state.keys()
+    assert not names & torch.load(tmp_path / "epoch_1.pth", weights_only=True)["state_dict"].keys()
+    counter = Counter.load(str(tmp_path))
+    images = data / "ShanghaiTech/part_B/train_data/images"
+    validation = Run(tmp_path).validations[-1]
+    assert counter.errors.mae.mean == pytest.approx(validation["count/MAE"], rel=1e-3)
+    assert counter.standing.data == "ShanghaiTech B"
+    assert counter(images / "IMG_15.jpg").familiar
+    assert not counter(np.zeros((96, 128, 3), np.uint8)).familiar
+    # once more by hand, for a checkpoint of before
+    again = tmp_path / "again.pth"
+    before = torch.load(last, weights_only=True)
+    before["state_dict"] = {name: value for name, value in state.items() if name not in names}
+    torch.save(before, again)
+    assert Counter.load(str(again)).standing.mae is None
+    status, output = ean("crowd", "characterize", CONFIG, again, "--cfg-options", *options)
+    assert not status, status
+    assert "of 2 validation images are counted within" in output
+    measured = torch.load(again, weights_only=True)["state_dict"]
+    assert all(torch.allclose(measured[name], state[name], rtol=1e-4, atol=1e-5) for name in names)
 
 
 @pytest.mark.parametrize("attention", ["se", "sge", "dia"])

@@ -17,14 +17,17 @@ class Fake:
 
     name = "fake"
 
-    def __init__(self, error=None):
-        self.error = error
+    def __init__(self, error=None, strangeness=None):
+        self.error, self.strangeness = error, strangeness
 
     def __call__(self, pixels):
         if self.error:
             raise self.error
         density = np.full(pixels.shape[:2], 1e-3, np.float32)
-        return Prediction(float(density.sum(dtype=np.float64)), density)
+        return Prediction(float(density.sum(dtype=np.float64)), density, self.strangeness)
+
+    def error_at(self, count):
+        return None if self.strangeness is None else 7
 
 
 def test_what_is_kept_of_a_large_picture_is_as_large_as_what_is_shown(tmp_path):
@@ -75,4 +78,17 @@ def test_counts_in_words_agree_with_their_number(tmp_path):
     counted = count_picture(Fake(), save(tmp_path / "a.png", shape=(40, 30)), Limits())
     assert ">1</span>" in describe(counted)
     assert "person in the image" in describe(counted)
-    assert "1.20 unrounded · 30 × 40 px" in describe(counted)
+    assert "unrounded" not in describe(counted)
+    assert "1.2" not in describe(counted).replace(f"{counted.seconds:.2f} s", "")
+    assert "±" not in describe(counted)
+
+
+def test_a_familiar_image_has_an_error_and_an_unfamiliar_one_a_warning(tmp_path):
+    path = save(tmp_path / "a.png", shape=(400, 500))
+    familiar, strange = (count_picture(Fake(strangeness=value), path, Limits()) for value in (0.9, 1.1))
+    assert "people in the image, ± 7" in describe(familiar)
+    assert "do not rely on this" not in describe(familiar)
+    assert "±" not in describe(strange)
+    assert 'role="alert">Unlike the training images of this counter: do not rely on this.<' in describe(strange)
+    assert strange.overlay.height > familiar.overlay.height
+    assert strange.with_opacity(0.1).overlay.height == strange.overlay.height

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -23,6 +24,21 @@ def test_cards_say_data_recipe_scheme_accuracy_and_command(root):
         for fact in (str(entry.scheme), entry.sha256, training["command"], "1 epoch,", "seed 0", "400 test images"):
             assert fact in text
         assert f"{entry.metrics['Top 1 Accuracy']:.2f} ± " in text
+
+
+def test_a_metric_with_an_interval_in_its_test_record_has_it_on_the_card(root):
+    entry = next(iter(Index(root).entries.values()))
+    path = entry.records / "test.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "intervals": {"accuracy/top1": [91, 95.5]}}))
+    changed = card(Index(root).entries[entry.name])
+    assert "[91.00, 95.50] (95 %) |" in changed
+    assert changed.replace(" [91.00, 95.50] (95 %)", "") == card_of(record, path, root, entry.name)
+
+
+def card_of(record, path, root, name):
+    path.write_text(json.dumps(record))
+    return card(Index(root).entries[name])
 
 
 def test_strangers_records_put_no_markup_on_a_card(root):
