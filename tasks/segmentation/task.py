@@ -16,4 +16,5 @@ TASK = Task(
         Dataset("cityscapes", "Cityscapes"),
     ),
     explainer="tasks.segmentation.explain:SegmentorExplainer",
+    scorer="tasks.segmentation.score:SegmentorScorer",
 )
