@@ -373,7 +373,8 @@ def _caption(comparison: Comparison) -> str:
     if any(run.rule == "front" for run in comparison.runs):
         sentences.append(
             "The rule `front` returns the best of the search's finalists. Their rewards use the "
-            f"{metric.label} with batch norms re-estimated for each scheme: compare them with each other, not with the best reward seen."
+            f"{metric.label} with batch norms re-estimated for each scheme: compare them with each other, not with the "
+            "best reward seen."
         )
     trainers = [name for name, runs in comparison.by_strategy().items() if runs[0].bodies is None]
     if trainers:

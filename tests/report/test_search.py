@@ -147,13 +147,13 @@ def test_a_ledger_is_read_in_its_order_with_steps_infos_and_finalists(tmp_path):
         file.write('{"step": 2, "sch')  # still being written
     history = read_search(path)
     assert history.key == {"seed": 7}
-    assert [(str(e.scheme), e.accuracy, e.cost, e.reward, e.standard_error) for e in history.evaluations] == [
+    assert [(str(e.scheme), e.score, e.cost, e.reward, e.standard_error) for e in history.evaluations] == [
         ("10-000", 60.0, 1.0, 61.6, 0.0),
         ("10-000", 60.0, 1.0, 61.6, 0.0),
         ("00-111", 61.0, 3.0, 61.8, 0.4),
     ]
     assert (history.steps, history.infos, history.unique) == ([0, 0, 1], {0: {"p": 0.5}}, 2)
-    assert [(e.accuracy, e.standard_error) for e in history.finalists] == [(63.0, 0.3)]
+    assert [(e.score, e.standard_error) for e in history.finalists] == [(63.0, 0.3)]
     assert history.best == history.evaluations[2]
 
 
@@ -366,7 +366,7 @@ def test_the_front_names_the_ends_and_shows_its_schemes(made, tmp_path):
     for expected in ("none", "full", "best reward", "their exact front", "as scored in the search (32 schemes)"):
         assert f">{expected}<" in text
     for evaluation in kept:
-        assert f"connection{'s' * (evaluation.scheme.connections != 1)}, {evaluation.accuracy:.2f} %<" in text
+        assert f"connection{'s' * (evaluation.scheme.connections != 1)}, {evaluation.score:.2f} %<" in text
 
 
 def test_bands_are_drawn_over_seeds_of_different_length(tmp_path):

@@ -27,8 +27,8 @@ def bits(blocks=5):
         ({}, "00-000", 72.0),
         ({}, "11-111", 70.0),
         ({}, "10-001", 70.0 + 2 * 3 / 5),
-        ({"accuracy": 0.5, "sparsity": 10}, "11-100", 35.0 + 10 * 2 / 5),
-        ({"accuracy": 0, "sparsity": 1}, "10-000", 0.8),
+        ({"score": 0.5, "sparsity": 10}, "11-100", 35.0 + 10 * 2 / 5),
+        ({"score": 0, "sparsity": 1}, "10-000", 0.8),
     ],
 )
 def test_the_reward_weighs_accuracy_in_percent_and_the_share_of_unconnected_blocks(weights, scheme, expected):
