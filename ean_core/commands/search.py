@@ -12,7 +12,7 @@ import typer
 from mmengine.config import Config, ConfigDict
 
 from ean_core.backbone import find_backbone
-from ean_core.common.config import config_name
+from ean_core.common.config import config_name, packaged_configs
 from ean_core.common.record import read_record, write_record
 from ean_core.common.tasks import ACCURACY
 from ean_core.runs.curves import use_tensorboard
@@ -271,4 +271,5 @@ def _say_coefficients(result: SearchResult, before: str) -> None:
 def _trained_by(config: Config) -> str:
     """Return the name of the config that trains the result of a packaged search config."""
     name = config_name(config) or ""
-    return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
+    trains = name.removeprefix("search_")
+    return trains if trains != name and trains in packaged_configs() else "CONFIG"

@@ -455,11 +455,13 @@ def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Sec
 
 
 def _correlation(label: str, record: Mapping[str, Any]) -> Section:
-    """Supernet accuracy against stand-alone accuracy."""
+    """Supernet score against stand-alone score."""
+    name = Metric.of(record).label
+    several = "accuracies" if name == ACCURACY.label else name
     return Section(
         f"correlation_{slug(record['config'] or label)}",
-        f"Supernet accuracy against stand-alone accuracy{_of(record)}",
-        f"Validation accuracies of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
+        f"Supernet {name} against stand-alone {name}{_of(record)}",
+        f"Validation {several} of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
         f"epochs; one standard error is {record['standard_error']:.2f}. The paper reports a Pearson correlation of "
         f"0.71 over 42 schemes. Source: `{label}`.",
         _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
