@@ -227,7 +227,7 @@ class SupernetEvaluator:
         data = self.scorer.prepare(batch)
         answers: dict[ConnectionScheme, list[Any]] = {scheme: [] for scheme in schemes}
         rows: dict[ConnectionScheme, Tensor] = {}
-        call = self._predict(data, ())
+        call: Tensor | _BackboneCalled | None = self._predict(data, ())
         while isinstance(call, _BackboneCalled):
             following: Tensor | _BackboneCalled | None = None
 

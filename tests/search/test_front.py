@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,11 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ean_core import ConnectionScheme
+from ean_core.common.tasks import Metric
 from ean_core.search.front import best_by_coefficient, front
 from ean_core.search.strategy import Evaluation
 from ean_core.search.synthetic import SyntheticEvaluator
 
 STAGES = (2, 3)
+ERROR = Metric("count/MAE", "MAE", "people", less_is_better=True)
 ALL = [ConnectionScheme(STAGES, tuple(int(bit) for bit in f"{number:05b}")) for number in range(32)]
 
 
@@ -36,6 +39,20 @@ def test_the_front_is_what_no_other_dominates(given):
     for evaluation in found:
         same = [e for e in given if (e.score, e.cost) == (evaluation.score, evaluation.cost)]
         assert evaluation == min(same, key=lambda e: (e.scheme.connections, e.scheme))
+
+
+def turned(evaluation):
+    """The same evaluation as an error: of which less is better."""
+    return replace(evaluation, score=100 - evaluation.score, metric=ERROR)
+
+
+@given(priced.filter(bool))
+def test_where_less_is_better_the_least_errors_are_kept(given):
+    given = [replace(e, score=8 * round(e.score / 8)) for e in given]  # exact differences from 100
+    errors = list(map(turned, given))
+    assert front(errors) == list(map(turned, front(given)))
+    found, expected = best_by_coefficient(errors), best_by_coefficient(given)
+    assert found == [(low, high, turned(e)) for low, high, e in expected]
 
 
 @given(priced, st.randoms())

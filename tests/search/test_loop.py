@@ -6,7 +6,7 @@ import pytest
 
 from ean_core import ConnectionScheme
 from ean_core.common.errors import InUseError
-from ean_core.common.tasks import ACCURACY
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.inference.latency import BlockTimes
 from ean_core.search import EANStrategy, Evaluation, Ledger, Reward, Strategy, search
 from ean_core.search.front import front
@@ -471,3 +471,39 @@ def test_rescoring_says_that_a_torn_line_was_dropped(tmp_path):
     assert "dropped a torn last line of 13 bytes" in said[0]
     with Ledger(path, lines(path)[0]) as ledger:
         assert len(ledger.lines) == 1
+
+
+# ---------------------------------------------------------------- other metrics
+
+
+class Errors(Formula):
+    """The formula as an error: less is better."""
+
+    metric = Metric("count/MAE", "MAE", "people", less_is_better=True)
+
+
+def test_where_less_is_better_the_least_error_is_the_best(tmp_path):
+    steps = [["00-00", "10-00", "01-00"], ["01-10", "11-00"]]
+    reward = Reward(metric=Errors.metric, sparsity=0.0)
+    result = search(Listed(steps, None, "best-seen"), Errors(), reward, tmp_path / "ledger.jsonl", {})
+    assert str(result.best_seen.scheme) == "01-00"  # 60 - 0.7
+    assert result.best_seen.text == "MAE 59.30 people"
+    assert best_schemes(result.history, 2) == parse("01-00", "01-10")
+    assert [str(each.scheme) for each in result.front] == ["00-00", "01-00"]
+    key, first, *_ = lines(tmp_path / "ledger.jsonl")
+    assert key["reward"] == {"MAE": 1.0, "sparsity": 0.0, "latency": 0.0, "table": None}
+    assert first == {
+        "step": 0,
+        "scheme": "00-00",
+        "MAE": 60.0,
+        "standard_error": 0.06,
+        "cost": 0.0,
+        "reward": -60.0,
+    }
+    again = search(Listed(steps, None, "best-seen"), Errors(fails_at=0), reward, tmp_path / "ledger.jsonl", {})
+    assert again == result
+
+
+def test_a_reward_of_another_metric_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the reward is of accuracy, but schemes are scored by MAE"):
+        search(Listed([["00-00"]]), Errors(), Reward(), tmp_path / "ledger.jsonl", {})

@@ -23,7 +23,7 @@ ALL = [ConnectionScheme((2, 2, 2), bits) for bits in product((0, 1), repeat=6)]
 PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
 HEAD = {
     "num_classes": 21,
-    "channels": 8,
+    "channels": 16,
     "norm_cfg": {"type": "BN"},
     "align_corners": False,
 }
@@ -42,7 +42,7 @@ SETTINGS = {
     "decode_head": {**HEAD, "type": "PSPHead", "in_channels": 64, "in_index": 2},
     "auxiliary_head": {**HEAD, "type": "FCNHead", "in_channels": 32, "in_index": 1, "num_convs": 1},
     "data_preprocessor": {"type": "SegDataPreProcessor", "mean": [120.0] * 3, "std": [60.0] * 3, "size": (64, 80)},
-    "test_cfg": {"mode": "whole", "shorter_side": 48},
+    "test_cfg": {"mode": "whole", "shorter_side": 64},
 }
 #: A head that reads several feature maps.
 UPER = {**HEAD, "type": "UPerHead", "in_channels": [16, 32, 64], "in_index": [0, 1, 2], "pool_scales": (1, 2)}
@@ -62,8 +62,8 @@ def network(**more):
         for name, tensor in made.state_dict().items():
             if tensor.dim() == 1 and "attention" not in name:
                 tensor.uniform_(*((0.5, 1.5) if name.endswith(("weight", "var")) else (-0.5, 0.5)))
-            elif "conv_seg.weight" in name:
-                tensor.mul_(100)
+            elif "attention" in name:
+                tensor.mul_(3).add_(0.3 * torch.randn_like(tensor))
     return made.eval()
 
 
@@ -99,7 +99,7 @@ def test_schemes_score_as_a_validation_of_each(images, more):
     assert scores == [validated(segmentor, images, scheme) for scheme in chosen]
     assert len({round(score, 2) for score in scores}) > 2
     assert (evaluator.metric.label, evaluator.metric.unit, evaluator.metric.less_is_better) == ("mIoU", "%", False)
-    assert all(0 < score.standard_error < 10 for score in scores)
+    assert all(0 < score.standard_error < 10 for score in scores if score)
     alone = [SupernetEvaluator(segmentor, loader(images), "data").evaluate([scheme])[0] for scheme in chosen[:2]]
     assert alone == scores[:2]  # to the last bit
     assert not any("seg_logits" in sample for batch in evaluator.batches for sample in batch["data_samples"])
@@ -138,7 +138,7 @@ def test_the_fingerprint_tells_images_masks_and_how_they_are_read(images):
     assert scorer.fingerprint(images, {"pipeline": PIPELINE[::-1]}) != before
     train = PreparedVOC("train", pipeline=PIPELINE, test_mode=True)
     assert scorer.fingerprint(train, {"pipeline": PIPELINE}) != before
-    network_of_other_size = network(test_cfg={"mode": "whole", "shorter_side": 64})
+    network_of_other_size = network(test_cfg={"mode": "whole", "shorter_side": 48})
     other = SupernetEvaluator(network_of_other_size, (), "data", images=6).scorer
     assert other.fingerprint(images, {"pipeline": PIPELINE}) != before
 
@@ -147,9 +147,9 @@ CONFIG = """
 _base_ = {base!r}
 model = dict(
     data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, size=(64, 80), bgr_to_rgb=False),
-    test_cfg=dict(shorter_side=48),
+    test_cfg=dict(shorter_side=64),
     backbone=dict(base_channels=16, stem_channels=8, dilations=(1, 1, 1), contract_dilation=False, init_cfg=None),
-    decode_head=dict(in_channels=64, channels=8, pool_scales=(1, 2, 3, 6)))
+    decode_head=dict(in_channels=64, channels=16, pool_scales=(1, 2, 3, 6)))
 train_dataloader = dict(
     batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(split='train', pipeline={pipeline!r}))
 val_dataloader = dict(num_workers=0, dataset=dict(split='val'))
