@@ -467,7 +467,7 @@ def test_a_scheme_is_that_of_the_data_set_or_else_of_the_family(log):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scheme": "ean:shanghaitech"}, "unknown data set 'shanghaitech'; did you mean 'shanghaitech_a'"),
+        ({"scheme": "ean:shanghaitech"}, "unknown data set 'shanghaitech'; did you mean 'shanghaitech_b'"),
         ({"scheme": "ean"}, r"no scheme is recorded for EANResNet depth 18 with SE \(recorded: .*18 with SE on shang"),
         ({"scheme": "ean:shanghaitech_a"}, "no scheme is recorded for EANResNet depth 18 with SE"),
         ({"scheme": "ean:shanghaitech_b", "num_stages": 4}, "is for the first 3 stages, but this network has 4"),
