@@ -53,8 +53,8 @@ def alone(scorer: SupernetEvaluator, scheme: ConnectionScheme) -> float:
     """Accuracy from the network's forward pass, as for a single network."""
     scorer.backbone.set_scheme(scheme)
     correct = 0
-    for inputs, labels in scorer.batches:
-        data = scorer.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
+    for batch in scorer.batches:
+        data = scorer.supernet.data_preprocessor(batch)
         logits: Tensor = scorer.supernet(data["inputs"])
         correct += int((label_ranks(logits, data["labels"]) == 0).sum())
     return 100 * correct / scorer.images
@@ -85,7 +85,7 @@ def medians(measured: list[BlockTimes]) -> BlockTimes:
 def compare(scorer: SupernetEvaluator, every: bool, stride: int = 1) -> dict[str, Any]:
     """Score schemes by subtrees (every ``stride``-th one), and alone: all of them (``every``), or a random sample
     between subtrees."""
-    batch, stages = len(scorer.batches[0][0]), scorer.stages
+    batch, stages = len(scorer.batches[0]["inputs"]), scorer.stages
     strategy = build_strategy({"type": "exhaustive"}, stages, 0)
     draws = torch.Generator().manual_seed(1)
     sample = [ConnectionScheme.random(stages, 0.5, draws) for _ in range(ALONE)]

@@ -25,13 +25,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ean_core.common.errors import unknown_name
 from ean_core.common.inputs import check_images
 from ean_core.common.memory import copy_over
+from ean_core.common.tasks import find_dataset
 from ean_core.weights.loading import PretrainedOrRaise
 from ean_core.weights.names import rename
 
 from .attention import Attention, State, attention_class
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Stage, Style, run_block
 from .networks import KeepsSettings
-from .recorded import RECORDED, RecordedScheme
+from .recorded import FAMILY_DATA, RECORDED, RecordedScheme, find_recorded
 from .scheme import ConnectionScheme
 
 #: Stage, index within the stage (both from 0), and the residual block.
@@ -77,7 +78,8 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     Args:
         depth: 18, 34, 50, 101 or 152.
         attention: name of an attention module, or a dict with its options: ``dict(type='SE', reduction=16)``.
-        scheme: ``'ean'`` for the recorded scheme of this depth and attention (cut to ``num_stages``), ``'full'``,
+        scheme: ``'ean'`` for the recorded scheme of this depth and attention (cut to ``num_stages``);
+            ``'ean:shanghaitech_b'`` for the one found on a data set, or that of ``'ean'`` if there is none; ``'full'``,
             ``'none'``, or anything that :meth:`ConnectionScheme.parse` accepts.
         shared: one module per stage (Share-full, EAN) or one per connected block (Org-full).
         conv_bias: add a bias to every convolution, as in the authors' networks.
@@ -486,23 +488,39 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
                 names.append(f"layer{k + 1}.attention" if self.shared else f"layer{k + 1}.{i}.attention")
         return list(dict.fromkeys(names))
 
+    @classmethod
+    def has_recorded(cls, depth: int, attention: str | Mapping[str, Any], data: str) -> bool:
+        """Whether a scheme is on record that was found on this data set."""
+        name = attention if isinstance(attention, str) else attention.get("type", "")
+        return (cls.family, depth, name, data) in RECORDED
+
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
         name = self.attention_cfg["type"]
-        recorded = RECORDED.get((self.family, self.depth, name))
-        if not isinstance(scheme, str) or scheme != "ean":
+        word, _, data = scheme.partition(":") if isinstance(scheme, str) else ("", "", "")
+        if word == "ean" and data:
+            find_dataset(data)  # raises if there is none of that key
+        recorded = find_recorded(self.family, self.depth, name, data)
+        if word != "ean":
             try:
                 return ConnectionScheme.parse(scheme, self.stage_blocks)
             except ValueError as error:
                 hint = "; scheme='ean' uses the recorded one" if recorded else ""
                 raise ValueError(f"{error}{hint}") from None
         if recorded is None:
-            known = [f"{d} with {a}" for family, d, a in RECORDED if family == self.family]
+            keys = [key for key in RECORDED if key[0] == self.family]
+            known = [f"{d} with {a}{'' if on == FAMILY_DATA[self.family] else f' on {on}'}" for _, d, a, on in keys]
             raise ValueError(
                 f"no scheme is recorded for {type(self).__name__} depth {self.depth} with {name} (recorded: "
                 f"{', '.join(known)}); use scheme='full', or find one with `ean search` and give it as text like "
                 f"{str(ConnectionScheme.every(self.stage_blocks, 2))!r}"
             )
-        _log_standing(type(self).__name__, self.depth, name, recorded)
+        if len(recorded.scheme.stages) < len(self.stage_blocks):
+            raise ValueError(
+                f"the scheme recorded on {recorded.data}, {recorded.scheme}, is for the first "
+                f"{len(recorded.scheme.stages)} stages, but this network has {len(self.stage_blocks)}; use num_stages="
+                f"{len(recorded.scheme.stages)} or scheme='full'"
+            )
+        _log_standing(type(self).__name__, self.depth, name, recorded, data)
         return recorded.scheme.leading(len(self.stage_blocks))
 
     def _reset_parameters(self, zero_init_residual: bool) -> None:
@@ -717,9 +735,11 @@ class _Compiled:
 
 
 @cache
-def _log_standing(network: str, depth: int, attention: str, recorded: RecordedScheme) -> None:
+def _log_standing(network: str, depth: int, attention: str, recorded: RecordedScheme, data: str) -> None:
+    instead = f"; none is recorded on {data}" if data not in ("", recorded.data) else ""
     print_log(
-        f"{network}-{depth} with {attention}: scheme {recorded.scheme}, {recorded.standing} ({recorded.source})",
+        f"{network}-{depth} with {attention}: scheme {recorded.scheme}, {recorded.standing} ({recorded.source}), on "
+        f"{recorded.data}{instead}",
         logger="current",
     )
 

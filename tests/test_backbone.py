@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 
 from ean_core import ATTENTION, RECORDED, Attention, ConnectionScheme, EANResNet, EANResNetCIFAR
 from ean_core.backbone import _log_standing, _warn_of_norm_eval, walk
+from ean_core.common.config import load_config
 from ean_core.inference import deploy
 from ean_core.layers import BlockContext
+from ean_core.recorded import RecordedScheme
 
 ATTENTIONS = ["SE", "SGE", "DIA"]
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -423,12 +426,67 @@ def test_a_scheme_that_is_given_is_not_announced_as_one_on_record(log):
 
 def test_every_entry_on_record_builds():
     networks = {cls.family: cls for cls in (EANResNet, EANResNetCIFAR)}
-    for (family, depth, attention), entry in RECORDED.items():
+    for (family, depth, attention, data), entry in RECORDED.items():
         with torch.device("meta"):
-            network = networks[family](depth, attention)
+            stages = len(entry.scheme.stages)
+            network = networks[family](depth, attention, f"ean:{data}", num_stages=stages)
         assert network.scheme == entry.scheme
+        assert entry.data == data
         assert entry.standing in ("published", "inferred", "found here")
         assert entry.source
+
+
+@pytest.fixture
+def found_on_crowds(monkeypatch):
+    """A scheme on record for crowds, of a network of three stages."""
+    entry = RecordedScheme(ConnectionScheme.parse("10-01-11"), "found here", "a search", "shanghaitech_b")
+    monkeypatch.setitem(RECORDED, ("imagenet", 18, "SE", "shanghaitech_b"), entry)
+    monkeypatch.setitem(RECORDED, ("imagenet", 50, "SE", "shanghaitech_b"), replace(entry, scheme=FIFTY))
+
+
+FIFTY = ConnectionScheme.parse("001-0000-000001")
+
+
+@pytest.mark.usefixtures("found_on_crowds")
+def test_a_scheme_is_that_of_the_data_set_or_else_of_the_family(log):
+    with torch.device("meta"):
+        assert EANResNet(50, scheme="ean:shanghaitech_b", num_stages=3).scheme == FIFTY
+        assert str(EANResNet(50, scheme="ean", num_stages=3).scheme) == "010-0010-110011"
+        assert str(EANResNet(50, scheme="ean:shanghaitech_a", num_stages=3).scheme) == "010-0010-110011"
+        assert str(EANResNet(18, scheme="ean:shanghaitech_b", num_stages=2).scheme) == "10-01"
+    messages = [message.partition("), on ")[2] for message in log.messages]
+    assert messages == [
+        "shanghaitech_b",
+        "imagenet",
+        "imagenet; none is recorded on shanghaitech_a",
+        "shanghaitech_b",
+    ]
+
+
+@pytest.mark.usefixtures("found_on_crowds")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "ean:shanghaitech"}, "unknown data set 'shanghaitech'; did you mean 'shanghaitech_b'"),
+        ({"scheme": "ean"}, r"no scheme is recorded for EANResNet depth 18 with SE \(recorded: .*18 with SE on shang"),
+        ({"scheme": "ean:shanghaitech_a"}, "no scheme is recorded for EANResNet depth 18 with SE"),
+        ({"scheme": "ean:shanghaitech_b", "num_stages": 4}, "is for the first 3 stages, but this network has 4"),
+    ],
+)
+def test_data_without_a_scheme_is_refused_with_those_on_record(options, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        EANResNet(18, **{"num_stages": 3, **options})
+
+
+@pytest.mark.usefixtures("found_on_crowds")
+def test_ean_in_a_config_is_the_scheme_found_on_its_data():
+    def scheme(name, *options):
+        return load_config(name, options).model.backbone.scheme
+
+    assert scheme("resnet50_se_shanghaitech_b") == "ean:shanghaitech_b"
+    assert scheme("resnet50_se_shanghaitech_a") == "ean"
+    assert scheme("resnet50_sge_shanghaitech_b") == "ean"
+    assert scheme("resnet50_se_shanghaitech_b", "model.backbone.scheme=full") == "full"
 
 
 def test_fewer_stages_take_the_leading_stages_of_the_record():

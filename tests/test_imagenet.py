@@ -49,7 +49,7 @@ def test_supernet_search_training_test_and_export(tmp_path, monkeypatch):
     assert found.scheme.scheme.stages == (3, 4, 6, 3)
     record = json.loads((tmp_path / "search" / "search.json").read_text())
     assert record["scheme"]["scheme"] == str(found.scheme.scheme)
-    assert all(round(evaluation.accuracy * VAL * CLASSES / 100, 6) % 1 == 0 for evaluation in found.history)
+    assert all(round(evaluation.score * VAL * CLASSES / 100, 6) % 1 == 0 for evaluation in found.history)
 
     without_val = [option for option in everywhere if not option.startswith("val_")]
     scheme = "010-0010-110011-001" if found.scheme.cost == 0 else str(found.scheme.scheme)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from ean_core import ATTENTION, RECORDED, ConnectionScheme, EANResNet, EANResNetCIFAR
+from ean_core import ATTENTION, ConnectionScheme, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
 from ean_core.common.config import packaged_configs, parse_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.tasks import find_dataset, task_of_dataset
+from ean_core.recorded import FAMILY_DATA, find_recorded
 
 #: Prefixes of names, and the connections they stand for.
 VARIANTS: dict[str, str] = {
@@ -103,8 +104,10 @@ class ModelName:
         """
         if self.variant == "ean":
             family = EANResNet.family if self.depth in EANResNet.depths else EANResNetCIFAR.family
-            recorded = RECORDED.get((family, self.depth, self.module or ""))
-            return None if recorded is None else {"scheme": "ean", "shared": True}
+            recorded = find_recorded(family, self.depth, self.module or "", self.dataset)
+            if recorded is None:
+                return None
+            return {"scheme": "ean" if recorded.data == FAMILY_DATA[family] else f"ean:{recorded.data}", "shared": True}
         plain: dict[str, dict[str, object]] = {
             "": {"scheme": "none"},
             "org": {"scheme": "full", "shared": False},

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from ean_core import ConnectionScheme, EANResNet
+from ean_core import RECORDED, ConnectionScheme, EANResNet
 from ean_core.backbone import describe, find_backbone
 from ean_core.classifier import CLASSIFICATION
 from ean_core.common.config import config_name, config_root, packaged_configs
@@ -188,11 +188,17 @@ def model_name(dataset: str, backbone: EANResNet, *, best: bool = False) -> Mode
     """Return the name of a network in the zoo.
 
     Raises:
-        ValueError: if the connections have no name.
+        ValueError: if the connections have no name, or others are on record for this data set.
     """
     variant = variant_of(backbone.scheme, backbone.shared)
     if best and variant:
         variant = "best"
+    recorded = RECORDED.get((backbone.family, backbone.depth, backbone.attention_cfg["type"], dataset))
+    if variant == "ean" and recorded and recorded.scheme.leading(len(backbone.stage_blocks)) != backbone.scheme:
+        raise ValueError(
+            f"scheme {backbone.scheme} cannot be named ean_… on {dataset}, where {recorded.scheme} is on record; "
+            "--best names a network best_…"
+        )
     attention = backbone.attention_cfg["type"].lower() if variant else ""
     return ModelName(backbone.depth, dataset, variant, attention)
 

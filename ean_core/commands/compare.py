@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 
 from ean_core.common.config import config_name
 from ean_core.common.record import write_record
+from ean_core.common.tasks import ACCURACY
 from ean_core.inference.latency import BlockTimes
 from ean_core.report.search import SEEDLESS, write_comparison
 from ean_core.runs.curves import use_tensorboard
@@ -72,6 +73,9 @@ def run_comparison(
             strategy_class(name)
     config.search.rule = None  # each strategy uses its own rule
     bench = Bench(config, supernet)
+    if "darts" in strategies and bench.plain.metric != ACCURACY:
+        others = ",".join(name for name in strategies if name != "darts")
+        raise ValueError(f"darts trains classifiers only; leave it out: --strategies {others or 'exhaustive'}")
     reward = bench.reward(work_dir)
     history: list[Evaluation] = []
     for name in sorted(strategies, key=lambda name: name != "exhaustive"):  # first: the others reuse its scores
@@ -167,6 +171,6 @@ def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Pat
 def _block_times(bench: Bench, path: Path) -> BlockTimes:
     """Time the blocks on batches of the scored size; measured once per comparison."""
     if not path.exists():
-        images = len(bench.plain.batches[0][0])
+        images = len(bench.plain.batches[0]["inputs"])
         bench.plain.block_times(images).save(path, images=images, device=str(bench.plain.device))
     return BlockTimes.load(path)

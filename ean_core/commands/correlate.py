@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from mmengine.config import Config
 
 from ean_core.common.config import config_name
 from ean_core.common.record import csv_text, read_record, write_record, write_text
+from ean_core.common.tasks import Metric
 from ean_core.report.correlation import correlation_figure
 from ean_core.runs.capture import use_capture
 from ean_core.runs.folder import RUN_SETTINGS, Run, check_same_settings
@@ -39,7 +40,7 @@ def run_correlation(
     config: Config, supernet: Path, work_dir: Path, *, schemes: int, resume: bool = False
 ) -> dict[str, Correlation]:
     """Train networks with random schemes stand-alone, for a few epochs on the training split, and compare their
-    validation accuracies with those in the supernet; writes ``correlation.json``, ``.csv`` and ``.png``.
+    validation scores with those in the supernet; writes ``correlation.json``, ``.csv`` and ``.png``.
 
     Each scheme has its own run in ``work_dir``; finished ones are not trained again.
 
@@ -52,8 +53,8 @@ def run_correlation(
         resume: continue existing runs.
 
     Returns:
-        The correlations of stand-alone accuracy with the supernet's accuracy (``'supernet'``), and with the supernet's
-        accuracy after re-estimating batch norms (``'recalibrated'``).
+        The correlations of the stand-alone metric with the supernet's (``'supernet'``), and with the supernet's as
+        finalists are scored, after re-estimating batch norms unless they are fixed (``'recalibrated'``).
 
     Raises:
         FileExistsError: if ``work_dir`` holds runs and ``resume`` is not set.
@@ -63,12 +64,12 @@ def run_correlation(
     rows: list[dict[str, Any]] = []
     for number, scheme in enumerate(chosen, 1):
         typer.echo(f"{number}/{schemes}: training {scheme} stand-alone")
-        accuracy = _train_alone(config, scheme, work_dir / str(scheme), resume)
-        rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": accuracy})
-    for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.recalibrated)):
-        accuracies = RememberedScores(evaluator, bench.scores).evaluate(chosen)
-        for row, accuracy in zip(rows, accuracies, strict=True):
-            row[name] = accuracy
+        alone_score = _train_alone(config, scheme, work_dir / str(scheme), resume, bench.plain.metric)
+        rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": alone_score})
+    for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.finalists)):
+        scores = RememberedScores(evaluator, bench.scores).evaluate(chosen)
+        for row, score in zip(rows, scores, strict=True):
+            row[name] = float(score)
     alone = [row["alone"] for row in rows]
     write_text(work_dir / "correlation.csv", csv_text(rows[0], (row.values() for row in rows)))
     found = {name: correlation([row[name] for row in rows], alone, bench.seed) for name in ("supernet", "recalibrated")}
@@ -79,7 +80,8 @@ def run_correlation(
         supernet=str(supernet),
         seed=bench.seed,
         epochs=config.train_cfg.max_epochs,
-        standard_error=bench.plain.standard_error(float(np.mean(alone))),
+        # of a network alone; of other metrics, as in the supernet
+        standard_error=bench.plain.standard_error(fmean(alone)) or fmean(score.standard_error for score in scores),
         **bench.plain.key,
         correlations={name: asdict(each) for name, each in found.items()},
         schemes=rows,
@@ -116,8 +118,8 @@ def correlate(
     typer.echo(f"95 % intervals in parentheses; record and figure: {folder}")
 
 
-def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool) -> float:
-    """Train one scheme and return its validation accuracy after the last epoch."""
+def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume: bool, metric: Metric) -> float:
+    """Train one scheme and return its metric on the validation images after the last epoch."""
     settings = copy.deepcopy(config)
     settings.pop("search")
     settings.default_hooks.pop("scheme")
@@ -132,7 +134,7 @@ def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume:
         run_training(settings, folder, resume=resume)
         run = Run(folder)
     assert run.record is not None  # the training has ended
-    return float(run.record["validation"]["accuracy/top1"])
+    return float(run.record["validation"][metric.name])
 
 
 def _span(interval: tuple[float, float]) -> str:

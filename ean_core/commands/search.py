@@ -12,16 +12,19 @@ import typer
 from mmengine.config import Config, ConfigDict
 
 from ean_core.backbone import find_backbone
-from ean_core.common.config import config_name
+from ean_core.common.config import config_name, packaged_configs
 from ean_core.common.record import read_record, write_record
+from ean_core.common.tasks import ACCURACY
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import Run
 from ean_core.runs.processes import initialize_processes
 from ean_core.search.bench import Bench, complete_search, supernet_name
 from ean_core.search.darts import GivenScheme, run_darts
+from ean_core.search.evaluator import FIXED_NORMS, has_fixed_norms
 from ean_core.search.front import best_by_coefficient
 from ean_core.search.loop import SearchResult
-from ean_core.search.strategy import Evaluation, Strategy, build_strategy
+from ean_core.search.scorer import Difference
+from ean_core.search.strategy import Strategy, build_strategy
 
 from .options import (
     Amp,
@@ -37,6 +40,9 @@ from .options import (
     use_bf16,
 )
 
+#: The record of a search, in its folder.
+SEARCH = "search.json"
+
 Supernet = Annotated[
     Path | None, typer.Option(help="Checkpoint of the supernet; by default the config's, or the latest in work_dirs.")
 ]
@@ -46,7 +52,7 @@ def run_search(
     config: Config, supernet: Path, work_dir: Path, *, resume: bool = False, launcher: str = "none"
 ) -> SearchResult | None:
     """Search the connections of a trained supernet; writes ``ledger.jsonl``, ``search.json``, and two figures: the
-    resulting network, ``scheme.svg``, and accuracy against cost, ``front.png``.
+    resulting network, ``scheme.svg``, and the score against cost, ``front.png``.
 
     Args:
         config: config with a ``search`` section and the validation images of its supernet.
@@ -69,6 +75,8 @@ def run_search(
     bench = Bench(config, supernet)
     settings = config.search.strategy.to_dict()
     if settings.get("type") == "darts":
+        if bench.plain.metric != ACCURACY:
+            raise ValueError("darts trains classifiers only; choose another strategy, such as --strategy exhaustive")
         if launcher != "none":
             raise ValueError(f"darts trains in one process; start it without --launcher {launcher}")
         times = bench.reward(work_dir).table
@@ -80,19 +88,33 @@ def run_search(
             return None
         reward = bench.reward(work_dir)
         result = bench.search(strategy, settings, reward, work_dir, seed=bench.seed)
-    record_search(work_dir, bench, settings, result, seed=bench.seed)
+        if not _is_recorded(work_dir / SEARCH, result):
+            differences = bench.differences(result.scheme.scheme)
+            record_search(work_dir, bench, settings, result, seed=bench.seed, differences=differences)
     # Matplotlib is slow to import, and needed here only.
     from ean_core.report.search_figures import front_figure
     from ean_core.show.figures import network_figure
 
     scheme = result.scheme.scheme
     network_figure(scheme, find_backbone(bench.plain.supernet).attention_cfg["type"], work_dir / "scheme.svg")
-    front_figure(result.history, result.finalists, work_dir / "front.png", latency=bool(reward.latency))
+    front_figure(
+        result.history,
+        result.finalists,
+        work_dir / "front.png",
+        latency=bool(reward.latency),
+        fixed_norms=has_fixed_norms(bench.plain.supernet),
+    )
     return result
 
 
 def record_search(
-    work_dir: Path, bench: Bench, settings: Mapping[str, Any], result: SearchResult, *, seed: int
+    work_dir: Path,
+    bench: Bench,
+    settings: Mapping[str, Any],
+    result: SearchResult,
+    *,
+    seed: int,
+    differences: Mapping[str, Difference] | None = None,
 ) -> None:
     """Write ``search.json``, the result of a search. A record with the same result is not rewritten.
 
@@ -102,11 +124,13 @@ def record_search(
         settings: settings of the strategy.
         result: result of the search.
         seed: seed of the strategy.
+        differences: paired differences of the returned scheme from others, by their names.
     """
-    path, training = work_dir / "search.json", Run(work_dir / "training").record
-    found = {"rule": result.rule, "scheme": plain_values(result.scheme)}
-    if path.exists() and found.items() <= read_record(path).items():
+    path, training = work_dir / SEARCH, Run(work_dir / "training").record
+    if _is_recorded(path, result):
         return
+    norms = {"norms": FIXED_NORMS} if has_fixed_norms(bench.plain.supernet) else {}
+    compared = {name: asdict(difference) for name, difference in (differences or {}).items()}
     write_record(
         path,
         kind="search",
@@ -116,9 +140,11 @@ def record_search(
         seed=seed,
         **bench.plain.key,
         reward=dict(bench.config.search.reward),
-        **found,
-        best_seen=plain_values(result.best_seen),
-        front=[plain_values(evaluation) for evaluation in result.front],
+        **norms,
+        **_found(result),
+        **({"differences": compared} if compared else {}),
+        best_seen=result.best_seen.plain(),
+        front=[evaluation.plain() for evaluation in result.front],
         evaluations=len(result.history),
         distinct=len({evaluation.scheme for evaluation in result.history}),
         training_seconds=training["seconds"] if training else None,
@@ -154,23 +180,30 @@ def search(
         result = run_search(cfg, checkpoint, folder, resume=resume, launcher=launcher.value)
     if result is None:
         return
-    found, best = result.scheme, result.best_seen
-    typer.echo(
-        f"{found.scheme}, chosen by rule {result.rule}: {found.accuracy:.2f} +- {found.standard_error:.2f} % accuracy "
+    found, best, record = result.scheme, result.best_seen, read_record(folder / SEARCH)
+    before = "" if "norms" in record else ", before re-estimating batch norms"
+    lines = [
+        f"{found.scheme}, chosen by rule {result.rule}: {found.metric.text(found.score, found.standard_error)} "
         f"on the validation images used for selection, "
-        f"{found.scheme.connections} connections, reward {found.reward:.2f}\n"
+        f"{found.scheme.connections} connections, reward {found.reward:.2f}",
+        *(
+            f"difference from {name} on the same images: {Difference(**values).text(found.metric.unit)}"
+            f"{', less is better' if found.metric.less_is_better else ''}"
+            for name, values in record.get("differences", {}).items()
+        ),
         f"best of {len(result.history)} evaluations "
-        f"({len({evaluation.scheme for evaluation in result.history})} different), before re-estimating batch norms: "
-        f"{best.scheme}, reward {best.reward:.2f}"
-    )
+        f"({len({evaluation.scheme for evaluation in result.history})} different){before}: "
+        f"{best.scheme}, {best.text}, reward {best.reward:.2f}",
+    ]
+    typer.echo("\n".join(lines))
     different = {evaluation.scheme for evaluation in result.history}
     if len(different) == 2 ** len(found.scheme.bits) and not cfg.search.reward.get("latency"):
-        _say_coefficients(result)
+        _say_coefficients(result, before)
     if not found.scheme.connections:
         typer.echo("no connection is worth its cost: lower search.reward.sparsity, or use search.rule=best-seen")
     typer.echo(
         f"record: {folder / 'search.json'}\n"
-        f"train it: ean train {_classification(cfg)} --cfg-options model.backbone.scheme={found.scheme}"
+        f"train it: ean train {_trained_by(cfg)} --cfg-options model.backbone.scheme={found.scheme}"
     )
 
 
@@ -209,23 +242,34 @@ def find_supernet(config: Config, given: Path | None) -> Path:
     return run.latest
 
 
-def plain_values(evaluation: Evaluation) -> dict[str, Any]:
-    """Convert an evaluation to plain values for a record."""
-    return {**asdict(evaluation), "scheme": str(evaluation.scheme)}
+def _found(result: SearchResult) -> dict[str, Any]:
+    return {"rule": result.rule, "scheme": result.scheme.plain()}
 
 
-def _say_coefficients(result: SearchResult) -> None:
-    """Print the best scheme for every weight of the sparsity, which is known once all schemes are scored."""
-    typer.echo("best scheme for each sparsity weight, with accuracy at weight 1, before re-estimating batch norms:")
+def _is_recorded(path: Path, result: SearchResult) -> bool:
+    """Whether a record has this result."""
+    return path.exists() and _found(result).items() <= read_record(path).items()
+
+
+def _say_coefficients(result: SearchResult, before: str) -> None:
+    """Print the best scheme for every weight of the sparsity, which is known once all schemes are scored.
+
+    Args:
+        result: result of the search.
+        before: tells that batch norms are not re-estimated yet, if they are later.
+    """
+    metric = result.best_seen.metric
+    typer.echo(f"best scheme for each sparsity weight, with {metric.label} at weight 1{before}:")
     for low, high, evaluation in best_by_coefficient(result.history):
         until = "    " if math.isinf(high) else f"{high:6.2f}"
         typer.echo(
             f"  {low:6.2f} to {until:>6}  {evaluation.scheme}  {evaluation.scheme.connections:2d} connections, "
-            f"{evaluation.accuracy:.2f} %"
+            f"{metric.measured(evaluation.score)}"
         )
 
 
-def _classification(config: Config) -> str:
+def _trained_by(config: Config) -> str:
     """Return the name of the config that trains the result of a packaged search config."""
     name = config_name(config) or ""
-    return name.removeprefix("search_") if name.startswith("search_") else "CONFIG"
+    trains = name.removeprefix("search_")
+    return trains if trains != name and trains in packaged_configs() else "CONFIG"

@@ -8,13 +8,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS
 
 from .errors import unknown_name
 from .plain import MAX_CONFIG, plain_files
-from .tasks import known_datasets
+from .tasks import dataset_of, known_datasets
 
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
 
@@ -109,6 +110,7 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     with reading(path, options):
         _fit_schedules(config)
+        _fit_scheme(config)
     return config
 
 
@@ -167,3 +169,14 @@ def _fit_schedules(config: Config) -> None:
             schedule[length] = epochs if length == "end" else epochs - schedule.get("begin", 0)
         if schedule["type"] == "OneCycleLR":
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)
+
+
+def _fit_scheme(config: Config) -> None:
+    """Let ``scheme='ean'`` name the data set that the config trains on, if a scheme found there is on record."""
+    backbone: Any = (config.get("model") or {}).get("backbone") or {}
+    kind: Any = MODELS.module_dict.get(str(backbone.get("type")))  # those of this package know
+    if backbone.get("scheme", "ean") != "ean" or "depth" not in backbone or not hasattr(kind, "has_recorded"):
+        return
+    dataset = dataset_of((config.get("train_dataloader") or {}).get("dataset") or {})
+    if dataset and kind.has_recorded(backbone.depth, backbone.get("attention", "SE"), dataset.key):
+        backbone.scheme = f"ean:{dataset.key}"

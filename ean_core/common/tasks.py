@@ -33,12 +33,50 @@ class Metric:
         title: name in OpenMMLab's metafiles, e.g. ``'Top 1 Accuracy'``.
         unit: unit of its values; empty for a plain number.
         less_is_better: whether lower values are better.
+        short: name in sentences and in the ledgers of searches; the title if empty.
+
+    Examples:
+        >>> Metric("count/MAE", "MAE", "people", less_is_better=True).text(9.3)
+        'MAE 9.30 people'
     """
 
     name: str
     title: str
     unit: str = ""
     less_is_better: bool = False
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name in sentences and in the ledgers of searches."""
+        return self.short or self.title
+
+    @property
+    def axis(self) -> str:
+        """Name with the unit, for axes and columns."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def measured(self, value: float, error: float | None = None) -> str:
+        """A value with its unit, and its standard error if it is given."""
+        return f"{value:.2f}{'' if error is None else f' ± {error:.2f}'} {self.unit}".rstrip()
+
+    def text(self, value: float, error: float | None = None) -> str:
+        """Name and value with its unit, and its standard error if it is given."""
+        return f"{self.label} {self.measured(value, error)}"
+
+    def merit(self, value: float) -> float:
+        """The value with the sign that makes more the better."""
+        return -value if self.less_is_better else value
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Metric:
+        """The metric that a record or the key of a ledger names; top-1 accuracy where it names none, as those written
+        before other metrics were searched for."""
+        return cls(**record["metric"]) if "metric" in record else ACCURACY
+
+
+#: Top-1 accuracy of classifiers, the metric where none is named.
+ACCURACY = Metric("accuracy/top1", "Top 1 Accuracy", "%", short="accuracy")
 
 
 @dataclass(frozen=True)
@@ -69,6 +107,7 @@ class Task:
         explainer: ``'module:Class'`` that explains its networks in ``ean explain``; empty if there is none.
         exporter: ``'module:Class'``, a :class:`~ean_core.inference.export.FromPixels` of its networks for ``ean
             export``; empty if there is none.
+        scorer: ``'module:Class'`` that scores its networks in ``ean search``; empty if there is none.
     """
 
     name: str
@@ -78,6 +117,7 @@ class Task:
     datasets: tuple[Dataset, ...]
     explainer: str = ""
     exporter: str = ""
+    scorer: str = ""
 
 
 def register_task(task: Task) -> None:
@@ -146,7 +186,7 @@ def find_metric(name: str) -> Metric:
 
     Examples:
         >>> find_metric('accuracy/top1')
-        Metric(name='accuracy/top1', title='Top 1 Accuracy', unit='%', less_is_better=False)
+        Metric(name='accuracy/top1', title='Top 1 Accuracy', unit='%', less_is_better=False, short='accuracy')
         >>> find_metric('val_error').less_is_better
         True
     """

@@ -1,4 +1,4 @@
-"""Figure: accuracy of schemes in a supernet against their accuracy when trained individually."""
+"""Figure: scores of schemes in a supernet against their scores when trained individually."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ean_core.common.tasks import Metric
 from ean_core.show.figures import COLOURS, EMPTY, save, style
 
 #: Supernet scores in a record's schemes, and their titles.
@@ -15,12 +16,13 @@ PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms re-es
 
 
 def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Plot stand-alone accuracy against supernet accuracy, one panel per proxy, with standard errors.
+    """Plot the stand-alone metric against the supernet's, one panel per proxy, with standard errors.
 
     Args:
         record: record written by ``ean search correlate``.
         path: output file; its suffix selects the format.
     """
+    metric = Metric.of(record)
     figure = Figure(figsize=(8, 4), layout="constrained", dpi=150)
     axes = figure.subplots(1, len(PROXIES), sharey=True)
     for one, (name, title), colour in zip(axes, PROXIES.items(), COLOURS, strict=False):
@@ -41,6 +43,8 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
             for low, high in [found[f"{coefficient}_interval"]]
         )
         style(one, title="\n".join([title, *coefficients]))
-        one.set_xlabel("supernet validation accuracy (%)")
-    axes[0].set_ylabel(f"stand-alone accuracy, {record['epochs']} epochs (%)")
+        one.set_xlabel(f"supernet validation {metric.axis}")
+    axes[0].set_ylabel(
+        f"stand-alone {metric.label}, {record['epochs']} epochs" + f" ({metric.unit})" * bool(metric.unit)
+    )
     save(figure, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.record import csv_text, read_record, write_text
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.inference.latency import BlockTimes
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.ledger import read_lines
@@ -18,17 +19,17 @@ from ean_core.search.prefixes import count_bodies, walk_seconds
 from ean_core.search.strategy import Evaluation
 from ean_core.show.table import Cells, markdown_table, spread_text
 
-from .search_figures import convergence_figure, distribution_figure, front_figure
+from .search_figures import Sampling, convergence_figure, distribution_figure, front_figure
 
 #: Deterministic strategies: one seed is enough, and the order of their evaluations is meaningless.
 SEEDLESS = ("exhaustive", "hsp")
 
 #: Captions of the figures.
 FIGURES = {
-    "front": "Accuracy against cost for every scheme scored, and for the finalists with batch norms re-estimated; "
+    "front": "Score against cost for every scheme scored, and for the finalists with batch norms re-estimated; "
     "below, the schemes on the finalists' front.",
     "convergence": "Confidence of the controllers, and best reward so far.",
-    "distribution": "Accuracies of the distinct schemes in the second half of each search (of all schemes for "
+    "distribution": "Scores of the distinct schemes in the second half of each search (of all schemes for "
     "strategies that do not learn), and Welch's t-test against random schemes, which treats schemes as independent.",
 }
 
@@ -86,13 +87,14 @@ def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistor
     lines, _ = read_lines(path)
     if not lines:
         raise ValueError(f"{path} is empty; a ledger starts with the key of its search, which `ean search` writes")
+    metric = Metric.of(lines[0])
     evaluations: list[Evaluation] = []
     steps: list[int] = []
     infos: dict[int, Mapping[str, float]] = {}
     finalists: list[Evaluation] = []
     for number, line in enumerate(lines[1:], 2):
         try:
-            evaluation, step = _evaluation(line, stages or lines[0].get("stages")), line["step"]
+            evaluation, step = read_evaluation(line, stages or lines[0].get("stages"), metric), line["step"]
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}, line {number}, is not an evaluation ({error!r}): {line}") from error
         if step == "finalists":
@@ -106,13 +108,15 @@ def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistor
     return SearchHistory(lines[0], evaluations, steps, infos, finalists)
 
 
-def _evaluation(line: Mapping[str, Any], stages: Sequence[int] | None) -> Evaluation:
+def read_evaluation(line: Mapping[str, Any], stages: Sequence[int] | None, metric: Metric) -> Evaluation:
+    """Read an evaluation from a ledger line or a record."""
     return Evaluation(
         ConnectionScheme.parse(line["scheme"], stages),
-        line["accuracy"],
+        line[metric.label],
         line["cost"],
         line["reward"],
         line.get("standard_error", 0.0),
+        metric,
     )
 
 
@@ -125,7 +129,7 @@ class SearchRun:
         seed: random seed.
         history: its ledger.
         rule: rule that selected the returned scheme.
-        returned: returned scheme; under the rule ``front``, its accuracy is with batch norms re-estimated.
+        returned: returned scheme; under the rule ``front``, its score is that of the finalists.
         bodies: block bodies computed if the search runs alone; None for a trainer.
         seconds: time if the search runs alone, predicted from block times; measured for a trainer.
     """
@@ -164,6 +168,11 @@ class Comparison:
         return times.connected(scheme) / times.whole(ConnectionScheme.none(scheme.stages))
 
     @property
+    def metric(self) -> Metric:
+        """The metric of the scores."""
+        return Metric.of(self.runs[0].history.key)
+
+    @property
     def reward(self) -> Mapping[str, Any]:
         """Settings of the reward, common to all searches."""
         reward: Mapping[str, Any] = self.runs[0].history.key["reward"]
@@ -197,13 +206,13 @@ class Comparison:
         }
 
     def samples(self) -> dict[str, dict[ConnectionScheme, float]]:
-        """Accuracies of distinct schemes by strategy: those in the second half of each search, after learning; all for
+        """Scores of distinct schemes by strategy: those in the second half of each search, after learning; all for
         strategies that do not learn."""
         found = {}
         for name, runs in self.by_strategy().items():
             whole = name in (*SEEDLESS, "random")
             found[name] = {
-                each.scheme: each.accuracy
+                each.scheme: each.score
                 for run in runs
                 for each in run.history.evaluations[0 if whole else len(run.history.evaluations) // 2 :]
             }
@@ -252,7 +261,7 @@ def _read_run(folder: Path, strategy: str, seed: int, times: BlockTimes, batches
         seed=seed,
         history=history,
         rule=record["rule"],
-        returned=_evaluation(record["scheme"], times.stages),
+        returned=read_evaluation(record["scheme"], times.stages, Metric.of(record)),
         bodies=batches * sum(map(count_bodies, walks)) if trained is None else None,
         seconds=batches * sum(walk_seconds(walk, times) for walk in walks) if trained is None else trained,
     )
@@ -271,7 +280,7 @@ def _cells(strategy: str, runs: Sequence[SearchRun], comparison: Comparison) -> 
     return {
         "strategy": strategy,
         "best reward": spread_text([run.history.best.reward for run in runs], 2),
-        "accuracy (%)": spread_text([run.history.best.accuracy for run in runs], 2),
+        comparison.metric.axis: spread_text([run.history.best.score for run in runs], 2),
         "connections": spread_text([run.history.best.scheme.connections for run in runs], 1),
         "optimum found": "" if comparison.optimum is None else f"{found} of {len(runs)}",
         "reward returned": spread_text([run.returned.reward for run in runs], 2),
@@ -331,10 +340,10 @@ def draw_convergence(comparison: Comparison, path: Path) -> None:
 
 
 def draw_distribution(comparison: Comparison, path: Path) -> bool:
-    """Plot the distribution of accuracies (Figure 4) if random search took part; return whether it did."""
+    """Plot the distribution of scores (Figure 4) if random search took part; return whether it did."""
     samples = {name: list(schemes.values()) for name, schemes in comparison.samples().items()}
     if "random" in samples:
-        distribution_figure(samples, path)
+        distribution_figure(samples, path, Sampling(f"validation {comparison.metric.axis}"))
     return "random" in samples
 
 
@@ -345,24 +354,27 @@ def _title(comparison: Comparison) -> str:
 
 def _caption(comparison: Comparison) -> str:
     record, best = comparison.record, max((run.history.best for run in comparison.runs), key=lambda e: e.reward)
-    units = {"accuracy": "accuracy (%)", "sparsity": "sparsity", "latency": "share of the attention's time saved"}
+    metric = comparison.metric
+    units = {metric.label: metric.axis, "sparsity": "sparsity", "latency": "share of the attention's time saved"}
     weights = {unit: comparison.reward[name] for name, unit in units.items()}
+    weights[metric.axis] *= -1 if metric.less_is_better else 1
     images = f"{record['images']:,} " if "images" in record else ""
     sentences = [
         f"{record['evaluations']} evaluations per search including repetitions, with seeds "
         f"{', '.join(map(str, record['seeds']))}: mean ± sample standard deviation over seeds, omitted if all agree. "
         "Deterministic strategies run once, on as many schemes as they define.",
         f"Reward: {' + '.join(f'{weight:g} x {unit}' for unit, weight in weights.items() if weight)}.",
-        f"Accuracies are the supernet's on {images}validation images, the same for all schemes; the standard error "
-        f"is {best.standard_error:.2f} percentage points at {best.accuracy:.2f} %.",
+        f"{_plural(metric)} are the supernet's on {images}validation images, the same for all schemes; the standard "
+        f"error is {_error_text(best)} at {metric.measured(best.score)}.",
         "Block bodies are counted and seconds predicted as if each search ran alone, evaluating its new schemes step "
         "by step with shared prefixes, from the measured times of the network's parts (the actual searches shared "
         "their scores).",
     ]
     if any(run.rule == "front" for run in comparison.runs):
         sentences.append(
-            "The rule `front` returns the best of the search's finalists. Their rewards use the accuracy with batch "
-            "norms re-estimated for each scheme: compare them with each other, not with the best reward seen."
+            "The rule `front` returns the best of the search's finalists. Their rewards use the "
+            f"{metric.label} with batch norms re-estimated for each scheme: compare them with each other, not with the "
+            "best reward seen."
         )
     trainers = [name for name, runs in comparison.by_strategy().items() if runs[0].bodies is None]
     if trainers:
@@ -373,6 +385,15 @@ def _caption(comparison: Comparison) -> str:
     return " ".join(sentences)
 
 
+def _plural(metric: Metric) -> str:
+    return "Accuracies" if metric == ACCURACY else f"Values of {metric.label}"
+
+
+def _error_text(evaluation: Evaluation) -> str:
+    unit = "percentage points" if evaluation.metric.unit == "%" else evaluation.metric.unit
+    return f"{evaluation.standard_error:.2f} {unit}".rstrip()
+
+
 def _csv(comparison: Comparison) -> str:
     lines = [
         {
@@ -380,14 +401,14 @@ def _csv(comparison: Comparison) -> str:
             "seed": run.seed,
             "best_scheme": run.history.best.scheme,
             "best_reward": run.history.best.reward,
-            "best_accuracy": run.history.best.accuracy,
+            f"best_{comparison.metric.label}": run.history.best.score,
             "best_standard_error": run.history.best.standard_error,
             "best_connections": run.history.best.scheme.connections,
             "found_optimum": comparison.found_optimum(run),
             "rule": run.rule,
             "returned_scheme": run.returned.scheme,
             "returned_reward": run.returned.reward,
-            "returned_accuracy": run.returned.accuracy,
+            f"returned_{comparison.metric.label}": run.returned.score,
             "returned_connections": run.returned.scheme.connections,
             "evaluations": len(run.history.evaluations),
             "unique": run.history.unique,

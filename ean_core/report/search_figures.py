@@ -1,4 +1,4 @@
-"""Figures of searches: the front of accuracy against cost, convergence (Figure 5), distributions (Figure 4)."""
+"""Figures of searches: the front of the score against cost, convergence (Figure 5), distributions (Figure 4)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MANY = 20
 
 @dataclass(frozen=True)
 class Sampling:
-    """Describe the accuracies of a distribution.
+    """Describe the scores of a distribution.
 
     Args:
         axis: axis title.
@@ -56,9 +56,14 @@ SCORES = Sampling()
 
 
 def front_figure(
-    evaluations: Iterable[Evaluation], finalists: Sequence[Evaluation], path: Path, *, latency: bool = False
+    evaluations: Iterable[Evaluation],
+    finalists: Sequence[Evaluation],
+    path: Path,
+    *,
+    latency: bool = False,
+    fixed_norms: bool = False,
 ) -> None:
-    """Plot accuracy against cost: all scored schemes, the finalists, and the schemes on their front; also the exact
+    """Plot the score against cost: all scored schemes, the finalists, and the schemes on their front; also the exact
     front if all possible schemes were scored.
 
     Args:
@@ -66,22 +71,24 @@ def front_figure(
         finalists: scores with batch norms re-estimated, including none and full; the best reward is marked.
         path: output file; its suffix selects the format.
         latency: the cost is the attention's time rather than the number of connections.
+        fixed_norms: batch norms of the finalists are not re-estimated.
     """
     scored = list({evaluation.scheme: evaluation for evaluation in evaluations}.values())
     kept = front(finalists)
     best = max(finalists, key=lambda evaluation: evaluation.reward)
+    metric = best.metric
     blocks = len(best.scheme.bits) + 0.5 * len(best.scheme.stages)
     square = 0.2 if blocks < 30 else 0.14  # inches; a row must fit its label
     width, strips = max(7.0, square * blocks + 2.5), square * (len(kept) + (best not in kept) + 1)
     figure = Figure(figsize=(width, 4.4 + strips), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(4.4, strips))
-    _draw_front(scored, finalists, kept, best, above)
+    _draw_front(scored, finalists, kept, best, above, fixed_norms)
     above.set_xlabel(cost_title(latency))
     above.xaxis.get_major_locator().set_params(integer=not latency)
     names: dict[str, ConnectionScheme] = {}
     for evaluation in [*kept, *([best] if best not in kept else [])]:
         connections = evaluation.scheme.connections
-        name = f"{connections} connection{'s' * (connections != 1)}, {evaluation.accuracy:.2f} %"
+        name = f"{connections} connection{'s' * (connections != 1)}, {metric.measured(evaluation.score)}"
         names[name + " " * (name in names)] = evaluation.scheme
     draw_schemes(names, below, [COLOURS[5] if scheme == best.scheme else COLOURS[0] for scheme in names.values()])
     for text in below.texts:
@@ -95,12 +102,13 @@ def _draw_front(
     kept: list[Evaluation],
     best: Evaluation,
     axes: Axes,
+    fixed_norms: bool,
 ) -> None:
     style(axes)
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(f"validation {best.metric.axis}" + ", less is better" * best.metric.less_is_better)
     axes.scatter(
         [e.cost for e in evaluations],
-        [e.accuracy for e in evaluations],
+        [e.score for e in evaluations],
         s=9,
         color="#999999",
         alpha=0.5,
@@ -118,7 +126,7 @@ def _draw_front(
         )
     others = [e for e in finalists if e not in kept]
     bars: dict[str, Any] = {"color": COLOURS[0], "elinewidth": 1.2, "zorder": 3}
-    label = "finalists, batch norms re-estimated, ± standard error"
+    label = f"finalists{'' if fixed_norms else ', batch norms re-estimated'}, ± standard error"
     axes.errorbar(*_dodged(others, kept), _errors(others), fmt="o", markersize=3.5, alpha=0.4, label=label, **bars)
     axes.errorbar(
         *_places(kept),
@@ -151,7 +159,7 @@ def has_all(evaluations: Sequence[Evaluation]) -> bool:
 
 
 def _places(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
-    return [e.cost for e in evaluations], [e.accuracy for e in evaluations]
+    return [e.cost for e in evaluations], [e.score for e in evaluations]
 
 
 def _errors(evaluations: Sequence[Evaluation]) -> list[float]:
@@ -170,14 +178,14 @@ def _dodged(evaluations: list[Evaluation], kept: Sequence[Evaluation]) -> tuple[
         k = taken[evaluation.cost]
         x.append(evaluation.cost + 0.09 * (-1) ** k * ((k + 1) // 2))
         taken[evaluation.cost] += 1
-    return x, [e.accuracy for e in evaluations]
+    return x, [e.score for e in evaluations]
 
 
 def _name(text: str, evaluation: Evaluation, side: int, axes: Axes, colour: str) -> None:
     """Label an evaluation above (``side`` 1) or below (-1) its error bar."""
     axes.annotate(
         text,
-        (evaluation.cost, evaluation.accuracy + side * evaluation.standard_error),
+        (evaluation.cost, evaluation.score + side * evaluation.standard_error),
         (0, 8 * side),
         textcoords="offset points",
         ha="center",
@@ -262,15 +270,15 @@ def _draw_curve(
 
 
 def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: Sampling = SCORES) -> None:
-    """Plot the distribution of accuracies per strategy, compared with random schemes (Figure 4).
+    """Plot the distribution of scores per strategy, compared with random schemes (Figure 4).
 
     Each row states mean, standard deviation and the p-value of Welch's t-test against random; the latter not for
     ``exhaustive``, which covers all schemes and is not a sample.
 
     Args:
-        samples: accuracies of distinct schemes in percent, by strategy; the outline shows ``random``.
+        samples: scores of distinct schemes, by strategy; the outline shows ``random``.
         path: output file; its suffix selects the format.
-        of: description of the accuracies.
+        of: description of the scores.
     """
     base = samples.get("random", ())
     order = sorted(samples, key=lambda name: name != "random")
@@ -298,7 +306,7 @@ def distribution_figure(samples: Mapping[str, Sequence[float]], path: Path, of: 
 
 
 def statement(name: str, values: Sequence[float], base: Sequence[float], of: Sampling = SCORES) -> str:
-    """Mean and standard deviation of a strategy's accuracies and the comparison with random schemes, as two lines."""
+    """Mean and standard deviation of a strategy's scores and the comparison with random schemes, as two lines."""
     listed = of.listed.get(name)
     count = f"{len(values):,}{f' of {listed:,}' if listed else ''} scheme{'s' * ((listed or len(values)) != 1)}"
     if len(values) < of.fewest:

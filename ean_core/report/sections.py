@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from ean_core.common.config import parse_name
 from ean_core.common.record import significant
-from ean_core.common.tasks import find_dataset, known_datasets
+from ean_core.common.tasks import ACCURACY, Metric, find_dataset, known_datasets
 from ean_core.scheme import ConnectionScheme
+from ean_core.search.scorer import Difference
 from ean_core.show.table import Cells, in_percent, size_text, spread_text
 
 from .alone import SchemeGroups, TrainedAlone, read_groups
@@ -46,6 +47,8 @@ from .trade import TradePoint, panels_figure, trade_points
 T = TypeVar("T")
 #: Strategies with a controller; Table 2 lists their schemes.
 CONTROLLERS = ("ean", "enas")
+#: Schemes that a search's result is compared with.
+ENDS = ("full", "none")
 #: The network of Tables 2 and 4 in the paper.
 PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
 
@@ -196,12 +199,12 @@ def _place(record: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict[ConnectionScheme, float]]:
-    """Supernet accuracy by scheme, as trained and with batch norms re-estimated."""
+    """Supernet score by scheme, as trained and with batch norms re-estimated."""
     # A controller's most probable scheme may never have been sampled: it is then scored for the result only.
-    modes = {run.returned.scheme: run.returned.accuracy for run in comparison.runs if run.rule == "mode"}
-    scored = {each.scheme: each.accuracy for run in comparison.runs for each in run.history.evaluations}
+    modes = {run.returned.scheme: run.returned.score for run in comparison.runs if run.rule == "mode"}
+    scored = {each.scheme: each.score for run in comparison.runs for each in run.history.evaluations}
     scored = modes | scored
-    return scored, {each.scheme: each.accuracy for each in comparison.finalists}
+    return scored, {each.scheme: each.score for each in comparison.finalists}
 
 
 # ---------------------------------------------------------------- sections
@@ -226,6 +229,7 @@ def _sections(records: Records) -> Iterator[Section | None]:
     yield _results(own, 1, "Classification: accuracy, parameters and time")
     yield _claim(own)
     yield _schemes(records)
+    yield _task_schemes(records)
     for path, (record, history) in records.searches.items():
         yield _front(records.label(path), record, history)
     for path, record in records.correlations.items():
@@ -306,13 +310,14 @@ def _claim(results: Sequence[Result]) -> Section | None:
 def _schemes(records: Records) -> Section | None:
     rows: list[Cells] = []
     returned: dict[str, set[ConnectionScheme]] = {}
-    for record, _ in records.searches.values():
+    searches = [pair for pair in records.searches.values() if Metric.of(pair[0]) == ACCURACY]
+    for record, _ in searches:
         scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
         returned.setdefault(record["config"] or "", set()).add(scheme)
-    for record, history in records.searches.values():
+    for record, history in searches:
         config = record["config"]
-        scored = {each.scheme: each.accuracy for each in history.evaluations}
-        finalists = {each.scheme: each.accuracy for each in history.finalists}
+        scored = {each.scheme: each.score for each in history.evaluations}
+        finalists = {each.scheme: each.score for each in history.finalists}
         listed = {ConnectionScheme.parse(record["scheme"]["scheme"]): record["strategy"]["type"]}
         shown = returned[config or ""]
         for each in records.own:  # trained with other schemes on the same data set, depth and attention
@@ -322,6 +327,8 @@ def _schemes(records: Records) -> Section | None:
                 listed[each.scheme] = "EAN as trained"
         rows += [_scheme(records, method, config, each, scored, finalists) for each, method in listed.items()]
     for comparison in records.comparisons.values():
+        if comparison.metric != ACCURACY:
+            continue
         scored, finalists = _scores(comparison)
         rows += [
             _scheme(
@@ -383,8 +390,39 @@ def _scheme(
     }
 
 
+def _task_schemes(records: Records) -> Section | None:
+    """Results of searches by other metrics than accuracy."""
+    rows = []
+    for path, (record, _) in records.searches.items():
+        metric, found = Metric.of(record), record["scheme"]
+        if metric == ACCURACY:
+            continue
+        differences = {name: Difference(**values) for name, values in record.get("differences", {}).items()}
+        rows.append(
+            {
+                **_network(record["config"]),
+                "strategy": record["strategy"]["type"],
+                "connections": str(ConnectionScheme.parse(found["scheme"]).connections),
+                "supernet": metric.text(found[metric.label], found["standard_error"]),
+                **{f"minus {name}": differences[name].text() if name in differences else "" for name in ENDS},
+                "scheme": f"`{found['scheme']}`",
+                "source": records.label(path),
+            }
+        )
+    if not rows:
+        return None
+    return Section(
+        "task_schemes",
+        "Connection schemes that searches of other tasks returned",
+        "Scores of supernets on validation images, ± standard error over the images, and paired differences of the "
+        "returned scheme from Share-full and from no attention over the same images. The scheme was selected on these "
+        "images, which favors it.",
+        rows,
+    )
+
+
 def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Section | None:
-    """Accuracy against cost for a single search."""
+    """Score against cost for a single search."""
     if not history.finalists:
         return None
     evaluations = list({each.scheme: each for each in history.evaluations}.values())
@@ -392,33 +430,38 @@ def _front(label: str, record: Mapping[str, Any], history: SearchHistory) -> Sec
     names = _network(record["config"])
     short = f"{names['network'].rpartition(' ')[2]} schemes" + f" ({names['data']})" * bool(names["data"])
     which = "all" if has_all(evaluations) else "scored"
-    finalists = {each.scheme: each.accuracy for each in history.finalists}
+    finalists = {each.scheme: each.score for each in history.finalists}
+    metric, fixed = history.evaluations[0].metric, "norms" in record
+    unit = " (%)" if metric == ACCURACY else f" {metric.axis}"
     return Section(
         f"schemes_{slug(record['config'] or label)}",
         f"{short}: {which} schemes of a {names['network']} supernet",
-        "Accuracy against cost: schemes as scored in the search, and finalists with batch norms re-estimated; the line "
+        f"{metric.label[0].upper()}{metric.label[1:]} against cost: schemes as scored in the search, and finalists"
+        f"{'' if fixed else ' with batch norms re-estimated'}; the line "
         f"is the finalists' front. Strategy `{record['strategy']['type']}`, {len(history.evaluations)} evaluations. "
         f"Source: `{label}`.",
         _rounded(
             {
                 "scheme": str(each.scheme),
                 cost_title(latency): each.cost,
-                "supernet (%)": each.accuracy,
+                f"supernet{unit}": each.score,
                 "standard error": each.standard_error,
-                "with its own norms (%)": finalists.get(each.scheme),
+                **({} if fixed else {f"with its own norms{unit}": finalists.get(each.scheme)}),
             }
             for each in evaluations
         ),
-        lambda path: front_figure(evaluations, history.finalists, path, latency=latency),
+        lambda path: front_figure(evaluations, history.finalists, path, latency=latency, fixed_norms=fixed),
     )
 
 
 def _correlation(label: str, record: Mapping[str, Any]) -> Section:
-    """Supernet accuracy against stand-alone accuracy."""
+    """Supernet score against stand-alone score."""
+    name = Metric.of(record).label
+    several = "accuracies" if name == ACCURACY.label else name
     return Section(
         f"correlation_{slug(record['config'] or label)}",
-        f"Supernet accuracy against stand-alone accuracy{_of(record)}",
-        f"Validation accuracies of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
+        f"Supernet {name} against stand-alone {name}{_of(record)}",
+        f"Validation {several} of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
         f"epochs; one standard error is {record['standard_error']:.2f}. The paper reports a Pearson correlation of "
         f"0.71 over 42 schemes. Source: `{label}`.",
         _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
@@ -510,15 +553,17 @@ def _alone(label: str, trained: TrainedAlone) -> Section:
 
 
 def _distribution(comparison: Comparison) -> Section | None:
-    samples = comparison.samples()
+    samples, metric = comparison.samples(), comparison.metric
     if "random" not in samples:
         return None
     return Section(
         "figure4",
-        f"Figure 4: accuracies of random and searched schemes{_of(comparison.record)}",
-        f"{FIGURES['distribution']} Accuracies are the supernet's on validation images. {DISTRIBUTION}",
+        f"Figure 4: {metric.label} of random and searched schemes{_of(comparison.record)}"
+        if metric != ACCURACY
+        else f"Figure 4: accuracies of random and searched schemes{_of(comparison.record)}",
+        f"{FIGURES['distribution']} They are the supernet's on validation images. {DISTRIBUTION}",
         _rounded(
-            {"strategy": name, "scheme": str(scheme), "accuracy (%)": value}
+            {"strategy": name, "scheme": str(scheme), metric.axis: value}
             for name, found in samples.items()
             for scheme, value in found.items()
         ),

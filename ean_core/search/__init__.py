@@ -9,12 +9,14 @@ from .ledger import Ledger
 from .local import LocalSearch
 from .loop import SearchResult, search
 from .reward import Reward
+from .scorer import Difference, MeanScorer, Score, Scorer, SumScorer
 from .strategy import STRATEGIES, Evaluation, Strategy, build_strategy
 from .synthetic import SyntheticEvaluator
 from .with_optuna import GeneticAlgorithm, OptunaStrategy, TreeParzen
 
 __all__ = [
     "STRATEGIES",
+    "Difference",
     "EANStrategy",
     "ENASStrategy",
     "Evaluation",
@@ -24,11 +26,15 @@ __all__ = [
     "HeuristicSelection",
     "Ledger",
     "LocalSearch",
+    "MeanScorer",
     "OptunaStrategy",
     "RandomSearch",
     "Reward",
+    "Score",
+    "Scorer",
     "SearchResult",
     "Strategy",
+    "SumScorer",
     "SupernetEvaluator",
     "SyntheticEvaluator",
     "TreeParzen",

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import typer
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ean_core.common.config import config_name
@@ -30,13 +31,15 @@ from ean_core.data.sampler import SampleKey
 from ean_core.inference.latency import BlockTimes
 from ean_core.runs.curves import search_curves
 from ean_core.runs.folder import check_same_network, trained_config
+from ean_core.scheme import ConnectionScheme
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
-from .evaluator import RecalibratedEvaluator, SupernetEvaluator, dismiss, serve
+from .evaluator import RecalibratedEvaluator, SupernetEvaluator, dismiss, has_fixed_norms, serve
 from .loop import SearchResult, best_schemes, rescore, with_extremes
 from .loop import search as run_loop
 from .reward import Reward
+from .scorer import Difference, scorer_of
 from .scores import RememberedScores
 from .strategy import Evaluation, Strategy
 
@@ -90,17 +93,22 @@ class Bench:
 
     @cached_property
     def plain(self) -> SupernetEvaluator:
-        """Evaluator with the supernet's own batch-norm statistics."""
+        """Evaluator with the supernet's own batch-norm statistics.
+
+        Raises:
+            ValueError: if no task scores such a network, or its validation images cannot distinguish schemes.
+        """
         model = MODELS.build(self.config.model)
         if self.supernet is not None:
             load_weights(model, self.supernet, strict=True)
             _refuse_other_than_numbers(model, self.supernet)
         images = OwnPart(Runner.build_dataloader(self.config.val_dataloader, seed=self.seed))
-        _refuse_one_class(images.dataset)
+        scorer = scorer_of(model)
+        scorer.check(images.dataset)
         return SupernetEvaluator(
             model.to(get_device()),
             images,
-            images.dataset.fingerprint,
+            scorer.fingerprint(images.dataset, self.config.val_dataloader.dataset),
             self.config.search.precision,
             images=len(images.dataset),
         )
@@ -112,11 +120,13 @@ class Bench:
 
     @cached_property
     def recalibrated(self) -> RecalibratedEvaluator:
-        """Evaluator with batch-norm statistics re-estimated on training images.
+        """Evaluator with batch-norm statistics re-estimated on training images, unless they were fixed in training.
 
         They are augmented as in training: the weights expect the zero padding around shifted CIFAR images, and
         statistics without it cost about three points of accuracy.
         """
+        if has_fixed_norms(self.plain.supernet):
+            return RecalibratedEvaluator(self.plain, (), "")
         settings, dataset = self.config.train_dataloader, self.training_images
         order = torch.randperm(len(dataset), generator=generator(self.seed, Stream.CALIBRATION)).tolist()
         chosen = [SampleKey(self.seed, 0, item) for item in order[: self.config.search.finalists.images]]
@@ -125,13 +135,20 @@ class Bench:
             settings.batch_size,
             sampler=chosen,
             num_workers=settings.num_workers,
-            collate_fn=FUNCTIONS.get(settings.collate_fn.type),
+            collate_fn=FUNCTIONS.get(settings.collate_fn.type) if "collate_fn" in settings else pseudo_collate,
         )
+        images = self.plain.scorer.fingerprint(dataset, settings.dataset)
         fingerprint = (
-            f"{len(chosen)} of {dataset.fingerprint}, {json.dumps(settings.dataset)}, seed {self.seed}, batches of "
+            f"{len(chosen)} of {images}, {json.dumps(settings.dataset)}, seed {self.seed}, batches of "
             f"{settings.batch_size}"
         )
         return RecalibratedEvaluator(self.plain, loader, fingerprint)
+
+    @property
+    def finalists(self) -> SupernetEvaluator:
+        """Evaluator of the finalists: re-estimates batch norms, unless that and fp32 change nothing."""
+        exact = has_fixed_norms(self.plain.supernet) and self.plain.precision == "fp32"
+        return self.plain if exact else self.recalibrated
 
     @contextmanager
     def processes(self) -> Iterator[bool]:
@@ -158,12 +175,9 @@ class Bench:
         """Build the config's reward; if it needs block times and names none, they are measured into ``work_dir``."""
         weights = dict(self.config.search.reward)
         table = weights.pop("table", None)
-        names = {field.name for field in fields(Reward)} - {"table"}
-        for name in weights:
-            if name not in names:
-                raise unknown_name("weight of the reward", name, {*names, "table"})
+        without = Reward.of({**weights, "latency": 0.0}, None, self.plain.metric)  # raises if a weight is unknown
         if not weights.get("latency"):
-            return Reward(**weights)
+            return without
         path = Path(table) if table else work_dir / "block_times.json"
         if not table and not path.exists():
             save_block_times(self.plain, path)
@@ -171,7 +185,7 @@ class Bench:
         measured, own = read_record(path).get("attention"), backbone.attention_cfg["type"]
         if measured not in (None, own):
             raise ValueError(f"{path} has block times of {measured}, but this supernet has {own}; measure them for it")
-        return Reward(**weights, table=times)
+        return Reward.of(weights, times, self.plain.metric)
 
     def search(
         self,
@@ -201,11 +215,19 @@ class Bench:
                 work_dir / "ledger.jsonl",
                 {"strategy": dict(settings), "seed": seed},
                 typer.echo,
-                finalists=RememberedScores(self.recalibrated, self.scores) if finalists else None,
+                finalists=RememberedScores(self.finalists, self.scores) if finalists else None,
                 final_count=self.config.search.finalists.count,
                 rule=self.config.search.rule,
                 draw=draw,
             )
+
+    def differences(self, scheme: ConnectionScheme) -> dict[str, Difference]:
+        """Compare a scheme with ``full`` and ``none`` on the same images, as the finalists are scored; not with
+        itself."""
+        stages, scorer = self.plain.stages, self.plain.scorer
+        ends = {"full": ConnectionScheme.full(stages), "none": ConnectionScheme.none(stages)}
+        rows = self.finalists.rows([scheme, *ends.values()])
+        return {name: scorer.difference(rows[scheme], rows[end]) for name, end in ends.items() if end != scheme}
 
     def rescore(
         self, history: Sequence[Evaluation], reward: Reward, ledger: Path, key: Mapping[str, Any]
@@ -221,7 +243,7 @@ class Bench:
         return rescore(
             with_extremes(best_schemes(history, self.config.search.finalists.count), self.plain.stages),
             RememberedScores(self.plain, self.scores),
-            RememberedScores(self.recalibrated, self.scores),
+            RememberedScores(self.finalists, self.scores),
             reward,
             ledger,
             key,
@@ -269,13 +291,13 @@ class OwnPart:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         rank, world_size = get_dist_info()
         left = len(range(rank, len(self.dataset), world_size))
         for batch in self.loader:
             if left > 0:
                 yield {name: value[:left] for name, value in batch.items()}
-            left -= len(batch["labels"])
+            left -= len(batch["inputs"])
 
 
 def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
@@ -290,14 +312,3 @@ def _refuse_other_than_numbers(model: nn.Module, path: Path) -> None:
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
             raise ValueError(f"{path}: {name} has NaN or infinite values; train the supernet again")
-
-
-def _refuse_one_class(images: Any) -> None:
-    """Refuse validation images of a single class, which cannot distinguish schemes."""
-    labels = getattr(images, "labels", None)  # custom data sets may not have them
-    found = set(map(int, labels)) if labels is not None else set()
-    if len(found) == 1:
-        raise ValueError(
-            f"all {len(images)} validation images are of class {found.pop()} and cannot distinguish schemes; "
-            "choose others in val_dataloader.dataset"
-        )

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
-from torch import Tensor
+from mmengine.dist import all_gather_object, all_reduce, broadcast_object_list, is_main_process
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ean_core.attention import State
-from ean_core.backbone import Place, walk
-from ean_core.classifier import ImageClassifier, label_ranks
+from ean_core.backbone import Place, find_backbone, walk
 from ean_core.common.errors import unknown_name
 from ean_core.common.progress import Progress
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.inference.latency import BlockTimes, time_blocks
 from ean_core.layers import join
 from ean_core.scheme import ConnectionScheme
+
+from .scorer import Rows, Score, scorer_of
 
 Precision = Literal["fp32", "bf16"]
 
@@ -31,7 +35,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
 
 
 class Evaluator(Protocol):
@@ -39,7 +43,7 @@ class Evaluator(Protocol):
 
     @property
     def key(self) -> Mapping[str, Any]:
-        """Plain values that identify the evaluated network and data."""
+        """Plain values that identify the evaluated network and data, and the metric unless it is top-1 accuracy."""
         ...
 
     @property
@@ -47,40 +51,49 @@ class Evaluator(Protocol):
         """Blocks in each stage."""
         ...
 
-    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Return accuracies in percent, in the order of ``schemes``."""
+    @property
+    def metric(self) -> Metric:
+        """The metric of the scores."""
         ...
 
-    def standard_error(self, accuracy: float) -> float:
-        """Return the standard error, in percentage points, of an accuracy in percent."""
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[Score]:
+        """Return the metric of each scheme, in the order of ``schemes``."""
+        ...
+
+    def standard_error(self, score: float) -> float:
+        """Return the standard error of a score that was stored without one, as accuracies once were."""
         ...
 
 
 class SupernetEvaluator:
-    """Validation accuracies of a supernet's sub-networks.
+    """Validation scores of a supernet's sub-networks.
 
     In evaluation mode the body of block ``l`` depends only on ``a_1 … a_(l-1)``. The schemes of a call form a prefix
     tree that is walked depth-first, so a body is computed once per distinct prefix. One activation is kept per open
-    branch, together with DIA's state.
+    branch, together with DIA's state. The rest of the network, before and after the backbone, runs as in any
+    validation: its backbone then returns the feature maps that were computed here. A network may call its backbone
+    several times, for the tiles of a large image.
 
     In a distributed run each process scores its part of the images: rank 0 calls :meth:`evaluate`, the other ranks
     :func:`serve`.
 
     Args:
-        supernet: a classifier whose backbone has a module for every connection; set to evaluation mode.
-        batches: ``dict(inputs=uint8 (N, C, H, W), labels=(N,))``, this process' part of the images; read on first use
-            and kept. Not an iterator: timing reads the first batch separately.
-        fingerprint: identifies the images of all processes, e.g. a data set's ``fingerprint``.
+        supernet: a network of a task with a scorer, whose backbone has a module for every connection; set to evaluation
+            mode.
+        batches: batches of the validation loader, this process' part of the images; read on first use and kept. Not an
+            iterator: timing reads the first batch separately.
+        fingerprint: identifies the images of all processes, see :meth:`Scorer.fingerprint`.
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
         images: number of images in all processes together; those in ``batches`` if None.
 
     Raises:
-        ValueError: if the precision is unknown, the head is not on the last stage, or there are no images.
+        ValueError: if the precision is unknown, the head is not on the last stage, there are no images, or no task
+            scores such a network.
     """
 
     def __init__(
         self,
-        supernet: ImageClassifier,
+        supernet: nn.Module,
         batches: Batches,
         fingerprint: str,
         precision: Precision = "fp32",
@@ -89,7 +102,8 @@ class SupernetEvaluator:
         if precision not in ("fp32", "bf16"):
             raise unknown_name("precision", precision, ("fp32", "bf16"))
         self.supernet = supernet.eval()
-        self.backbone = supernet.backbone
+        self.scorer = scorer_of(supernet)
+        self.backbone = find_backbone(supernet)
         self.precision = precision
         self.fingerprint = fingerprint
         self.device = next(supernet.parameters()).device
@@ -112,23 +126,28 @@ class SupernetEvaluator:
     def stages(self) -> tuple[int, ...]:
         return self.backbone.stage_blocks
 
+    @property
+    def metric(self) -> Metric:
+        return self.scorer.metric
+
     @cached_property
     def key(self) -> Mapping[str, Any]:
         return {
             "weights": weights_hash(self.supernet.state_dict()),
             "data": self.fingerprint,
             "precision": self.precision,
+            **({} if self.metric == ACCURACY else {"metric": asdict(self.metric)}),
         }
 
     @cached_property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Images (uint8) and labels of this process."""
+    def batches(self) -> list[Mapping[str, Any]]:
+        """Batches of this process, with uint8 images."""
         kept = []
         reading = Progress("reading validation images", len(self._source)) if is_main_process() else nullcontext()
         with reading as progress:
             for batch in self._source:
                 # Copy out of the loader processes' shared or pinned memory, which is scarce.
-                kept.append((batch["inputs"].clone(), batch["labels"].clone()))
+                kept.append(_copied(batch))
                 if progress:
                     progress.advance()
         return kept
@@ -140,19 +159,17 @@ class SupernetEvaluator:
         Raises:
             ValueError: if there are none.
         """
-        images = sum(len(labels) for _, labels in self.batches) if self._images is None else self._images
+        images = sum(len(batch["inputs"]) for batch in self.batches) if self._images is None else self._images
         if not images:
             raise ValueError("there are no validation images to score schemes on")
         return images
 
-    def standard_error(self, accuracy: float) -> float:
-        """Return the binomial standard error of a single accuracy. Schemes are compared on the same images, so
-        differences between them are more certain than these errors suggest."""
-        share = accuracy / 100
-        return 100 * math.sqrt(share * (1 - share) / self.images)
+    def standard_error(self, score: float) -> float:
+        """Return the standard error of a score as far as the score determines it: that of an accuracy is binomial."""
+        return self.scorer.error_of(score, self.images)
 
-    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Return top-1 accuracies in percent, in the order of ``schemes``, each exactly as if scored alone.
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[Score]:
+        """Return the metric of each scheme, in the order of ``schemes``, exactly as if each was scored alone.
 
         A scheme that is given twice is computed once.
 
@@ -160,14 +177,23 @@ class SupernetEvaluator:
             ValueError: if a scheme does not fit the supernet, or there are no images.
             RuntimeError: if scoring failed in another process.
         """
+        if not schemes:
+            return []
+        scores = {scheme: self.scorer.score(rows) for scheme, rows in self.rows(schemes).items()}
+        return [scores[scheme] for scheme in schemes]
+
+    def rows(self, schemes: Sequence[ConnectionScheme]) -> dict[ConnectionScheme, Rows]:
+        """Return the numbers per image from which the metric is computed, for all images in order; errors as in
+        :meth:`evaluate`."""
         for scheme in schemes:
             self.backbone.set_scheme(scheme)  # raises if the supernet lacks a connection
         distinct = sorted(set(schemes))
         if is_main_process():
             broadcast_object_list([(type(self).__name__, distinct)])
+        own: list[Rows] = []
         error: Exception | None = None
         try:
-            counts = torch.tensor(self._correct(distinct), dtype=torch.int64, device=self.device)
+            own = self._own_rows(distinct)
         except Exception as raised:
             error = raised
         # A failure must reach all processes, or the others would wait forever.
@@ -176,40 +202,88 @@ class SupernetEvaluator:
             raise error
         if self.failed:
             raise RuntimeError("scoring schemes failed in another process; see its error message")
-        all_reduce(counts)
-        correct = dict(zip(distinct, counts.tolist(), strict=True))
-        return [100 * correct[scheme] / self.images for scheme in schemes]
+        if not self.images:
+            return {}
+        parts = all_gather_object(own)
+        return {scheme: _interleaved([part[n] for part in parts]) for n, scheme in enumerate(distinct)}
 
     @torch.inference_mode()
-    def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
-        """Count this process' correctly classified images for each of the distinct ``schemes``."""
+    def _own_rows(self, schemes: Sequence[ConnectionScheme]) -> list[Rows]:
+        """The rows of this process' images for each of the distinct ``schemes``."""
         if not schemes:
             return []
         self.backbone.set_scheme("full")
-        correct = {scheme: torch.zeros((), dtype=torch.int64, device=self.device) for scheme in schemes}
-        with self._autocast():
-            for inputs, labels in self.batches:
-                data = self.supernet.data_preprocessor({"inputs": inputs, "labels": labels})
-                x = self.backbone.forward_stem(self.supernet.prepare(data["inputs"]))
-                self._score(self._places, x, None, schemes, data["labels"], correct)
-        return [int(count) for count in correct.values()]
+        found: dict[ConnectionScheme, list[Tensor]] = {scheme: [] for scheme in schemes}
+        with self._exact():
+            for batch in self.batches:
+                for scheme, rows in self._batch_rows(batch, schemes).items():
+                    found[scheme].append(rows)
+        return [torch.cat(rows).cpu().numpy() if rows else np.empty(0) for rows in found.values()]
+
+    def _batch_rows(
+        self, batch: Mapping[str, Any], schemes: Sequence[ConnectionScheme]
+    ) -> dict[ConnectionScheme, Tensor]:
+        """The rows of one batch for each scheme."""
+        data = self.scorer.prepare(batch)
+        answers: dict[ConnectionScheme, list[Any]] = {scheme: [] for scheme in schemes}
+        rows: dict[ConnectionScheme, Tensor] = {}
+        call: Tensor | _BackboneCalled | None = self._predict(data, ())
+        while isinstance(call, _BackboneCalled):
+            following: Tensor | _BackboneCalled | None = None
+
+            def finish(scheme: ConnectionScheme, maps: tuple[Tensor, ...]) -> None:
+                nonlocal following
+                with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes would tie
+                    answers[scheme].append(self.scorer.early(tuple(each.float() for each in maps)))
+                    outcome = self._predict(data, answers[scheme])
+                if isinstance(outcome, _BackboneCalled):  # the next tile, which is the same for all schemes
+                    following = outcome
+                else:
+                    rows[scheme] = outcome
+                    del answers[scheme]
+
+            with self._autocast():
+                self._score(self._places, self.backbone.forward_stem(call.inputs), None, schemes, (), finish)
+            call = following
+        return rows
+
+    def _predict(self, data: Mapping[str, Any], answers: Sequence[Any]) -> Tensor | _BackboneCalled:
+        """Predict with a backbone that returns ``answers``, one per call; its next call if there are more."""
+        given = iter(answers)
+
+        def answer(inputs: Tensor) -> Any:
+            for each in given:
+                return each
+            raise _BackboneCalled(inputs)
+
+        with _replaced(self.backbone, answer), _replaced(self.scorer.first, lambda inputs: inputs):
+            try:
+                return self.scorer.rows(data)
+            except _BackboneCalled as call:
+                return call
 
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
         """Time each part of the supernet as it is scored here, on up to ``images`` images of a validation batch."""
         self.backbone.set_scheme("full")
         batch = {name: value[:images] for name, value in next(iter(self._source)).items()}
-        data = self.supernet.data_preprocessor(batch)
+        data = self.scorer.prepare(batch)
+        call = self._predict(data, ())
+        assert isinstance(call, _BackboneCalled)  # networks without a backbone have no blocks to time
+        with torch.no_grad():
+            *earlier, _ = self.backbone(call.inputs)
 
-        def head(x: Tensor) -> Tensor:
-            return label_ranks(self.supernet.head(x.float()), data["labels"])
+        def head(x: Tensor) -> Any:
+            return self._predict(data, [self.scorer.early((*earlier, x.float()))])
 
-        with self._autocast():
-            return time_blocks(self.backbone, self.supernet.prepare(data["inputs"]), head, rounds=rounds)
+        with self._exact(), self._autocast():
+            return time_blocks(self.backbone, call.inputs, head, rounds=rounds)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        if self.device.type == "cuda":  # by default cuDNN convolutions use TF32
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def _exact(self) -> AbstractContextManager[Any]:
+        """Keep cuDNN convolutions from using TF32, as they do by default, unless bf16 was asked for."""
+        if self.device.type == "cuda" and self.precision != "bf16":
             return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         return nullcontext()
 
@@ -219,18 +293,21 @@ class SupernetEvaluator:
         x: Tensor,
         state: State,
         schemes: Sequence[ConnectionScheme],
-        labels: Tensor,
-        correct: dict[ConnectionScheme, Tensor],
+        maps: tuple[Tensor, ...],
+        finish: Callable[[ConnectionScheme, tuple[Tensor, ...]], None],
     ) -> None:
         """Walk the remaining blocks, ``stages``, for ``schemes`` with the same prefix.
 
-        ``x`` is the input of the first of these blocks, and ``state`` the attention state there. Where schemes
-        diverge, those without the connection continue in a recursive call.
+        ``x`` is the input of the first of these blocks, ``state`` the attention state there, and ``maps`` the feature
+        maps of earlier stages that the backbone returns. Where schemes diverge, those without the connection continue
+        in a recursive call. ``finish`` is called with each scheme and all its maps.
         """
 
         def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
-            nonlocal schemes
+            nonlocal schemes, maps
             k, i, block = place
+            if not i and k - 1 in self.backbone.out_indices and len(maps) == self.backbone.out_indices.index(k - 1):
+                maps = (*maps, x)
             residual, shortcut = block.branches(x)
             self.bodies += 1
             depth = sum(self.stages[:k]) + i
@@ -240,7 +317,7 @@ class SupernetEvaluator:
                 return join(residual, shortcut), state
             if plain:
                 left = [self._places[k][i + 1 :], *self._places[k + 1 :]]
-                self._score(left, join(residual, shortcut), state, plain, labels, correct)
+                self._score(left, join(residual, shortcut), state, plain, maps, finish)
             schemes = connected
             attention = self.backbone.attention_at(k, i)
             assert attention is not None  # the supernet is fully connected here
@@ -249,54 +326,55 @@ class SupernetEvaluator:
 
         (x,) = walk(stages, x, step, state=state)
         (scheme,) = schemes
-        with torch.autocast(self.device.type, enabled=False):  # bf16 logits of many classes would tie
-            logits = self.supernet.head(x.float())
-        correct[scheme] += (label_ranks(logits, labels) == 0).sum()  # stays on the device, without synchronization
+        finish(scheme, (*maps, x))
 
 
 class RecalibratedEvaluator(SupernetEvaluator):
-    """Validation accuracies in fp32, with batch-norm statistics re-estimated for each scheme.
+    """Validation scores in fp32, with batch-norm statistics re-estimated for each scheme.
 
     The running statistics of a supernet come from half-connected networks, which underrates schemes with few or nearly
     all connections. Here they are re-estimated for each scheme before it is scored. Prefixes cannot share this
-    computation, so it is meant for the last few tens of schemes.
+    computation, so it is meant for the last few tens of schemes. A supernet whose norms were fixed while it was trained
+    (see :func:`has_fixed_norms`) keeps them; it is then only scored in fp32.
 
     Args:
         plain: evaluator with the supernet and images; its own scores are not affected.
         calibration: batches in the format of validation batches, of *training* images as the supernet saw them; read on
-            first use and kept. Every process gets all of them.
+            first use and kept. Every process gets all of them. Not read if norms are fixed.
         fingerprint: identifies the calibration images.
     """
 
-    def __init__(self, plain: SupernetEvaluator, calibration: Iterable[Mapping[str, Tensor]], fingerprint: str) -> None:
+    def __init__(self, plain: SupernetEvaluator, calibration: Iterable[Mapping[str, Any]], fingerprint: str) -> None:
         super().__init__(plain.supernet, (), plain.fingerprint, images=plain.images)
         self._plain = plain
         self._calibration_source = calibration
-        self._calibration_fingerprint = fingerprint
+        #: Rows of this process' images; few schemes are scored, and the best are compared again at the end.
+        self._finished: dict[ConnectionScheme, Rows] = {}
+        self._calibration_fingerprint = FIXED_NORMS if has_fixed_norms(plain.supernet) else fingerprint
 
     @cached_property
     def key(self) -> Mapping[str, Any]:
         return {**super().key, "calibration": self._calibration_fingerprint}
 
     @cached_property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
+    def batches(self) -> list[Mapping[str, Any]]:
         return self._plain.batches
 
     @cached_property
-    def _calibration(self) -> list[Tensor]:
-        return [batch["inputs"].clone() for batch in self._calibration_source]
+    def _calibration(self) -> list[Mapping[str, Any]]:
+        return [_copied(batch) for batch in self._calibration_source]
 
-    def _correct(self, schemes: Sequence[ConnectionScheme]) -> list[int]:
-        correct = []
+    def _own_rows(self, schemes: Sequence[ConnectionScheme]) -> list[Rows]:
         for scheme in schemes:
-            with self._reestimated(scheme):
-                correct += super()._correct([scheme])
-        return correct
+            if scheme not in self._finished:
+                with self._reestimated(scheme):
+                    (self._finished[scheme],) = super()._own_rows([scheme])
+        return [self._finished[scheme] for scheme in schemes]
 
     @contextmanager
     def _reestimated(self, scheme: ConnectionScheme) -> Iterator[None]:
         """Set batch-norm statistics to their mean over the calibration batches under this scheme; restore on exit."""
-        norms = [module for module in self.supernet.modules() if isinstance(module, _BatchNorm)]
+        norms = _moving_norms(self.supernet)
         states = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
         momenta = [norm.momentum for norm in norms]
         try:
@@ -306,9 +384,8 @@ class RecalibratedEvaluator(SupernetEvaluator):
                 norm.train()
             self.backbone.set_scheme(scheme)
             with torch.no_grad():
-                for inputs in self._calibration:
-                    data = self.supernet.data_preprocessor({"inputs": inputs})
-                    self.backbone(self.supernet.prepare(data["inputs"]))
+                for batch in self._calibration if norms else ():
+                    self.scorer.calibrate(batch)
             self.supernet.eval()
             yield
         finally:
@@ -317,6 +394,23 @@ class RecalibratedEvaluator(SupernetEvaluator):
                 norm.momentum = momentum
             self.supernet.eval()
             self.backbone.set_scheme("full")
+
+
+#: Told in place of calibration images where norms keep their statistics.
+FIXED_NORMS = "none: the supernet was trained with fixed batch norms"
+
+
+def has_fixed_norms(supernet: nn.Module) -> bool:
+    """Whether the batch norms of a supernet kept their statistics while it was trained (``norm_eval``), so that they
+    are not those of half-connected networks."""
+    return not _moving_norms(supernet)
+
+
+def _moving_norms(supernet: nn.Module) -> list[_BatchNorm]:
+    """The batch norms that collected statistics while the supernet was trained."""
+    backbone = find_backbone(supernet)
+    fixed = {id(module) for module in backbone.modules()} if backbone.norm_eval else set()
+    return [module for module in supernet.modules() if isinstance(module, _BatchNorm) and id(module) not in fixed]
 
 
 def serve(*evaluators: SupernetEvaluator) -> None:
@@ -329,7 +423,7 @@ def serve(*evaluators: SupernetEvaluator) -> None:
         if message[0] is None:
             return
         name, schemes = message[0]
-        by_class[name].evaluate(schemes)
+        by_class[name].rows(schemes)
 
 
 def dismiss() -> None:
@@ -341,6 +435,56 @@ def _any_process(failed: bool, device: torch.device) -> bool:
     flag = torch.tensor(int(failed), device=device)
     all_reduce(flag, "max")
     return bool(flag)
+
+
+class _BackboneCalled(Exception):  # noqa: N818  # carries a value, nothing is wrong
+    """The network has called its backbone for feature maps that are not computed yet.
+
+    Args:
+        inputs: the backbone's input ``(N, C, H, W)``.
+    """
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+
+@contextmanager
+def _replaced(module: nn.Module | None, forward: Callable[[Any], Any]) -> Iterator[None]:
+    """Replace the forward method of a module, if there is one."""
+    if module is None:
+        yield
+        return
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
+
+
+def _copied(value: Any) -> Any:
+    """Copy a batch: tensors without the rest of the memory that they are views of."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {name: _copied(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return copy.deepcopy(value)
+
+
+def _interleaved(parts: Sequence[Rows]) -> Rows:
+    """Join the rows of all processes, of which each has every ``len(parts)``-th image."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

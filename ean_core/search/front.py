@@ -1,4 +1,4 @@
-"""Pareto front of accuracy against cost, and the best scheme for each sparsity weight."""
+"""Pareto front of the score against cost, and the best scheme for each sparsity weight."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from .strategy import Evaluation
 
 
 def front(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """The non-dominated evaluations, by increasing cost and thus increasing accuracy.
+    """The non-dominated evaluations, by increasing cost and thus better scores.
 
-    One dominates another if it is neither less accurate nor more expensive, and better in at least one of the two. Of
-    evaluations equal in both, the one with the fewest connections is kept; among these, the first in scheme order.
+    One dominates another if its score is not worse and its cost not higher, and it is better in at least one of the
+    two. Of evaluations equal in both, the one with the fewest connections is kept; among these, the first in scheme
+    order.
 
     Examples:
         >>> from ean_core import ConnectionScheme
@@ -22,12 +23,12 @@ def front(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
         ...     Evaluation(scheme, accuracy, scheme.connections, reward=accuracy)
         ...     for scheme, accuracy in zip(schemes, (51.5, 54.0, 54.0, 53.9))
         ... )
-        >>> [(str(e.scheme), e.accuracy) for e in found]
+        >>> [(str(e.scheme), e.score) for e in found]
         [('00-00', 51.5), ('01-00', 54.0)]
     """
     found: list[Evaluation] = []
-    for evaluation in sorted(evaluations, key=lambda e: (e.cost, -e.accuracy, e.scheme.connections, e.scheme)):
-        if not found or evaluation.accuracy > found[-1].accuracy:
+    for evaluation in sorted(evaluations, key=lambda e: (e.cost, -e.merit, e.scheme.connections, e.scheme)):
+        if not found or evaluation.merit > found[-1].merit:
             found.append(evaluation)
     return found
 
@@ -40,9 +41,9 @@ def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, 
 
     Returns:
         ``(low, high, evaluation)`` by increasing coefficient: between ``low`` and ``high`` the evaluation has the
-        highest ``accuracy + coefficient * sparsity`` (percent; sparsity of Eqn 6). The intervals are adjacent and cover
-        ``[0, inf]``; where two meet, both are best. A scheme that is best only at a single point is omitted; of schemes
-        that are always equal, the first in scheme order is kept.
+        highest ``score + coefficient * sparsity`` (sparsity of Eqn 6; a score of which less is better counts as
+        negative). The intervals are adjacent and cover ``[0, inf]``; where two meet, both are best. A scheme that is
+        best only at a single point is omitted; of schemes that are always equal, the first in scheme order is kept.
 
     Examples:
         >>> from ean_core import ConnectionScheme
@@ -57,7 +58,7 @@ def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, 
         10.0  inf 00-00
     """
     by_connections: dict[int, Evaluation] = {}
-    for evaluation in sorted(evaluations, key=lambda e: (-e.accuracy, e.scheme.connections, e.scheme)):
+    for evaluation in sorted(evaluations, key=lambda e: (-e.merit, e.scheme.connections, e.scheme)):
         by_connections.setdefault(evaluation.scheme.connections, evaluation)
     if not by_connections:
         return []
@@ -75,5 +76,5 @@ def best_by_coefficient(evaluations: Iterable[Evaluation]) -> list[tuple[float, 
 
 def _meeting(accurate: Evaluation, sparse: Evaluation) -> Fraction:
     """The coefficient at which a sparser, less accurate scheme has the same reward."""
-    lost = Fraction(accurate.accuracy) - Fraction(sparse.accuracy)
+    lost = Fraction(accurate.merit) - Fraction(sparse.merit)
     return lost * len(sparse.scheme.bits) / (accurate.scheme.connections - sparse.scheme.connections)

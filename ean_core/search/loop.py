@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ean_core.common.errors import unknown_name
 from ean_core.common.progress import Progress
+from ean_core.common.tasks import Metric
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
 from .front import front
 from .ledger import Ledger
 from .reward import Reward
+from .scorer import Score
 from .strategy import RULES, Evaluation, Rule, Strategy
 
 #: ``step`` of ledger lines after the search itself: finalists that are scored again, or only the result.
@@ -34,7 +36,7 @@ class SearchResult:
         rule: the rule that chose it.
         best_seen: the evaluation with the highest reward in the search itself.
         history: all evaluations, in the order they were asked for.
-        finalists: the best schemes and the extremes, with accuracies from the finalists' evaluator.
+        finalists: the best schemes and the extremes, with scores from the finalists' evaluator.
     """
 
     scheme: Evaluation
@@ -45,7 +47,7 @@ class SearchResult:
 
     @property
     def front(self) -> list[Evaluation]:
-        """The evaluations that no other dominates in accuracy and cost, among the finalists if there are any."""
+        """The evaluations that no other dominates in score and cost, among the finalists if there are any."""
         return front(self.finalists or self.history)
 
 
@@ -70,7 +72,7 @@ def search(
     Args:
         strategy: proposes schemes; newly built.
         evaluator: scores schemes.
-        reward: computes the reward of a scheme and its accuracy.
+        reward: computes the reward of a scheme and its score.
         ledger_path: path of the ledger.
         key: values that identify the strategy and its settings; the evaluators' keys are added to it.
         say: called with notices.
@@ -82,10 +84,12 @@ def search(
         draw: called with the scalars of each step, replayed or not, and the number of evaluations so far.
 
     Raises:
-        ValueError: if the ledger belongs to another search, the rule does not apply to the strategy, or an accuracy,
-            cost or reward is NaN or inf; scores of earlier steps are in the ledger.
+        ValueError: if the ledger belongs to another search, the rule does not apply to the strategy, the reward
+            is of another metric, or a score, cost or reward is NaN or inf; scores of earlier steps are in the ledger.
         InUseError: if another process is writing it.
     """
+    if reward.metric != evaluator.metric:
+        raise ValueError(f"the reward is of {reward.metric.label}, but schemes are scored by {evaluator.metric.label}")
     rule = rule or strategy.rule
     if rule not in RULES:
         raise unknown_name("rule", rule, RULES)
@@ -93,7 +97,7 @@ def search(
         raise ValueError(f"{type(strategy).__name__} has no mode to return; choose rule='best-seen' or 'front'")
     if rule == "front" and finalists is None:
         rule = "best-seen"
-    full_key = {**key, "reward": asdict(reward), "stages": list(strategy.stages), **evaluator.key}
+    full_key = {**key, "reward": reward.plain(), "stages": list(strategy.stages), **evaluator.key}
     if finalists is not None:
         full_key[FINALISTS] = {"count": final_count, **finalists.key}
     with Ledger(ledger_path, full_key) as ledger:
@@ -113,7 +117,7 @@ def search(
             chosen.append(mode)
         if finalists is not None:
             chosen = with_extremes(chosen, strategy.stages)
-        known = {evaluation.scheme: evaluation.accuracy for evaluation in history}
+        known = {evaluation.scheme: Score(evaluation.score, evaluation.standard_error) for evaluation in history}
         final = _score_finalists(chosen, known, evaluator, finalists, reward, ledger, past)
     found = {evaluation.scheme: evaluation for evaluation in (*history, *final)}
     top = max(final or history, key=lambda evaluation: evaluation.reward)
@@ -148,7 +152,7 @@ def rescore(
         schemes: distinct schemes.
         evaluator: evaluator of the searches that found them; its scores are recorded, too.
         finalists: scores the schemes.
-        reward: computes the reward of a scheme and its accuracy.
+        reward: computes the reward of a scheme and its score.
         ledger_path: path of a ledger for these scores only.
         key: values that identify the searches; the evaluators' keys are added to it.
         say: called with notices.
@@ -157,7 +161,7 @@ def rescore(
         ValueError: if the ledger has another key.
         InUseError: if another process is writing it.
     """
-    full_key = {**key, "reward": asdict(reward), **evaluator.key, FINALISTS: dict(finalists.key)}
+    full_key = {**key, "reward": reward.plain(), **evaluator.key, FINALISTS: dict(finalists.key)}
     with Ledger(ledger_path, full_key) as ledger:
         if ledger.notice:
             say(ledger.notice)
@@ -171,19 +175,21 @@ class _Past:
         self.path = ledger.path
         self._lines = iter(ledger.lines)
 
-    def take(self, step: int | str, schemes: list[ConnectionScheme]) -> Iterator[Mapping[str, Any]]:
-        """The recorded lines of this step's schemes, up to the end of the ledger."""
+    def take(self, step: int | str, schemes: list[ConnectionScheme], metric: Metric) -> Iterator[Score]:
+        """The recorded scores of this step's schemes, up to the end of the ledger."""
         for scheme in schemes:
             line = next(self._lines, None)
             if line is None:
                 return
-            if line.get("scheme") != str(scheme) or line.get("step") != step or not _has_accuracy(line):
+            values = line.get(metric.label), line.get("standard_error")
+            numbers = all(isinstance(value, float) for value in values)
+            if line.get("scheme") != str(scheme) or line.get("step") != step or not numbers:
                 raise ValueError(
                     f"{self.path}: step {step} asked for {scheme}, the ledger has step {line.get('step')} with "
-                    f"{line.get('scheme')}, accuracy {line.get('accuracy')}; it was modified, or written by another "
+                    f"{line.get('scheme')}, {metric.label} {values[0]}; it was modified, or written by another "
                     "version. Choose another --work-dir"
                 )
-            yield line
+            yield Score(*values)  # type: ignore[arg-type]
 
 
 def _run(
@@ -195,22 +201,19 @@ def _run(
     draw: Callable[[Mapping[str, float], int], None] | None,
 ) -> list[Evaluation]:
     """Ask and tell until the strategy asks for nothing more."""
-    known: dict[ConnectionScheme, tuple[float, float]] = {}
+    known: dict[ConnectionScheme, Score] = {}
     history: list[Evaluation] = []
     best = float("-inf")
     step = 0
     with Progress("search", strategy.evaluations) as progress:
         while asked := strategy.ask():
-            replayed = list(past.take(step, asked))
-            for line, scheme in zip(replayed, asked, strict=False):
-                known[scheme] = line["accuracy"], line["standard_error"]
+            replayed = list(past.take(step, asked, reward.metric))
+            known.update(zip(asked, replayed, strict=False))
             start = time.perf_counter()
             unknown = list(dict.fromkeys(scheme for scheme in asked if scheme not in known))
-            accuracies = evaluator.evaluate(unknown) if unknown else []
-            for scheme, accuracy in zip(unknown, accuracies, strict=True):
-                known[scheme] = accuracy, evaluator.standard_error(accuracy)
+            known.update(zip(unknown, evaluator.evaluate(unknown) if unknown else [], strict=True))
             share = (time.perf_counter() - start) / max(1, len(unknown))
-            evaluations = [_finite(reward.evaluation(scheme, *known[scheme])) for scheme in asked]
+            evaluations = [_finite(_evaluation(reward, scheme, known[scheme])) for scheme in asked]
             strategy.tell(evaluations)
             info = strategy.info()
             more = {"info": dict(info)} if info else {}
@@ -230,16 +233,20 @@ def _run(
     return history
 
 
+def _evaluation(reward: Reward, scheme: ConnectionScheme, score: Score) -> Evaluation:
+    return reward.evaluation(scheme, score, score.standard_error)
+
+
 def _finite(evaluation: Evaluation) -> Evaluation:
     """The evaluation, if all its numbers are finite.
 
     Raises:
         ValueError: if one of them is NaN or inf.
     """
-    numbers = (evaluation.accuracy, evaluation.standard_error, evaluation.cost, evaluation.reward)
+    numbers = (evaluation.score, evaluation.standard_error, evaluation.cost, evaluation.reward)
     if not all(map(math.isfinite, numbers)):
         raise ValueError(
-            f"{evaluation.scheme} has accuracy {evaluation.accuracy}, cost {evaluation.cost} and reward "
+            f"{evaluation.scheme} has {evaluation.metric.label} {evaluation.score}, cost {evaluation.cost} and reward "
             f"{evaluation.reward}, which must be finite; check the supernet's training and search.reward"
         )
     return evaluation
@@ -252,7 +259,7 @@ def _scalars(
     scalars = {
         "search/best_reward": best,
         "search/reward": fmean(evaluation.reward for evaluation in evaluations),
-        "search/accuracy": fmean(evaluation.accuracy for evaluation in evaluations),
+        f"search/{evaluations[0].metric.label}": fmean(evaluation.score for evaluation in evaluations),
         "search/connections": fmean(evaluation.scheme.connections for evaluation in evaluations),
         "search/cost": fmean(evaluation.cost for evaluation in evaluations),
         "search/distinct_schemes": distinct,
@@ -262,7 +269,7 @@ def _scalars(
 
 def _score_finalists(
     schemes: Sequence[ConnectionScheme],
-    known: Mapping[ConnectionScheme, float],
+    known: Mapping[ConnectionScheme, Score],
     evaluator: Evaluator,
     finalists: Evaluator | None,
     reward: Reward,
@@ -275,31 +282,25 @@ def _score_finalists(
     with Progress(step, len(schemes)) as progress:
         for scheme in schemes:
             start = time.perf_counter()
-            replayed = next(past.take(step, [scheme]), None)
+            replayed = next(past.take(step, [scheme], reward.metric), None)
             if replayed is not None:
-                evaluation = reward.evaluation(scheme, replayed["accuracy"], replayed["standard_error"])
+                evaluation = _evaluation(reward, scheme, replayed)
             else:
                 plain = known[scheme] if scheme in known else evaluator.evaluate([scheme])[0]
-                accuracy = plain if finalists is None else finalists.evaluate([scheme])[0]
-                evaluation = _finite(
-                    reward.evaluation(scheme, accuracy, (finalists or evaluator).standard_error(accuracy))
-                )
-                more = {} if finalists is None else {"supernet_accuracy": plain}
+                score = plain if finalists is None else finalists.evaluate([scheme])[0]
+                evaluation = _finite(_evaluation(reward, scheme, score))
+                more = {} if finalists is None else {f"supernet_{reward.metric.label}": float(plain)}
                 ledger.append(_line(step, evaluation, time.perf_counter() - start, **more))
             evaluations.append(evaluation)
-            progress.advance(f"{scheme} {evaluation.accuracy:.2f} %", replayed=replayed is not None)
+            progress.advance(f"{scheme} {reward.metric.measured(evaluation.score)}", replayed=replayed is not None)
     return evaluations
-
-
-def _has_accuracy(line: Mapping[str, Any]) -> bool:
-    return isinstance(line.get("accuracy"), float) and isinstance(line.get("standard_error"), float)
 
 
 def _line(step: int | str, evaluation: Evaluation, seconds: float, **more: Any) -> dict[str, Any]:
     return {
         "step": step,
         "scheme": str(evaluation.scheme),
-        "accuracy": evaluation.accuracy,
+        evaluation.metric.label: evaluation.score,
         "standard_error": evaluation.standard_error,
         "cost": evaluation.cost,
         "reward": evaluation.reward,

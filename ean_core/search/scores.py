@@ -13,10 +13,12 @@ from typing import Any
 from filelock import Timeout
 
 from ean_core.common.errors import InUseError
+from ean_core.common.tasks import Metric
 from ean_core.common.writing import file_lock, open_in_place
 from ean_core.scheme import ConnectionScheme
 
 from .evaluator import Evaluator
+from .scorer import Score
 
 #: Seconds to wait for another process that is reading or writing its scores.
 PATIENCE_S = 60.0
@@ -44,7 +46,7 @@ class RememberedScores:
         self._key = json.dumps(evaluator.key, sort_keys=True)
         self.path = folder / f"scores_{hashlib.sha256(self._key.encode()).hexdigest()[:12]}.jsonl"
         self._say = say
-        self._known: dict[ConnectionScheme, float] = {}
+        self._known: dict[ConnectionScheme, Score] = {}
         #: Number of bytes of the file read so far.
         self._end = 0
 
@@ -56,25 +58,34 @@ class RememberedScores:
     def stages(self) -> tuple[int, ...]:
         return self.evaluator.stages
 
-    def standard_error(self, accuracy: float) -> float:
-        return self.evaluator.standard_error(accuracy)
+    @property
+    def metric(self) -> Metric:
+        return self.evaluator.metric
 
-    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Accuracies in percent, in the order of ``schemes``."""
+    def standard_error(self, score: float) -> float:
+        return self.evaluator.standard_error(score)
+
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[Score]:
+        """Return the metric of each scheme, in the order of ``schemes``."""
         if any(scheme not in self._known for scheme in schemes):
             self._exchange()
         unknown = [scheme for scheme in dict.fromkeys(schemes) if scheme not in self._known]
         if unknown:
             start = time.perf_counter()
-            accuracies = self.evaluator.evaluate(unknown)
+            scores = self.evaluator.evaluate(unknown)
             seconds = round((time.perf_counter() - start) / len(unknown), 4)
             self._exchange(
                 *(
-                    {"scheme": str(scheme), "accuracy": accuracy, "seconds": seconds}
-                    for scheme, accuracy in zip(unknown, accuracies, strict=True)
+                    {
+                        "scheme": str(scheme),
+                        self.metric.label: float(score),
+                        "standard_error": score.standard_error,
+                        "seconds": seconds,
+                    }
+                    for scheme, score in zip(unknown, scores, strict=True)
                 )
             )
-            self._known.update(zip(unknown, accuracies, strict=True))
+            self._known.update(zip(unknown, scores, strict=True))
         return [self._known[scheme] for scheme in schemes]
 
     def _exchange(self, *lines: Mapping[str, Any]) -> None:
@@ -106,7 +117,10 @@ class RememberedScores:
                 if line != json.loads(self._key):
                     raise ValueError("it belongs to another supernet, data set or precision")
             else:
-                self._known[ConnectionScheme.parse(line["scheme"], self.stages)] = float(line["accuracy"])
+                value = float(line[self.metric.label])
+                error = line.get("standard_error")  # the oldest files hold accuracies only
+                score = Score(value, self.standard_error(value) if error is None else float(error))
+                self._known[ConnectionScheme.parse(line["scheme"], self.stages)] = score
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} has a line that is not a score: {text[:80]!r} ({error}); delete the file to compute its "

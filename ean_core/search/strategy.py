@@ -11,14 +11,15 @@ from typing import Any, ClassVar, Literal
 from mmengine.registry import Registry
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.scheme import ConnectionScheme
 
 #: Search strategies by name.
 STRATEGIES = Registry("search strategy", scope="ean_core", locations=["ean_core.search"])
 
 #: How the scheme returned by a search is chosen: the strategy's most probable one; the one with the highest reward
-#: among all evaluations; the one with the highest reward among the finalists, whose accuracy is measured with batch
-#: norms re-estimated for each scheme.
+#: among all evaluations; the one with the highest reward among the finalists, whose score is measured with batch norms
+#: re-estimated for each scheme.
 Rule = Literal["mode", "best-seen", "front"]
 RULES: tuple[Rule, ...] = ("mode", "best-seen", "front")
 
@@ -29,17 +30,39 @@ class Evaluation:
 
     Args:
         scheme: the scheme.
-        accuracy: accuracy on the validation images, in percent.
+        score: the metric on the validation images, in its unit.
         cost: number of connections, or milliseconds if the reward includes measured latency.
         reward: the quantity that the search maximizes, see :class:`Reward`.
-        standard_error: standard error of the accuracy, in percentage points.
+        standard_error: standard error of the score.
+        metric: the metric.
     """
 
     scheme: ConnectionScheme
-    accuracy: float
+    score: float
     cost: float
     reward: float
     standard_error: float = 0.0
+    metric: Metric = ACCURACY
+
+    @property
+    def merit(self) -> float:
+        """The score with the sign that makes more the better."""
+        return self.metric.merit(self.score)
+
+    @property
+    def text(self) -> str:
+        """The metric's name, value and unit."""
+        return self.metric.text(self.score)
+
+    def plain(self) -> dict[str, Any]:
+        """Convert to plain values for a record; the score has the metric's name."""
+        return {
+            "scheme": str(self.scheme),
+            self.metric.label: self.score,
+            "cost": self.cost,
+            "reward": self.reward,
+            "standard_error": self.standard_error,
+        }
 
 
 class Strategy(ABC):

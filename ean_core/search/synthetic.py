@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.scheme import ConnectionScheme
+
+from .scorer import Score
 
 
 class SyntheticEvaluator:
@@ -39,12 +42,16 @@ class SyntheticEvaluator:
     def key(self) -> Mapping[str, Any]:
         return {"synthetic": [list(self.stages), self.seed, self.interaction, self.base]}
 
-    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[float]:
-        """Accuracies in percent, in the order of ``schemes``."""
+    @property
+    def metric(self) -> Metric:
+        return ACCURACY
+
+    def evaluate(self, schemes: Sequence[ConnectionScheme]) -> list[Score]:
+        """Accuracies in percent, in the order of ``schemes``; they are exact."""
         bits = np.array([scheme.bits for scheme in schemes], dtype=float)  # (K, m)
         gains = bits @ self.weights + ((bits @ self.pairs) * bits).sum(1)
-        return [float(value) for value in self.base + gains]
+        return [Score(value) for value in self.base + gains]
 
-    def standard_error(self, accuracy: float) -> float:
+    def standard_error(self, score: float) -> float:
         """Zero, as the accuracies are exact."""
         return 0.0

@@ -37,7 +37,7 @@ class OptunaStrategy(Strategy):
         sampler: name of a class in ``optuna.samplers``.
         options: arguments of the sampler.
         schemes_per_step: number of trials open at a time.
-        pareto: maximize accuracy and minimize cost instead of maximizing the reward; needs a multi-objective sampler.
+        pareto: optimize the metric and minimize cost instead of maximizing the reward; needs a multi-objective sampler.
         storage: URL of a database, e.g. ``'sqlite:///study.db'``, or path of a journal file, which suits a shared file
             system; None for memory.
         study_name: name of the study in the storage; created if it does not exist.
@@ -108,7 +108,7 @@ class OptunaStrategy(Strategy):
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         with _quiet():
             for trial, evaluation in zip(self._open, evaluations, strict=True):
-                values = [evaluation.accuracy, evaluation.cost] if self.pareto else [evaluation.reward]
+                values = [evaluation.merit, evaluation.cost] if self.pareto else [evaluation.reward]
                 self.study.tell(trial, values)
 
 

@@ -15,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ean_core.common.tasks import find_metric, task_of_network
+from ean_core.common.tasks import Metric, find_metric, task_of_network
 from ean_core.common.text import visible
+from ean_core.report.search import read_evaluation
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
 from ean_core.show.table import headline, metric_texts
@@ -141,7 +142,7 @@ def _search(seen: Standing, inner: int) -> Rows:
         rows.append((f"best of {scored}" if seen.finished else "", packed(_measured(top), inner)))
     if seen.finished:
         scheme = ConnectionScheme.parse(record["scheme"]["scheme"])
-        strip, *measured = _measured(Evaluation(**{**record["scheme"], "scheme": scheme}))
+        strip, *measured = _measured(read_evaluation(record["scheme"], None, Metric.of(record)))
         rows.append(("found", packed([strip, str(scheme), *measured, f"by rule {record['rule']}"], inner)))
     return rows
 
@@ -236,7 +237,7 @@ def _strategy(seen: Standing) -> str:
 def _measured(evaluation: Evaluation) -> list[str]:
     return [
         squares(evaluation.scheme),
-        f"{evaluation.accuracy:.2f} ± {evaluation.standard_error:.2f} %",
+        evaluation.metric.text(evaluation.score, evaluation.standard_error),
         f"{evaluation.scheme.connections} connections",
         f"reward {evaluation.reward:.2f}",
     ]

@@ -9,8 +9,8 @@ TASK = Task(
     noun="counter",
     networks=("CrowdCounter",),
     metrics=(
-        Metric("count/MAE", "MAE", less_is_better=True),
-        Metric("count/RMSE", "RMSE", less_is_better=True),
+        Metric("count/MAE", "MAE", "people", less_is_better=True),
+        Metric("count/RMSE", "RMSE", "people", less_is_better=True),
         Metric("count/NAE", "NAE", less_is_better=True),
     ),
     datasets=(
@@ -19,4 +19,5 @@ TASK = Task(
     ),
     explainer="tasks.crowd_counting.explain:CounterExplainer",
     exporter="tasks.crowd_counting.export:CounterFromPixels",
+    scorer="tasks.crowd_counting.score:CounterScorer",
 )

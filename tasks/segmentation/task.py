@@ -17,4 +17,5 @@ TASK = Task(
     ),
     explainer="tasks.segmentation.explain:SegmentorExplainer",
     exporter="tasks.segmentation.export:SegmentorFromPixels",
+    scorer="tasks.segmentation.score:SegmentorScorer",
 )

@@ -152,7 +152,7 @@ def test_a_search_leaves_a_ledger_a_record_and_a_picture_and_says_how_to_train(
     assert ">SE<" in (folder / "scheme.svg").read_text()
 
     found = record["scheme"]
-    assert f"{found['scheme']}, chosen by rule front: {found['accuracy']:.2f} +- " in out
+    assert f"{found['scheme']}, chosen by rule front: accuracy {found['accuracy']:.2f} ± " in out
     assert "best of 12 evaluations" in out
     assert f"train it: ean train resnet20_se_digits --cfg-options model.backbone.scheme={found['scheme']}" in out
 

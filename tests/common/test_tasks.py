@@ -124,7 +124,7 @@ def test_directions_and_units_of_our_metrics():
         "count/NAE",
     }
     assert find_metric("MAE") is find_metric("count/MAE")
-    assert [find_metric(name).unit for name in ("mIoU", "count/MAE", "Top 5 Accuracy")] == ["%", "", "%"]
+    assert [find_metric(name).unit for name in ("mIoU", "count/MAE", "Top 5 Accuracy")] == ["%", "people", "%"]
 
 
 def test_metrics_of_other_libraries_are_guessed():

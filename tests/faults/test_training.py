@@ -17,12 +17,14 @@ from PIL import Image
 
 from ean_core.common.config import load_config
 from ean_core.common.errors import DivergedError
+from ean_core.common.tasks import ACCURACY
 from ean_core.runs.folder import Run
 from ean_core.runs.training import run_test, run_training
 from ean_core.search.heuristics import RandomSearch
 from ean_core.search.ledger import read_lines
 from ean_core.search.loop import search
 from ean_core.search.reward import Reward
+from ean_core.search.scorer import Score
 
 from .conftest import DIGITS
 
@@ -82,15 +84,14 @@ class Scores:
 
     key = {"scores": "made up"}
     stages = (2, 2)
+    metric = ACCURACY
 
     def __init__(self, value):
         self.value = value
 
     def evaluate(self, schemes):
-        return [self.value if scheme.connections == 2 else 50.0 + scheme.connections for scheme in schemes]
-
-    def standard_error(self, accuracy):
-        return 0.5
+        found = (self.value if scheme.connections == 2 else 50.0 + scheme.connections for scheme in schemes)
+        return [Score(value, 0.5) for value in found]
 
 
 @diverging
@@ -107,7 +108,7 @@ def test_rewards_that_are_no_numbers(tally, tmp_path, value):
     lines, torn = read_lines(tmp_path / "ledger.jsonl")  # what was scored before is kept, and is plain JSON
     assert torn == b""
     assert all(line["accuracy"] < 100 for line in lines[1:])
-    assert run(Scores(60.0)).best_seen.accuracy == 60.0  # and gone on from, once it is mended
+    assert run(Scores(60.0)).best_seen.score == 60.0  # and gone on from, once it is mended
 
 
 @diverging

@@ -10,14 +10,23 @@ import pytest
 from scipy.stats import ttest_ind
 
 from ean_core import ConnectionScheme
+from ean_core.common.record import read_record
+from ean_core.common.tasks import Metric
 from ean_core.inference.latency import BlockTimes
-from ean_core.report.search import comparison_rows, read_comparison, read_search, write_comparison
+from ean_core.report.search import (
+    comparison_rows,
+    read_comparison,
+    read_evaluation,
+    read_search,
+    write_comparison,
+)
 from ean_core.report.search_figures import convergence_figure, distribution_figure, front_figure
 from ean_core.search.front import front
 from ean_core.search.prefixes import count_bodies, walk_seconds
 from ean_core.search.synthetic import SyntheticEvaluator
 from ean_core.show.table import markdown_table, print_table, spread_text
 
+ROOT = Path(__file__).resolve().parents[2]
 STAGES, BATCHES, IMAGES, SEEDS = (2, 3), 4, 10_000, (0, 1, 2)
 REWARD = {"accuracy": 1.0, "sparsity": 2.0, "latency": 0.0, "table": None}
 SECONDS = {"bodies": 1.0, "connections": 0.1, "joins": 0.2}
@@ -147,14 +156,41 @@ def test_a_ledger_is_read_in_its_order_with_steps_infos_and_finalists(tmp_path):
         file.write('{"step": 2, "sch')  # still being written
     history = read_search(path)
     assert history.key == {"seed": 7}
-    assert [(str(e.scheme), e.accuracy, e.cost, e.reward, e.standard_error) for e in history.evaluations] == [
+    assert [(str(e.scheme), e.score, e.cost, e.reward, e.standard_error) for e in history.evaluations] == [
         ("10-000", 60.0, 1.0, 61.6, 0.0),
         ("10-000", 60.0, 1.0, 61.6, 0.0),
         ("00-111", 61.0, 3.0, 61.8, 0.4),
     ]
     assert (history.steps, history.infos, history.unique) == ([0, 0, 1], {0: {"p": 0.5}}, 2)
-    assert [(e.accuracy, e.standard_error) for e in history.finalists] == [(63.0, 0.3)]
+    assert [(e.score, e.standard_error) for e in history.finalists] == [(63.0, 0.3)]
     assert history.best == history.evaluations[2]
+
+
+def test_a_ledger_of_another_metric_is_read_by_its_name(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    metric = {"name": "count/MAE", "title": "MAE", "unit": "people", "less_is_better": True, "short": ""}
+    line = {"step": 0, "scheme": "00-111", "MAE": 9.3, "standard_error": 1.2, "cost": 3.0, "reward": -9.1}
+    write_lines(path, {"seed": 7, "metric": metric}, [line, {**line, "step": "finalists", "supernet_MAE": 9.3}])
+    history = read_search(path)
+    assert [(each.text, each.merit) for each in (*history.evaluations, *history.finalists)] == [
+        ("MAE 9.30 people", -9.3)
+    ] * 2
+    front_figure(history.evaluations, history.finalists, tmp_path / "front.svg", fixed_norms=True)
+    drawn = (tmp_path / "front.svg").read_text()
+    assert "validation MAE (people), less is better" in drawn
+    assert "connections, 9.30 people" in drawn
+    assert "accuracy" not in drawn
+    assert "re-estimated" not in drawn
+
+
+@pytest.mark.parametrize("attention", ["se", "sge", "dia"])
+def test_committed_ledgers_are_read(attention):
+    folder = ROOT / f"benchmarks/results/campaign/search_resnet20_{attention}.cifar100/seed_0"
+    history, record = read_search(folder / "ledger.jsonl"), read_record(folder / "search.json")
+    assert len(history.evaluations) == record["evaluations"] == 512
+    found = read_evaluation(record["scheme"], None, Metric.of(record))
+    assert found in history.finalists
+    assert found.text == f"accuracy {record['scheme']['accuracy']:.2f} %"
 
 
 def test_a_step_walks_only_schemes_that_are_new_to_the_search(tmp_path):
@@ -366,7 +402,7 @@ def test_the_front_names_the_ends_and_shows_its_schemes(made, tmp_path):
     for expected in ("none", "full", "best reward", "their exact front", "as scored in the search (32 schemes)"):
         assert f">{expected}<" in text
     for evaluation in kept:
-        assert f"connection{'s' * (evaluation.scheme.connections != 1)}, {evaluation.accuracy:.2f} %<" in text
+        assert f"connection{'s' * (evaluation.scheme.connections != 1)}, {evaluation.score:.2f} %<" in text
 
 
 def test_bands_are_drawn_over_seeds_of_different_length(tmp_path):

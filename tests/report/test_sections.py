@@ -15,7 +15,7 @@ def test_a_mode_that_was_never_asked_for_is_judged_by_its_result():
     history = SimpleNamespace(evaluations=[asked])
     runs = [
         SimpleNamespace(history=history, rule=rule, returned=each)
-        for rule, each in (("mode", mode), ("front", own), ("mode", replace(asked, accuracy=1.0)))
+        for rule, each in (("mode", mode), ("front", own), ("mode", replace(asked, score=1.0)))
     ]
     scored, finalists = _scores(SimpleNamespace(runs=runs, finalists=[own]))
     assert scored == {asked.scheme: 50.0, mode.scheme: 51.0}

@@ -308,7 +308,7 @@ def test_an_interruption_in_the_middle_leaves_the_supernet_whole(interrupted_aft
     before = values(model)
     plain, anew = recalibrated(model)
     schemes = [ConnectionScheme.parse("100-010-001"), ConnectionScheme.parse("000-010-101")]
-    scores, expected = plain.evaluate(schemes), anew.evaluate(schemes)
+    scores, expected = plain.evaluate(schemes), recalibrated(model)[1].evaluate(schemes)
     calls = 0
 
     def count(*_):

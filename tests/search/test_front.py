@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,11 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ean_core import ConnectionScheme
+from ean_core.common.tasks import Metric
 from ean_core.search.front import best_by_coefficient, front
 from ean_core.search.strategy import Evaluation
 from ean_core.search.synthetic import SyntheticEvaluator
 
 STAGES = (2, 3)
+ERROR = Metric("count/MAE", "MAE", "people", less_is_better=True)
 ALL = [ConnectionScheme(STAGES, tuple(int(bit) for bit in f"{number:05b}")) for number in range(32)]
 
 
@@ -25,21 +28,31 @@ priced = st.lists(st.builds(evaluated, st.sampled_from(ALL), accuracies, st.inte
 
 
 def dominates(one, other):
-    return (
-        one.accuracy >= other.accuracy
-        and one.cost <= other.cost
-        and (one.accuracy, one.cost) != (other.accuracy, other.cost)
-    )
+    return one.score >= other.score and one.cost <= other.cost and (one.score, one.cost) != (other.score, other.cost)
 
 
 @given(priced)
 def test_the_front_is_what_no_other_dominates(given):
-    kept = {(e.accuracy, e.cost) for e in given if not any(dominates(other, e) for other in given)}
+    kept = {(e.score, e.cost) for e in given if not any(dominates(other, e) for other in given)}
     found = front(given)
-    assert [(e.accuracy, e.cost) for e in found] == sorted(kept, key=lambda pair: pair[1])
+    assert [(e.score, e.cost) for e in found] == sorted(kept, key=lambda pair: pair[1])
     for evaluation in found:
-        same = [e for e in given if (e.accuracy, e.cost) == (evaluation.accuracy, evaluation.cost)]
+        same = [e for e in given if (e.score, e.cost) == (evaluation.score, evaluation.cost)]
         assert evaluation == min(same, key=lambda e: (e.scheme.connections, e.scheme))
+
+
+def turned(evaluation):
+    """The same evaluation as an error: of which less is better."""
+    return replace(evaluation, score=100 - evaluation.score, metric=ERROR)
+
+
+@given(priced.filter(bool))
+def test_where_less_is_better_the_least_errors_are_kept(given):
+    given = [replace(e, score=8 * round(e.score / 8)) for e in given]  # exact differences from 100
+    errors = list(map(turned, given))
+    assert front(errors) == list(map(turned, front(given)))
+    found, expected = best_by_coefficient(errors), best_by_coefficient(given)
+    assert found == [(low, high, turned(e)) for low, high, e in expected]
 
 
 @given(priced, st.randoms())
@@ -54,10 +67,10 @@ def test_the_front_does_not_depend_on_order(given, random):
 def test_the_best_at_a_coefficient_is_that_of_its_interval(given, coefficients):
     found = best_by_coefficient(given)
     for coefficient in coefficients:
-        scores = [e.accuracy + coefficient * e.scheme.sparsity for e in given]
+        scores = [e.score + coefficient * e.scheme.sparsity for e in given]
         for low, high, e in found:
             if low <= coefficient <= high:
-                assert e.accuracy + coefficient * e.scheme.sparsity == pytest.approx(max(scores), rel=1e-12)
+                assert e.score + coefficient * e.scheme.sparsity == pytest.approx(max(scores), rel=1e-12)
 
 
 @given(evaluations.filter(bool))
@@ -67,9 +80,9 @@ def test_intervals_cover_all_coefficients_with_ever_sparser_schemes(given):
     for (low, high, one), (start, _, other) in pairwise(found):
         assert low <= high == start
         assert one.scheme.connections > other.scheme.connections
-        assert one.accuracy > other.accuracy
+        assert one.score > other.score
     assert found[-1][2].scheme.connections == min(e.scheme.connections for e in given)
-    assert found[0][2].accuracy == max(e.accuracy for e in given)
+    assert found[0][2].score == max(e.score for e in given)
 
 
 @given(evaluations, st.randoms())

@@ -1,16 +1,17 @@
 import json
 import threading
 from collections import Counter
-from dataclasses import asdict
 
 import pytest
 
 from ean_core import ConnectionScheme
 from ean_core.common.errors import InUseError
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.inference.latency import BlockTimes
 from ean_core.search import EANStrategy, Evaluation, Ledger, Reward, Strategy, search
 from ean_core.search.front import front
 from ean_core.search.loop import best_schemes, rescore, with_extremes
+from ean_core.search.scorer import Score
 
 STAGES = (2, 2)
 STEPS = 5
@@ -21,6 +22,7 @@ class Formula:
     """Scores schemes by a sum over their blocks, records the requests, and can be killed at any scheme."""
 
     stages = STAGES
+    metric = ACCURACY
     weights = (1.1, -0.7, 1 / 3, 0.2)
 
     def __init__(self, fails_at=None, data="formula"):
@@ -36,10 +38,10 @@ class Formula:
                 raise KeyboardInterrupt
             self.asked.append(str(scheme))
             found.append(60 + sum(w * bit for w, bit in zip(self.weights, scheme.bits, strict=True)))
-        return found
+        return [Score(value, self.standard_error(value)) for value in found]
 
-    def standard_error(self, accuracy):
-        return accuracy / 1000
+    def standard_error(self, score):
+        return score / 1000
 
 
 class Careful(Formula):
@@ -50,8 +52,8 @@ class Careful(Formula):
     def __init__(self, fails_at=None, data="careful"):
         super().__init__(fails_at, data)
 
-    def standard_error(self, accuracy):
-        return accuracy / 2000
+    def standard_error(self, score):
+        return score / 2000
 
 
 class Listed(Strategy):
@@ -156,7 +158,7 @@ def test_the_finalists_are_the_best_the_mode_and_the_extremes_with_both_accuraci
     assert [evaluation.scheme for evaluation in result.finalists] == expected
     for line, evaluation in zip(final, result.finalists, strict=True):
         assert [line["supernet_accuracy"]] == Formula().evaluate([evaluation.scheme])
-        assert [line["accuracy"]] == Careful().evaluate([evaluation.scheme]) == [evaluation.accuracy]
+        assert [line["accuracy"]] == Careful().evaluate([evaluation.scheme]) == [evaluation.score]
     assert Counter(asked).most_common(1)[0][1] == 1  # what the search has scored is not scored again for them
 
 
@@ -203,8 +205,8 @@ def test_cost_and_reward_are_those_of_latency_where_it_is_weighed(tmp_path):
     path = tmp_path / "ledger.jsonl"
     result = search(Listed([["10-01"]]), Formula(), reward, path, {})
     assert result.scheme.cost == pytest.approx(5)
-    assert result.scheme.reward == pytest.approx(result.scheme.accuracy + 2 * 0.5)
-    assert lines(path)[0]["reward"] == json.loads(json.dumps(asdict(reward)))
+    assert result.scheme.reward == pytest.approx(result.scheme.score + 2 * 0.5)
+    assert lines(path)[0]["reward"] == json.loads(json.dumps(reward.plain()))
     with pytest.raises(ValueError, match=r"belongs to another search: reward.latency is 2 there, 0.0 here"):
         search(Listed([["10-01"]]), Formula(), Reward(), path, {})
 
@@ -237,8 +239,8 @@ def test_each_rule_returns_what_it_says(tmp_path, rule, careful, scheme, accurac
             **options,
         )
         assert (str(result.scheme.scheme), result.rule) == (scheme, used)
-        assert result.scheme.accuracy == pytest.approx(accuracy)
-        assert (str(result.best_seen.scheme), result.best_seen.accuracy) == ("10-00", pytest.approx(61.1))
+        assert result.scheme.score == pytest.approx(accuracy)
+        assert (str(result.best_seen.scheme), result.best_seen.score) == ("10-00", pytest.approx(61.1))
 
 
 def test_the_rule_given_wins_over_the_strategys(tmp_path):
@@ -251,7 +253,7 @@ def test_the_front_is_that_of_the_finalists_where_there_are_any(tmp_path):
     without = run_listed(tmp_path / "b.jsonl", STEPS_OF_RULES)
     assert with_them.front == front(with_them.finalists)
     assert without.front == front(without.history)
-    assert {evaluation.accuracy for evaluation in with_them.front} != {e.accuracy for e in without.front}
+    assert {evaluation.score for evaluation in with_them.front} != {e.score for e in without.front}
 
 
 def test_a_rule_that_needs_a_mode_is_refused_without_one_before_anything_is_written(tmp_path):
@@ -443,7 +445,7 @@ def test_rescoring_writes_both_accuracies_and_goes_on_where_it_was_interrupted(t
     path = tmp_path / "finalists.jsonl"
     whole = rescore(schemes, Formula(), Careful(), Reward(), path, {"comparison": ["a", "b"]})
     assert [evaluation.scheme for evaluation in whole] == schemes
-    assert [evaluation.accuracy for evaluation in whole] == Careful().evaluate(schemes)
+    assert [evaluation.score for evaluation in whole] == Careful().evaluate(schemes)
     written = lines(path)
     assert written[0]["comparison"] == ["a", "b"]
     assert written[0]["finalists"] == {"data": "careful"}
@@ -469,3 +471,39 @@ def test_rescoring_says_that_a_torn_line_was_dropped(tmp_path):
     assert "dropped a torn last line of 13 bytes" in said[0]
     with Ledger(path, lines(path)[0]) as ledger:
         assert len(ledger.lines) == 1
+
+
+# ---------------------------------------------------------------- other metrics
+
+
+class Errors(Formula):
+    """The formula as an error: less is better."""
+
+    metric = Metric("count/MAE", "MAE", "people", less_is_better=True)
+
+
+def test_where_less_is_better_the_least_error_is_the_best(tmp_path):
+    steps = [["00-00", "10-00", "01-00"], ["01-10", "11-00"]]
+    reward = Reward(metric=Errors.metric, sparsity=0.0)
+    result = search(Listed(steps, None, "best-seen"), Errors(), reward, tmp_path / "ledger.jsonl", {})
+    assert str(result.best_seen.scheme) == "01-00"  # 60 - 0.7
+    assert result.best_seen.text == "MAE 59.30 people"
+    assert best_schemes(result.history, 2) == parse("01-00", "01-10")
+    assert [str(each.scheme) for each in result.front] == ["00-00", "01-00"]
+    key, first, *_ = lines(tmp_path / "ledger.jsonl")
+    assert key["reward"] == {"MAE": 1.0, "sparsity": 0.0, "latency": 0.0, "table": None}
+    assert first == {
+        "step": 0,
+        "scheme": "00-00",
+        "MAE": 60.0,
+        "standard_error": 0.06,
+        "cost": 0.0,
+        "reward": -60.0,
+    }
+    again = search(Listed(steps, None, "best-seen"), Errors(fails_at=0), reward, tmp_path / "ledger.jsonl", {})
+    assert again == result
+
+
+def test_a_reward_of_another_metric_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the reward is of accuracy, but schemes are scored by MAE"):
+        search(Listed([["00-00"]]), Errors(), Reward(), tmp_path / "ledger.jsonl", {})

@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ean_core import ConnectionScheme
+from ean_core.common.tasks import Metric
 from ean_core.inference.latency import BlockTimes
 from ean_core.search import Evaluation, Reward
 
 STAGES = (2, 3)
+ERROR = Metric("count/MAE", "MAE", "people", less_is_better=True)
 
 
 def table(connections, stages=STAGES):
@@ -27,12 +29,25 @@ def bits(blocks=5):
         ({}, "00-000", 72.0),
         ({}, "11-111", 70.0),
         ({}, "10-001", 70.0 + 2 * 3 / 5),
-        ({"accuracy": 0.5, "sparsity": 10}, "11-100", 35.0 + 10 * 2 / 5),
-        ({"accuracy": 0, "sparsity": 1}, "10-000", 0.8),
+        ({"score": 0.5, "sparsity": 10}, "11-100", 35.0 + 10 * 2 / 5),
+        ({"score": 0, "sparsity": 1}, "10-000", 0.8),
     ],
 )
 def test_the_reward_weighs_accuracy_in_percent_and_the_share_of_unconnected_blocks(weights, scheme, expected):
     assert Reward(**weights)(ConnectionScheme.parse(scheme), 70.0) == pytest.approx(expected)
+
+
+def test_less_error_is_more_reward_and_weights_are_named_like_the_metric():
+    reward = Reward.of({"MAE": 2.0, "sparsity": 0.5}, None, ERROR)
+    scheme = ConnectionScheme.parse("10-001")
+    assert reward(scheme, 9.0) == pytest.approx(-18 + 0.5 * 3 / 5)
+    assert reward(scheme, 8.0) > reward(scheme, 9.0)
+    assert reward.plain() == {"MAE": 2.0, "sparsity": 0.5, "latency": 0.0, "table": None}
+    evaluation = reward.evaluation(scheme, 9.0, 1.5)
+    assert (evaluation.metric, evaluation.merit, evaluation.text) == (ERROR, -9.0, "MAE 9.00 people")
+    assert evaluation.plain()["MAE"] == 9.0
+    with pytest.raises(ValueError, match=r"unknown weight of the reward 'accuracy'; choose from .*'MAE'"):
+        Reward.of({"accuracy": 1.0}, None, ERROR)
 
 
 def test_rewards_are_values():

@@ -11,10 +11,12 @@ import torch
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
 from ean_core.common.errors import InUseError
+from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.common.writing import LinkError
 from ean_core.search import Ledger, SupernetEvaluator, scores
 from ean_core.search.evaluator import dismiss, serve
 from ean_core.search.ledger import read_lines
+from ean_core.search.scorer import Score
 from ean_core.search.scores import RememberedScores
 
 STAGES = (2, 3)
@@ -26,6 +28,7 @@ class Counting:
     """Scores by a formula and counts the requests."""
 
     stages = STAGES
+    metric = ACCURACY
 
     def __init__(self, seconds=0.0, **key):
         self.key = {**KEY, **key}
@@ -37,10 +40,10 @@ class Counting:
         assert len(set(schemes)) == len(schemes)
         self.asked += schemes
         time.sleep(self.seconds * len(schemes))
-        return [score(scheme) for scheme in schemes]
+        return [Score(score(scheme), score(scheme) / 100) for scheme in schemes]
 
-    def standard_error(self, accuracy):
-        return accuracy / 100
+    def standard_error(self, score):
+        return score / 100
 
 
 def score(scheme):
@@ -85,7 +88,7 @@ def test_nothing_is_computed_twice_by_one_or_by_another_with_the_same_key(tmp_pa
 def test_scores_are_read_back_to_the_last_bit(tmp_path):
     class Thirds(Counting):
         def evaluate(self, schemes):
-            return [100 * 1 / 3 for _ in schemes]
+            return [Score(100 * 1 / 3, 0.25) for _ in schemes]
 
     assert RememberedScores(Thirds(), tmp_path).evaluate(ALL[:1]) == [100 / 3]
     assert RememberedScores(Counting(), tmp_path).evaluate(ALL[:1]) == [100 / 3]
@@ -95,9 +98,31 @@ def test_a_line_says_scheme_accuracy_and_seconds_each_took(tmp_path):
     remembered = RememberedScores(Counting(seconds=0.02), tmp_path)
     remembered.evaluate(ALL[3:5])
     for line, scheme in zip(lines(remembered.path), ALL[3:5], strict=True):
-        assert line.keys() == {"scheme", "accuracy", "seconds"}
+        assert line.keys() == {"scheme", "accuracy", "standard_error", "seconds"}
         assert (line["scheme"], line["accuracy"]) == (str(scheme), score(scheme))
         assert 0.02 <= line["seconds"] < 2
+
+
+def test_standard_errors_are_remembered_and_those_of_lines_without_one_follow_from_the_score(tmp_path):
+    first = RememberedScores(Counting(), tmp_path)
+    first.evaluate(ALL[:2])
+    whole = first.path.read_text()
+    first.path.write_text(re.sub(r'"standard_error": [\d.]+, ', "", whole, count=1))  # as the first versions wrote it
+    again = RememberedScores(Counting(), tmp_path)
+    again.evaluator.evaluate = None  # computes nothing
+    assert [found.standard_error for found in again.evaluate(ALL[:2])] == [score(scheme) / 100 for scheme in ALL[:2]]
+
+
+def test_scores_of_another_metric_have_its_name(tmp_path):
+    evaluator = Counting(metric={"name": "count/MAE"})
+    evaluator.metric = Metric("count/MAE", "MAE", "people", less_is_better=True)
+    remembered = RememberedScores(evaluator, tmp_path)
+    remembered.evaluate(ALL[:1])
+    (line,) = lines(remembered.path)
+    assert (line["MAE"], line["standard_error"]) == (score(ALL[0]), score(ALL[0]) / 100)
+    other = RememberedScores(evaluator, tmp_path)
+    assert other.evaluate(ALL[:1]) == [score(ALL[0])]
+    assert len(evaluator.asked) == 1
 
 
 def test_what_is_known_needs_no_file(tmp_path):

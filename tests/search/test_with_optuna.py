@@ -50,14 +50,14 @@ def test_the_genetic_algorithm_evolves_accuracy_and_cost_and_knows_no_reward(opt
     strategy = GeneticAlgorithm(STAGES, evaluations=20, population=20)
     told = tell(strategy, strategy.ask(), sparsity=1000.0)
     assert [direction.name for direction in strategy.study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert [trial.values for trial in strategy.study.trials] == [[e.accuracy, e.cost] for e in told]
+    assert [trial.values for trial in strategy.study.trials] == [[e.score, e.cost] for e in told]
 
 
 def test_its_front_advances(optuna):
     told = run(GeneticAlgorithm((18, 18, 18), evaluations=600, population=20))
     first, last = told[:100], told[-100:]
     assert sum(e.cost for e in last) < sum(e.cost for e in first)
-    assert max(e.accuracy for e in last) > max(e.accuracy for e in first)
+    assert max(e.score for e in last) > max(e.score for e in first)
 
 
 def test_tpe_maximises_the_reward_better_than_chance(optuna):

@@ -1,9 +1,11 @@
 import pytest
+import torch
 
-from ean_core import ConnectionScheme
+from ean_core import RECORDED, ConnectionScheme, EANResNet, RecordedScheme
 from ean_core.common.config import packaged_configs
 from ean_core.common.tasks import known_datasets
 from zoo.names import ModelName, config_of, trained_by, variant_of
+from zoo.publish import model_name
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,28 @@ def test_an_unknown_data_set_is_answered_with_the_nearest():
 )
 def test_the_variant_follows_from_the_connections(scheme, shared, variant):
     assert variant_of(ConnectionScheme.parse(scheme), shared) == variant
+
+
+def test_ean_on_a_data_set_is_the_scheme_found_there_or_else_the_familys(monkeypatch):
+    name = ModelName.parse("ean_resnet18_se.shanghaitech_b")
+    assert name.settings() is None
+    found = RecordedScheme(ConnectionScheme.parse("10-01-11"), "found here", "a search", "shanghaitech_b")
+    monkeypatch.setitem(RECORDED, ("imagenet", 18, "SE", "shanghaitech_b"), found)
+    assert name.settings() == {"scheme": "ean:shanghaitech_b", "shared": True}
+    assert ModelName.parse("ean_resnet18_se.shanghaitech_a").settings() is None
+    assert ModelName.parse("ean_resnet50_se.shanghaitech_b").settings() == {"scheme": "ean", "shared": True}
+
+
+def test_another_scheme_than_that_on_record_for_the_data_is_not_named_ean(monkeypatch):
+    found = RecordedScheme(ConnectionScheme.parse("10-01-11"), "found here", "a search", "shanghaitech_b")
+    monkeypatch.setitem(RECORDED, ("imagenet", 18, "SE", "shanghaitech_b"), found)
+    with torch.device("meta"):
+        own, other = (EANResNet(18, scheme=scheme, num_stages=3) for scheme in ("ean:shanghaitech_b", "10-00-11"))
+    assert str(model_name("shanghaitech_b", own)) == "ean_resnet18_se.shanghaitech_b"
+    assert str(model_name("shanghaitech_a", other)) == "ean_resnet18_se.shanghaitech_a"
+    assert str(model_name("shanghaitech_b", other, best=True)) == "best_resnet18_se.shanghaitech_b"
+    with pytest.raises(ValueError, match=r"10-00-11 cannot be named ean_… on shanghaitech_b, where 10-01-11 is on rec"):
+        model_name("shanghaitech_b", other)
 
 
 def test_modules_that_are_not_shared_on_a_part_of_the_blocks_have_no_name():
