@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/segmentor_runtime.py',
 ]
 # A Share-full segmentor; each iteration trains a random sub-network (Section 4.2).
-model = dict(backbone=dict(attention='SE', scheme='full'))
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True), scheme='full'))
 default_hooks = dict(scheme=dict(type='RandomSchemeHook', p=0.5))
 find_unused_parameters = True
 train_cfg = dict(val_interval=10)

@@ -37,8 +37,8 @@ class CrowdDataset(Dataset):
     'crowd_batch')``.
 
     With ``augment``, an item indexed by a :class:`~ean_core.data.SampleKey` is a random crop of the image, randomly
-    scaled, mirrored and recolored, with its density. All draws depend on the key alone. Points and density are transformed
-    exactly as the image is: density keeps its mass, and a point is either inside or outside of a crop.
+    scaled, mirrored and recolored, with its density. All draws depend on the key alone. Points and density are
+    transformed exactly as the image is: density keeps its mass, and a point is either inside or outside of a crop.
 
     Args:
         split: ``train`` and ``val`` (a tenth of the training images), ``trainval`` for both, or ``test``.

@@ -18,6 +18,7 @@ from mmengine.registry import (
 
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_root, find_config, load_config, packaged_configs
+from ean_core.common.tasks import ACCURACY, find_metric
 from ean_core.search import Reward, build_strategy
 
 NAMES = sorted(packaged_configs())
@@ -59,14 +60,16 @@ def test_there_is_a_config_for_each_task_network_attention_and_data_set():
     }
     counters = {
         f"{network}_{attention}_shanghaitech_{part}"
-        for network in ("resnet20", "resnet50")
+        for network in ("resnet18", "resnet20", "resnet50")
         for attention in ATTENTIONS
         for part in "ab"
     }
-    segmentors = {f"resnet{network}_{attention}_voc2012" for network in (20, 50) for attention in ATTENTIONS}
+    segmentors = {f"resnet{network}_{attention}_voc2012" for network in (18, 20, 50) for attention in ATTENTIONS}
     segmentors |= {f"resnet50_{attention}_voc2012aug" for attention in ATTENTIONS}
-    others = {"resnet20_se_crowd", "resnet50_se_ade20k", "resnet50_se_cityscapes"}
-    assert set(NAMES) == expected | counters | segmentors | others
+    searched = {f"resnet18_{attention}_shanghaitech_b" for attention in ATTENTIONS} | {"resnet18_se_voc2012"}
+    searched = {part + name for part in ("supernet_", "search_") for name in searched}
+    others = {"resnet18_se_crowd", "resnet20_se_crowd", "resnet50_se_ade20k", "resnet50_se_cityscapes"}
+    assert set(NAMES) == expected | counters | segmentors | searched | others
 
 
 def test_the_names_of_configs_are_unique():
@@ -120,7 +123,8 @@ def test_a_supernet_is_fully_connected_trains_random_schemes_and_allows_for_unus
     assert config.find_unused_parameters is True
     assert config.default_hooks.scheme == {"type": "RandomSchemeHook", "p": 0.5}
     # Schemes are compared on images that the supernet was not trained on.
-    assert (config.train_dataloader.dataset.split, config.val_dataloader.dataset.split) == ("train", "val")
+    splits = (config.train_dataloader.dataset.split, config.val_dataloader.dataset.split)
+    assert splits == (("fit", "held_out") if name in SEGMENTORS else ("train", "val"))
     assert not config.val_dataloader.dataset.get("augment", config.val_dataloader.dataset.get("flip", False))
     assert config.val_dataloader.sampler.shuffle is False
 
@@ -136,7 +140,7 @@ def test_a_counter_is_not_selected_and_never_looks_at_the_test_images(configs, n
     assert config.train_dataloader.batch_size > 1 or config.model.backbone.norm_eval
 
 
-@pytest.mark.parametrize("name", SEGMENTORS)
+@pytest.mark.parametrize("name", [name for name in SEGMENTORS if name not in SUPERNETS])
 def test_a_segmentor_trains_on_all_training_images_and_is_measured_once_on_those_of_val(configs, name):
     config = configs[name]
     assert config.get("val_dataloader") is None
@@ -160,9 +164,14 @@ def test_a_final_network_trains_on_all_training_images_and_never_looks_at_the_te
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("search_")])
 def test_a_search_has_a_strategy_a_reward_and_the_supernet_of_its_name(configs, name):
     settings = configs[name].search
-    strategy = build_strategy(settings.strategy, (9, 9, 9), configs[name].randomness.seed)
-    assert strategy.evaluations == settings.strategy.evaluations
-    assert Reward(**settings.reward).sparsity == 2.0
+    metric, sparsity = ACCURACY, 2.0
+    if name in COUNTERS + SEGMENTORS:
+        metric = find_metric("count/MAE" if name in COUNTERS else "mIoU")
+        sparsity = 0.5 if name in COUNTERS else 2.0
+    blocks = (2, 2, 2) if "resnet18" in name else (9, 9, 9)
+    strategy = build_strategy(settings.strategy, blocks, configs[name].randomness.seed)
+    assert strategy.evaluations == settings.strategy.get("evaluations", strategy.evaluations)
+    assert Reward.of(settings.reward, None, metric) == Reward(1.0, sparsity, metric=metric)
     assert settings.precision in ("fp32", "bf16")
     assert name.replace("search_", "supernet_") in NAMES
 
