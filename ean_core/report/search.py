@@ -26,12 +26,19 @@ SEEDLESS = ("exhaustive", "hsp")
 
 #: Captions of the figures.
 FIGURES = {
-    "front": "Score against cost for every scheme scored, and for the finalists with batch norms re-estimated; "
+    "front": "Accuracy against cost for every scheme scored, and for the finalists with batch norms re-estimated; "
     "below, the schemes on the finalists' front.",
     "convergence": "Confidence of the controllers, and best reward so far.",
-    "distribution": "Scores of the distinct schemes in the second half of each search (of all schemes for "
+    "distribution": "Accuracies of the distinct schemes in the second half of each search (of all schemes for "
     "strategies that do not learn), and Welch's t-test against random schemes, which treats schemes as independent.",
 }
+
+
+def figure_text(name: str, metric: Metric) -> str:
+    """Caption of a figure, for a metric."""
+    if metric == ACCURACY:
+        return FIGURES[name]
+    return FIGURES[name].replace("Accuracies", f"Values of {metric.label}").replace("Accuracy", metric.label)
 
 
 @dataclass(frozen=True)
@@ -307,7 +314,7 @@ def write_comparison(folder: Path) -> list[Cells]:
     """
     comparison = read_comparison(folder)
     rows, figures = comparison_rows(comparison), _write_figures(comparison, folder)
-    pictures = "\n\n".join(f"![{name}]({name}.png)\n\n{FIGURES[name]}" for name in figures)
+    pictures = "\n\n".join(f"![{name}]({name}.png)\n\n{figure_text(name, comparison.metric)}" for name in figures)
     text = f"{_title(comparison)}\n\n{markdown_table(rows)}\n\n{_caption(comparison)}\n\n{pictures}\n"
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", _csv(comparison))

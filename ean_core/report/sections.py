@@ -38,6 +38,7 @@ from .search import (
     SearchRun,
     draw_convergence,
     draw_distribution,
+    figure_text,
     read_comparison,
     read_search,
 )
@@ -556,12 +557,11 @@ def _distribution(comparison: Comparison) -> Section | None:
     samples, metric = comparison.samples(), comparison.metric
     if "random" not in samples:
         return None
+    several = "Accuracies" if metric == ACCURACY else f"Values of {metric.label}"
     return Section(
         "figure4",
-        f"Figure 4: {metric.label} of random and searched schemes{_of(comparison.record)}"
-        if metric != ACCURACY
-        else f"Figure 4: accuracies of random and searched schemes{_of(comparison.record)}",
-        f"{FIGURES['distribution']} They are the supernet's on validation images. {DISTRIBUTION}",
+        f"Figure 4: {several[0].lower()}{several[1:]} of random and searched schemes{_of(comparison.record)}",
+        f"{figure_text('distribution', metric)} {several} are the supernet's on validation images. {DISTRIBUTION}",
         _rounded(
             {"strategy": name, "scheme": str(scheme), metric.axis: value}
             for name, found in samples.items()

@@ -175,19 +175,19 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     assert re.fullmatch(
         r"━+╸? +33 % of 12 evaluations step 2, 4 evaluations, 3 distinct schemes, about 16 s left", seen["progress"]
     )
-    assert seen["best reward"] == "71.00  ▁▁▁█ ■□ ■■, 71.00 ± 0.50 %, 3 connections"
+    assert seen["best reward"] == "71.00  ▁▁▁█ ■□ ■■, accuracy 71.00 ± 0.50 %, 3 connections"
     assert seen["mean prob."] == "0.600  ▁▁"
     assert not {"found", "finalists"} & seen.keys()
 
     final = [("10-11", 71.5), ("00-00", 72.0)]
     made.searched(tmp_path / "run", steps, evaluations=12, finalists=final)
     assert panel(tmp_path / "run", width)["finalists"] == (
-        "2 of about 2 rescored □□ □□, 72.00 ± 0.50 %, 0 connections, reward 72.00"
+        "2 of about 2 rescored □□ □□, accuracy 72.00 ± 0.50 %, 0 connections, reward 72.00"
     )
     made.found(tmp_path / "run", at=10, evaluations=4)
     seen = panel(tmp_path / "run", width, seconds=20)
     assert seen["state"] == "finished 10 s ago"
-    assert seen["found"] == "■□ ■■, 10-11, 71.00 ± 0.50 %, 3 connections, reward 71.00, by rule mode"
+    assert seen["found"] == "■□ ■■, 10-11, accuracy 71.00 ± 0.50 %, 3 connections, reward 71.00, by rule mode"
 
 
 def test_schemes_of_many_blocks_break_between_stages(tmp_path):
