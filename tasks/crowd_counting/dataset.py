@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.registry import DATASETS, FUNCTIONS
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, FUNCTIONS, HOOKS
+from mmengine.runner import Runner
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -53,6 +55,8 @@ class CrowdDataset(Dataset):
         jitter: change of brightness, contrast and saturation, each by a factor of up to ``1 +- jitter``.
         gray: probability of a gray crop, as from a monochrome camera.
         blur: probability of a Gaussian blur with a standard deviation of 0.5 to 2 pixels.
+        last: crops of the last epochs, whose number ``LastEpochsHook`` sets: ``size``, a factor of ``crop``, and
+            ``scale``. Those of all epochs if None.
         blank: probability of an image without people in place of the crop: a plain color, noise, or smooth spots.
             Without such images a counter finds people in noise.
 
@@ -75,6 +79,7 @@ class CrowdDataset(Dataset):
         gray: float = 0.0,
         blur: float = 0.0,
         blank: float = 0.0,
+        last: Mapping[str, Any] | None = None,
     ) -> None:
         check_split(split)
         self.folder = data_root() / Path(root).expanduser()
@@ -94,16 +99,11 @@ class CrowdDataset(Dataset):
                 f"{' and '.join(map(repr, there))}; annotations may name the split of an image, and --cfg-options "
                 f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT selects another"
             )
-        if crop is not None and (len(crop) != 2 or min(crop) < 1):
-            raise ValueError(f"crop must be height and width in pixels, got {tuple(crop)}")
-        low, high = scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale must be the smallest and largest scale factor, both above 0, got {tuple(scale)}")
-        if crop is None and (low, high) != (1.0, 1.0):
-            raise ValueError(f"scale={tuple(scale)} needs a crop; whole images keep their size")
         self.augment = augment
-        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
-        self.scale = (float(low), float(high))
+        self.crop = Crop.of(crop, scale)
+        self.last = self.crop if last is None else self.crop.changed(**last)
+        #: First epoch with the crops of ``last``; none if None.
+        self.last_from: int | None = None
         self.flip = flip
         self.blank = blank
         for name, value in (("jitter", jitter), ("gray", gray), ("blur", blur), ("blank", blank)):
@@ -137,8 +137,10 @@ class CrowdDataset(Dataset):
                 "name": entry["name"],
             }
         draw = key.generator()
-        size = self.crop or pixels.shape[:2]
-        window = draw_window(pixels.shape[:2], size, self.scale, draw)
+        late = self.last_from is not None and key.epoch >= self.last_from
+        crop = self.last if late else self.crop
+        size = crop.size or pixels.shape[:2]
+        window = draw_window(pixels.shape[:2], size, crop.scale, draw)
         mirrored = self.flip and bool(torch.rand((), generator=draw) < 0.5)
         points, density = read_prepared(self.folder / entry["file"], window.slices)
         pixels = window.cut(pixels, size)
@@ -171,6 +173,58 @@ class CrowdDataset(Dataset):
             for transform in self.colors:
                 image = transform(image)
         return image
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Size and scale of random crops.
+
+    Args:
+        size: height and width in pixels; None for whole images.
+        scale: smallest and largest scale factor.
+    """
+
+    size: tuple[int, int] | None
+    scale: tuple[float, float]
+
+    @classmethod
+    def of(cls, crop: Sequence[float] | None, scale: Sequence[float]) -> Crop:
+        """Check the settings of a config.
+
+        Raises:
+            ValueError: if they are malformed, or whole images are to be scaled.
+        """
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
+            raise ValueError(f"crop must be height and width in pixels, got {tuple(crop)}")
+        low, high = scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale must be the smallest and largest scale factor, both above 0, got {tuple(scale)}")
+        if crop is None and (low, high) != (1.0, 1.0):
+            raise ValueError(f"scale={tuple(scale)} needs a crop; whole images keep their size")
+        return cls(None if crop is None else (int(crop[0]), int(crop[1])), (float(low), float(high)))
+
+    def changed(self, size: float, scale: Sequence[float]) -> Crop:
+        """Crops of another size, by a factor, and scale."""
+        return Crop.of(None if self.size is None else [round(size * side) for side in self.size], scale)
+
+
+@HOOKS.register_module()
+class LastEpochsHook(Hook):
+    """Train the last epochs on the crops that the data set calls ``last``.
+
+    Crops of all scales teach a counter that people have many sizes; a few epochs on larger crops near the images' own
+    scale fit it to the scale at which it will be used.
+
+    Args:
+        epochs: number of epochs at the end of training.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def before_train(self, runner: Runner) -> None:
+        # The workers of the data loader are not started yet, and get this with the data set.
+        runner.train_dataloader.dataset.last_from = max(0, runner.max_epochs - self.epochs)
 
 
 def _color_transforms(jitter: float, gray: float, blur: float) -> list[nn.Module]:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from PIL import Image
 
 from ean_core.data import SampleKey
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
-from tasks.crowd_counting.dataset import CrowdDataset, Window, crowd_batch, draw_window, mirror
+from tasks.crowd_counting.dataset import CrowdDataset, LastEpochsHook, Window, crowd_batch, draw_window, mirror
 from tasks.crowd_counting.density import density_map
 from tasks.crowd_counting.prepare import Kernel, prepare
 
@@ -245,3 +247,22 @@ def test_blank_images_have_no_people_and_depend_on_the_key_alone(folder):
 def test_probabilities_are_between_0_and_1(folder, name):
     with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 12"):
         CrowdDataset("train", folder, augment=True, **{name: 12})
+
+
+def test_the_last_epochs_have_crops_of_their_own(folder):
+    options = {"augment": True, "crop": (32, 40), "scale": (0.5, 2.0), "flip": True}
+    dataset = CrowdDataset("trainval", folder, "B", **options, last={"size": 1.5, "scale": (1.0, 1.0)})
+    plain = CrowdDataset("trainval", folder, "B", **options)
+    LastEpochsHook(2).before_train(SimpleNamespace(max_epochs=5, train_dataloader=SimpleNamespace(dataset=dataset)))
+    for key in keys(dataset, 5):
+        item = dataset[key]
+        if key.epoch < 3:
+            assert torch.equal(item["inputs"], plain[key]["inputs"])
+            continue
+        window = draw_window((96, 128), (48, 60), (1.0, 1.0), key.generator())
+        assert (window.height, window.width) == (48, 60)
+        whole = dataset[key.item]["inputs"][(slice(None), *window.slices)]
+        assert torch.equal(item["inputs"], whole) or torch.equal(item["inputs"], whole.flip(2))
+    short = SimpleNamespace(max_epochs=1, train_dataloader=SimpleNamespace(dataset=dataset))
+    LastEpochsHook(2).before_train(short)
+    assert dataset.last_from == 0

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "resnet20_se_shanghaitech_b"
 SMALL = [
     "train_dataloader.dataset.crop=[64,64]",
+    "default_hooks.last.epochs=2",
     "train_dataloader.num_workers=0",
     "train_dataloader.persistent_workers=False",
     "val_dataloader.num_workers=0",

@@ -17,7 +17,8 @@ train_dataloader = dict(
         jitter=0.4,
         gray=0.12,
         blur=0.1,
-        blank=0.03),
+        blank=0.03,
+        last=dict(size=1.5, scale=(0.75, 1.25))),
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='crowd_batch'))
 val_dataloader = dict(
