@@ -219,10 +219,11 @@ def test_the_legend_is_readable_at_the_width_of_a_phone(drawn, width):
 
 def test_a_warning_is_a_band_between_image_and_strip(drawn):
     plain, warned = (
-        draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, text) for text in ("", UNFAMILIAR)
+        draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, text) for text in (None, UNFAMILIAR)
     )
     assert warned.height - plain.height == 40
     assert warned.getpixel((2, 302)) == (255, 196, 0)
+    assert draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, "").size == warned.size
     assert UNFAMILIAR in [text for text, _, _ in drawn]
     assert np.array_equal(np.asarray(warned)[340:], np.asarray(plain)[300:])
 
