@@ -56,7 +56,7 @@ def draw_overlay(
         density: people per pixel, ``(H, W)``.
         label: text such as ``'123 people'``.
         heat: drawing options.
-        warning: text for a band below the image, such as :data:`UNFAMILIAR`; an empty text keeps the place for it, since
+        warning: text for a band below the image, such as :data:`UNFAMILIAR`; an empty text keeps its place, since
             frames of a video have one size; no band if None.
 
     Returns:
