@@ -370,7 +370,7 @@ def test_a_video_is_counted_frame_by_frame_and_annotated(capsys, tmp_path, count
     assert result["count"] == pytest.approx(sum(expected) / 6)
     assert result["peak"] == pytest.approx(max(expected))
     assert result["overlay"] == f"{name}.overlay.mp4"
-    assert f"{sum(expected) / 6:.1f} on average over 6 frames, at most {max(expected):.1f}" in printed
+    assert f"about {people(sum(expected) / 6)} on average over 6 frames, at most {round(max(expected))}" in printed
 
     drawn, fps = read_video(out / result["overlay"])
     assert (len(drawn), fps) == (6, 4)
