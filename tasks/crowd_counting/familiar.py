@@ -164,17 +164,23 @@ class Familiar(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         device = self.center.device if self.center is not None else None
-        found = {name: state_dict.get(prefix + name) for name in (*STATISTICS, ERRORS)}
         self.forget()
-        statistics = {name: found[name] for name in STATISTICS}
-        for given, check in ((statistics, _statistics_fit), ({ERRORS: found[ERRORS]}, _errors_fit)):
-            if all(value is None for value in given.values()):
+        groups: tuple[tuple[tuple[str, ...], Callable[..., bool]], ...] = (
+            (STATISTICS, _statistics_fit),
+            ((ERRORS,), _errors_fit),
+        )
+        for names, fit in groups:
+            given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
+            if not given:
                 continue
-            if any(value is None or not value.isfinite().all() for value in given.values()) or not check(**given):
+            if (
+                len(given) < len(names)
+                or not all(value.isfinite().all() for value in given.values())
+                or not fit(**given)
+            ):
                 print_log(f"{NAME} in the file is damaged, and ignored", "current", logging.WARNING)
                 continue
             for name, value in given.items():
-                assert value is not None
                 setattr(self, name, value.detach().to(device=device, dtype=torch.float32, copy=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -169,9 +170,9 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
                 above, before = max(top - margin, 0), max(left - margin, 0)
                 rows, columns = (top - above) // s, (left - before) // s
                 own = (..., slice(rows, rows + tile // s), slice(columns, columns + tile // s))
+                taken = None if seen is None else partial(_see, seen, own)
                 part = self._map(
-                    prepare(image[:, :, above : top + tile + margin, before : left + tile + margin]),
-                    seen and (lambda features, own=own: seen(features[own])),
+                    prepare(image[:, :, above : top + tile + margin, before : left + tile + margin]), taken
                 )
                 whole[:, :, top // s : (top + tile) // s, left // s : (left + tile) // s] = part[own]
         return whole
@@ -207,6 +208,11 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         self._settled = norms if images == 1 else []
         for norm in self._settled:
             norm.eval()
+
+
+def _see(seen: Callable[[Tensor], None], own: Any, features: Tensor) -> None:
+    """Show the part of a tile's map that is its own."""
+    seen(features[own])
 
 
 def sum_cells(density: Tensor, stride: int) -> Tensor:

@@ -44,7 +44,7 @@ def draw_overlay(
     density: NDArray[np.float32],
     label: str,
     heat: Heat | None = None,
-    warning: str = "",
+    warning: str | None = None,
 ) -> Image.Image:
     """Draw an image with the heat map of its density, and below it a label and the color bar.
 
@@ -56,7 +56,8 @@ def draw_overlay(
         density: people per pixel, ``(H, W)``.
         label: text such as ``'123 people'``.
         heat: drawing options.
-        warning: text for a band below the image, such as :data:`UNFAMILIAR`; no band if empty.
+        warning: text for a band below the image, such as :data:`UNFAMILIAR`; an empty text keeps its place, since
+            frames of a video have one size; no band if None.
 
     Returns:
         RGB image, 480 to 1600 pixels wide; an image too tall to be shown 480 pixels wide is narrower and centered.
@@ -71,7 +72,7 @@ def draw_overlay(
     alpha = Image.fromarray(np.rint(255 * heat.opacity * np.sqrt(share)).astype(np.uint8))
     picture = Image.composite(colours, Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), alpha)
     width = max(picture.width, NARROWEST)
-    parts = [*([_band(width, warning)] if warning else []), _strip(width, label, top)]
+    parts = [*([] if warning is None else [_band(width, warning)]), _strip(width, label, top)]
     whole = Image.new("RGB", (width, picture.height + sum(part.height for part in parts)), "white")
     whole.paste(picture, ((width - picture.width) // 2, 0))
     below = picture.height
@@ -139,8 +140,8 @@ def people_within(count: float, error: int | None) -> str:
 
 
 def _band(width: int, warning: str) -> Image.Image:
-    """Draw a warning on a band of signal color."""
-    band = Image.new("RGB", (width, max(30, width // 20)), "#FFC400")
+    """Draw a warning on a band of signal color, white without one."""
+    band = Image.new("RGB", (width, max(30, width // 20)), "#FFC400" if warning else "white")
     draw = ImageDraw.Draw(band)
     text, letters = fitting(draw, warning, width - band.height, round(0.6 * band.height))
     draw.text((width / 2, band.height / 2), text, "black", font=letters, anchor="mm")

@@ -163,7 +163,8 @@ class Predictor:
             trust = self._trust(count, found.strangeness)
             if self.heat is not None:
                 label = people_within(count, trust["error"])
-                save_picture(self._drawn(pixels, found, label, self.heat), self.out / overlay, quality=90)
+                warning = UNFAMILIAR if found.familiar is False else None
+                save_picture(self._drawn(pixels, found, label, self.heat, warning), self.out / overlay, quality=90)
         except MemoryError:
             return Counted(str(path), width=width, height=height, problem=_too_large(width, height))
         return Counted(
@@ -180,8 +181,9 @@ class Predictor:
         words = {None: "unknown", True: "yes", False: "no"}
         return {"error": error, "familiar": words[familiar], "strangeness": strangeness}
 
-    def _drawn(self, pixels: NDArray[np.uint8], found: Prediction, label: str, heat: Heat) -> Image.Image:
-        warning = UNFAMILIAR if found.familiar is False else ""
+    def _drawn(
+        self, pixels: NDArray[np.uint8], found: Prediction, label: str, heat: Heat, warning: str | None
+    ) -> Image.Image:
         label = f"{label} in the region" if self.region else label
         drawn = draw_overlay(pixels, found.density, label, heat, warning)
         return self.region.draw(drawn, (pixels.shape[0], pixels.shape[1])) if self.region else drawn
@@ -249,7 +251,9 @@ class Predictor:
                             tops.append(round_top(display_density(seen.density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
                         label = people_within(steady, self._trust(steady, seen.strangeness)["error"])
-                        drawn = self._drawn(pixels, seen, label, heat)
+                        # A counter that knows its training images keeps the place of the warning in all frames.
+                        warning = {None: None, True: "", False: UNFAMILIAR}[seen.familiar]
+                        drawn = self._drawn(pixels, seen, label, heat, warning)
                     with held_interrupts():  # Ctrl-C leaves as many lines as frames
                         counts.append(count)
                         strange += [] if seen.strangeness is None else [seen.strangeness]

@@ -106,7 +106,7 @@ def _overlay(
     error: int | None,
     familiar: bool | None,
 ) -> Image.Image:
-    return draw_overlay(pixels, density, people_within(count, error), heat, UNFAMILIAR if familiar is False else "")
+    return draw_overlay(pixels, density, people_within(count, error), heat, UNFAMILIAR if familiar is False else None)
 
 
 def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float = Heat.opacity) -> Counted:
@@ -141,8 +141,7 @@ def count_picture(counter: Counter, path: Path, limits: Limits, opacity: float =
     if across < width:  # keep no more than is displayed
         pixels = np.asarray(Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR))
     top = round_top(display_density(found.density))
-    error = None if found.familiar is False else counter.error_at(found.count)
-    trust = (error, found.familiar)
+    trust = (None if found.familiar is False else counter.error_at(found.count), found.familiar)
     overlay = _overlay(pixels, found.density, found.count, Heat(opacity, top), *trust)
     return Counted(pixels, found.density, found.count, seconds, top, overlay, (), *trust)
 

@@ -199,7 +199,7 @@ def test_the_haze_far_from_people_is_not_drawn():
     assert both[140:160, 140:160].min() > 30
     assert both[400:, 400:].max() == 0
     everywhere = changed(np.full((600, 800), 1.0 / SQUARE**2, np.float32))
-    assert everywhere[100:500, 100:700].min() > 20
+    assert everywhere[100:500, 100:700].min() > 10
 
 
 def test_people_in_a_large_image_are_looked_for_in_larger_squares():
@@ -219,10 +219,11 @@ def test_the_legend_is_readable_at_the_width_of_a_phone(drawn, width):
 
 def test_a_warning_is_a_band_between_image_and_strip(drawn):
     plain, warned = (
-        draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, text) for text in ("", UNFAMILIAR)
+        draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, text) for text in (None, UNFAMILIAR)
     )
     assert warned.height - plain.height == 40
     assert warned.getpixel((2, 302)) == (255, 196, 0)
+    assert draw_overlay(scene(300, 800), empty(300, 800), "3 people", None, "").size == warned.size
     assert UNFAMILIAR in [text for text, _, _ in drawn]
     assert np.array_equal(np.asarray(warned)[340:], np.asarray(plain)[300:])
 

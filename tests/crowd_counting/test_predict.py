@@ -370,7 +370,7 @@ def test_a_video_is_counted_frame_by_frame_and_annotated(capsys, tmp_path, count
     assert result["count"] == pytest.approx(sum(expected) / 6)
     assert result["peak"] == pytest.approx(max(expected))
     assert result["overlay"] == f"{name}.overlay.mp4"
-    assert f"{sum(expected) / 6:.1f} on average over 6 frames, at most {max(expected):.1f}" in printed
+    assert f"about {people(sum(expected) / 6)} on average over 6 frames, at most {round(max(expected))}" in printed
 
     drawn, fps = read_video(out / result["overlay"])
     assert (len(drawn), fps) == (6, 4)
@@ -641,6 +641,20 @@ def test_an_unfamiliar_image_is_marked_everywhere(capsys, tmp_path, knowing):
     content = json.loads((out / "counts.json").read_text())
     assert content["trained_on"] == "ShanghaiTech B"
     assert content["mean_absolute_error"] == pytest.approx(17 / 3)
+
+
+def test_an_annotated_video_has_all_its_frames_also_where_only_some_are_unfamiliar(capsys, tmp_path, knowing):
+    path, out = tmp_path / "a.avi", tmp_path / "out"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 4, (128, 96))
+    for number in range(6):
+        blue = np.full((96, 128, 3), (255, 0, 0), np.uint8)
+        writer.write(np.asarray(crowd(9, (96, 128), 99))[:, :, ::-1] if number % 2 else blue)
+    writer.release()
+    assert run(capsys, path, "--model", knowing, "--out", out)[0] == 0
+    frames, _ = read_video(out / "a.avi.overlay.mp4")
+    assert len(frames) == 6
+    amber = [(np.abs(frame.astype(int) - (255, 196, 0)).max(2) < 40).mean() > 0.02 for frame in frames]
+    assert amber == [True, False] * 3
 
 
 def test_the_frames_of_a_video_have_their_strangeness(capsys, tmp_path, knowing):
