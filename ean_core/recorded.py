@@ -93,6 +93,17 @@ RECORDED: dict[tuple[str, int, str, str], RecordedScheme] = {
                 "cifar100",
             ),
         ),
-        # ("imagenet", 18, "SE", _entry("BITS", "found here", "the record of the search", "shanghaitech_b")),
+        (
+            "imagenet",
+            18,
+            "SE",
+            _entry(
+                "00-00-11",
+                "found here",
+                "benchmarks/results/campaign/search_resnet18_se.shanghaitech_b, an exhaustive search of a counter's 64 "
+                "schemes by MAE",
+                "shanghaitech_b",
+            ),
+        ),
     )
 }

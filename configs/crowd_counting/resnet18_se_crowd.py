@@ -4,5 +4,6 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='full'))
+# The scheme found for SE on ShanghaiTech B.
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean:shanghaitech_b'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))

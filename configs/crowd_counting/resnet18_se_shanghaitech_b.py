@@ -4,8 +4,9 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-# Share-full; vanilla is scheme='none'. Gates see windows of the size of the training crops.
-model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='full'))
+# The scheme found for SE on these data; vanilla is scheme='none', Share-full scheme='full'. Gates see windows of the size of the training
+# crops.
+model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 train_cfg = dict(max_epochs=120, val_interval=10)
 default_hooks = dict(last=dict(epochs=20))

@@ -238,8 +238,8 @@ class StartValidationHook(Hook):
             change = last[name] - first[name]
             if change > 0 if metric.less_is_better else change < 0:
                 runner.logger.warning(
-                    f"this training made its network worse: {metric.title} on validation images was "
-                    f"{first[name]:.2f}{metric.unit} before it and is {last[name]:.2f}{metric.unit} after it. Keep the "
+                    f"this training made its network worse: {metric.label} on validation images was "
+                    f"{metric.measured(first[name])} before it and is {metric.measured(last[name])} after it. Keep the "
                     "weights that it started from, or train longer, with more images, or with a lower "
                     "optim_wrapper.optimizer.lr"
                 )

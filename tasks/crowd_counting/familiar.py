@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS, MODELS
@@ -361,6 +361,12 @@ class FamiliarHook(Hook):
     """
 
     priority = "LOWEST"  # after the record of the run, which does not depend on it
+
+    def before_train(self, runner: Runner) -> None:
+        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for module in (part for network in (runner.model, *averaged) for part in network.modules()):
+            if isinstance(module, Familiar):
+                module.forget()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         for key in ("state_dict", "ema_state_dict"):

@@ -279,5 +279,5 @@ def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path
     first, _, last = Run(tmp_path / "worse").validations
     assert first["count/MAE"] == pytest.approx(Run(trained[0]).record["validation"]["count/MAE"], rel=1e-4)
     assert last["count/MAE"] > first["count/MAE"]
-    text = f"was {first['count/MAE']:.2f} before it and is {last['count/MAE']:.2f} after it"
+    text = f"was {first['count/MAE']:.2f} people before it and is {last['count/MAE']:.2f} people after it"
     assert text in "".join(path.read_text() for path in (tmp_path / "worse").rglob("*.log"))
