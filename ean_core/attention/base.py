@@ -77,9 +77,13 @@ class Attention(nn.Module, ABC):
         Returns:
             The recalibrated branch ``(N, C, H, W)`` and the state for the next connected block.
         """
-        windows = windows_of(residual.shape[2:], self.window)
-        extracted = [self.extract(window.of(residual)) for window in windows]
-        gate, advanced = self.process(extracted[0] if len(windows) == 1 else torch.cat(extracted), state)
+        # Without windows nothing depends on the size of the map, so that it may be symbolic.
+        windows = [] if self.window is None else windows_of(residual.shape[2:], self.window)
+        if len(windows) < 2:
+            extracted = self.extract(residual)
+        else:
+            extracted = torch.cat([self.extract(window.of(residual)) for window in windows])
+        gate, advanced = self.process(extracted, state)
         if self.gain != 1:
             gate = self.gain * gate
         if connection is not None:
@@ -89,7 +93,7 @@ class Attention(nn.Module, ABC):
                 advanced = tuple(
                     connection * new + (1 - connection) * old for old, new in zip(before, advanced, strict=True)
                 )
-        if len(windows) == 1:
+        if len(windows) < 2:
             return self.recalibrate(residual, gate), advanced
         gates = zip(windows, gate.chunk(len(windows)), strict=True)
         cores = [self.recalibrate(window.core_of(residual), window.inner(each)) for window, each in gates]
@@ -128,7 +132,7 @@ class Window:
         return gate[:, :, top - self.top : bottom - self.top, left - self.left : right - self.left]
 
 
-def windows_of(size: Sequence[int], window: tuple[int, int] | None) -> list[Window]:
+def windows_of(size: Sequence[int], window: tuple[int, int]) -> list[Window]:
     """Cover a feature map with overlapping windows; a map that is not larger than one is a single window.
 
     Gates computed from crops of one size do not fit larger images: their means over positions vary less. With windows
@@ -138,7 +142,7 @@ def windows_of(size: Sequence[int], window: tuple[int, int] | None) -> list[Wind
 
     Args:
         size: height and width of the map.
-        window: height and width of a window; None for the whole map.
+        window: height and width of a window.
 
     Returns:
         Windows of equal size, row by row.
@@ -147,8 +151,6 @@ def windows_of(size: Sequence[int], window: tuple[int, int] | None) -> list[Wind
         >>> [(w.left, w.right, w.core[1], w.core[3]) for w in windows_of((4, 10), (4, 4))]
         [(0, 4, 0, 4), (2, 6, 4, 5), (4, 8, 5, 7), (6, 10, 7, 10)]
     """
-    if window is None:
-        window = (size[0], size[1])
     rows, columns = (_spans(length, side) for length, side in zip(size, window, strict=True))
     return [
         Window(top, left, bottom, right, (first, before, last, after))
