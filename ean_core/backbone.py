@@ -474,7 +474,7 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     def _make_attention(self, k: int) -> Attention:
         options = dict(self.attention_cfg)
         if window := options.get("window"):
-            if len(window) != 2 or min(window) < 1:
+            if not (isinstance(window, Sequence) and [type(side) for side in window] == [int, int] and min(window) > 0):
                 raise ValueError(f"window must be height and width in pixels, got {window!r}; for example (256, 320)")
             stride = self.stem_stride * math.prod(self.strides[: k + 1])
             options["window"] = tuple(max(1, round(side / stride)) for side in window)

@@ -7,3 +7,4 @@ _base_ = [
 # The leading stages of the recorded scheme; vanilla is scheme='none', Share-full is scheme='full', Org-full is scheme='full' with shared=False.
 model = dict(backbone=dict(attention='DIA', scheme='ean'))
 train_dataloader = dict(batch_size=1, dataset=dict(crop=None, scale=(1.0, 1.0), jitter=0.0, gray=0.0, blur=0.0, blank=0.0, last=None))
+custom_hooks = []  # no moving average

@@ -35,6 +35,9 @@ class Attention(nn.Module, ABC):
         identity_start: divide the gate by :attr:`fresh_gate`, and initialize the module to give exactly that gate, so
             that a connected block starts as if it had no attention. For networks that start from weights without
             attention: a fresh gate would shrink their residual branches, and features with them.
+        window: height and width, in positions of the feature map, of the regions that have gates of their own; see
+            :func:`windows_of`. The ``attention`` option of a backbone gives them in pixels of the image. None: one gate
+            for the whole image.
     """
 
     #: The gate of a module that is initialized with ``identity_start``, before the division.

@@ -71,6 +71,11 @@ class FromPixels(nn.Module):
         return preprocessor if isinstance(preprocessor, ImagePreprocessor) else None
 
     @classmethod
+    def suited(cls, model: nn.Module) -> type[FromPixels]:
+        """Return the class for this network: a subclass if it cannot take images of any size, for example."""
+        return cls
+
+    @classmethod
     def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
         """Height and width of the images used for tracing, given those in the config, if any."""
         size = image_size or find_backbone(model).usual_size
@@ -221,7 +226,7 @@ def _exporter(network: nn.Module, out: Path) -> type[FromPixels]:
             f"only {nouns} can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
             "writes its backbone"
         )
-    return pkgutil.resolve_name(task.exporter)
+    return pkgutil.resolve_name(task.exporter).suited(network)
 
 
 @torch.no_grad()

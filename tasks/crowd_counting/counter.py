@@ -189,11 +189,12 @@ def _standing_of(file: WeightsFile) -> Standing:
     dataset = dataset_of(settings) if isinstance(settings, dict) else None
     data = dataset.title if dataset else ""
     try:
-        record = Run(path.parent).record or {}
-        if record["best"]["checkpoint"] == path.name:
-            epoch = record["best"]["epoch"]
+        run = Run(path.parent)
+        record = run.record or {}
+        if path.name == run.chosen.name:
+            epoch = record["best"]["epoch"] if "best" in record else record["epochs"]
             mae = next(float(one["count/MAE"]) for one in record["validations"] if one.get("epoch") == epoch)
             return Standing(data, mae, f"{data}, validation images" if data else "its validation images")
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
         pass
     return Standing(data)

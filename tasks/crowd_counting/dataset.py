@@ -101,7 +101,9 @@ class CrowdDataset(Dataset):
             )
         self.augment = augment
         self.crop = Crop.of(crop, scale)
-        self.last = self.crop if last is None else self.crop.changed(**last)
+        if last is not None and last.keys() != {"size", "scale"}:
+            raise ValueError(f"last must have size, a factor of crop, and scale, got {dict(last)}")
+        self.last = self.crop if last is None or crop is None else self.crop.changed(**last)
         #: First epoch with the crops of ``last``; none if None.
         self.last_from: int | None = None
         self.flip = flip
@@ -216,15 +218,23 @@ class LastEpochsHook(Hook):
     scale fit it to the scale at which it will be used.
 
     Args:
-        epochs: number of epochs at the end of training.
+        epochs: number of epochs at the end of training; at most a third of them.
     """
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
     def before_train(self, runner: Runner) -> None:
+        if not self.epochs:
+            return
+        dataset = runner.train_dataloader.dataset
+        if not isinstance(dataset, CrowdDataset):
+            raise ValueError(
+                f"LastEpochsHook needs a CrowdDataset, got a {type(dataset).__name__}; turn the hook off with "
+                "default_hooks.last.epochs=0"
+            )
         # The workers of the data loader are not started yet, and get this with the data set.
-        runner.train_dataloader.dataset.last_from = max(0, runner.max_epochs - self.epochs)
+        dataset.last_from = runner.max_epochs - min(self.epochs, runner.max_epochs // 3)
 
 
 def _color_transforms(jitter: float, gray: float, blur: float) -> list[nn.Module]:

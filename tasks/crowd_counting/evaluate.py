@@ -80,7 +80,7 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
     """
     prediction_figure(counter, measured, folder / "predictions.png")
     record = Run(checkpoint.parent).record
-    if record and "best" in record:
+    if record and record.get("validations"):
         learning_curve(record, folder / "learning_curve.png", naive)
 
 

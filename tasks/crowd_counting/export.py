@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ean_core.backbone import find_backbone
 from ean_core.inference.export import FromPixels
 
 
@@ -21,6 +22,11 @@ class CounterFromPixels(FromPixels):
     output: ClassVar[str] = "density"
     axes: ClassVar[Mapping[int, str]] = {0: "batch", 2: "rows", 3: "columns"}
     model: Any
+
+    @classmethod
+    def suited(cls, model: nn.Module) -> type[FromPixels]:
+        windowed = any(module.window is not None for module in find_backbone(model).attentions().values())
+        return OneSizeCounterFromPixels if windowed else cls
 
     @classmethod
     def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
@@ -40,3 +46,15 @@ class CounterFromPixels(FromPixels):
         return (
             f"density, people per cell of {s} x {s} pixels (N, 1, ceil(H / {s}), ceil(W / {s})); its sum is the count"
         )
+
+
+class OneSizeCounterFromPixels(CounterFromPixels):
+    """A counter whose attention has windows, for images of the size in its config: their number depends on it."""
+
+    axes: ClassVar[Mapping[int, str]] = {0: "batch"}
+    any_size: ClassVar[bool] = False
+
+    @classmethod
+    def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
+        """Height and width in the config."""
+        return FromPixels.size_of.__func__(cls, model, image_size)  # type: ignore[attr-defined]

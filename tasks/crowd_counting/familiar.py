@@ -34,7 +34,7 @@ from .metrics import Interval, mean_interval
 NAME = "familiar"
 #: Tensors of the statistics, and that of the errors.
 STATISTICS, ERRORS = ("center", "scale", "axes", "variances", "rest", "limit"), "errors"
-#: Fewer training images say too little about the ones that they stand for.
+#: Fewer training images are too few to estimate the statistics.
 LEAST_IMAGES = 20
 #: At most this number of training images is looked at.
 MOST_IMAGES = 500
@@ -107,14 +107,18 @@ class Familiar(nn.Module):
 
     Its tensors are optional in every file: they are taken from a file that has them, and forgotten with one that lacks
     them, because they describe the weights beside them.
+
+    Args:
+        channels: ``C``, channels of the last feature map.
     """
 
     #: For :func:`ean_core.weights.loading.load_weights`: files may lack these tensors, or have more.
     optional_tensors = True
     center: Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         for name in (*STATISTICS, ERRORS):
             self.register_buffer(name, None)
 
@@ -177,6 +181,7 @@ class Familiar(nn.Module):
                 len(given) < len(names)
                 or not all(value.isfinite().all() for value in given.values())
                 or not fit(**given)
+                or ("center" in given and len(given["center"]) != 2 * self.channels)
             ):
                 print_log(f"{NAME} in the file is damaged, and ignored", "current", logging.WARNING)
                 continue
@@ -336,7 +341,7 @@ def characterize(checkpoint: Path, network: Any, training: Any, validation: Any)
 
 def summary(tensors: Mapping[str, Tensor], training: int) -> str:
     """Describe in a line what :func:`characterize` found."""
-    familiar = Familiar()
+    familiar = Familiar(len(tensors["center"]) // 2 if "center" in tensors else 0)
     familiar.learn(tensors)
     errors = familiar.errors_known
     parts = []

@@ -78,7 +78,7 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.ones_(last.bias)  # type: ignore[arg-type]
         self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))
-        self.familiar = Familiar()
+        self.familiar = Familiar(self.backbone.out_channels[-1])
         self.data_preprocessor: BaseDataPreprocessor
         self.channels_last = channels_last
         self._settled: list[nn.Module] = []

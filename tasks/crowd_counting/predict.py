@@ -46,7 +46,7 @@ class Counted:
     Args:
         file: file or webcam number.
         people: number of people, for a video the mean over its frames; None if it could not be read.
-        error: 68 % of the counter's validation images with this count are off by at most this number of people; None if
+        error: 68 % of the counter's validation images are off by at most this, which grows with the count; None if
             unknown, and for regions and unfamiliar images, for which it does not hold.
         familiar: ``'yes'`` or ``'no'``: whether the image is like the training images; ``'unknown'`` for a counter that
             does not know its training images.

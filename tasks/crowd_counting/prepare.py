@@ -389,7 +389,7 @@ def say(manifest: Mapping[str, Any], out: Path) -> None:
         typer.echo(f"{'own images' if part == OWN else f'part {part}'}: {', '.join(texts)}")
         missing = {
             "train": "training images",
-            "val": "validation images to select a checkpoint on",
+            "val": "validation images to measure the error on",
             "test": "test images to evaluate it on",
         }
         for split, what in missing.items():

@@ -297,5 +297,9 @@ def test_the_cores_of_windows_cover_a_map_once(size, side):
 def test_a_window_is_in_pixels_of_the_image():
     backbone = EANResNet(18, {"type": "SE", "window": (256, 320)}, scheme="full", num_stages=3, strides=(1, 2, 1))
     assert [module.window for module in backbone.attentions().values()] == [(64, 80), (32, 40), (32, 40)]
-    with pytest.raises(ValueError, match=r"window must be height and width in pixels, got \(256,\); for example"):
-        EANResNet(18, {"type": "SE", "window": (256,)}, scheme="full")
+
+
+@pytest.mark.parametrize("window", [(256,), 5, "ab", (0, 8), (256.0, 320)])
+def test_a_window_that_is_not_two_sides_is_refused(window):
+    with pytest.raises(ValueError, match=r"window must be height and width in pixels, got .*; for example"):
+        EANResNet(18, {"type": "SE", "window": window}, scheme="full")

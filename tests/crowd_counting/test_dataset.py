@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.registry import DATASETS
 from PIL import Image
+from torch.utils.data import ConcatDataset
 
 from ean_core.data import SampleKey
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
@@ -253,16 +254,29 @@ def test_the_last_epochs_have_crops_of_their_own(folder):
     options = {"augment": True, "crop": (32, 40), "scale": (0.5, 2.0), "flip": True}
     dataset = CrowdDataset("trainval", folder, "B", **options, last={"size": 1.5, "scale": (1.0, 1.0)})
     plain = CrowdDataset("trainval", folder, "B", **options)
-    LastEpochsHook(2).before_train(SimpleNamespace(max_epochs=5, train_dataloader=SimpleNamespace(dataset=dataset)))
-    for key in keys(dataset, 5):
+    loader = SimpleNamespace(dataset=dataset)
+    LastEpochsHook(2).before_train(SimpleNamespace(max_epochs=6, train_dataloader=loader))
+    for key in keys(dataset, 6):
         item = dataset[key]
-        if key.epoch < 3:
+        if key.epoch < 4:
             assert torch.equal(item["inputs"], plain[key]["inputs"])
             continue
         window = draw_window((96, 128), (48, 60), (1.0, 1.0), key.generator())
         assert (window.height, window.width) == (48, 60)
         whole = dataset[key.item]["inputs"][(slice(None), *window.slices)]
         assert torch.equal(item["inputs"], whole) or torch.equal(item["inputs"], whole.flip(2))
-    short = SimpleNamespace(max_epochs=1, train_dataloader=SimpleNamespace(dataset=dataset))
-    LastEpochsHook(2).before_train(short)
-    assert dataset.last_from == 0
+    for epochs, first in ((1, 1), (3, 2), (5, 4), (60, 58)):  # at most a third
+        LastEpochsHook(2).before_train(SimpleNamespace(max_epochs=epochs, train_dataloader=loader))
+        assert dataset.last_from == first
+    other = SimpleNamespace(max_epochs=6, train_dataloader=SimpleNamespace(dataset=ConcatDataset([dataset, dataset])))
+    LastEpochsHook(0).before_train(other)
+    with pytest.raises(ValueError, match=r"needs a CrowdDataset, got a ConcatDataset; .*default_hooks.last.epochs=0"):
+        LastEpochsHook(2).before_train(other)
+
+
+def test_last_crops_of_whole_images_are_whole_and_their_settings_are_checked(folder):
+    dataset = CrowdDataset("train", folder, "B", augment=True, last={"size": 1.5, "scale": (0.75, 1.25)})
+    dataset.last_from = 0
+    assert dataset[SampleKey(0, 0, 0)]["inputs"].shape == (3, 96, 128)
+    with pytest.raises(ValueError, match=r"last must have size, a factor of crop, and scale, got \{'size': 2\}"):
+        CrowdDataset("train", folder, "B", augment=True, crop=(32, 40), last={"size": 2})

@@ -42,3 +42,27 @@ def test_the_command_writes_onnx_with_free_sizes(tmp_path, capsys):
     assert (density.name, density.shape) == ("density", ["batch", 1, "rows", "columns"])
     assert session.get_modelmeta().custom_metadata_map["scheme"] == "010-100-000"
     compare(network, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_a_counter_with_windows_takes_images_of_the_configs_size(tmp_path, capsys, ending):
+    torch.manual_seed(0)
+    network = MODELS.build(load_config("resnet18_se_crowd").model).eval()
+    for module in network.backbone.attentions().values():
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    save_weights(network.state_dict(), tmp_path / "counter.safetensors", {})
+    words = ["export", "resnet18_se_crowd", str(tmp_path / "counter.safetensors"), "--format", ending]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--cfg-options", "image_size=[300,400]"])
+    assert ended.value.code == 0
+    assert "input: float32 images (N, 3, 300, 400), RGB" in capsys.readouterr().out
+    images = torch.rand(2, 3, 300, 400) * 255
+    if ending == "pt2":
+        found = torch.export.load(tmp_path / "resnet18_se_crowd.pt2").module()(images)
+    else:
+        session = onnxruntime.InferenceSession(tmp_path / "resnet18_se_crowd.onnx", providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    with torch.no_grad():
+        expected = network(network.data_preprocessor({"inputs": images})["inputs"])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

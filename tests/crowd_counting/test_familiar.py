@@ -132,7 +132,7 @@ def test_expected_errors_cover_their_share_and_grow_with_the_count():
     draws = np.random.default_rng(0)
     truths = draws.integers(0, 500, 200)
     counts = truths * draws.normal(1, 0.1, 200) + draws.normal(0, 3, 200)
-    familiar = Familiar()
+    familiar = Familiar(64)
     familiar.learn(errors_of(counts.tolist(), truths.tolist()))
     errors = familiar.errors_known
     inside = np.abs(counts - truths) <= [max(errors.floor, errors.share * count) * (1 + 1e-5) for count in counts]
