@@ -37,10 +37,10 @@ def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = 
     axes = figure.subplots()
     for key, label, colour in (("count/MAE", "MAE", COLOURS[0]), ("count/RMSE", "RMSE", COLOURS[1])):
         axes.plot(epochs, [one[key] for one in validations], color=colour, marker="o", markersize=3, label=label)
-    best = record["best"]["epoch"]
-    lowest = next(one["count/MAE"] for one in validations if one["epoch"] == best)
-    axes.plot(best, lowest, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
-    axes.annotate(f"chosen: {lowest:.1f}", (best, lowest), (0, -16), textcoords="offset points", ha="center")
+    chosen = record["best"]["epoch"] if "best" in record else epochs[-1]
+    error = next(one["count/MAE"] for one in validations if one["epoch"] == chosen)
+    axes.plot(chosen, error, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
+    axes.annotate(f"chosen: {error:.1f}", (chosen, error), (0, -16), textcoords="offset points", ha="center")
     if naive is not None:
         axes.axhline(naive, color="#777777", linestyle="--", linewidth=1)
         text = f"MAE of always predicting the training mean: {naive:.1f}"

@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import multiprocessing
-import os
 import runpy
 import signal
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -17,9 +16,7 @@ import torch
 
 from ean_core.common.config import load_config
 from ean_core.runs.folder import Run
-from ean_core.runs.hooks import RunRecordHook
 from ean_core.runs.training import run_training
-from tasks.cli import main
 from tasks.crowd_counting import familiar
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
@@ -42,6 +39,15 @@ SMALL = [
     "image_size=[96,128]",
 ]
 EPOCHS = 6
+#: The program `ean`, killed before the validation of epoch 3.
+KILLED = """
+import os, signal, sys
+from ean_core.runs.hooks import RunRecordHook
+from tasks.cli import main
+
+RunRecordHook.before_val = lambda hook, runner: runner.epoch == 3 and os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
 #: A published counter.
 OTHER = "resnet20.shanghaitech_b"
 
@@ -111,19 +117,10 @@ def data_of(folder):
 
 
 @pytest.mark.usefixtures("own_data")
-def test_a_run_killed_between_checkpoint_and_validation_ends_as_one_that_was_not(trained, ean, monkeypatch, tmp_path):
+def test_a_run_killed_between_checkpoint_and_validation_ends_as_one_that_was_not(trained, ean, tmp_path):
     words = ["train", CONFIG, *map(str, arguments(tmp_path))]
-
-    def kill(hook, runner):
-        if runner.epoch == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunRecordHook, "before_val", kill)
-        process = multiprocessing.get_context("fork").Process(target=main, args=(words,))  # everything is imported
-        process.start()
-        process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, timeout=300, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
     assert (tmp_path / "epoch_3.pth").exists()
     status, output = ean(*words[:2], "--resume", *words[2:])
     assert not status, (status, output)
