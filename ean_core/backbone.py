@@ -490,9 +490,10 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
 
     @classmethod
     def has_recorded(cls, depth: int, attention: str | Mapping[str, Any], data: str) -> bool:
-        """Whether a scheme is on record that was found on this data set."""
+        """Whether a scheme is on record that was found on this data set, other than the one that ``'ean'`` means on any
+        data, the family's own."""
         name = attention if isinstance(attention, str) else attention.get("type", "")
-        return (cls.family, depth, name, data) in RECORDED
+        return data != FAMILY_DATA[cls.family] and (cls.family, depth, name, data) in RECORDED
 
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
         name = self.attention_cfg["type"]
