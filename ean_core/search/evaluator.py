@@ -396,7 +396,7 @@ class RecalibratedEvaluator(SupernetEvaluator):
             self.backbone.set_scheme("full")
 
 
-#: Told in place of calibration images where norms keep their statistics.
+#: Recorded instead of a calibration fingerprint when norms are fixed.
 FIXED_NORMS = "none: the supernet was trained with fixed batch norms"
 
 
