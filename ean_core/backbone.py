@@ -26,7 +26,7 @@ from ean_core.common.errors import unknown_name
 from ean_core.common.inputs import check_images
 from ean_core.common.memory import copy_over
 from ean_core.common.tasks import find_dataset
-from ean_core.weights.loading import PretrainedOrRaise
+from ean_core.weights.loading import PretrainedOrRaise, untraced_options
 from ean_core.weights.names import rename
 
 from .attention import Attention, State, attention_class
@@ -490,9 +490,10 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
 
     @classmethod
     def has_recorded(cls, depth: int, attention: str | Mapping[str, Any], data: str) -> bool:
-        """Whether a scheme is on record that was found on this data set."""
+        """Whether a scheme is on record that was found on this data set, other than the one that ``'ean'`` means on any
+        data, the family's own."""
         name = attention if isinstance(attention, str) else attention.get("type", "")
-        return (cls.family, depth, name, data) in RECORDED
+        return data != FAMILY_DATA[cls.family] and (cls.family, depth, name, data) in RECORDED
 
     def _resolve_scheme(self, scheme: Any) -> ConnectionScheme:
         name = self.attention_cfg["type"]
@@ -684,13 +685,17 @@ def find_backbone(model: nn.Module) -> EANResNet:
 
 
 def describe(backbone: EANResNet) -> dict[str, str]:
-    """Describe a network for the metadata of its files: class, depth, attention and connections."""
+    """Describe a network for the metadata of its files: class, depth, attention and connections.
+
+    Options of the attention that no tensor shows are included where they are not the defaults.
+    """
     return {
         "type": type(backbone).__name__,
         "depth": str(backbone.depth),
         "attention": str(backbone.attention_cfg["type"]),
         "scheme": str(backbone.scheme),
         "shared": str(backbone.shared),
+        **{name: str(value) for name, value in untraced_options(backbone.attention_cfg).items()},
     }
 
 

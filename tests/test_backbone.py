@@ -489,6 +489,12 @@ def test_ean_in_a_config_is_the_scheme_found_on_its_data():
     assert scheme("resnet50_se_shanghaitech_b", "model.backbone.scheme=full") == "full"
 
 
+@pytest.mark.parametrize("name", ["resnet164_se_cifar100", "resnet20_dia_cifar100", "resnet50_se_imagenet"])
+def test_ean_stays_in_a_config_with_the_data_of_the_family(name):
+    """It means the same scheme there, and runs from before have it in their configs."""
+    assert load_config(name, ["model.backbone.scheme=ean"]).model.backbone.scheme == "ean"
+
+
 def test_fewer_stages_take_the_leading_stages_of_the_record():
     with torch.device("meta"):
         network = EANResNet(num_stages=3)

@@ -172,7 +172,10 @@ def _fit_schedules(config: Config) -> None:
 
 
 def _fit_scheme(config: Config) -> None:
-    """Let ``scheme='ean'`` name the data set that the config trains on, if a scheme found there is on record."""
+    """Let ``scheme='ean'`` name the data set that the config trains on, if a scheme found there is on record.
+
+    Not where ``'ean'`` means that scheme anyway: runs and checkpoints from before have ``'ean'`` in their configs.
+    """
     backbone: Any = (config.get("model") or {}).get("backbone") or {}
     kind: Any = MODELS.module_dict.get(str(backbone.get("type")))  # those of this package know
     if backbone.get("scheme", "ean") != "ean" or "depth" not in backbone or not hasattr(kind, "has_recorded"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -71,8 +71,22 @@ class Metric:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Metric:
         """The metric that a record or the key of a ledger names; top-1 accuracy where it names none, as those written
-        before other metrics were searched for."""
-        return cls(**record["metric"]) if "metric" in record else ACCURACY
+        before other metrics were searched for.
+
+        Raises:
+            ValueError: if its entry is not a metric.
+        """
+        if "metric" not in record:
+            return ACCURACY
+        entry = record["metric"]
+        try:
+            found = cls(**entry)
+        except TypeError as error:  # not a mapping, or other fields
+            raise ValueError(f"{entry!r} is not a metric: {error}") from error
+        wrong = [name for name, value in asdict(found).items() if type(value) is not type(getattr(ACCURACY, name))]
+        if wrong:
+            raise ValueError(f"{entry!r} is not a metric: {', '.join(wrong)} of another type")
+        return found
 
 
 #: Top-1 accuracy of classifiers, the metric where none is named.

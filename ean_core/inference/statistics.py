@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ean_core.attention import State
+from ean_core.attention import Attention
+from ean_core.attention.base import join_cores, windows_of
 from ean_core.backbone import EANResNet, find_backbone
 from ean_core.common.progress import Progress
 
@@ -78,11 +79,15 @@ class GateStatistics:
 
 @contextmanager
 def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Call a function with each gate that a backbone computes and the index of its block in the scheme.
+    """Call a function with each gate that a backbone applies and the index of its block in the scheme.
+
+    The gate is the factor of the residual branch, including that of ``identity_start``. With windows, an image's gate
+    of each channel is the mean over its windows, equally weighted; a gate per position is that of the whole map, where
+    each position has the gate of the window whose core it belongs to.
 
     Args:
         backbone: a backbone that runs its blocks in order; restored afterwards.
-        take: called with the index of the block, from 0, and the gate.
+        take: called with the index of the block, from 0, and the gate, ``(N, C)`` or ``(N, G, H, W)``.
     """
     running = -1  # the blocks of a stage share a module, which does not know the current block
 
@@ -93,25 +98,42 @@ def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> I
 
         return hook
 
-    def wrapped(process: Callable[[Tensor, State], tuple[Tensor, State]]) -> Callable[..., tuple[Tensor, State]]:
-        def watched(extracted: Tensor, state: State) -> tuple[Tensor, State]:
-            gate, state = process(extracted, state)
-            take(running, gate)
-            return gate, state
+    applied: list[Tensor] = []  # by the module that is running, one per window
+
+    def wrapped(recalibrate: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def watched(residual: Tensor, gate: Tensor) -> Tensor:
+            applied.append(gate)
+            return recalibrate(residual, gate)
 
         return watched
 
+    def leave(module: Attention, inputs: tuple[Any, ...], _: Any) -> None:
+        gates = applied.copy()
+        applied.clear()
+        take(running, _gate_of_image(module, inputs[0], gates))
+
     modules = {id(module): module for k, i, _ in backbone.blocks() if (module := backbone.attention_at(k, i))}
     hooks = [block.register_forward_pre_hook(enter(i)) for i, (_, _, block) in enumerate(backbone.blocks())]
+    hooks += [module.register_forward_hook(leave) for module in modules.values()]
     for module in modules.values():
-        module.process = wrapped(module.process)  # type: ignore[method-assign]
+        module.recalibrate = wrapped(module.recalibrate)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
         for module in modules.values():
-            del module.process  # the class's method remains
+            del module.recalibrate  # the class's method remains
+
+
+def _gate_of_image(module: Attention, residual: Tensor, gates: list[Tensor]) -> Tensor:
+    """Combine the gates of the windows of a residual branch ``(N, C, H, W)``."""
+    if len(gates) == 1:
+        return gates[0]
+    if gates[0].ndim < 4 or all(gate.shape[2:].numel() == 1 for gate in gates):
+        return torch.stack(gates).mean(0)
+    assert module.window is not None
+    return join_cores(windows_of(residual.shape[2:], module.window), gates)
 
 
 def gate_statistics(model: Any, batches: Any) -> dict[int, GateStatistics]:

@@ -94,7 +94,10 @@ def read_search(path: Path, stages: Sequence[int] | None = None) -> SearchHistor
     lines, _ = read_lines(path)
     if not lines:
         raise ValueError(f"{path} is empty; a ledger starts with the key of its search, which `ean search` writes")
-    metric = Metric.of(lines[0])
+    try:
+        metric = Metric.of(lines[0])
+    except ValueError as error:
+        raise ValueError(f"{path}, line 1: {error}") from error
     evaluations: list[Evaluation] = []
     steps: list[int] = []
     infos: dict[int, Mapping[str, float]] = {}

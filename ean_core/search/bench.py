@@ -301,9 +301,9 @@ class OwnPart:
 
 
 def save_block_times(evaluator: SupernetEvaluator, path: Path) -> BlockTimes:
-    """Time each part of a supernet on up to 50 validation images, and write the times."""
+    """Time each part of a supernet on up to 50 images of a validation batch, and write the times."""
     times = evaluator.block_times(LATENCY_BATCH)
-    times.save(path, images=LATENCY_BATCH, device=str(evaluator.device))
+    times.save(path, images=evaluator.images_timed(LATENCY_BATCH), device=str(evaluator.device))
     return times
 
 

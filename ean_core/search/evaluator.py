@@ -24,6 +24,7 @@ from ean_core.common.tasks import ACCURACY, Metric
 from ean_core.inference.latency import BlockTimes, time_blocks
 from ean_core.layers import join
 from ean_core.scheme import ConnectionScheme
+from ean_core.weights.loading import optional_prefixes, untraced_options
 
 from .scorer import Rows, Score, scorer_of
 
@@ -132,11 +133,15 @@ class SupernetEvaluator:
 
     @cached_property
     def key(self) -> Mapping[str, Any]:
+        others = optional_prefixes(self.supernet)  # added after training, and without effect on scores
+        state = {name: value for name, value in self.supernet.state_dict().items() if not name.startswith(others)}
+        options = untraced_options(self.backbone.attention_cfg)
         return {
-            "weights": weights_hash(self.supernet.state_dict()),
+            "weights": weights_hash(state),
             "data": self.fingerprint,
             "precision": self.precision,
             **({} if self.metric == ACCURACY else {"metric": asdict(self.metric)}),
+            **({"attention": options} if options else {}),
         }
 
     @cached_property
@@ -265,7 +270,7 @@ class SupernetEvaluator:
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
         """Time each part of the supernet as it is scored here, on up to ``images`` images of a validation batch."""
         self.backbone.set_scheme("full")
-        batch = {name: value[:images] for name, value in next(iter(self._source)).items()}
+        batch = {name: value[:images] for name, value in self._first_batch.items()}
         data = self.scorer.prepare(batch)
         call = self._predict(data, ())
         assert isinstance(call, _BackboneCalled)  # networks without a backbone have no blocks to time
@@ -277,6 +282,15 @@ class SupernetEvaluator:
 
         with self._exact(), self._autocast():
             return time_blocks(self.backbone, call.inputs, head, rounds=rounds)
+
+    def images_timed(self, images: int) -> int:
+        """Number of images that :meth:`block_times` times the parts on, given the same argument."""
+        return min(images, len(self._first_batch["inputs"]))
+
+    @cached_property
+    def _first_batch(self) -> Mapping[str, Any]:
+        """The first batch, read without the others."""
+        return _copied(next(iter(self._source)))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -396,7 +410,7 @@ class RecalibratedEvaluator(SupernetEvaluator):
             self.backbone.set_scheme("full")
 
 
-#: Told in place of calibration images where norms keep their statistics.
+#: Recorded instead of a calibration fingerprint when norms are fixed.
 FIXED_NORMS = "none: the supernet was trained with fixed batch norms"
 
 

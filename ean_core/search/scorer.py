@@ -134,7 +134,7 @@ class Scorer(ABC):
         """Return the standard error of the metric, over images."""
 
     def error_of(self, score: float, images: int) -> float:
-        """Return the standard error of a score on so many images as far as the score determines it, else 0."""
+        """Standard error of a score over ``images`` images, if the score alone determines it; otherwise 0."""
         return 0.0
 
     @abstractmethod

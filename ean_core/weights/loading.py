@@ -58,7 +58,7 @@ def load_weights(
     """
     published = os.fspath(source).startswith(SCHEME)
     path = resolve(os.fspath(source)) if published else source
-    optional = _optional(module)
+    optional = optional_prefixes(module)
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(optional)}
     kind = type(module).__name__
     state, changed = translate(read_state_dict(path, prefix), own)
@@ -77,6 +77,28 @@ def load_weights(
             logger="current",
         )
     _compare_networks(module, source, path)
+
+
+def optional_prefixes(module: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the tensors that a file may lack or have in addition: those of modules with ``optional_tensors``."""
+    return tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "optional_tensors", False))
+
+
+def untraced_options(attention: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an attention module that change its output but no tensor, where they are not the defaults.
+
+    Examples:
+        >>> untraced_options({"type": "SE", "reduction": 4, "identity_start": True, "window": (256, 320)})
+        {'identity_start': True, 'window': [256, 320]}
+        >>> untraced_options({"type": "SE", "identity_start": False})
+        {}
+    """
+    found: dict[str, Any] = {}
+    if attention.get("identity_start"):
+        found["identity_start"] = True
+    if window := attention.get("window"):
+        found["window"] = list(window)
+    return found
 
 
 def check_fit(
@@ -157,11 +179,6 @@ class PretrainedOrRaise:
             print_log(f"{type(self).__name__}: loaded {cfg['checkpoint']}", "current")
             if hasattr(self, "_params_init_info"):
                 update_init_info(self, f"PretrainedInit: load from {cfg['checkpoint']}")
-
-
-def _optional(module: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the tensors that a file may lack or have in addition."""
-    return tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "optional_tensors", False))
 
 
 def _refuse(
@@ -330,6 +347,10 @@ def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike
     if backbone.scheme.connections:
         own.update(attention=backbone.attention_cfg["type"], shared=str(backbone.shared))
     theirs = {**trained, "scheme": "-".join(trained["scheme"].split("-")[:stages])}
+    if backbone.scheme.connections and "1" in trained["scheme"]:  # from weights without attention it is new
+        defaults = {"identity_start": "False", "window": "None"}
+        own.update(defaults | {name: str(value) for name, value in untraced_options(backbone.attention_cfg).items()})
+        theirs = defaults | theirs
     different = [f"{key}={theirs[key]!r} there, {value!r} here" for key, value in own.items() if theirs[key] != value]
     if different:
         print_log(

@@ -133,6 +133,21 @@ def test_metrics_of_other_libraries_are_guessed():
     assert find_metric("accuracy/top3").unit == "%"
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"foo": 1}, "unexpected keyword argument 'foo'"),
+        ({"name": "count/MAE"}, "missing 1 required positional argument: 'title'"),
+        ("MAE", "must be a mapping"),
+        (None, "must be a mapping"),
+        ({"name": "count/MAE", "title": ["MAE"], "less_is_better": 1}, "title, less_is_better of another type"),
+    ],
+)
+def test_an_entry_of_a_record_that_is_not_a_metric_is_refused(entry, reason):
+    with pytest.raises(ValueError, match=f"is not a metric: .*{reason}"):
+        Metric.of({"metric": entry})
+
+
 def test_networks_belong_to_tasks():
     assert [task_of_network(name).noun for name in ("CrowdCounter", "Segmentor", "EncoderDecoder")] == [
         "counter",

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR, ImageClassifier
+from ean_core.attention.base import windows_of
 from ean_core.attention.se import SE
+from ean_core.attention.sge import SGE
 from ean_core.common.record import read_record
 from ean_core.inference.statistics import GateMoments, GateStatistics, gate_statistics, watched_gates
 from ean_core.report.gates import block_names, gates_figure
@@ -71,8 +73,40 @@ def test_a_network_is_left_as_it_was():
     with pytest.raises(ZeroDivisionError), watched_gates(network, lambda *_: 1 / 0):
         network(images)
     assert torch.equal(network(images)[-1], before)
-    assert "process" not in vars(network.attention_at(0, 1))
-    assert not any(block._forward_hooks for _, _, block in network.blocks())
+    assert "recalibrate" not in vars(network.attention_at(0, 1))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("attention", ["SE", "SGE", "DIA"])
+def test_a_gate_includes_the_factor_of_identity_start(attention):
+    own = {"type": attention, "identity_start": True}
+    plain, scaled = (gate_statistics(classifier(cfg), batches()) for cfg in (attention, own))
+    first = min(plain)  # later ones have other inputs
+    gain = classifier(own).backbone.attention_at(0, 1).gain
+    assert gain > 1
+    for name in ("mean", "between_channels", "between_images"):
+        assert getattr(scaled[first], name) == pytest.approx(gain * getattr(plain[first], name), rel=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["SE", "SGE", "DIA"])
+@pytest.mark.parametrize("window", [(16, 20), (32, 32)])
+def test_the_windows_of_an_image_give_it_one_gate(attention, window):
+    network = classifier({"type": attention, "window": window}, "010-000-000").backbone
+    module = network.attention_at(0, 1)
+    seen, calls = [], []
+    handle = module.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output[0])))
+    with torch.inference_mode(), watched_gates(network, lambda number, gate: seen.append((number, gate))):
+        network(torch.randn(2, 3, 32, 32))
+    handle.remove()
+    ((number, gate),), ((residual, output),) = seen, calls
+    assert number == 1
+    if attention == "SGE":  # a gate per position
+        assert gate.shape[::2] == (2, 32)
+        assert torch.equal(SGE.recalibrate(module, residual, gate), output)
+        return
+    assert gate.shape == residual.shape[:2]
+    each = [module.process(module.extract(part.of(residual)), None)[0] for part in windows_of((32, 32), window)]
+    assert torch.allclose(gate, torch.stack(each).mean(0), rtol=1e-5)
 
 
 def test_modules_of_ones_own_a_block_are_watched_too():

@@ -193,6 +193,12 @@ def test_committed_ledgers_are_read(attention):
     assert found.text == f"accuracy {record['scheme']['accuracy']:.2f} %"
 
 
+def test_a_ledger_whose_key_has_a_damaged_metric_is_refused(tmp_path):
+    write_lines(tmp_path / "ledger.jsonl", {"metric": {"foo": 1}}, [])
+    with pytest.raises(ValueError, match=r"ledger.jsonl, line 1: \{'foo': 1\} is not a metric"):
+        read_search(tmp_path / "ledger.jsonl")
+
+
 def test_a_step_walks_only_schemes_that_are_new_to_the_search(tmp_path):
     path, texts = tmp_path / "ledger.jsonl", [["10-000", "00-111", "10-000"], ["10-000"], ["11-000", "00-111"]]
     lines = [

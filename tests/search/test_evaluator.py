@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ean_core import ConnectionScheme, EANResNetCIFAR, ImageClassifier
+from ean_core.common.record import read_record
 from ean_core.search import SupernetEvaluator
+from ean_core.search.bench import save_block_times
 from ean_core.search.evaluator import RecalibratedEvaluator, dismiss, serve, weights_hash
 from ean_core.search.prefixes import count_bodies
 
@@ -207,6 +209,34 @@ def test_the_key_changes_with_weights_data_and_precision_and_with_nothing_else()
     assert {name for name, value in key(precision="bf16").items() if value != key()[name]} == {"precision"}
 
 
+def test_the_key_does_not_depend_on_what_is_known_of_the_images():
+    """Tensors of modules with ``optional_tensors`` are measured after training, and do not change any score."""
+    model = supernet()
+    before = SupernetEvaluator(model, batches(), "data").key
+    model.familiar = torch.nn.Module()
+    model.familiar.optional_tensors = True
+    model.familiar.register_buffer("errors", torch.ones(3))
+    assert SupernetEvaluator(model, batches(), "data").key == before
+    model.familiar.optional_tensors = False
+    assert SupernetEvaluator(model, batches(), "data").key != before
+
+
+def test_the_key_has_the_options_of_attention_that_no_tensor_shows():
+    def key(**options):
+        torch.manual_seed(0)
+        model = supernet({"type": "SE", "reduction": 4, **options})
+        torch.manual_seed(1)
+        for value in model.parameters():  # initialized differently
+            torch.nn.init.normal_(value)
+        return SupernetEvaluator(model, batches(), "data").key
+
+    plain = key()
+    assert set(plain) == {"weights", "data", "precision"}  # as in earlier ledgers and files of scores
+    assert key(identity_start=False, window=None) == plain
+    assert key(identity_start=True) == {**plain, "attention": {"identity_start": True}}
+    assert key(window=(4, 6)) == key(window=[4, 6]) == {**plain, "attention": {"window": [4, 6]}}
+
+
 def test_the_hash_of_weights_does_not_depend_on_memory_order():
     state = {"a": torch.randn(2, 3, 4, 5), "b": torch.tensor(3), "c": torch.randn(3).bfloat16()}
     base = weights_hash(state)
@@ -365,6 +395,14 @@ def test_parts_are_timed_on_so_many_images():
     assert times.head > 0
     assert min(times.bodies + times.joins) > 0
     assert len(times.connections) == sum(STAGES)  # differences, which noise can make negative
+
+
+def test_times_are_recorded_with_the_number_of_images_in_the_batch(tmp_path):
+    for sizes, images in (((1, 1, 1), 1), ((60, 5), 50)):
+        loader = Loader(batches(sizes))
+        save_block_times(SupernetEvaluator(supernet(), loader, "data"), tmp_path / "times.json")
+        assert read_record(tmp_path / "times.json")["images"] == images
+        assert loader.read == [sizes[0]]
 
 
 # ---------------------------------------------------------------- several processes

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ean_core import EANResNet
+from ean_core import EANResNet, EANResNetCIFAR
+from ean_core.backbone import describe
 from ean_core.weights.files import save_weights
 from ean_core.weights.loading import load_weights
 
@@ -66,3 +67,33 @@ def test_new_attention_comes_with_a_word_on_how_it_starts_without_effect(tmp_pat
     torch.save(EANResNet(18, scheme="none").state_dict(), tmp_path / "w.pth")
     load_weights(EANResNet(18, attention, scheme="full"), tmp_path / "w.pth")
     assert any("identity_start=True" in message for message in log.messages) is told
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "warning"),
+    [
+        ({}, {}, None),
+        ({"identity_start": True, "window": (16, 24)}, {"identity_start": True, "window": [16, 24]}, None),
+        ({"identity_start": True}, {}, "identity_start='True' there, 'False' here"),
+        ({}, {"identity_start": True}, "identity_start='False' there, 'True' here"),
+        ({"window": (16, 24)}, {}, "window='[16, 24]' there, 'None' here"),
+        ({"window": (16, 24)}, {"window": (16, 16)}, "window='[16, 24]' there, '[16, 16]' here"),
+    ],
+)
+def test_options_of_attention_that_no_tensor_shows_are_compared(tmp_path, log, there, here, warning):
+    saved, built = (EANResNetCIFAR(20, {"type": "SE", **options}, "full") for options in (there, here))
+    save_weights(saved.state_dict(), tmp_path / "w.safetensors", describe(saved))
+    load_weights(built, tmp_path / "w.safetensors", strict=True)
+    warned = [message for message in log.messages if "was trained as a different network" in message]
+    assert [message.partition(": ")[2].rpartition("network: ")[2] for message in warned] == [warning] * bool(warning)
+
+
+def test_networks_without_attention_have_no_options_of_it_to_compare(tmp_path, log):
+    options = {"type": "SE", "identity_start": True}
+    plain, attended = EANResNetCIFAR(20, "SE", "none"), EANResNetCIFAR(20, options, "full")
+    assert set(describe(plain)) == {"type", "depth", "attention", "scheme", "shared"}
+    for saved, built in ((plain, attended), (attended, plain)):
+        save_weights(saved.state_dict(), tmp_path / "w.safetensors", describe(saved))
+        load_weights(built, tmp_path / "w.safetensors")
+    assert "was trained as a different network" in log.text  # of their schemes
+    assert "identity_start='" not in log.text
