@@ -374,7 +374,7 @@ def test_points_are_read_from_csv_and_json_alike(tmp_path):
     for name in ("a.csv", "a.json"):
         found = read_points(tmp_path / name)
         assert {key: (points.tolist(), split) for key, (points, split) in found.items()} == {
-            "1.jpg": ([[3, 4.5], [10, 20], [0, 0]], "train"),
+            "1.jpg": ([[3, 4.5], [10, 20], [0, 0]], "train" if name == "a.csv" else None),
             "b/2.jpg": ([], "test"),
         }
         assert found["b/2.jpg"][0].shape == (0, 2)
@@ -411,6 +411,30 @@ def test_a_file_of_points_with_a_fault_is_refused_by_name_and_place(tmp_path, na
     with pytest.raises(ValueError, match=message) as raised:
         read_points(tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["no column", "empty cells", "json"])
+def test_images_of_a_file_without_splits_have_those_of_their_folders(tmp_path, kind):
+    names = [f"{split}/{split}.jpg" for split in ("train", "val", "test")] + ["other.jpg"]
+    write_images(tmp_path / "images", names)
+    if kind == "json":
+        write_json(tmp_path / "p.json", {name: [[1, 2]] for name in names})
+    else:
+        header, end = ("image,x,y,split", ",") if kind == "empty cells" else ("image,x,y", "")
+        (tmp_path / "p.csv").write_text("\n".join([header, *(f"{name},1,2{end}" for name in names)]))
+    found = find_own(tmp_path / "images", tmp_path / f"p.{'json' if kind == 'json' else 'csv'}")
+    assert {image.image.name: image.split for image in found.images} == {
+        "train.jpg": "train",
+        "val.jpg": "val",
+        "test.jpg": "test",
+        "other.jpg": "train",
+    }
+
+
+def test_a_stated_split_goes_before_that_of_the_folder(tmp_path):
+    write_images(tmp_path / "images", ["test/a.jpg"])
+    (tmp_path / "p.csv").write_text("image,x,y,split\ntest/a.jpg,1,2,\ntest/a.jpg,3,4,val\n")
+    assert [image.split for image in find_own(tmp_path / "images", tmp_path / "p.csv").images] == ["val"]
 
 
 def test_tables_of_other_tools(tmp_path):
