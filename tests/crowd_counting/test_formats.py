@@ -279,6 +279,21 @@ def test_xml_nested_deeply_is_read_without_recursion(tmp_path):
     assert heads_of(find_own(tmp_path, tmp_path / "p.xml")) == HEADS
 
 
+@pytest.mark.parametrize("encoding", ["foo", "hex", "big5", "idna", "punycode", "cp037"])
+def test_xml_in_an_encoding_that_cannot_be_read_is_refused_by_name(tmp_path, encoding):
+    write_images(tmp_path / "images")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/a.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotations/>')
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/p/a\.xml cannot be read as XML: .*encoding"):
+        find_own(tmp_path / "images", tmp_path / "p/a.xml")
+    (tmp_path / "p/b.xml").write_text(cvat())
+    found = find_own(tmp_path / "images", tmp_path / "p")
+    assert heads_of(found) == HEADS
+    ((path, text),) = found.problems
+    assert path == tmp_path / "p/a.xml"
+    assert text.startswith("cannot be read as XML: ")
+
+
 def test_cvat_for_video_is_named(tmp_path):
     write_images(tmp_path)
     (tmp_path / "p.xml").write_text('<annotations><track id="0" label="head"><box frame="0"/></track></annotations>')
