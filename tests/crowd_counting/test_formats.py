@@ -279,6 +279,21 @@ def test_xml_nested_deeply_is_read_without_recursion(tmp_path):
     assert heads_of(find_own(tmp_path, tmp_path / "p.xml")) == HEADS
 
 
+@pytest.mark.parametrize("encoding", ["foo", "hex", "big5", "idna", "punycode", "cp037"])
+def test_xml_in_an_encoding_that_cannot_be_read_is_refused_by_name(tmp_path, encoding):
+    write_images(tmp_path / "images")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/a.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotations/>')
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/p/a\.xml cannot be read as XML: .*encoding"):
+        find_own(tmp_path / "images", tmp_path / "p/a.xml")
+    (tmp_path / "p/b.xml").write_text(cvat())
+    found = find_own(tmp_path / "images", tmp_path / "p")
+    assert heads_of(found) == HEADS
+    ((path, text),) = found.problems
+    assert path == tmp_path / "p/a.xml"
+    assert text.startswith("cannot be read as XML: ")
+
+
 def test_cvat_for_video_is_named(tmp_path):
     write_images(tmp_path)
     (tmp_path / "p.xml").write_text('<annotations><track id="0" label="head"><box frame="0"/></track></annotations>')
@@ -374,7 +389,7 @@ def test_points_are_read_from_csv_and_json_alike(tmp_path):
     for name in ("a.csv", "a.json"):
         found = read_points(tmp_path / name)
         assert {key: (points.tolist(), split) for key, (points, split) in found.items()} == {
-            "1.jpg": ([[3, 4.5], [10, 20], [0, 0]], "train"),
+            "1.jpg": ([[3, 4.5], [10, 20], [0, 0]], "train" if name == "a.csv" else None),
             "b/2.jpg": ([], "test"),
         }
         assert found["b/2.jpg"][0].shape == (0, 2)
@@ -411,6 +426,30 @@ def test_a_file_of_points_with_a_fault_is_refused_by_name_and_place(tmp_path, na
     with pytest.raises(ValueError, match=message) as raised:
         read_points(tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["no column", "empty cells", "json"])
+def test_images_of_a_file_without_splits_have_those_of_their_folders(tmp_path, kind):
+    names = [f"{split}/{split}.jpg" for split in ("train", "val", "test")] + ["other.jpg"]
+    write_images(tmp_path / "images", names)
+    if kind == "json":
+        write_json(tmp_path / "p.json", {name: [[1, 2]] for name in names})
+    else:
+        header, end = ("image,x,y,split", ",") if kind == "empty cells" else ("image,x,y", "")
+        (tmp_path / "p.csv").write_text("\n".join([header, *(f"{name},1,2{end}" for name in names)]))
+    found = find_own(tmp_path / "images", tmp_path / f"p.{'json' if kind == 'json' else 'csv'}")
+    assert {image.image.name: image.split for image in found.images} == {
+        "train.jpg": "train",
+        "val.jpg": "val",
+        "test.jpg": "test",
+        "other.jpg": "train",
+    }
+
+
+def test_a_stated_split_goes_before_that_of_the_folder(tmp_path):
+    write_images(tmp_path / "images", ["test/a.jpg"])
+    (tmp_path / "p.csv").write_text("image,x,y,split\ntest/a.jpg,1,2,\ntest/a.jpg,3,4,val\n")
+    assert [image.split for image in find_own(tmp_path / "images", tmp_path / "p.csv").images] == ["val"]
 
 
 def test_tables_of_other_tools(tmp_path):

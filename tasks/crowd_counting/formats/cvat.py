@@ -100,18 +100,26 @@ def _parse(source: Source) -> _Document:
     """Parse a file without document type, which is where entities are declared.
 
     Raises:
-        ValueError: if it is not XML, or has a document type.
+        ValueError: if it is too large, not XML in an encoding that expat reads, or has a document type.
     """
-
-    def refuse(*_: Any) -> None:
-        raise ValueError(f"{source.path} has a document type (<!DOCTYPE ...>), which is refused: entities can expand")
 
     document = _Document()
     parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     parser.StartElementHandler, parser.EndElementHandler = document.start, document.end
+    content = read_small(source.path)
     try:
-        parser.Parse(read_small(source.path), True)
-    except expat.ExpatError as error:
+        parser.Parse(content, True)
+    except _Refused as error:
+        raise ValueError(f"{source.path} {error}") from error
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of the codec of a declared encoding
         raise ValueError(f"{source.path} cannot be read as XML: {error}") from error
     return document
+
+
+class _Refused(Exception):
+    """A document type."""
+
+
+def _refuse(*_: Any) -> None:
+    raise _Refused("has a document type (<!DOCTYPE ...>), which is refused: entities can expand")

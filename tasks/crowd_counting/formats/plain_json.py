@@ -7,7 +7,7 @@ from typing import Any
 
 from ..density import as_points
 from .base import Entry, Listing, Pictures, Source, image_name
-from .tables import _split
+from .tables import stated_split
 
 
 def recognizes_json(source: Source) -> bool:
@@ -30,7 +30,7 @@ def read_json(source: Source, pictures: Pictures) -> Listing:
             points = as_points(entry["points"])
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{where}: {error}") from None
-        listing.entries.append(Entry(image_name(name, where), points, _split(entry.get("split", ""), where)))
+        listing.entries.append(Entry(image_name(name, where), points, stated_split(entry.get("split", ""), where)))
     return listing
 
 

@@ -52,8 +52,8 @@ def read_csv(source: Source, pictures: Pictures) -> Listing:
                 raise ValueError(f"{where}: expected {len(header)} values")
             values = {kind: from_csv_cell(line[column]).strip() for kind, column in columns.items()}
             name = image_name(values["image"], where)
-            split = _split(values.get("split", ""), where)
-            if splits.setdefault(name, split) != split:
+            split = stated_split(values.get("split", ""), where)
+            if split is not None and splits.setdefault(name, split) != split:
                 raise ValueError(f"{where}: {name} is in two splits")
             heads = points[name]  # stays empty for an image without heads
             if values["x"] or values["y"]:
@@ -62,7 +62,7 @@ def read_csv(source: Source, pictures: Pictures) -> Listing:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     unused = [name for column, name in enumerate(header) if column not in columns.values()]
     notes = [f"has columns that are not used: {', '.join(unused)[:100]}"] if unused else []
-    return Listing([Entry(name, as_points(heads), splits[name]) for name, heads in points.items()], notes)
+    return Listing([Entry(name, as_points(heads), splits.get(name)) for name, heads in points.items()], notes)
 
 
 def _columns(text: str) -> tuple[str, list[str], dict[str, int]] | None:
@@ -83,10 +83,15 @@ def _columns(text: str) -> tuple[str, list[str], dict[str, int]] | None:
     return None
 
 
-def _split(text: object, where: str) -> str:
+def stated_split(text: object, where: str) -> str | None:
+    """Return the split that an untrusted file states for an image; None if it states none, as empty text.
+
+    Raises:
+        ValueError: if it is not a split.
+    """
     if text not in ("", "train", "val", "test"):
         raise ValueError(f"{where}: {unknown_name('split', text, ('train', 'val', 'test'))}")
-    return str(text) or "train"
+    return str(text) or None
 
 
 def _point(x: str, y: str, delimiter: str, where: str) -> tuple[float, float]:
