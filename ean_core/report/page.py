@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape as escape_html
+from itertools import takewhile
 from pathlib import Path
 
 from ean_core.common.text import visible
@@ -17,6 +19,10 @@ from .sections import Section
 HERE = Path(__file__).resolve().parent
 #: Cells with more characters may wrap.
 LONG = 80
+#: Columns that name a row: those that a table begins with stay in view when it is scrolled.
+KEPT = ("source", "method", "network", "connection", "compared", "record")
+#: Columns of paths, which may wrap anywhere.
+PATHS = ("record", "timed in")
 _PARTS = re.compile("(`[^`]*`)")
 _SCHEME = re.compile("[01]+(-[01]+)+")
 #: Ids in an SVG, and references to them.
@@ -33,7 +39,10 @@ def page_text(title: str, introduction: str, sections: Sequence[Section], figure
         figures: SVG text by section name, for sections with a figure.
     """
     parts = [_section(section, figures.get(section.name)) for section in sections]
-    links = "\n".join(f'<a href="#{escape(each.name)}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
+    links = "\n".join(
+        f'<a href="#{escape(each.name)}">{escape(text)}</a>'
+        for each, text in zip(sections, link_texts([each.title for each in sections]), strict=True)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -59,6 +68,17 @@ def page_text(title: str, introduction: str, sections: Sequence[Section], figure
 </body>
 </html>
 """
+
+
+def link_texts(titles: Sequence[str]) -> list[str]:
+    """Shorten distinct titles to the part before the colon where that tells them apart.
+
+    Examples:
+        >>> link_texts(['Figure 4: a', 'Figure 5: b', 'Figure 4: c'])
+        ['Figure 4: a', 'Figure 5', 'Figure 4: c']
+    """
+    short = Counter(title.partition(":")[0] for title in titles)
+    return [title if short[title.partition(":")[0]] > 1 else title.partition(":")[0] for title in titles]
 
 
 def escape(text: str) -> str:
@@ -95,22 +115,35 @@ def inline_svg(text: str, name: str, title: str) -> str:
 
 def _table(rows: Sequence[Cells]) -> str:
     titles, texts = columns(rows)
-    words = [not are_numbers(line[place] for line in texts) for place in range(len(titles))]
+    kept = sum(1 for _ in takewhile(KEPT.__contains__, titles))
+    kinds = [
+        " ".join(
+            ["kept"] * (place < kept)
+            + ["word"] * (not are_numbers(line[place] for line in texts))
+            + ["path"] * (title in PATHS)
+        )
+        for place, title in enumerate(titles)
+    ]
     head = "".join(
-        f'<th scope="col"{" class=word" * word}><button type="button">{escape(name)}</button></th>'
-        for name, word in zip(titles, words, strict=True)
+        f'<th scope="col"{_class(kind)}><button type="button">{escape(name)}</button></th>'
+        for name, kind in zip(titles, kinds, strict=True)
     )
-    body = "\n".join(f"<tr{_row_class(titles, line)}>{''.join(map(_cell, line, words))}</tr>" for line in texts)
+    body = "\n".join(f"<tr{_row_class(titles, line)}>{''.join(map(_cell, line, kinds))}</tr>" for line in texts)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
 def _row_class(titles: Sequence[str], line: Sequence[str]) -> str:
-    return ' class="paper"' if dict(zip(titles, line, strict=True)).get("source", "").startswith("paper") else ""
+    """Class of a row by its source: ours or the paper's, in tables with both."""
+    source = dict(zip(titles, line, strict=True)).get("source", "")
+    return _class("paper" if source.startswith("paper") else "here" if source else "")
 
 
-def _cell(text: str, word: bool) -> str:
-    kinds = " ".join(["word"] * word + ["long"] * (len(text) > LONG))
-    return f'<td class="{kinds}">{_html(text)}</td>' if kinds else f"<td>{_html(text)}</td>"
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""
+
+
+def _cell(text: str, kinds: str) -> str:
+    return f"<td{_class(f'{kinds} long'.strip() if len(text) > LONG else kinds)}>{_html(text)}</td>"
 
 
 def _html(text: str) -> str:
