@@ -14,6 +14,7 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import Cells, are_numbers, columns
 
+from .results import BORROWED
 from .sections import Section
 
 HERE = Path(__file__).resolve().parent
@@ -21,9 +22,15 @@ HERE = Path(__file__).resolve().parent
 LONG = 80
 #: Columns that name a row: those that a table begins with stay in view when it is scrolled.
 KEPT = ("source", "method", "network", "connection", "compared", "record")
-#: Columns of paths, which may wrap anywhere.
+#: Columns of times, and the form that each is of.
+TIMED = {"increment (%)": "eager", "eager (%)": "eager", "deployed (%)": "deployed"}
+#: Further columns of names, which wrap on narrow screens.
+NAMES = ("data",)
+#: Columns of paths, which wrap anywhere on narrow screens.
 PATHS = ("record", "timed in")
 _PARTS = re.compile("(`[^`]*`)")
+#: The interval or deviation after a number, which has its own line on narrow screens.
+_INTERVAL = re.compile(r" (\([^()]+\)|± [\d.,]+)$")
 _SCHEME = re.compile("[01]+(-[01]+)+")
 #: Ids in an SVG, and references to them.
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
@@ -120,6 +127,7 @@ def _table(rows: Sequence[Cells]) -> str:
         " ".join(
             ["kept"] * (place < kept)
             + ["word"] * (not are_numbers(line[place] for line in texts))
+            + ["name"] * (place < kept or title in NAMES)
             + ["path"] * (title in PATHS)
         )
         for place, title in enumerate(titles)
@@ -128,8 +136,23 @@ def _table(rows: Sequence[Cells]) -> str:
         f'<th scope="col"{_class(kind)}><button type="button">{escape(name)}</button></th>'
         for name, kind in zip(titles, kinds, strict=True)
     )
-    body = "\n".join(f"<tr{_row_class(titles, line)}>{''.join(map(_cell, line, kinds))}</tr>" for line in texts)
+    lines = [(_row_class(titles, line), map(_cell, _marked(titles, line), kinds)) for line in texts]
+    body = "\n".join(f"<tr{kind}>{''.join(cells)}</tr>" for kind, cells in lines)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+
+
+def _marked(titles: Sequence[str], line: Sequence[str]) -> list[str]:
+    """Texts of a row with the mark of borrowed times beside each such number, not only where they were timed."""
+    places = dict(zip(titles, line, strict=True)).get("timed in", "")
+
+    def mark(title: str, text: str) -> str:
+        form = TIMED.get(title)
+        if not (text and form and (places.startswith(BORROWED) or f"{form}: {BORROWED}" in places)):
+            return text
+        number, space, interval = text.partition(" ")
+        return f"{number}{BORROWED}{space}{interval}"
+
+    return list(map(mark, titles, line))
 
 
 def _row_class(titles: Sequence[str], line: Sequence[str]) -> str:
@@ -143,7 +166,10 @@ def _class(names: str) -> str:
 
 
 def _cell(text: str, kinds: str) -> str:
-    return f"<td{_class(f'{kinds} long'.strip() if len(text) > LONG else kinds)}>{_html(text)}</td>"
+    inner = _html(text)
+    if "word" not in kinds.split():
+        inner = _INTERVAL.sub(r' <span class="interval">\1</span>', inner)
+    return f"<td{_class(f'{kinds} long'.strip() if len(text) > LONG else kinds)}>{inner}</td>"
 
 
 def _html(text: str) -> str:
