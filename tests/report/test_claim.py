@@ -46,8 +46,8 @@ def test_each_pair_has_its_difference_the_papers_and_the_times_over_vanilla(tmp_
     assert {row["interval of"] for row in rows} == {"the test images"}
     assert claim.in_short() == (
         f"SE `{EAN}`, ResNet-20 on CIFAR-100, 24 epochs (trainings: vanilla 1, Share-full 1, EAN 1): the paper's "
-        "difference lies outside our interval for EAN against vanilla; the paper's difference is neither confirmed nor excluded for "
-        "EAN against Share-full and Share-full against vanilla. The claim about time holds."
+        "difference lies outside our interval for EAN against vanilla; the paper's difference is neither confirmed nor "
+        "excluded for EAN against Share-full and Share-full against vanilla. The claim about time holds."
     )
 
 
