@@ -101,8 +101,8 @@ def _points(row: Result | PaperRow, recipes: Recipes, label: Callable[[Path], st
     if isinstance(row, PaperRow):
         if row.increment is not None and row.parameters is not None:
             parameters, accuracy = round(1e6 * row.parameters), row.metrics["accuracy/top1"]
-            own = ("", parameters, accuracy, None, row.increment, None, None, "")
-            yield TradePoint("paper", *names, "", "", "eager", *own)
+            own = ("", "", "eager", "", parameters, accuracy, None, row.increment, None, None, "")
+            yield TradePoint("paper", *(*names, *own))
         return
     values = row.values("accuracy/top1")
     deviation = stdev(values) if len(values) > 1 else None
@@ -111,9 +111,9 @@ def _points(row: Result | PaperRow, recipes: Recipes, label: Callable[[Path], st
             continue
         timing = row.timings[form].row
         low, high = [100 * value for value in timing["increment_interval"] or ()] or (None, None)
-        recipe = (row.epochs, recipes.letter(row))
-        own = (str(row.scheme), row.parameters, fmean(values), deviation, 100 * timing["increment"], low, high)
-        yield TradePoint("here", *names, *recipe, form, *own, row.timed(form, label))
+        numbers = (row.parameters, fmean(values), deviation, 100 * timing["increment"], low, high)
+        recipe = (row.epochs, recipes.letter(row), form, str(row.scheme))
+        yield TradePoint("here", *(*names, *recipe, *numbers, row.timed(form, label)))
 
 
 def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:
