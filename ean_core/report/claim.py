@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from scipy import stats
 
@@ -13,7 +14,8 @@ from ean_core.common.tasks import find_metric
 from ean_core.show.table import Cells
 
 from .paper import PAPER
-from .results import METRICS, Key, Result
+from .recipes import Recipes
+from .results import METRICS, Key, Result, timed_text
 
 ACCURACY = "accuracy/top1"
 CLAIM = (
@@ -50,30 +52,40 @@ class Claim:
         """Pairs of :data:`PAIRS` for which both networks exist."""
         return [pair for pair in PAIRS if self.networks.keys() >= {*pair}]
 
-    def rows(self) -> Iterator[Cells]:
-        """One row per pair."""
+    def rows(self, recipes: Recipes | None = None, label: Callable[[Path], str] = Path.as_posix) -> Iterator[Cells]:
+        """One row per pair.
+
+        Args:
+            recipes: names of recipes; those of the networks alone by default.
+            label: names the records that times are from.
+        """
         ean = self.networks["EAN"]
+        letter = (recipes or Recipes.of([*self.networks.values()])).letter(ean)
         for one, other in self.pairs:
             first, second = self.networks[one], self.networks[other]
             gap, low, high = compared(first, second)
             several = min(len(first.runs), len(second.runs)) > 1
             yield {
-                "data": ean.data,
                 "network": f"{ean.network} {ean.attention}",
-                "EAN": f"`{ean.scheme}`",
                 "compared": f"{one} against {other}",
+                "data": ean.data,
                 "accuracy (points)": f"{gap:+.2f} ({low:+.2f} to {high:+.2f})",
+                "paper (points)": f"{self.paper[one] - self.paper[other]:+.2f}",
                 "interval of": f"{len(first.runs)} and {len(second.runs)} seeds" if several else "the test images",
                 "verdict": verdict(first, second),
-                "paper (points)": f"{self.paper[one] - self.paper[other]:+.2f}",
+                "epochs": ean.epochs,
+                "recipe": letter,
                 "eager (%)": first.increment("eager") if other == "vanilla" else "",
                 "deployed (%)": first.increment("deployed") if other == "vanilla" else "",
+                "timed in": timed_text(first, label) if other == "vanilla" else "",
+                "EAN": f"`{ean.scheme}`",
             }
 
-    def in_short(self) -> str:
+    def in_short(self, recipes: Recipes | None = None) -> str:
         """Summarize the rows in a sentence or two."""
         ean = self.networks["EAN"]
-        what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}"
+        how = (recipes or Recipes.of([*self.networks.values()])).text(ean)
+        what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}, {how}"
         if len(self.pairs) < len(PAIRS):
             return f"{what}: not all three networks are trained yet."
         trainings = {name: len(self.networks[name].runs) for name in ("vanilla", "Share-full", "EAN")}
@@ -118,8 +130,10 @@ def find_claims(results: Sequence[Result]) -> list[Claim]:
     return claims
 
 
-def transferred_text(results: Sequence[Result]) -> str:
-    """Rank the networks on each task they were transferred to, best first; empty if there are no two to compare."""
+def transferred_text(results: Sequence[Result], recipes: Recipes | None = None) -> str:
+    """Rank the networks on each task they were transferred to, best first, with the names of their recipes where they
+    differ; empty if there are no two to compare."""
+    names = recipes or Recipes.of(results)
     sentences = []
     for table in TRANSFERRED:
         metric, title = next(iter(METRICS[table].items()))
@@ -127,7 +141,8 @@ def transferred_text(results: Sequence[Result]) -> str:
         for data in dict.fromkeys(each.data for each in measured):
             means = [(statistics.fmean(each.values(metric)), each) for each in measured if each.data == data]
             means.sort(key=lambda pair: pair[0], reverse=not find_metric(metric).less_is_better)
-            texts = [f"{each.title} {mean:.2f}" for mean, each in means]
+            how = {names.text(each) for _, each in means}
+            texts = [each.title + f" ({names.text(each)})" * (len(how) > 1) + f" {mean:.2f}" for mean, each in means]
             seeds = min(len(each.runs) for _, each in means)
             over = "one training each" if seeds == 1 else f"means over at least {seeds} trainings"
             if len(means) > 1:
@@ -138,7 +153,7 @@ def transferred_text(results: Sequence[Result]) -> str:
 def faster(first: Result, second: Result) -> bool:
     """Whether the first network is faster: its increment's interval lies below the other's in every form timed."""
     intervals = [
-        (first.timings[form][0]["increment_interval"], second.timings[form][0]["increment_interval"])
+        (first.timings[form].row["increment_interval"], second.timings[form].row["increment_interval"])
         for form in first.timings.keys() & second.timings.keys()
     ]
     return bool(intervals) and all(mine and other and mine[1] < other[0] for mine, other in intervals)

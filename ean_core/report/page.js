@@ -1,5 +1,6 @@
 "use strict";
-// Sort a table by clicking a column title: ascending, descending, then the original order.
+// Sort a table by clicking a column title: ascending, descending, then the original order. Keep the columns that name
+// a row in view when a table is scrolled.
 
 // First number of the text, or the text itself in a column of words.
 function key(cell) {
@@ -27,3 +28,22 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+
+// Let each kept column begin where the one before it ends, as long as they leave room for numbers.
+function keep() {
+  for (const table of document.querySelectorAll("table")) {
+    const heads = [...table.querySelectorAll("th.kept")], room = 0.6 * table.parentElement.clientWidth;
+    const ends = heads.map((head, k) => heads.slice(0, k + 1).reduce((sum, each) => sum + each.offsetWidth, 0));
+    const fitting = Math.max(1, ends.filter(end => end <= room).length);
+    for (const row of table.rows) {
+      heads.forEach((head, k) => {
+        const cell = row.cells[k];
+        cell.style.left = `${ends[k] - head.offsetWidth}px`;
+        cell.classList.toggle("loose", k >= fitting);
+        cell.classList.toggle("edge", k === fitting - 1);
+      });
+    }
+  }
+}
+keep();
+addEventListener("resize", keep);

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape as escape_html
+from itertools import takewhile
 from pathlib import Path
 
 from ean_core.common.text import visible
@@ -12,12 +14,23 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import Cells, are_numbers, columns
 
+from .results import BORROWED
 from .sections import Section
 
 HERE = Path(__file__).resolve().parent
 #: Cells with more characters may wrap.
 LONG = 80
+#: Columns that name a row: those that a table begins with stay in view when it is scrolled.
+KEPT = ("source", "method", "network", "connection", "compared", "record")
+#: Columns of times, and the form that each is of.
+TIMED = {"increment (%)": "eager", "eager (%)": "eager", "deployed (%)": "deployed"}
+#: Further columns of names, which wrap on narrow screens.
+NAMES = ("data",)
+#: Columns of paths, which wrap anywhere on narrow screens.
+PATHS = ("record", "timed in")
 _PARTS = re.compile("(`[^`]*`)")
+#: The interval or deviation after a number, which has its own line on narrow screens.
+_INTERVAL = re.compile(r" (\([^()]+\)|± [\d.,]+)$")
 _SCHEME = re.compile("[01]+(-[01]+)+")
 #: Ids in an SVG, and references to them.
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
@@ -33,7 +46,10 @@ def page_text(title: str, introduction: str, sections: Sequence[Section], figure
         figures: SVG text by section name, for sections with a figure.
     """
     parts = [_section(section, figures.get(section.name)) for section in sections]
-    links = "\n".join(f'<a href="#{escape(each.name)}">{escape(each.title.partition(":")[0])}</a>' for each in sections)
+    links = "\n".join(
+        f'<a href="#{escape(each.name)}">{escape(text)}</a>'
+        for each, text in zip(sections, link_texts([each.title for each in sections]), strict=True)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -59,6 +75,17 @@ def page_text(title: str, introduction: str, sections: Sequence[Section], figure
 </body>
 </html>
 """
+
+
+def link_texts(titles: Sequence[str]) -> list[str]:
+    """Shorten distinct titles to the part before the colon where that tells them apart.
+
+    Examples:
+        >>> link_texts(['Figure 4: a', 'Figure 5: b', 'Figure 4: c'])
+        ['Figure 4: a', 'Figure 5', 'Figure 4: c']
+    """
+    short = Counter(title.partition(":")[0] for title in titles)
+    return [title if short[title.partition(":")[0]] > 1 else title.partition(":")[0] for title in titles]
 
 
 def escape(text: str) -> str:
@@ -95,22 +122,54 @@ def inline_svg(text: str, name: str, title: str) -> str:
 
 def _table(rows: Sequence[Cells]) -> str:
     titles, texts = columns(rows)
-    words = [not are_numbers(line[place] for line in texts) for place in range(len(titles))]
+    kept = sum(1 for _ in takewhile(KEPT.__contains__, titles))
+    kinds = [
+        " ".join(
+            ["kept"] * (place < kept)
+            + ["word"] * (not are_numbers(line[place] for line in texts))
+            + ["name"] * (place < kept or title in NAMES)
+            + ["path"] * (title in PATHS)
+        )
+        for place, title in enumerate(titles)
+    ]
     head = "".join(
-        f'<th scope="col"{" class=word" * word}><button type="button">{escape(name)}</button></th>'
-        for name, word in zip(titles, words, strict=True)
+        f'<th scope="col"{_class(kind)}><button type="button">{escape(name)}</button></th>'
+        for name, kind in zip(titles, kinds, strict=True)
     )
-    body = "\n".join(f"<tr{_row_class(titles, line)}>{''.join(map(_cell, line, words))}</tr>" for line in texts)
+    lines = [(_row_class(titles, line), map(_cell, _marked(titles, line), kinds)) for line in texts]
+    body = "\n".join(f"<tr{kind}>{''.join(cells)}</tr>" for kind, cells in lines)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
+def _marked(titles: Sequence[str], line: Sequence[str]) -> list[str]:
+    """Texts of a row with the mark of borrowed times beside each such number, not only where they were timed."""
+    places = dict(zip(titles, line, strict=True)).get("timed in", "")
+
+    def mark(title: str, text: str) -> str:
+        form = TIMED.get(title)
+        if not (text and form and (places.startswith(BORROWED) or f"{form}: {BORROWED}" in places)):
+            return text
+        number, space, interval = text.partition(" ")
+        return f"{number}{BORROWED}{space}{interval}"
+
+    return list(map(mark, titles, line))
+
+
 def _row_class(titles: Sequence[str], line: Sequence[str]) -> str:
-    return ' class="paper"' if dict(zip(titles, line, strict=True)).get("source", "").startswith("paper") else ""
+    """Class of a row by its source: ours or the paper's, in tables with both."""
+    source = dict(zip(titles, line, strict=True)).get("source", "")
+    return _class("paper" if source.startswith("paper") else "here" if source else "")
 
 
-def _cell(text: str, word: bool) -> str:
-    kinds = " ".join(["word"] * word + ["long"] * (len(text) > LONG))
-    return f'<td class="{kinds}">{_html(text)}</td>' if kinds else f"<td>{_html(text)}</td>"
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""
+
+
+def _cell(text: str, kinds: str) -> str:
+    inner = _html(text)
+    if "word" not in kinds.split():
+        inner = _INTERVAL.sub(r' <span class="interval">\1</span>', inner)
+    return f"<td{_class(f'{kinds} long'.strip() if len(text) > LONG else kinds)}>{inner}</td>"
 
 
 def _html(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,16 @@ METRICS: dict[int, dict[str, str]] = {
     3: {"count/MAE": "MAE", "count/RMSE": "MSE (RMSE)"},
     5: {"mIoU": "mIoU (%)", "mAcc": "mAcc (%)", "aAcc": "allAcc (%)"},
 }
+#: Forms whose times stand in tables.
+FORMS = ("eager", "deployed")
 ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
+#: Marks a time that was not measured in a network's own folder.
+BORROWED = "†"
+BORROWED_TEXT = (
+    f"{BORROWED}: not timed in a folder of its runs; the time is that of an equal network (same connections, same "
+    "number of parameters) in the record named."
+)
 #: Settings that define a recipe, apart from those of the network's attention.
 _RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "custom_hooks", "load_from")
 
@@ -33,8 +41,8 @@ _RECIPE = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "cus
 class Key(NamedTuple):
     """Properties shared by runs that differ in their seed only.
 
-    ``images`` is the number of test images, ``recipe`` the training settings as text. ``epochs`` are passes over the
-    training images, also where training counts iterations.
+    ``images`` is the number of test images, ``recipe`` the settings of training and of the test images as text.
+    ``epochs`` are passes over the training images, also where training counts iterations.
     """
 
     data: str
@@ -92,16 +100,21 @@ class Measured:
             _passes(self.training),
             self.training.get("world_size", 1),
             self.test["images"],
-            _recipe(settings),
+            _recipe(settings, self.test),
         )
 
 
 def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     """Name of the data that a network was measured on, from its settings."""
-    dataset = test.get("data") or settings["test_dataloader"]["dataset"]
+    dataset = _test_data(settings, test)
     dataset = dataset.get("dataset", dataset)
     known = dataset_of(dataset)
     return known.title if known else Path(dataset.get("root") or dataset.get("data_root") or "").name or dataset["type"]
+
+
+def _test_data(settings: Mapping[str, Any], test: Mapping[str, Any]) -> Any:
+    """Settings of the images that a network was measured on; older tests do not record them."""
+    return test.get("data") or settings["test_dataloader"]["dataset"]
 
 
 def _passes(training: Mapping[str, Any]) -> float:
@@ -113,8 +126,9 @@ def _passes(training: Mapping[str, Any]) -> float:
     return seen / training["images"]
 
 
-def _recipe(settings: Mapping[str, Any]) -> str:
+def _recipe(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     recipe = {name: settings.get(name) for name in _RECIPE}
+    recipe["test_data"] = _test_data(settings, test)
     # In a resumed run this is the checkpoint it continued from; otherwise only the file name matters.
     recipe["load_from"] = "" if settings.get("resume") else Path(recipe["load_from"] or "").name
     # Capturing iterations as CUDA graphs does not change the recipe.
@@ -131,17 +145,30 @@ def _recipe(settings: Mapping[str, Any]) -> str:
     return json.dumps({**recipe, "model": model, "train_dataloader": loader}, sort_keys=True, default=str)
 
 
+class Timing(NamedTuple):
+    """A network's row in a timing record.
+
+    ``own`` is whether the record lies in the folder of one of the network's runs; otherwise the time is that of an
+    equal network, with the same connections and number of parameters.
+    """
+
+    row: Mapping[str, Any]
+    record: Mapping[str, Any]
+    path: Path
+    own: bool
+
+
 @dataclass(frozen=True)
 class Result:
     """A network over the seeds it was trained with.
 
     Args:
         runs: one per seed, in ascending order.
-        timings: its rows in timing records by form, each with the record that holds it.
+        timings: its times by form.
     """
 
     runs: tuple[Measured, ...]
-    timings: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+    timings: Mapping[str, Timing]
 
     @property
     def data(self) -> str:
@@ -188,14 +215,27 @@ class Result:
         """Number of images it was measured on."""
         return self.runs[0].key.images
 
+    @property
+    def epochs(self) -> str:
+        """Passes over the training images; in three significant digits where they are not whole."""
+        epochs = self.runs[0].key.epochs
+        return str(int(epochs)) if epochs == int(epochs) else f"{epochs:.3g}"
+
     def values(self, metric: str) -> list[float]:
         """Value of a metric for each seed."""
         return [run.test["metrics"][metric] for run in self.runs]
 
     def increment(self, form: str) -> str:
         """Relative inference time increment in a form with its interval, in percent; empty if it was not timed."""
-        row = self.timings.get(form)
-        return in_percent(row[0]["increment"], row[0]["increment_interval"]) if row else ""
+        timing = self.timings.get(form)
+        return in_percent(timing.row["increment"], timing.row["increment_interval"]) if timing else ""
+
+    def timed(self, form: str, label: Callable[[Path], str]) -> str:
+        """Where it was timed in a form: ``own folder``, the marked label of another record, or ``not timed``."""
+        timing = self.timings.get(form)
+        if timing is None:
+            return "not timed"
+        return "own folder" if timing.own else f"{BORROWED} {label(timing.path)}"
 
 
 def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Measured]:
@@ -245,14 +285,26 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
             leave_out(run.folder, f"{first.folder} is the same training with the same seed")
     results = []
     for key, seeds in grouped.items():
-        mine: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-        for record in of_kind(records, "timing").values():
-            for row in record["networks"].values():
-                same = (row.get("scheme"), row.get("parameters")) == (str(key.scheme), key.parameters)
-                if same and row.get("attention") in (key.attention or row.get("attention"), None):
-                    mine.setdefault(row.get("form", "eager"), (row, record))
-        results.append(Result(tuple(run for _, run in sorted(seeds.items())), mine))
+        runs = tuple(run for _, run in sorted(seeds.items()))
+        results.append(Result(runs, _timings(key, [run.folder for run in runs], of_kind(records, "timing"))))
     return sorted(results, key=_place)
+
+
+def _timings(key: Key, folders: Sequence[Path], records: Mapping[Path, Mapping[str, Any]]) -> dict[str, Timing]:
+    """Times of a network by form, from its own folders if they are there, otherwise from the nearest folder."""
+
+    def far(path: Path) -> tuple[bool, int]:
+        shared = (len({*folder.parents, folder} & {*path.parents}) for folder in folders)
+        return path.parent not in folders, -max(shared)
+
+    found: dict[str, Timing] = {}
+    for path in sorted(records, key=far):
+        for row in records[path]["networks"].values():
+            same = (row.get("scheme"), row.get("parameters")) == (str(key.scheme), key.parameters)
+            if same and row.get("attention") in (key.attention or row.get("attention"), None):
+                timing = Timing(row, records[path], path, path.parent in folders)
+                found.setdefault(row.get("form", "eager"), timing)
+    return found
 
 
 def read_results(folders: Sequence[Path]) -> list[Result]:
@@ -273,32 +325,57 @@ def _place(result: Result) -> tuple[int, str, int, str, int]:
     return data, key.data, known, key.attention, ORDER.index(result.connection)
 
 
-def result_cells(row: Result | PaperRow, table: int) -> Cells:
-    """Format a network, ours or the paper's, as a row of Table 1, 3 or 5."""
-    if isinstance(row, PaperRow):
-        metrics = [f"{row.metrics[name]:.2f}" if table != 3 else f"{row.metrics[name]:g}" for name in METRICS[table]]
-        seeds, connections, deployed, source = "", "", "", f"paper, Table {row.table}"
-        parameters = f"{row.parameters:.3f} M" if row.parameters else ""
-        eager = f"{row.increment:+.2f}" if row.increment is not None else ""
-    else:
-        metrics = [spread_text(row.values(name), 2) for name in METRICS[table]]
-        seeds, connections = str(len(row.runs)), f"{row.scheme.connections} `{row.scheme}`"
-        parameters, eager, deployed = f"{row.parameters:,}", row.increment("eager"), row.increment("deployed")
-        split = row.runs[0].test.get("data", {}).get("split", "test")
-        split = {"val": "validation"}.get(split, split)
-        source = f"here, {schedule_text(row.runs[0].training)}, {row.images:,} {split} images"
-    return {
-        "data": row.data,
+def result_cells(
+    row: Result | PaperRow, table: int, recipe: str = "", label: Callable[[Path], str] = Path.as_posix
+) -> Cells:
+    """Format a network, ours or the paper's, as a row of Table 1, 3 or 5.
+
+    Args:
+        row: the network.
+        table: 1, 3 or 5.
+        recipe: letter of its recipe, where others were trained differently.
+        label: names the records that its times are from.
+    """
+    names = {
         "network": " ".join(filter(None, (row.network, row.attention))),
         "connection": row.connection,
-        **dict(zip(METRICS[table].values(), metrics, strict=True)),
-        "seeds": seeds,
-        "parameters": parameters,
-        "connections": connections,
-        "increment (%)": eager,
-        "deployed (%)": deployed,
-        "source": source,
+        "data": row.data,
     }
+    if isinstance(row, PaperRow):
+        digits = "g" if table == 3 else ".2f"
+        return {
+            "source": f"paper, Table {row.table}",
+            **names,
+            **{title: f"{row.metrics[name]:{digits}}" for name, title in METRICS[table].items()},
+            "increment (%)": f"{row.increment:+.2f}" if row.increment is not None else "",
+            "parameters": f"{row.parameters:.3f} M" if row.parameters else "",
+        }
+    training, test = row.runs[0].training, row.runs[0].test
+    split = test.get("data", {}).get("split", "test")
+    return {
+        "source": "here",
+        **names,
+        **{title: spread_text(row.values(name), 2) for name, title in METRICS[table].items()},
+        "epochs": row.epochs,
+        "recipe": recipe,
+        "seeds": str(len(row.runs)),
+        "increment (%)": row.increment("eager"),
+        "deployed (%)": row.increment("deployed"),
+        "timed in": timed_text(row, label),
+        "parameters": f"{row.parameters:,}",
+        "connections": f"{row.scheme.connections} `{row.scheme}`",
+        "iterations": f"{training['iterations']:,}" if "iterations" in training else "",
+        "training images": f"{training['images']:,}" if "images" in training else "",  # older records lack them
+        "measured on": f"{row.images:,} {({'val': 'validation'}).get(split, split)} images",
+    }
+
+
+def timed_text(result: Result, label: Callable[[Path], str]) -> str:
+    """Where a network was timed, see :meth:`Result.timed`; with the form if forms were timed in different places."""
+    places = {form: result.timed(form, label) for form in FORMS if form in result.timings}
+    if len({*places.values()}) < 2:
+        return next(iter(places.values()), "not timed")
+    return ", ".join(f"{form}: {place}" for form, place in places.items())
 
 
 def schedule_text(training: Mapping[str, Any]) -> str:
@@ -345,7 +422,8 @@ def timing_text(results: Sequence[Result]) -> str:
     """Conditions under which increments were measured; empty if none were."""
     conditions: dict[str, list[str]] = {}
     for each in results:
-        for _, record in each.timings.values():
+        for timing in each.timings.values():
+            record = timing.record
             where = (
                 f"batch {record['batch']} at {size_text(record['size'])} pixels, {record['dtype']}, "
                 f"{machine_text(record)}, {record['rounds']} rounds"
@@ -354,9 +432,10 @@ def timing_text(results: Sequence[Result]) -> str:
             names += [each.attention] * bool(each.attention and each.attention not in names)
     if not conditions:
         return ""
+    borrowed = any(not timing.own for each in results for timing in each.timings.values())
     measured = "; ".join(f"{', '.join(names)}: {where}" for where, names in conditions.items() if names)
     return (
         "Increments (Eqn 9) are medians over rounds in which all networks with the same attention are timed side by "
         "side, relative to the vanilla network in the same form, with 95 % intervals within that process. "
-        f"{f'{measured}. ' if measured else ''}The paper: batch 50 on a V100."
+        f"{f'{measured}. ' if measured else ''}The paper: batch 50 on a V100.{f' {BORROWED_TEXT}' if borrowed else ''}"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -20,9 +22,13 @@ from .claim import CLAIM, find_claims, transferred_text
 from .correlation import PROXIES, correlation_figure
 from .gates import gates_figure
 from .paper import CONVERGENCE, DISTRIBUTION, METHODS, SCHEMES, PaperRow
+from .recipes import Recipes
 from .records import LeaveOut, label, of_kind, read_records, refuse, slug
 from .results import (
     ATTENTIONS,
+    BORROWED,
+    BORROWED_TEXT,
+    Key,
     Result,
     find_results,
     machine_text,
@@ -43,7 +49,7 @@ from .search import (
     read_search,
 )
 from .search_figures import cost_title, distribution_figure, front_figure, has_all
-from .trade import TradePoint, panels_figure, trade_points
+from .trade import panels_figure, trade_points
 
 T = TypeVar("T")
 #: Strategies with a controller; Table 2 lists their schemes.
@@ -51,7 +57,7 @@ CONTROLLERS = ("ean", "enas")
 #: Schemes that a search's result is compared with.
 ENDS = ("full", "none")
 #: The network of Tables 2 and 4 in the paper.
-PAPER_NETWORK = {"data": "CIFAR-100", "network": "ResNet-164 SE"}
+PAPER_NETWORK = {"network": "ResNet-164 SE", "data": "CIFAR-100"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,11 @@ class Records:
             )
         return found
 
+    @cached_property
+    def recipes(self) -> Recipes:
+        """Names of the recipes of all results, the same in all tables."""
+        return Recipes.of(self.results)
+
     def label(self, path: Path) -> str:
         """Name of a record for readers."""
         return label(path, self.folders)
@@ -147,6 +158,16 @@ class Records:
         one with the most epochs if there are several."""
         found = [each for each in self._networks(config) if each.scheme == scheme]
         return max(found, key=lambda each: each.runs[0].key.epochs, default=None)
+
+    def trained_alike(self, config: str | None, schemes: Sequence[ConnectionScheme]) -> list[Result]:
+        """Return the networks of a search's schemes that were all trained with one recipe; of several, the recipe
+        with the most epochs. Empty if no recipe covers all schemes."""
+        recipes: dict[Key, dict[ConnectionScheme, Result]] = {}
+        for each in self._networks(config):
+            recipes.setdefault(each.runs[0].key.common, {})[each.scheme] = each
+        whole = {key: found for key, found in recipes.items() if found.keys() >= {*schemes}}
+        longest = max(whole, key=lambda key: key.epochs, default=None)
+        return [] if longest is None else [whole[longest][scheme] for scheme in schemes]
 
     def trained_alone(self, groups: SchemeGroups) -> TrainedAlone:
         """Return the trained and measured networks of the groups' schemes."""
@@ -186,8 +207,8 @@ def _network(config: str | None) -> dict[str, str]:
     """Data set and network of a search's config."""
     parts = parse_name(config or "")
     if parts is None:
-        return {"data": "", "network": config or ""}
-    return {"data": find_dataset(parts.dataset).title, "network": f"ResNet-{parts.depth} {parts.attention.upper()}"}
+        return {"network": config or "", "data": ""}
+    return {"network": f"ResNet-{parts.depth} {parts.attention.upper()}", "data": find_dataset(parts.dataset).title}
 
 
 def _place(record: Mapping[str, Any]) -> tuple[int, int]:
@@ -213,42 +234,50 @@ def _scores(comparison: Comparison) -> tuple[dict[ConnectionScheme, float], dict
 
 def sections(records: Records) -> list[Section]:
     """Build the tables and figures that there are records for, in the paper's order; then times, and a list of the
-    records. Names are unique."""
+    records. Names and titles are unique."""
     found: dict[str, Section] = {}
+    titles: Counter[str] = Counter()
     for section in _sections(records):
         if section is None:
             continue
         names = [section.name, *(f"{section.name}_{number}" for number in range(2, len(found) + 2))]
         name = next(name for name in names if name not in found)
-        found[name] = replace(section, name=name)
+        titles[section.title] += 1
+        title = section.title + f" ({titles[section.title]})" * (titles[section.title] > 1)
+        found[name] = replace(section, name=name, title=title)
     return list(found.values())
 
 
 def _sections(records: Records) -> Iterator[Section | None]:
-    own = records.own
-    yield _trade(trade_points(table_rows(own, 1, everything=True)))
-    yield _results(own, 1, "Classification: accuracy, parameters and time")
-    yield _claim(own)
+    yield _trade(records)
+    yield _results(records, 1, "Classification: accuracy, parameters and time")
+    yield _claim(records)
     yield _schemes(records)
     yield _task_schemes(records)
     for path, (record, history) in records.searches.items():
         yield _front(records.label(path), record, history)
     for path, record in records.correlations.items():
         yield _correlation(records.label(path), record)
-    yield _results(own, 3, "Crowd counting")
+    yield _results(records, 3, "Crowd counting")
     yield _methods(records)
     for path, (_, groups) in records.groups.items():
         yield _alone(records.label(path), records.trained_alone(groups))
     for comparison in records.comparisons.values():
         yield _distribution(comparison)
         yield _convergence(comparison)
-    yield _results(own, 5, "Semantic segmentation")
+    yield _results(records, 5, "Semantic segmentation")
     for path, record in records.gates.items():
         yield _gates(records.label(path), record)
     yield _times(records)
     yield Section("records", "Source records", SOURCES, list(_sources(records)))
 
 
+TRADE = (
+    "Test accuracy against relative inference time increment (Eqn 9); in each panel, circle areas are proportional to "
+    "the number of parameters. Ours: eager (filled) and deployed (hollow), relative to the vanilla network in the same "
+    "form; bars are standard deviations over seeds, where there are several. The paper: eager, batch 50 on a V100. "
+    "Each panel has its own axes: networks, recipes and machines differ."
+)
 TIMES = (
     "Medians over rounds in which all networks of a record run once, in changing order, in one process; increments are "
     "relative to the vanilla network in the same form, with 95 % intervals. Networks of different records were not "
@@ -262,23 +291,24 @@ def _rounded(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: "" if value is None else significant(value) for name, value in row.items()} for row in rows]
 
 
-def _trade(points: list[TradePoint]) -> Section | None:
+def _trade(records: Records) -> Section | None:
+    rows = table_rows(records.own, 1, everything=True)
+    points = trade_points(rows, records.recipes, records.label)
     if not any(point.source == "here" for point in points):
         return None
+    places = {point.timed.removeprefix(f"{BORROWED} "): None for point in points if BORROWED in point.timed}
+    where = f"{BORROWED_TEXT} Those records: {', '.join(f'`{place}`' for place in places)}." if places else ""
     return Section(
         "figure1",
         "Figure 1: accuracy against time",
-        "Test accuracy against relative inference time increment (Eqn 9); in each panel, circle areas are proportional "
-        "to the number of parameters. Ours: eager (filled) and deployed (hollow), relative to the vanilla network in "
-        "the same form; bars are standard deviations over seeds, where there are several. The paper: eager, batch 50 "
-        "on a V100. Each panel has its own axes: networks, schedules and machines differ.",
+        " ".join(filter(None, (TRADE, where, records.recipes.note(row for row in rows if isinstance(row, Result))))),
         _rounded(map(asdict, points)),
         lambda path: panels_figure(points, path),
     )
 
 
-def _results(results: Sequence[Result], table: int, title: str) -> Section | None:
-    rows = table_rows(results, table, everything=True)
+def _results(records: Records, table: int, title: str) -> Section | None:
+    rows = table_rows(records.own, table, everything=True)
     ours = [row for row in rows if isinstance(row, Result)]
     if not ours:
         return None
@@ -296,16 +326,23 @@ def _results(results: Sequence[Result], table: int, title: str) -> Section | Non
         sentences.append(
             "The paper's networks start from ImageNet weights; that they are ResNet-50 is inferred from this."
         )
-    note = " ".join([*sentences, timing_text(ours)]).strip()
-    return Section(f"table{table}", f"Table {table}: {title.lower()}", note, [result_cells(row, table) for row in rows])
+    recipes = records.recipes
+    note = " ".join(filter(None, [*sentences, recipes.note(ours), timing_text(ours)]))
+    letters = [recipes.letter(row) if isinstance(row, Result) else "" for row in rows]
+    cells = [result_cells(row, table, letter, records.label) for row, letter in zip(rows, letters, strict=True)]
+    return Section(f"table{table}", f"Table {table}: {title.lower()}", note, cells)
 
 
-def _claim(results: Sequence[Result]) -> Section | None:
-    claims = find_claims(results)
+def _claim(records: Records) -> Section | None:
+    claims = find_claims(records.own)
     if not claims:
         return None
-    note = "\n\n".join(filter(None, [CLAIM, *(each.in_short() for each in claims), transferred_text(results)]))
-    return Section("claim", "The paper's claim", note, [row for each in claims for row in each.rows()])
+    recipes = records.recipes
+    rows = [row for each in claims for row in each.rows(recipes, records.label)]
+    marked = BORROWED_TEXT if any(BORROWED in row["timed in"] for row in rows) else ""
+    first = " ".join(filter(None, (CLAIM, marked, recipes.note(each.networks["EAN"] for each in claims))))
+    texts = [first, *(each.in_short(recipes) for each in claims), transferred_text(records.own, recipes)]
+    return Section("claim", "The paper's claim", "\n\n".join(filter(None, texts)), rows)
 
 
 def _schemes(records: Records) -> Section | None:
@@ -347,12 +384,12 @@ def _schemes(records: Records) -> Section | None:
         return None
     rows += [
         {
+            "source": "paper, Table 2",
             "method": line.method,
             **PAPER_NETWORK,
-            "connections": str(line.scheme.count("1")),
             "trained alone (%)": f"{line.accuracy:.2f}",
+            "connections": str(line.scheme.count("1")),
             "scheme": f"`{line.scheme}`",
-            "source": "paper, Table 2",
         }
         for line in SCHEMES
     ]
@@ -361,7 +398,7 @@ def _schemes(records: Records) -> Section | None:
         "table2",
         "Table 2: connection schemes that searches returned",
         "Squares are blocks, filled if connected to their stage's attention. Supernet accuracies are on validation "
-        "images, those of networks trained alone on test images. "
+        "images, those of networks trained alone on test images; epochs are those of networks trained alone. "
         f"The paper prints {damaged} with a wrong number of digits; it is shown as printed.",
         rows,
     )
@@ -379,15 +416,17 @@ def _scheme(
     network = records.trained(config, scheme)
     alone = network.values("accuracy/top1") if network else []
     return {
+        "source": "here",
         "method": method,
         **_network(config),
-        "connections": str(scheme.connections),
         "trained alone (%)": spread_text(alone, 2) if alone else "",
+        "epochs": network.epochs if network else "",
+        "recipe": records.recipes.letter(network) if network else "",
         "seeds": str(len(alone)) if alone else "",
         "supernet (%)": f"{scored[scheme]:.2f}" if scheme in scored else "",
         "with its own norms (%)": f"{finalists[scheme]:.2f}" if scheme in finalists else "",
+        "connections": str(scheme.connections),
         "scheme": f"`{scheme}`",
-        "source": "here",
     }
 
 
@@ -407,7 +446,7 @@ def _task_schemes(records: Records) -> Section | None:
                 "supernet": metric.text(found[metric.label], found["standard_error"]),
                 **{f"minus {name}": differences[name].text() if name in differences else "" for name in ENDS},
                 "scheme": f"`{found['scheme']}`",
-                "source": records.label(path),
+                "record": records.label(path),
             }
         )
     if not rows:
@@ -480,11 +519,11 @@ def _methods(records: Records) -> Section | None:
         return None
     rows += [
         {
+            "source": "paper, Table 4",
             "method": line.method,
             **PAPER_NETWORK,
             "trained alone (%)": f"{line.accuracy:.2f}",
             "increment (%)": f"{line.increment:+.2f}",
-            "source": "paper, Table 4",
         }
         for line in METHODS
     ]
@@ -492,8 +531,9 @@ def _methods(records: Records) -> Section | None:
         "table4",
         "Table 4: search methods",
         "Schemes returned by each method: mean and standard deviation over its searches. Ours are scored by the "
-        "supernet on validation images, and by networks trained alone if all of a method's schemes were; the paper's "
-        "are all trained alone. Predicted increments are sums over individually timed parts (eager).",
+        "supernet on validation images, and by networks trained alone if all of a method's schemes were, with one "
+        "recipe; the paper's are all trained alone. Predicted increments are sums over individually timed parts "
+        "(eager).",
         rows,
     )
 
@@ -502,15 +542,18 @@ def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun])
     """Row for the schemes returned by a strategy's searches."""
     schemes = [run.returned.scheme for run in runs]
     scored, finalists = _scores(comparison)
-    networks = [records.trained(comparison.record["config"], each) for each in schemes]
+    networks = records.trained_alike(comparison.record["config"], schemes)
     # A scheme counts once, whatever its number of seeds.
-    alone = [fmean(each.values("accuracy/top1")) for each in networks if each]
+    alone = [fmean(each.values("accuracy/top1")) for each in networks]
     increments = [100 * comparison.predicted_increment(each) for each in schemes]
     rescored = [finalists[each] for each in schemes if each in finalists]
     return {
+        "source": "here",
         "method": runs[0].strategy,
         **_network(comparison.record["config"]),
-        "trained alone (%)": spread_text(alone, 2) if len(alone) == len(runs) else "",
+        "trained alone (%)": spread_text(alone, 2) if alone else "",
+        "epochs": networks[0].epochs if networks else "",
+        "recipe": records.recipes.letter(networks[0]) if networks else "",
         "increment (%)": "",
         "predicted increment (%)": f"+{spread_text(increments, 2)}",
         "supernet (%)": spread_text([scored[each] for each in schemes], 2),
@@ -518,7 +561,6 @@ def _method(records: Records, comparison: Comparison, runs: Sequence[SearchRun])
         "connections": spread_text([each.connections for each in schemes], 1),
         "evaluations": spread_text([len(run.history.evaluations) for run in runs], 0),
         "searches": str(len(runs)),
-        "source": "here",
     }
 
 
@@ -612,16 +654,16 @@ def _of(record: Mapping[str, Any]) -> str:
 def _times(records: Records) -> Section | None:
     rows = [
         {
-            "record": records.label(path),
             "network": f"{row['attention']}, {name}" if "attention" in row else name,
-            "scheme": f"`{row['scheme']}`",
+            "median (ms)": f"{1e3 * row['median_s']:.2f}",
+            "increment (%)": in_percent(row["increment"], row["increment_interval"]),
+            "record": records.label(path),
             "parameters": f"{row['parameters']:,}",
             "batch": str(record["batch"]),
             "pixels": size_text(record["size"]),
             "precision": record["dtype"],
-            "median (ms)": f"{1e3 * row['median_s']:.2f}",
-            "increment (%)": in_percent(row["increment"], row["increment_interval"]),
             "machine": machine_text(record),
+            "scheme": f"`{row['scheme']}`",
         }
         for path, record in records.timings.items()
         for name, row in record["networks"].items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,8 @@ from matplotlib.transforms import Bbox
 from ean_core.show.figures import COLOURS, INK, save, style
 
 from .paper import PaperRow
-from .results import Result
+from .recipes import Recipes
+from .results import BORROWED, FORMS, Result
 
 #: Colors of attention modules in every chart; the plain network is gray.
 ATTENTION_COLOURS = {"": "#777777", "SE": COLOURS[0], "DIA": COLOURS[1], "SGE": COLOURS[2]}
@@ -42,6 +43,8 @@ class TradePoint:
         network: the backbone.
         attention: ``SE``, ``SGE``, ``DIA`` …; empty for the plain network.
         connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
+        epochs: passes over the training images; empty for networks of the paper.
+        recipe: letter of its recipe; empty if its epochs tell the recipe.
         form: ``eager`` or ``deployed``.
         scheme: its connections; empty for networks of the paper.
         parameters: number of parameters.
@@ -49,6 +52,8 @@ class TradePoint:
         deviation: standard deviation over seeds; None with a single seed.
         increment: relative inference time increment (Eqn 9), in percent.
         low, high: its 95 % interval; None for networks of the paper, or if too few rounds were timed.
+        timed: ``own folder``, or the marked label of the record that its time is borrowed from; empty for networks of
+            the paper.
     """
 
     source: str
@@ -56,6 +61,8 @@ class TradePoint:
     network: str
     attention: str
     connection: str
+    epochs: str
+    recipe: str
     form: str
     scheme: str
     parameters: int
@@ -64,44 +71,63 @@ class TradePoint:
     increment: float
     low: float | None
     high: float | None
+    timed: str
 
     @property
-    def panel(self) -> tuple[str, str, str]:
-        """Key of the panel: data set, depth, and ours or the paper's."""
-        return self.data, self.network, self.source
+    def panel(self) -> str:
+        """Title of the panel: data set, depth, and ours or the paper's; ours with epochs and recipe."""
+        parts = [self.data, self.network, "the paper" if self.source == "paper" else self.source]
+        parts += [f"{self.epochs} epoch{'s' * (self.epochs != '1')}"] * bool(self.epochs)
+        parts += [f"recipe {self.recipe}"] * bool(self.recipe)
+        return ", ".join(parts)
 
 
-def trade_points(rows: Sequence[Result | PaperRow]) -> list[TradePoint]:
-    """Turn the timed rows of Table 1 into points; ours give one point per timed form."""
-    return [point for row in rows for point in _points(row)]
+def trade_points(
+    rows: Sequence[Result | PaperRow], recipes: Recipes | None = None, label: Callable[[Path], str] = Path.as_posix
+) -> list[TradePoint]:
+    """Turn the timed rows of Table 1 into points; ours give one point per timed form.
+
+    Args:
+        rows: networks, ours and the paper's.
+        recipes: names of recipes; those of the rows alone by default.
+        label: names the records that times are from.
+    """
+    names = recipes or Recipes.of([row for row in rows if isinstance(row, Result)])
+    return [point for row in rows for point in _points(row, names, label)]
 
 
-def _points(row: Result | PaperRow) -> Iterator[TradePoint]:
+def _points(row: Result | PaperRow, recipes: Recipes, label: Callable[[Path], str]) -> Iterator[TradePoint]:
     names = (row.data, row.network, row.attention, row.connection)
     if isinstance(row, PaperRow):
         if row.increment is not None and row.parameters is not None:
             parameters, accuracy = round(1e6 * row.parameters), row.metrics["accuracy/top1"]
-            yield TradePoint("paper", *names, "eager", "", parameters, accuracy, None, row.increment, None, None)
+            own = ("", "", "eager", "", parameters, accuracy, None, row.increment, None, None, "")
+            yield TradePoint("paper", *(*names, *own))
         return
     values = row.values("accuracy/top1")
     deviation = stdev(values) if len(values) > 1 else None
-    for form in ("eager", "deployed"):
+    for form in FORMS:
         if form not in row.timings or (form == "deployed" and not row.attention):  # at 0 in either form
             continue
-        timing, _ = row.timings[form]
+        timing = row.timings[form].row
         low, high = [100 * value for value in timing["increment_interval"] or ()] or (None, None)
-        own = (str(row.scheme), row.parameters, fmean(values), deviation)
-        yield TradePoint("here", *names, form, *own, 100 * timing["increment"], low, high)
+        numbers = (row.parameters, fmean(values), deviation, 100 * timing["increment"], low, high)
+        recipe = (row.epochs, recipes.letter(row), form, str(row.scheme))
+        yield TradePoint("here", *(*names, *recipe, *numbers, row.timed(form, label)))
 
 
 def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:
     """Group points into panels with titles, in order of first occurrence."""
     order = {panel: place for place, panel in reversed([*enumerate(point.panel for point in points)])}
     sorted_points = sorted(points, key=lambda point: order[point.panel])
-    return [
-        (f"{data}, {network}, {'the paper' if source == 'paper' else 'here'}", list(found))
-        for (data, network, source), found in groupby(sorted_points, key=lambda point: point.panel)
-    ]
+    return [(title, list(found)) for title, found in groupby(sorted_points, key=lambda point: point.panel)]
+
+
+def _name(point: TradePoint, points: Sequence[TradePoint]) -> str:
+    """Name of a circle and of its deployed twin, marked if a time of either is borrowed."""
+    twins = (each for each in points if (each.attention, each.scheme) == (point.attention, point.scheme))
+    same = (each for each in twins if each.connection == point.connection)
+    return point.connection + BORROWED * any(each.timed.startswith(BORROWED) for each in same)
 
 
 def panels_figure(points: Sequence[TradePoint], path: Path) -> None:
@@ -179,9 +205,10 @@ def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axe
     for point, (x, y), radius in zip(points, centres, radii, strict=True):
         if point.form == "deployed":  # labeled by the eager circle of the same color and height
             continue
+        name = _name(point, points)
         best: tuple[float, Bbox, tuple[float, float]] | None = None
         for across, up in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)):
-            width, height = 4.8 * len(point.connection) * inch, 9 * inch
+            width, height = 4.8 * len(name) * inch, 9 * inch
             middle = (x + across * (radius + width / 2 + 3 * inch), y + up * (radius + height / 2 + 2 * inch))
             box = Bbox.from_bounds(middle[0] - width / 2, middle[1] - height / 2, width, height)
             cost = sum(_area(box, other) for other in taken)
@@ -191,7 +218,7 @@ def _write_names(points: Sequence[TradePoint], sizes: Sequence[float], axes: Axe
         assert best is not None
         taken.append(best[1])
         x, y = axes.transData.inverted().transform(best[2])
-        axes.text(x, y, point.connection, ha="center", va="center", fontsize=8, color=INK, zorder=3)
+        axes.text(x, y, name, ha="center", va="center", fontsize=8, color=INK, zorder=3)
 
 
 def _area(one: Bbox, other: Bbox) -> float:

@@ -41,11 +41,13 @@ def test_each_pair_has_its_difference_the_papers_and_the_times_over_vanilla(tmp_
     ]
     assert [row["eager (%)"] for row in rows] == ["", "+5.0 (+4.0 to +6.0)", "+20.0 (+19.0 to +21.0)"]
     assert {row["EAN"] for row in rows} == {f"`{EAN}`"}
+    assert {row["epochs"] for row in rows} == {"24"}
+    assert [row["timed in"][:1] for row in rows] == ["", "†", "†"]
     assert {row["interval of"] for row in rows} == {"the test images"}
     assert claim.in_short() == (
-        f"SE `{EAN}`, ResNet-20 on CIFAR-100 (trainings: vanilla 1, Share-full 1, EAN 1): the paper's difference lies "
-        "outside our interval for EAN against vanilla; the paper's difference is neither confirmed nor excluded for "
-        "EAN against Share-full and Share-full against vanilla. The claim about time holds."
+        f"SE `{EAN}`, ResNet-20 on CIFAR-100, 24 epochs (trainings: vanilla 1, Share-full 1, EAN 1): the paper's "
+        "difference lies outside our interval for EAN against vanilla; the paper's difference is neither confirmed nor "
+        "excluded for EAN against Share-full and Share-full against vanilla. The claim about time holds."
     )
 
 
@@ -68,7 +70,7 @@ def test_networks_of_another_recipe_attention_or_data_set_are_not_compared(tmp_p
     save_run(tmp_path / "plain", scheme=PLAIN, accuracy=64.0)
     (claim,) = find_claims(read_results([tmp_path]))
     assert [row["compared"] for row in claim.rows()] == ["EAN against vanilla"]
-    assert claim.in_short().endswith("CIFAR-100: not all three networks are trained yet.")
+    assert claim.in_short().endswith("CIFAR-100, 24 epochs: not all three networks are trained yet.")
     for path in ("ean", "longer", "dia", "plain"):
         shutil.rmtree(tmp_path / path)
     save_three(tmp_path, ([97.0], [97.5], [98.0]), config="resnet20_se_digits")  # not in the paper
@@ -94,6 +96,10 @@ def test_transferred_networks_are_listed_best_first(tmp_path):
         "Transfer to other tasks, best first. "
         "ShanghaiTech B, MAE, one training each: vanilla 11.00, EAN SE 13.00, Share-full SE 14.00."
     )
+    save_run(tmp_path / EAN, scheme=EAN, config="resnet20_se_shanghaitech_b", metrics={"count/MAE": 13.0}, lr=0.3)
+    assert "vanilla (24 epochs, recipe A) 11.00, EAN SE (24 epochs, recipe B) 13.00," in transferred_text(
+        read_results([tmp_path])
+    )
     shutil.rmtree(tmp_path / PLAIN)
     shutil.rmtree(tmp_path / FULL)
     assert transferred_text(read_results([tmp_path])) == ""
@@ -103,8 +109,8 @@ def test_the_report_has_the_claim_with_a_paragraph_for_each_attention(tmp_path):
     save_three(tmp_path / "runs", ([65.0], [65.5], [65.6]))
     write_report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
-    assert "\n## The paper's claim\n\n| data |" in text
-    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100 (trainings: vanilla 1, Share-full 1, EAN 1): " in text
+    assert "\n## The paper's claim\n\n| network | compared |" in text
+    assert f"\n\nSE `{EAN}`, ResNet-20 on CIFAR-100, 24 epochs (trainings: vanilla 1, Share-full 1, EAN 1): " in text
     assert (tmp_path / "out/index.html").read_text().count('<p class="note">SE <span class="scheme">') == 1
 
 

@@ -194,6 +194,84 @@ def test_words_with_numbers_sort_by_them(page):
     assert counts == sorted(counts) == [0, 2, 9]
 
 
+def test_whose_a_row_is_comes_first_in_words_and_tone(shown):
+    for name in ("table1", "table2", "table4"):
+        assert shown.locator(f"#{name} th").first.inner_text().startswith("source")
+        tones = {}
+        for row in shown.locator(f"#{name} tbody tr").all():
+            first = row.locator("td").first
+            tones.setdefault(first.inner_text().split(",")[0], set()).add(
+                first.evaluate("cell => [getComputedStyle(cell).color, getComputedStyle(cell).backgroundColor].join()")
+            )
+        assert tones.keys() == {"here", "paper"}
+        assert all(len(found) == 1 for found in tones.values())
+        assert tones["here"].isdisjoint(tones["paper"])
+
+
+#: Left and right edge of a cell's text, and the inner edges of the box that is scrolled.
+PLACE = """cell => {
+    const range = document.createRange(), box = cell.closest(".scroll").getBoundingClientRect();
+    range.selectNodeContents(cell);
+    const { left, right } = range.getBoundingClientRect();
+    return { left: left - box.left, right: box.right - right };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("table1", "accuracy"),
+        ("table2", "trained alone"),
+        ("table4", "trained alone"),
+        ("claim", "accuracy"),
+        ("times", "increment"),
+    ],
+)
+def test_a_row_shows_its_first_numbers_without_scrolling(shown, name, title):
+    for cell in shown.locator(f"#{name} td:nth-child({column(shown, name, title)})").all():
+        if cell.inner_text():
+            place = cell.evaluate(PLACE)
+            assert min(place["left"], place["right"]) >= 0
+
+
+def test_columns_that_name_a_row_stay_in_view_and_leave_room(page):
+    for name in ("table1", "table2", "table4", "times", "claim"):
+        box = page.locator(f"#{name} .scroll")
+        kept = page.locator(f"#{name} tbody tr:last-child td.kept:not(.loose)")
+        before = [cell.bounding_box()["x"] for cell in kept.all()]
+        box.evaluate("box => { box.scrollLeft = 10000; }")
+        assert before
+        assert [cell.bounding_box()["x"] for cell in kept.all()] == pytest.approx(before, abs=1)
+        ends = [cell.bounding_box()["x"] + cell.bounding_box()["width"] for cell in kept.all()]
+        assert max(ends) <= box.bounding_box()["x"] + 0.65 * box.bounding_box()["width"]
+        # Nothing shines through: the point in the middle of a kept cell belongs to it.
+        assert kept.first.evaluate("""cell => {
+            cell.scrollIntoView({ block: "center", behavior: "instant" });
+            const { left, top, width, height } = cell.getBoundingClientRect();
+            return document.elementFromPoint(left + width / 2, top + height / 2).closest("td") === cell
+                && !["transparent", "rgba(0, 0, 0, 0)"].includes(getComputedStyle(cell).backgroundColor);
+        }""")
+
+
+def test_a_borrowed_time_has_its_mark_beside_the_number(shown):
+    place = column(shown, "table1", "increment")
+    texts = {
+        row.locator("td").first.inner_text(): row.locator(f"td:nth-child({place})").inner_text()
+        for row in shown.locator("#table1 tbody tr").all()
+    }
+    assert "†" in texts["here"]
+    assert "†" not in texts["paper, Table 1"]
+    assert "† time" in shown.locator("#table1").inner_text()
+
+
+def test_no_two_links_have_one_text(shown):
+    texts = shown.locator("a").all_inner_texts()
+    assert "Table 1" in texts
+    assert len(texts) == len(set(texts))
+    targets = shown.evaluate("[...document.querySelectorAll('a')].map(link => link.getAttribute('href'))")
+    assert len(targets) == len(set(targets))
+
+
 def test_schemes_have_strips(shown):
     cell = shown.locator("#table2 td .scheme", has_text="010-100-000").first
     assert cell.locator("rect").count() == 9

@@ -43,7 +43,8 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
     assert cells["accuracy (%)"] == "65.50 ± 0.71"
     assert cells["seeds"] == "2"
     assert cells["connections"] == "2 `010-100-000`"
-    assert cells["source"] == "here, 24 epochs, 10,000 test images"
+    assert (cells["source"], cells["epochs"], cells["measured on"]) == ("here", "24", "10,000 test images")
+    assert [result_cells(row, 1)["epochs"] for row in table_rows(found, 1)[3:5]] == ["24", "100"]
 
 
 def test_times_are_those_of_the_same_network(tmp_path):
@@ -57,6 +58,45 @@ def test_times_are_those_of_the_same_network(tmp_path):
     (found,) = read_results([tmp_path])
     assert found.increment("eager") == "+10.0 (+9.0 to +11.0)"
     assert found.increment("deployed") == ""
+
+
+def test_a_time_of_another_folder_is_marked_with_its_source(tmp_path):
+    save_run(tmp_path / "a/ean", epochs=2)
+    save_run(tmp_path / "b/ean")
+    save_run(tmp_path / "b/plain", scheme="000-000-000")
+    save_timing(tmp_path / "b/ean", [("010-100-000", "SE", "eager", 0.1)])
+    plain, short, long = read_results([tmp_path])
+
+    def timed(result):
+        cells = result_cells(result, 1, label=lambda path: path.parent.relative_to(tmp_path).as_posix())
+        return cells["epochs"], cells["increment (%)"], cells["timed in"]
+
+    assert timed(plain) == ("24", "", "not timed")
+    assert sorted(map(timed, (short, long))) == [
+        ("2", "+10.0 (+9.0 to +11.0)", "† b/ean"),
+        ("24", "+10.0 (+9.0 to +11.0)", "own folder"),
+    ]
+    assert "†: not timed in a folder of its runs" in timing_text([short, long])
+    assert "†" not in timing_text([each for each in (short, long) if each.epochs == "24"])
+
+
+def test_a_borrowed_time_is_of_the_nearest_record_and_forms_may_differ(tmp_path):
+    save_run(tmp_path / "b/ean")
+    for folder, increment in (("a/time", 0.1), ("b/time", 0.2), ("c/time", 0.3)):
+        save_timing(tmp_path / folder, [("010-100-000", "SE", form, increment) for form in ("eager", "deployed")])
+    (found,) = read_results([tmp_path])
+    assert found.increment("eager").startswith("+20.0 ")
+    save_timing(tmp_path / "b/ean", [("010-100-000", "SE", "deployed", 0.0)])
+    (found,) = read_results([tmp_path])
+    cells = result_cells(found, 1, label=lambda path: path.parent.name)
+    assert (cells["increment (%)"][:5], cells["deployed (%)"][:4]) == ("+20.0", "+0.0")
+    assert cells["timed in"] == "eager: † time, deployed: own folder"
+
+
+def test_networks_measured_on_images_treated_differently_are_not_seeds_of_one(tmp_path):
+    for seed, split in enumerate(("test", "val")):
+        save_run(tmp_path / split, seed=seed, data={"type": "CIFAR100", "split": split})
+    assert [len(each.runs) for each in read_results([tmp_path])] == [1, 1]
 
 
 def test_times_are_found_under_any_name_and_with_few_rounds(tmp_path):
@@ -166,11 +206,11 @@ def test_the_committed_records_stand_beside_the_papers_rows():
     def table(number):
         return markdown_table([result_cells(row, number) for row in table_rows(found, number)])
 
-    assert "| CIFAR-100 | ResNet-20 SE | EAN |" in table(1)
-    assert "| CIFAR-100 | ResNet-164 SE | EAN | 76.93 |  | 1.739 M |  | +23.52 |  | paper, Table 1 |" in table(1)
+    assert "| here | ResNet-20 SE | EAN | CIFAR-100 |" in table(1)
+    assert "| paper, Table 1 | ResNet-164 SE | EAN | CIFAR-100 | 76.93 |  |  | +23.52 |  |  | 1.739 M |" in table(1)
     assert "ImageNet" not in table(1)  # nothing was measured on it
-    assert "| ShanghaiTech B | ResNet-50 DIA | EAN | 8.2 | 13.9 |" in table(3)
-    assert "| Pascal VOC 2012 | ResNet-50 SE | Share-full | 73.03 | 82.13 | 93.74 |" in table(5)
+    assert "| ResNet-50 DIA | EAN | ShanghaiTech B | 8.2 | 13.9 |" in table(3)
+    assert "| ResNet-50 SE | Share-full | Pascal VOC 2012 | 73.03 | 82.13 | 93.74 |" in table(5)
 
 
 def test_a_published_run_is_a_seed_of_those_beside_it():

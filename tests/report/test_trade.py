@@ -1,5 +1,6 @@
 """Figure 1: points and their labels."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -45,7 +46,29 @@ def test_points_are_the_networks_that_were_timed_ours_and_the_papers(points):
 
 def test_a_panel_is_one_data_set_and_network(points):
     titles = [title for title, _ in panels(points)]
-    assert titles == ["CIFAR-100, ResNet-20, here", "CIFAR-100, ResNet-164, the paper"]
+    assert titles == ["CIFAR-100, ResNet-20, here, 24 epochs", "CIFAR-100, ResNet-164, the paper"]
+
+
+def test_other_recipes_have_panels_of_their_own_and_borrowed_times_a_mark(tmp_path):
+    save_run(tmp_path / "short", epochs=2, accuracy=30.0)
+    save_run(tmp_path / "own")
+    save_run(tmp_path / "rate", lr=0.3)
+    save_timing(tmp_path / "own", [("010-100-000", "SE", "eager", 0.1)])
+    ours = [point for point in trade_points(table_rows(read_results([tmp_path]), 1)) if point.source == "here"]
+    found = dict(panels(ours))
+    assert sorted(found) == [
+        "CIFAR-100, ResNet-20, here, 2 epochs, recipe A",
+        "CIFAR-100, ResNet-20, here, 24 epochs, recipe A",
+        "CIFAR-100, ResNet-20, here, 24 epochs, recipe B",
+    ]
+    assert sorted((point.epochs, point.timed) for point in ours) == [
+        ("2", f"† {tmp_path}/own/timing.json"),
+        ("24", "own folder"),
+        ("24", f"† {tmp_path}/own/timing.json"),
+    ]
+    panels_figure(ours, tmp_path / "figure.svg")
+    names = re.findall(r">(EAN†?)</text>", (tmp_path / "figure.svg").read_text())
+    assert sorted(names) == ["EAN", "EAN†", "EAN†"]
 
 
 def test_circles_have_the_area_of_their_parameters(points):
