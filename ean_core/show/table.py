@@ -185,7 +185,7 @@ def metric_texts(metrics: Mapping[str, float], intervals: Mapping[str, Sequence[
         >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})
         ['accuracy/top1 70.50 %', 'loss 0.12']
         >>> metric_texts({'count/MAE': 11.2}, {'count/MAE': [8.06, 15.0]})
-        ['count/MAE 11.20 [8.06, 15.00]']
+        ['count/MAE 11.20 [8.06, 15.00] people']
     """
     named = {name: value for name, value in metrics.items() if name not in ("epoch", "iteration")}
     between = {name: " [" + ", ".join(f"{end:.2f}" for end in ends) + "]" for name, ends in (intervals or {}).items()}
