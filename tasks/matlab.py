@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ean_core.common.record import read_small
+from ean_core.common.record import check_regular, read_small
 
 from .matlab73 import is_hdf5, read_matlab73
 
@@ -50,9 +50,10 @@ def read_matlab(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has another version, is truncated, has sizes that do not match its content, holds objects or
-            functions, or is larger than :data:`MOST`.
+        ValueError: if it is not a regular file, has another version, is truncated, has sizes that do not match its
+            content, holds objects or functions, or is larger than :data:`MOST`.
     """
+    check_regular(path)
     if is_hdf5(path):
         return read_matlab73(path, MOST, ARRAYS, DEPTH)
     content = memoryview(read_small(path))

@@ -1,5 +1,8 @@
 """MATLAB's files against SciPy, which reads good ones well."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
@@ -50,3 +53,14 @@ def test_other_versions_are_named(tmp_path):
     for name in ("four", "seven"):
         with pytest.raises(ValueError, match="not a MATLAB file of version 5 to 7; MATLAB's `save -v7`"):
             read_matlab(tmp_path / f"{name}.mat")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_a_fifo_is_refused_before_it_is_opened(tmp_path):
+    path = tmp_path / "GT_IMG_1.mat"
+    os.mkfifo(path)
+    writer = threading.Timer(5, lambda: os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK)))  # ends a reader that waits
+    writer.start()
+    with pytest.raises(ValueError, match=r"GT_IMG_1\.mat is not a regular file"):
+        read_matlab(path)
+    writer.cancel()

@@ -13,7 +13,7 @@ from ean_core.data.images import SUFFIXES, stored_frame
 from tasks.matlab import read_matlab
 
 from .density import as_points
-from .formats import Entry, Pictures, formats_text, read_annotations, split_of
+from .formats import Entry, Pictures, formats_text, read_annotations, resolve_file, split_of
 
 #: ``part_A`` in the official archive, ``part_A_final`` in the one commonly passed around.
 _PART = re.compile(r"part_([ab])(?:_final)?", re.IGNORECASE)
@@ -112,7 +112,11 @@ def _find_pairs(folder: Path, part: str, split: str, found: Found) -> None:
         elif number not in images:
             found.problems.append((truths[number], f"has no image images/IMG_{number}.jpg; skipped"))
         else:
-            found.images.append(AnnotatedPicture(part, split, images[number], truths[number]))
+            special = [path for path in (images[number], truths[number]) if path.exists() and not path.is_file()]
+            if special:  # a FIFO would never end
+                found.problems.append((special[0], "is not a regular file; skipped"))
+            else:
+                found.images.append(AnnotatedPicture(part, split, images[number], truths[number]))
 
 
 def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> dict[int, Path]:
@@ -146,7 +150,7 @@ def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
     names: dict[Path, str] = {}
     for file, entry in sorted(annotations.entries, key=lambda item: (item[1].name, item[0])):
         name, points, path = entry.name, entry.points, root / entry.name
-        resolved = path.resolve()
+        resolved, exists = resolve_file(root, name)
         if resolved in names:
             other = f"is {names[resolved]!r} under another name" if names[resolved] != name else "is annotated twice"
             found.problems.append((path, f"{other}; these {len(points)} points are skipped"))
@@ -154,7 +158,7 @@ def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
         names[resolved] = name
         if not resolved.is_relative_to(base):
             found.problems.append((path, f"is outside of {root}; skipped"))
-        elif not path.is_file():
+        elif not exists:
             hint = pictures.suggestion(name)
             found.problems.append((path, f"does not exist, but {file.name} has points for it; skipped{hint}"))
         else:

@@ -74,7 +74,7 @@ class Counted:
 
 
 #: Decimals of numbers in ``counts.csv``, by column.
-DECIMALS = {"count": 3, "strangeness": 3, "peak": 3}
+DECIMALS = {"count": 3, "strangeness": 3}
 #: Columns of ``counts.csv``.
 COLUMNS = (
     "file",

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_one_part_in_two_copies_is_refused(tmp_path):
     write_part(tmp_path / "second", images=(1, 0), layout="final")
     with pytest.raises(ValueError, match="holds part B more than once"):
         find_shanghaitech(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+@pytest.mark.parametrize("place", ["images/IMG_2.jpg", "ground-truth/GT_IMG_2.mat"])
+def test_a_fifo_is_named_instead_of_read(tmp_path, place):
+    path = write_part(tmp_path, images=(2, 0)) / "train_data" / place
+    path.unlink()
+    os.mkfifo(path)
+    found = find_shanghaitech(tmp_path)
+    assert [image.image.name for image in found.images] == ["IMG_1.jpg"]
+    assert found.problems == [(path, "is not a regular file; skipped")]
 
 
 # ---------------------------------------------------------------- .mat

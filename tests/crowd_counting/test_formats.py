@@ -1,6 +1,7 @@
 """Annotation formats: each is read from files that the test writes, and what is not read is said."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,14 +285,14 @@ def test_xml_in_an_encoding_that_cannot_be_read_is_refused_by_name(tmp_path, enc
     write_images(tmp_path / "images")
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotations/>')
-    with pytest.raises(ValueError, match=rf"^{tmp_path}/p/a\.xml cannot be read as XML: .*encoding"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/p/a\.xml cannot be read as XML.*encoding"):
         find_own(tmp_path / "images", tmp_path / "p/a.xml")
     (tmp_path / "p/b.xml").write_text(cvat())
     found = find_own(tmp_path / "images", tmp_path / "p")
     assert heads_of(found) == HEADS
     ((path, text),) = found.problems
     assert path == tmp_path / "p/a.xml"
-    assert text.startswith("cannot be read as XML: ")
+    assert text.startswith("cannot be read as XML")
 
 
 def test_cvat_for_video_is_named(tmp_path):
@@ -364,6 +365,43 @@ def test_a_mat_file_without_one_matrix_of_points_is_refused(tmp_path, content):
     savemat(tmp_path / "a.mat", content)
     with pytest.raises(ValueError, match=r"a\.mat has no N x 2 matrix of points named annPoints or image_info"):
         find_own(tmp_path, tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in ("csv", "coco") for name in ("x" * 300 + ".jpg", "loop.jpg", "loop/x.jpg")),
+        ("coco", "\ud800.jpg"),  # half of a surrogate pair, which UTF-8 does not have
+    ],
+    ids=lambda value: ascii(value)[1:12],
+)
+def test_a_name_of_no_possible_file_is_a_missing_image(tmp_path, kind, name):
+    images = write_images(tmp_path / "images", ["b.png"])
+    for loop in ("loop.jpg", "loop"):
+        (images / loop).symlink_to(images / loop)
+    if kind == "csv":
+        (tmp_path / "p").write_text(f"image,x,y\n{name},1,2\nb.png,,\n")
+    else:
+        write_json(tmp_path / "p", json.loads(json.dumps(coco()).replace('"a.jpg"', json.dumps(name))))
+    found = find_own(images, tmp_path / "p", kind)
+    assert heads_of(found) == {"b.png": []}
+    assert found.problems == [(images / name, "does not exist, but p has points for it; skipped")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("p.xml", cvat()), ("p.xml", "<a>"), ("p.json", json.dumps(coco())), ("p.json", "{"), ("p.txt", "\xff")],
+)
+def test_a_file_is_read_once_also_if_it_is_damaged(tmp_path, monkeypatch, name, text):
+    images = write_images(tmp_path / "images")
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    opened, real = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: opened.append(path) or real(path, *args, **kwargs))
+    try:
+        find_own(images, tmp_path / name)
+    except ValueError:
+        assert len(text) < 10
+    assert opened.count(tmp_path / name) == 1
 
 
 # ---------------------------------------------------------------- CSV and JSON

@@ -25,7 +25,7 @@ from tasks.crowd_counting.counter import Counter, Prediction
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.familiar import LEAST_IMAGES, Pooled, errors_of, statistics_of
 from tasks.crowd_counting.overlay import people
-from tasks.crowd_counting.predict import Smoothed
+from tasks.crowd_counting.predict import COLUMNS, DECIMALS, Smoothed
 from tasks.showing import NARROWEST
 from tasks.sources import find_sources
 from tasks.trained import load_network
@@ -114,6 +114,10 @@ def interrupts():
 
     yield press
     signal.signal(signal.SIGINT, before)
+
+
+def test_rounded_numbers_are_columns_of_the_table():
+    assert DECIMALS.keys() <= set(COLUMNS)
 
 
 # ---------------------------------------------------------------- pictures

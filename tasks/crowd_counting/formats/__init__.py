@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ean_core.common.errors import unknown_name
 
-from .base import Entry, Listing, Pictures, Source, split_of
+from .base import Entry, Listing, Pictures, Source, resolve_file, split_of
 from .coco import read_coco, recognizes_coco
 from .cvat import read_cvat, recognizes_cvat
 from .jhu import LABELS, read_jhu, recognizes_jhu
@@ -28,6 +28,7 @@ __all__ = [
     "formats_text",
     "read_annotations",
     "recognizes_any",
+    "resolve_file",
     "split_of",
 ]
 

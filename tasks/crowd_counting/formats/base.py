@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ean_core.common.record import read_json, read_small
 from ean_core.data.images import SUFFIXES
 
+T = TypeVar("T")
 #: Names of folders and subsets by split.
 SPLITS: dict[str, str] = {
     **dict.fromkeys(("train", "training", "train_data"), "train"),
@@ -67,24 +68,46 @@ class Listing:
 
 
 class Source:
-    """An annotation file, read and parsed at most once.
+    """An annotation file, read at most once by each parser, also if that fails.
 
-    Its properties raise ValueError, beginning with its path, if it is too large or cannot be parsed.
+    Its properties raise ValueError, beginning with its path, if it is too large or cannot be parsed. The content is
+    kept as long as the source. A folder takes new sources after its format is recognized: only one file is in memory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._parsed: dict[Callable[[Path], Any], tuple[Any, Exception | None]] = {}
 
-    @cached_property
+    @property
     def text(self) -> str:
-        try:
-            return read_small(self.path).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.path} is not UTF-8 text: {error}") from error
+        return self.parsed(_text)
 
-    @cached_property
+    @property
     def json(self) -> Any:
-        return read_json(self.path, "cannot be read as JSON")
+        return self.parsed(_json)
+
+    def parsed(self, parse: Callable[[Path], T]) -> T:
+        """Return the result of a parser, or raise its error again."""
+        if parse not in self._parsed:
+            try:
+                self._parsed[parse] = parse(self.path), None
+            except (ValueError, OSError) as error:
+                self._parsed[parse] = None, error
+        found, problem = self._parsed[parse]
+        if problem is not None:
+            raise problem
+        return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_small(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _json(path: Path) -> Any:
+    return read_json(path, "cannot be read as JSON")
 
 
 class Pictures:
@@ -121,8 +144,8 @@ class Pictures:
         name = name.replace("\\", "/")
         base = self.root.resolve()
         for folder in (self.root, file.parent):
-            path = (folder / name).resolve()
-            if path.is_relative_to(base) and path.is_file():
+            path, exists = resolve_file(folder, name)
+            if exists and path.is_relative_to(base):
                 return name if folder == self.root else path.relative_to(base).as_posix()
         same = self._by_file_name.get(name.rpartition("/")[2].lower(), [])
         return self._relative(same[0]) if len(same) == 1 else None
@@ -180,6 +203,19 @@ class Pictures:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def resolve_file(folder: Path, name: str) -> tuple[Path, bool]:
+    """Resolve an untrusted name in a folder, and tell whether it leads to a file.
+
+    A name that is not one of a file system, since it is too long or not Unicode, or leads into a loop of links, is
+    returned as it is: no file has it.
+    """
+    path = folder / name
+    try:
+        return path.resolve(), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError for loops, before Python 3.13
+        return folder.resolve() / name, False
 
 
 def _grouped(paths: Iterable[Path], key: Callable[[Path], str]) -> Mapping[str, list[Path]]:

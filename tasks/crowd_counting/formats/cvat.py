@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
@@ -28,12 +29,12 @@ _OTHERS = {"polygon", "polyline", "ellipse", "cuboid", "skeleton", "mask"}
 
 
 def recognizes_cvat(source: Source) -> bool:
-    return _parse(source).root == "annotations"
+    return source.parsed(_parse).root == "annotations"
 
 
 def read_cvat(source: Source, pictures: Pictures) -> Listing:
     """Read one head per point, and per box its center."""
-    parsed = _parse(source)
+    parsed = source.parsed(_parse)
     path = source.path
     if parsed.root != "annotations" or (parsed.tracks and not parsed.images):
         found = "CVAT for video; export the task as CVAT for images" if parsed.tracks else f"<{str(parsed.root)[:50]}>"
@@ -96,7 +97,7 @@ class _Document:
             self._inside = False
 
 
-def _parse(source: Source) -> _Document:
+def _parse(path: Path) -> _Document:
     """Parse a file without document type, which is where entities are declared.
 
     Raises:
@@ -107,19 +108,21 @@ def _parse(source: Source) -> _Document:
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     parser.StartElementHandler, parser.EndElementHandler = document.start, document.end
-    content = read_small(source.path)
+    content = read_small(path)
     try:
         parser.Parse(content, True)
-    except _Refused as error:
-        raise ValueError(f"{source.path} {error}") from error
-    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of the codec of a declared encoding
-        raise ValueError(f"{source.path} cannot be read as XML: {error}") from error
+    except _DoctypeError as error:
+        raise ValueError(f"{path} {error}") from error
+    except expat.ExpatError as error:
+        raise ValueError(f"{path} cannot be read as XML: {error}") from error
+    except (LookupError, ValueError) as error:  # of the codec
+        raise ValueError(f"{path} cannot be read as XML in the encoding that it declares: {error}") from error
     return document
 
 
-class _Refused(Exception):
+class _DoctypeError(Exception):
     """A document type."""
 
 
 def _refuse(*_: Any) -> None:
-    raise _Refused("has a document type (<!DOCTYPE ...>), which is refused: entities can expand")
+    raise _DoctypeError("has a document type (<!DOCTYPE ...>), which is refused: entities can expand")

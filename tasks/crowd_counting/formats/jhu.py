@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..density import as_points
@@ -12,7 +11,6 @@ from .base import Entry, Listing, Pictures, Source, pair
 LABELS = "image_labels.txt"
 #: Folder of the annotations.
 FOLDER = "gt"
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def recognizes_jhu(source: Source) -> bool:
