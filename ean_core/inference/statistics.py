@@ -100,7 +100,7 @@ def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> I
 
     applied: list[Tensor] = []  # by the module that is running, one per window
 
-    def wrapped(recalibrate: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def wrapped(recalibrate: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
         def watched(residual: Tensor, gate: Tensor) -> Tensor:
             applied.append(gate)
             return recalibrate(residual, gate)
