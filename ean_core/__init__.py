@@ -1,14 +1,23 @@
-"""Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
+"""Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine.
 
-from . import data
-from .attention import ATTENTION, Attention
-from .backbone import EANResNet, EANResNetCIFAR
-from .classifier import ImageClassifier
-from .common import mmcv_ops
-from .recorded import RECORDED, RecordedScheme
-from .runs import capture, hooks, runner, supernet
-from .scheme import ConnectionScheme
-from .weights import addresses
+The command line imports what registers only once it has checked the arguments, :mod:`ean_core.register`; it says so by
+the interpreter option ``-X ean_registers_later``.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from .common.lazy import contents
+
+if TYPE_CHECKING:
+    from . import data
+    from .attention import ATTENTION, Attention
+    from .backbone import EANResNet, EANResNetCIFAR
+    from .classifier import ImageClassifier
+    from .recorded import RECORDED, RecordedScheme
+    from .runs import capture, hooks, runner, supernet
+    from .scheme import ConnectionScheme
+    from .weights import addresses
 
 __all__ = [
     "ATTENTION",
@@ -28,4 +37,25 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-mmcv_ops.provide_stand_in()
+__getattr__, __dir__ = contents(
+    __name__,
+    {
+        "ATTENTION": ".attention",
+        "Attention": ".attention",
+        "EANResNet": ".backbone",
+        "EANResNetCIFAR": ".backbone",
+        "ImageClassifier": ".classifier",
+        "RECORDED": ".recorded",
+        "RecordedScheme": ".recorded",
+        "ConnectionScheme": ".scheme",
+        "addresses": ".weights.addresses",
+        "capture": ".runs.capture",
+        "data": ".data",
+        "hooks": ".runs.hooks",
+        "runner": ".runs.runner",
+        "supernet": ".runs.supernet",
+    },
+)
+
+if "ean_registers_later" not in sys._xoptions:
+    from . import register as _register  # noqa: F401

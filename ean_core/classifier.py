@@ -15,27 +15,11 @@ from torch.nn import functional as F
 
 from ean_core.common.errors import unknown_name
 from ean_core.common.inputs import check_images
-from ean_core.common.tasks import ACCURACY, Dataset, Metric, Task, register_task
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .backbone import EANResNet, FeatureInfo
 from .hub import HubNetwork
 from .networks import KeepsSettings
-
-CLASSIFICATION = Task(
-    "Image Classification",
-    noun="classifier",
-    networks=("ImageClassifier",),
-    metrics=(ACCURACY, Metric("accuracy/top5", "Top 5 Accuracy", "%")),
-    datasets=(
-        Dataset("cifar100", "CIFAR-100", {"type": "CIFAR100"}),
-        Dataset("imagenet", "ImageNet-1k"),
-        Dataset("digits", "scikit-learn digits", {"type": "Digits"}),
-    ),
-    exporter="ean_core.inference.export:FromPixels",
-    scorer="ean_core.search.scorer:ClassifierScorer",
-)
-register_task(CLASSIFICATION)
 
 
 @MODELS.register_module()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import reprlib
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mmengine.registry import MODELS
@@ -16,19 +13,12 @@ from torch import nn
 
 from ean_core.common.errors import unknown_name
 
-from .attention import ATTENTION
-from .layers import NORMS
+from .kinds import UnknownKindError, check_settings, task_networks
 
-#: Entry point group of task networks, by registered name.
-NETWORKS = "ean.networks"
+__all__ = ["TRAINING", "KeepsSettings", "UnknownKindError", "build_network", "check_settings", "plain"]
+
 #: Arguments that only affect how a network begins or is trained.
 TRAINING = {"init_cfg", "pretrained", "compile_blocks", "label_smoothing", "loss"}
-#: How deep the settings of a network may be nested.
-DEPTH = 32
-
-
-class UnknownKindError(ValueError):
-    """Settings name a module that this installation does not know."""
 
 
 class KeepsSettings:
@@ -112,54 +102,7 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     """
     kind = settings["type"]
     if kind not in MODELS.module_dict:  # MODELS.get would also search for a file of that name, and import it
-        if kind not in _task_networks():
-            raise unknown_name("network", kind, [*_task_networks(), "ImageClassifier"])
-        _task_networks()[kind].load()
+        if kind not in task_networks():
+            raise unknown_name("network", kind, [*task_networks(), "ImageClassifier"])
+        task_networks()[kind].load()
     return MODELS.build(copy.deepcopy(dict(settings)))
-
-
-def check_settings(settings: object, what: str, depth: int = DEPTH) -> None:
-    """Refuse settings that would make mmengine import and call arbitrary code: only registered names may be built.
-
-    Args:
-        settings: nested settings of a network.
-        what: their description, for the beginning of the message.
-        depth: how deep they may be nested.
-
-    Raises:
-        UnknownKindError: if a type is the name of a module that is not registered.
-        ValueError: if a type is not a name, there is an ``init_cfg``, a ``_scope_`` or a file of class weights, or they
-            are nested too deeply.
-    """
-    if not depth:
-        raise ValueError(f"{what}: its settings are nested more than {DEPTH} times")
-    if isinstance(settings, Mapping):
-        kind = settings.get("type", "Conv2d")
-        code = settings.keys() & {"init_cfg", "_scope_"}  # a registry imports the package that _scope_ names
-        if code or not isinstance(kind, str) or kind not in _known_types():
-            error = UnknownKindError if isinstance(kind, str) and not code else ValueError
-            raise error(
-                f"{what}: a network may only use registered modules, without init_cfg and _scope_; got "
-                f"{reprlib.repr(settings)}"
-            )
-        if isinstance(settings.get("class_weight"), str):
-            raise ValueError(
-                f"{what}: class_weight must be numbers, got {settings['class_weight']!r}; mmsegmentation would "
-                "unpickle a file of that name"
-            )
-        for value in settings.values():
-            check_settings(value, what, depth - 1)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            check_settings(value, what, depth - 1)
-
-
-def _known_types() -> set[str]:
-    """Return the type names that networks may use; for an unknown name, a registry would import a module."""
-    return {"Conv2d", *NORMS, *ATTENTION.module_dict, *MODELS.module_dict, *_task_networks()}
-
-
-@cache
-def _task_networks() -> Mapping[str, EntryPoint]:
-    """Task networks by registered name; finding them scans all installed packages."""
-    return {point.name: point for point in entry_points(group=NETWORKS)}

@@ -60,6 +60,9 @@ _FOUND = (
 #: Data sets whose schemes serve a family's networks on data without a scheme of its own.
 FAMILY_DATA = {"imagenet": "imagenet", "cifar": "cifar100"}
 
+#: Depths of the ResNets of the family ``imagenet``; networks of any other depth are of the family ``cifar``.
+IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
+
 #: By (family, depth, attention, data set), where the family is the stem: ``imagenet`` or ``cifar``. The scheme of a
 #: network that ends after an earlier stage covers these stages only.
 RECORDED: dict[tuple[str, int, str, str], RecordedScheme] = {

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 EXAMPLE = "010-0010-110011-001"
 
@@ -122,6 +123,8 @@ class ConnectionScheme:
         """
         if not 0 <= p <= 1:
             raise ValueError(f"the probability of a connection must be in [0, 1], got p={p}")
+        import torch  # slow to import, and needed here only
+
         draw = torch.rand(sum(stages), generator=generator) < p
         return cls(tuple(stages), tuple(int(bit) for bit in draw))
 

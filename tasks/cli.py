@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 #: Command name (one or two words), one-line help, and ``module:function``.
@@ -12,39 +12,39 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "quickstart",
         "run a supernet, a search, training and timing on a small data set",
-        "ean_core.commands.quickstart:quickstart",
+        "ean_core.commands.cli:quickstart",
     ),
-    ("train", "train a network or a supernet from a config", "ean_core.commands.train:train"),
-    ("search", "find where to connect attention in a supernet", "ean_core.commands.search:search"),
-    ("search compare", "compare search strategies on one supernet", "ean_core.commands.compare:compare"),
-    ("search correlate", "measure how well a supernet ranks its schemes", "ean_core.commands.correlate:correlate"),
-    ("watch", "show the progress of a training or a search", "ean_core.commands.watch:watch"),
-    ("test", "evaluate a checkpoint on test images", "ean_core.commands.train:test"),
-    ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.time:time"),
-    ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.explain:explain"),
-    ("gates", "measure how much attention varies between images, per block", "ean_core.commands.gates:gates"),
-    ("report", "make the paper's tables and figures from run records", "ean_core.commands.report:report"),
-    ("export", "export a trained network (ONNX, pt2) or its backbone", "ean_core.commands.train:export"),
-    ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.prepare:prepare_command"),
+    ("train", "train a network or a supernet from a config", "ean_core.commands.cli:train"),
+    ("search", "find where to connect attention in a supernet", "ean_core.commands.cli:search"),
+    ("search compare", "compare search strategies on one supernet", "ean_core.commands.cli:compare"),
+    ("search correlate", "measure how well a supernet ranks its schemes", "ean_core.commands.cli:correlate"),
+    ("watch", "show the progress of a training or a search", "ean_core.commands.cli:watch"),
+    ("test", "evaluate a checkpoint on test images", "ean_core.commands.cli:test"),
+    ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.cli:time"),
+    ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.options:explain"),
+    ("gates", "measure how much attention varies between images, per block", "ean_core.commands.cli:gates"),
+    ("report", "make the paper's tables and figures from run records", "ean_core.commands.cli:report"),
+    ("export", "export a trained network (ONNX, pt2) or its backbone", "ean_core.commands.cli:export"),
+    ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.cli:prepare"),
     (
         "crowd evaluate",
         "measure a counter's errors and time (Table 3)",
-        "tasks.crowd_counting.evaluate:evaluate_command",
+        "tasks.crowd_counting.cli:evaluate",
     ),
     (
         "crowd characterize",
         "store a counter's errors, and which images it knows, in its checkpoint",
-        "tasks.crowd_counting.evaluate:characterize_command",
+        "tasks.crowd_counting.cli:characterize",
     ),
     (
         "crowd predict",
         "count people in images, videos or from a webcam",
-        "tasks.crowd_counting.predict:predict_command",
+        "tasks.crowd_counting.cli:predict",
     ),
-    ("crowd serve", "try a counter on a local web page", "tasks.crowd_counting.serve:serve_command"),
-    ("seg prepare", "check a VOCdevkit and write masks and lists", "tasks.segmentation.prepare:prepare_command"),
-    ("seg evaluate", "measure a segmentor's mIoU and time (Table 5)", "tasks.segmentation.evaluate:evaluate_command"),
-    ("seg predict", "label the pixels of images", "tasks.segmentation.predict:predict_command"),
+    ("crowd serve", "try a counter on a local web page", "tasks.crowd_counting.cli:serve"),
+    ("seg prepare", "check a VOCdevkit and write masks and lists", "tasks.segmentation.cli:prepare"),
+    ("seg evaluate", "measure a segmentor's mIoU and time (Table 5)", "tasks.segmentation.cli:evaluate"),
+    ("seg predict", "label the pixels of images", "tasks.segmentation.cli:predict"),
     ("zoo list", "list pretrained models", "zoo.command:list_"),
     ("zoo info", "show the details of a model", "zoo.command:info"),
     ("zoo download", "download weights for offline use", "zoo.command:download"),
@@ -55,6 +55,17 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo import", "import weights from torchvision or the paper's authors", "zoo.command:import_"),
     ("configs", "list the packaged configs, or print one", "ean_core.commands.configs:show_configs"),
 )
+
+
+#: Commands that users of similar tools try, and what to type instead.
+INSTEAD: dict[str, str] = {
+    "crowd train": "ean train resnet20_se_crowd",
+    "crowd test": "ean crowd evaluate",
+    "seg train": "ean train resnet20_se_voc2012",
+    "seg test": "ean seg evaluate",
+    "models": "ean zoo list",
+    "list": "ean zoo list",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,16 +87,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_listing(group))
         sys.exit(0)
     if name is None:
+        sys.exit(_no_command(" ".join(words[:2]) if group else words[0], targets, [name for name, *_ in group]))
+    if " " not in name and group and len(words) > 1 and not os.path.exists(words[1]):  # noqa: PTH110  quick to import
         from difflib import get_close_matches
 
-        given = " ".join(words[:2]) if group else words[0]
-        near = get_close_matches(given, targets, n=1) or [name for name, *_ in group]
-        hint = f"; did you mean `ean {near[0]}`?" if near else "."
-        sys.exit(f"ean: no command {given!r}{hint} `ean --help` lists them.")
+        seconds = [two.split()[1] for two, *_ in group]
+        if get_close_matches(words[1], seconds, n=1, cutoff=0.7):
+            sys.exit(_no_command(" ".join(words[:2]), [two for two, *_ in group], []))
+    if arguments is None:
+        # Of the whole process: `ean_core` imports what registers with mmengine once the arguments are checked.
+        sys._xoptions["ean_registers_later"] = True
     try:
         _run(name, targets[name], _spread_cfg_options(words[len(name.split()) :]))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _no_command(given: str, known: Iterable[str], group: Sequence[str]) -> str:
+    """The message for an unknown command, with the nearest of the known ones, or the first of its group."""
+    from difflib import get_close_matches
+
+    if given in INSTEAD:
+        return f"ean: no command {given!r}; use `{INSTEAD[given]}`. `ean --help` lists all commands."
+    near = get_close_matches(given, known, n=1) or group
+    hint = f"; did you mean `ean {near[0]}`?" if near else "."
+    return f"ean: no command {given!r}{hint} `ean --help` lists them."
 
 
 def _run(name: str, target: str, arguments: list[str]) -> None:

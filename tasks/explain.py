@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import typer
@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import zoo
-from ean_core.classifier import CLASSIFICATION, ImageClassifier
+from ean_core.classifier import ImageClassifier
 from ean_core.common.errors import unknown_name
 from ean_core.common.record import csv_text, write_record, write_text
-from ean_core.common.tasks import known_tasks, task_of_network
+from ean_core.common.tasks import CLASSIFICATION, known_tasks, task_of_network
 from ean_core.common.text import visible
 from ean_core.data.images import read_image
-from ean_core.show.figures import COLOURS, draw_schemes, save
+from ean_core.show.colours import COLOURS
+from ean_core.show.figures import draw_schemes, save
 from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import read_meta
 
@@ -188,17 +189,12 @@ def _short(name: str, length: int = 28) -> str:
 
 
 def explain(
-    sources: Annotated[list[str], typer.Argument(help="Images and folders of images.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="A model of the zoo, a checkpoint, or a run's folder; repeat to compare several."),
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Class to explain, by name or number; by default the predicted one.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Output folder for figures and scores.")] = Path("work_dirs/explained"),
+    sources: list[str],
+    model: list[str] | None = None,
+    target: str | None = None,
+    out: Path = Path("work_dirs/explained"),
 ) -> None:
-    """Show where the decisions of classifiers, counters or segmentors come from, side by side."""
+    """Do the work of the command; :mod:`tasks.options` declares its arguments and options."""
     explainers = [load_explainer(each) for each in model or MODELS]
     kinds = {type(each): each.name for each in explainers}
     if len(kinds) > 1:

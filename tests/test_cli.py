@@ -8,11 +8,13 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from PIL import Image
 
-from tasks.cli import COMMANDS, main
+from ean_core.common.config import packaged_configs
+from tasks.cli import COMMANDS, INSTEAD, main
 
 EAN = Path(sys.executable).with_name("ean")
 
@@ -64,11 +66,99 @@ def test_the_version_is_the_distributions(capsys):
         ("Search", "ean: no command 'Search'; did you mean `ean search`? `ean --help` lists them."),
         ("compare", "ean: no command 'compare'; did you mean `ean search compare`? `ean --help` lists them."),
         ("correlate", "ean: no command 'correlate'; did you mean `ean search correlate`? `ean --help` lists them."),
+        ("models", "ean: no command 'models'; use `ean zoo list`. `ean --help` lists all commands."),
         ("frobnicate", "ean: no command 'frobnicate'. `ean --help` lists them."),
     ],
 )
 def test_an_unknown_command_is_answered_with_the_nearest(capsys, word, message):
     assert run(capsys, word)[0] == message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["crowd", "train"], "ean: no command 'crowd train'; use `ean train resnet20_se_crowd`."),
+        (["seg", "train", "x"], "ean: no command 'seg train'; use `ean train resnet20_se_voc2012`."),
+        (["search", "comapre"], "ean: no command 'search comapre'; did you mean `ean search compare`?"),
+        (["search", "corelate", "x"], "ean: no command 'search corelate'; did you mean `ean search correlate`?"),
+        (["zoo", "lsit"], "ean: no command 'zoo lsit'; did you mean `ean zoo list`?"),
+    ],
+)
+def test_an_unknown_second_word_is_answered_with_what_to_type_instead(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, *words)[0].startswith(message)
+
+
+def test_what_to_type_instead_exists():
+    names = [name for name, *_ in COMMANDS]
+    for given, instead in INSTEAD.items():
+        assert given not in names
+        command, _, config = instead.removeprefix("ean ").rpartition(" ")
+        assert instead.removeprefix("ean ") in names or (command in names and config in packaged_configs())
+
+
+# ---------------------------------------------------------------- before anything is computed
+
+HEAVY = {"torch", "mmengine", "torchvision", "scipy", "matplotlib", "cv2", "mmseg", "sklearn", "pandas"}
+
+
+def without_heavy_imports(*words):
+    """Run a command in a new process, and check what it imports; its exit status and what it printed."""
+    done = process(*words, PYTHONPROFILEIMPORTTIME="1", COLUMNS="200")
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines if line.startswith("import time:")}
+    assert "tasks" in imported
+    assert not imported & HEAVY
+    return done.returncode, done.stdout + "\n".join(line for line in lines if not line.startswith("import time:"))
+
+
+#: One command of each module with options.
+MODULES = {target.split(":")[0]: name for name, _, target in COMMANDS}
+
+
+@pytest.mark.parametrize("name", MODULES.values())
+def test_help_of_a_command_imports_nothing_heavy(name):
+    status, printed = without_heavy_imports(*name.split(), "--help")
+    assert status == 0
+    assert f"Usage: ean {name}" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["train"], 2, "Missing argument"),
+        (["crowd", "predict"], 2, "Missing argument"),
+        (["train", "resnet20_se_digits", "--frob"], 2, "No such option"),
+        (["time", "x", "--dtype", "fp8"], 2, "Invalid value for '--dtype'"),
+        (["train", "resnet20_se_digit"], 1, "did you mean 'resnet20_se_digits'"),
+        (["test", "resnet20_se_digits", "no.pth"], 1, "no checkpoint at no.pth"),
+        (["export", "resnet20_se_digits", "a.pth", "b.pth"], 1, "unknown format 'pth'"),
+        (["seg", "evaluate", "resnet20_se_voc20", "x.pth"], 1, "did you mean 'resnet20_se_voc2012'"),
+        (["crowd", "predict", "x.jpg", "--model", "resnet20.shanghaitech"], 1, "did you mean resnet20.shanghaitech_"),
+        (["crowd", "predict", "x.jpg", "--top", "-1"], 1, "--top must be a number above 0"),
+        (["explain", "x.jpg", "--model", "resnet20.cifar10"], 1, "did you mean resnet20.cifar100"),
+        (["configs"], 0, "search/search_resnet20_se_digits"),
+        (["zoo", "list", "*.cifar100"], 0, "ean_resnet20_se.cifar100"),
+        (["zoo", "list", "--all", "--json"], 0, '"name": "ean_resnet50_se.imagenet"'),
+        (["zoo", "info", "ean_resnet20_se.cifar100"], 0, "Training Command"),
+        (["zoo", "info", "ean_resnet20_se.cifar10"], 1, "did you mean ean_resnet20_se.cifar100"),
+    ],
+)
+def test_names_and_refusals_import_nothing_heavy(words, status, text):
+    code, printed = without_heavy_imports(*words)
+    assert code == status
+    assert text in " ".join(printed.split())
+
+
+def test_a_declared_command_has_the_arguments_of_what_does_its_work():
+    declared = [getattr(import_module(module), function) for module, function in (t.split(":") for *_, t in COMMANDS)]
+    done = [command for command in declared if hasattr(command, "done_by")]
+    assert len(done) > 15
+    for command in done:
+        theirs, ours = (inspect.signature(each).parameters for each in (resolve_name(command.done_by), command))
+        assert list(theirs) == list(ours)
+        for name, parameter in ours.items():
+            assert theirs[name].default == parameter.default, (command.done_by, name)
 
 
 # ---------------------------------------------------------------- the commands
@@ -87,7 +177,7 @@ def test_a_command_is_a_documented_function_and_has_help_of_its_own(capsys, name
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["search", "compar"], "ean search: unknown config 'compar'"),
+        (["search", "mine"], "ean search: unknown config 'mine'"),
         (["search", "search_resnet20_se_digit"], "ean search: unknown config 'search_resnet20_se_digit'; did you mean"),
         (["search", "compare", "search_resnet20_se_digit"], "ean search compare: unknown config 'search_resnet20_se_"),
         (["search", "compare", "search_resnet20_se_digits"], "ean search compare: no supernet in work_dirs/supernet_"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from ean_core.common.hashes import file_hash
 from ean_core.common.writing import file_lock
-from ean_core.weights.files import file_hash
 
 from .files import cache
 from .index import Entry, published

@@ -1,4 +1,7 @@
-"""The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``."""
+"""The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``.
+
+PyTorch and mmengine are imported where a command needs them: listing models takes their index only.
+"""
 
 from __future__ import annotations
 
@@ -7,50 +10,34 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ean_core.backbone import describe, find_backbone
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
+from ean_core.common.config import check_config
 from ean_core.common.text import visible
 from ean_core.common.writing import replacing
-from ean_core.runs.folder import chosen_checkpoint
 from ean_core.show.table import Cells, headline, print_table
-from ean_core.weights.addresses import BACKBONE, read_metadata
-from ean_core.weights.files import read_state_dict, save_weights
 
 from .cleaning import Cached, contents, remove
 from .files import cache, locate, places
-from .foreign import import_weights
 from .index import PACKAGED, Entry, Index, find_entry, published
-from .models import get_weights, list_models
+from .listing import get_weights, list_models
 from .names import ModelName
 from .page import increment
-from .publish import publish as publish_model
-from .publish import renew_timing
-from .verify import Verdict
-from .verify import verify as verify_model
 
+if TYPE_CHECKING:
+    from .verify import Verdict
 
-def _machine_readable(as_json: bool) -> bool:
-    """With ``--json``, move mmengine's log from standard output to standard error."""
-    if as_json:
-        for handler in MMLogger.get_current_instance().handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                handler.stream = sys.stderr
-    return as_json
-
-
-Json = Annotated[
-    bool, typer.Option("--json", callback=_machine_readable, help="Print JSON instead of a table.", is_eager=True)
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Models, or patterns such as 'ean_*'; all of them by default.")]
 
 
@@ -60,8 +47,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List pretrained models."""
-    entries = {str(name): entry for name, entry in published().items()}
-    names = list_models(pattern, pretrained=not all_)
+    with _log_elsewhere(as_json):
+        entries = {str(name): entry for name, entry in published().items()}
+        names = list_models(pattern, pretrained=not all_)
     if as_json:
         _print_json([get_weights(name).meta if name in entries else {"name": name} for name in names])
     elif names:
@@ -76,8 +64,9 @@ def list_(
 
 def info(name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: Json = False) -> None:
     """Show the details of a model: accuracy, connections, file, training."""
-    weights = get_weights(name)
-    meta = weights.meta
+    with _log_elsewhere(as_json):
+        weights = get_weights(name)
+        meta = weights.meta
     if as_json:
         _print_json({**meta, "weights": _place(weights.entry)})
         return
@@ -104,9 +93,12 @@ def download(
     """Download weights into the cache, for offline use."""
     if backbone and to is None:
         raise ValueError("--backbone writes new files: give --to FOLDER")
+    with _log_elsewhere(as_json):
+        chosen = _chosen(names)
     files: dict[str, str] = {}
-    for entry in _chosen(names):
-        path = _located(entry)
+    for entry in chosen:
+        with _log_elsewhere(as_json):
+            path = _located(entry)
         if to is not None:
             path = _copied(entry, path, to, backbone=backbone)
         files[str(entry.name)] = str(path)
@@ -126,7 +118,8 @@ def clean(
     It lists them and asks first. Kept are current files, links, files of models that the index does not have, and
     downloads in progress. --json removes nothing without --yes.
     """
-    found = contents()
+    with _log_elsewhere(as_json):
+        found = contents()
     useless = [each for each in found if each.useless]
     if as_json:
         failed = {} if dry_run or not yes else {each.path: why for each in useless if (why := remove(each))}
@@ -147,11 +140,16 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check files against the index: hash, network, scheme, records, and with --metrics also the accuracy."""
-    verdicts = []
-    for entry in _chosen(names):
-        if metrics and not as_json:
-            typer.echo(f"measuring {entry.name} ...", err=True)
-        verdicts.append(verify_model(entry, metrics=metrics))
+    with _log_elsewhere(as_json):
+        chosen = _chosen(names)
+        import_module("ean_core.register")
+        from .verify import verify as verify_model
+
+        verdicts = []
+        for entry in chosen:
+            if metrics and not as_json:
+                typer.echo(f"measuring {entry.name} ...", err=True)
+            verdicts.append(verify_model(entry, metrics=metrics))
     if as_json:
         _print_json(
             [
@@ -182,9 +180,16 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Publish a trained network: plain tensors named by their hash, an entry with its recorded metrics, a card."""
-    cfg, _ = prepare(config, None, cfg_options)
-    checkpoint = chosen_checkpoint(checkpoint)
-    entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
+    check_config(config, cfg_options or ())
+    with _log_elsewhere(as_json):
+        import_module("ean_core.register")
+        from ean_core.runs.folder import chosen_checkpoint
+
+        from .publish import publish as publish_model
+
+        cfg, _ = prepare(config, None, cfg_options)
+        checkpoint = chosen_checkpoint(checkpoint)
+        entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
     if as_json:
         _print_json(dict(entry.fields))
         return
@@ -203,7 +208,11 @@ def retime(
     ] = None,
 ) -> None:
     """Update the times on a published model's card from a record of `ean time`."""
-    entry = renew_timing(ModelName.parse(name), timing, to or _own_index())
+    parsed, folder = ModelName.parse(name), to or _own_index()
+    import_module("ean_core.register")
+    from .publish import renew_timing
+
+    entry = renew_timing(parsed, timing, folder)
     for row in entry.metadata["Timing"]:
         text = f"{row['Form']}: {row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
         typer.echo(visible(text))
@@ -222,7 +231,14 @@ def import_(
     """Convert a ResNet checkpoint of torchvision or of the paper's authors into plain tensors with our names."""
     if out.suffix != ".safetensors":
         raise ValueError(f"import writes safetensors: expected a file such as {out.stem}.safetensors, got {out.name}")
-    found = import_weights(source, scheme)
+    import_module("ean_core.register")
+    from ean_core.backbone import describe, find_backbone
+    from ean_core.weights.files import save_weights
+
+    from .foreign import import_weights
+
+    with _log_elsewhere(as_json):
+        found = import_weights(source, scheme)
     backbone = find_backbone(found.network)
     description = {**describe(backbone), "network": json.dumps(found.settings, sort_keys=True)}
     save_weights(found.network.state_dict(), out, description)
@@ -239,6 +255,25 @@ def import_(
 
 
 # ---------------------------------------------------------------- between commands
+
+
+@contextmanager
+def _log_elsewhere(as_json: bool) -> Iterator[None]:
+    """With ``--json``, send mmengine's log to standard error instead of standard output.
+
+    Its handlers keep the stream that was standard output when the log began, which may be in this block.
+    """
+    if not as_json:
+        yield
+        return
+    if "mmengine.logging" in sys.modules:
+        from mmengine.logging import MMLogger
+
+        for handler in MMLogger.get_current_instance().handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.stream = sys.stderr
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path, str]:
@@ -290,6 +325,9 @@ def _located(entry: Entry) -> Path:
 def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
     """Copy a model's file, or only its backbone's weights, into a folder."""
     if backbone:
+        from ean_core.weights.addresses import BACKBONE, read_metadata
+        from ean_core.weights.files import read_state_dict, save_weights
+
         out = folder / f"{entry.name}-backbone-{entry.sha256[:8]}.safetensors"
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)

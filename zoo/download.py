@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ean_core.common.hashes import file_hash
 from ean_core.common.writing import open_in_place, remove_link
-from ean_core.weights.files import file_hash
 
 CHUNK = 2**18  # bytes
 LONGEST_WAIT = 60.0  # seconds, even if a server asks for more

@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from filelock import BaseFileLock, Timeout
-from mmengine.logging import print_log
 
+from ean_core.common.hashes import file_hash
 from ean_core.common.places import home, offline
 from ean_core.common.writing import LinkError, file_lock
-from ean_core.weights.files import file_hash
 
 from .download import USUAL, DownloadError, Patience, fetch
 from .index import Entry, base_of, find_entry
@@ -83,7 +82,7 @@ def at_hand(entry: Entry) -> Path | None:
     for path in places(entry):
         if path.stat().st_size == entry.size and file_hash(path) == entry.sha256:
             return path
-        print_log(f"{path} differs from the published file, and is ignored", "current", logging.WARNING)
+        _log(f"{path} differs from the published file, and is ignored", logging.WARNING)
     return None
 
 
@@ -123,13 +122,13 @@ def _acquired(path: Path) -> BaseFileLock:
     try:
         lock.acquire(timeout=5)
     except Timeout:
-        print_log(f"waiting for another process to download {path.name.removesuffix('.lock')}", "current")
+        _log(f"waiting for another process to download {path.name.removesuffix('.lock')}")
         lock.acquire()
     return lock
 
 
 def _fetch(base: str, entry: Entry, path: Path, patience: Patience, progress: Callable[[int], None]) -> None:
-    print_log(f"downloading {entry.file} ({entry.size / 1e6:.1f} MB) from {base}", "current")
+    _log(f"downloading {entry.file} ({entry.size / 1e6:.1f} MB) from {base}")
     if base.startswith(HUB):
         _fetch_from_hub(base, entry, path)
         return
@@ -153,3 +152,9 @@ def _fetch_from_hub(base: str, entry: Entry, path: Path) -> None:
             fetch(Path(found).as_uri(), path, size=entry.size, sha256=entry.sha256)
             return
     raise DownloadError(f"{entry.file} of {base} is not the published file: its SHA-256 differs; nothing was kept")
+
+
+def _log(text: str, level: int = logging.INFO) -> None:
+    from mmengine.logging import print_log
+
+    print_log(text, "current", level)

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mmengine.logging import print_log
 
-from ean_core import ConnectionScheme
-from ean_core.attention import attention_class
+from ean_core.attention import attention_names
 from ean_core.common.config import packaged_configs
+from ean_core.common.places import SCHEME
 from ean_core.common.plain import check_yaml
 from ean_core.common.record import read_record
 from ean_core.common.tasks import known_datasets
-from ean_core.networks import UnknownKindError, check_settings
-from ean_core.weights.addresses import SCHEME
+from ean_core.kinds import UnknownKindError, check_settings
+from ean_core.scheme import ConnectionScheme
 
 from .names import ModelName, config_of, trained_by
 
@@ -271,7 +270,7 @@ def known_name(text: str) -> ModelName:
         name = ModelName.parse(text)
     except ValueError:
         name = None
-    if name and config_of(name) and not (name.variant == "org" and attention_class(name.module or "").recurrent):
+    if name and config_of(name) and not (name.variant == "org" and attention_names()[name.module or ""]):
         return name
     near = get_close_matches(text, names, n=6, cutoff=0.5)
     near = sorted(near, key=lambda name: names[name] not in ready)[:3]
@@ -345,6 +344,8 @@ def _model_name(text: str) -> ModelName:
 @cache
 def _say_once(level: int, text: str) -> None:
     """Log a message; every access to the index comes here."""
+    from mmengine.logging import print_log
+
     print_log(text, "current", level)
 
 

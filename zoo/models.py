@@ -1,4 +1,4 @@
-"""Models by name: list them, build them, and describe their weights."""
+"""Models by name: build them, with or without their weights."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
@@ -27,41 +24,9 @@ from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import check_fit, load_weights
 
-from .files import locate
-from .index import Entry, find_entry, how_to_train, known_name, published
-from .names import ModelName, config_of, trained_by
-from .preprocessing import Preprocessing
-
-#: Metafile fields that describe a training, with OpenMMLab's names where it has them.
-TRAINING = (
-    "Training Data",
-    "Training Images",
-    "Epochs",
-    "Selected Epoch",
-    "Batch Size",
-    "Seed",
-    "Training Techniques",
-    "Training Resources",
-    "Training Time (s)",
-    "Training Command",
-    "Finished",
-    "Versions",
-)
-
-
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """List model names, sorted by depth, data set, variant and attention.
-
-    Args:
-        pattern: name pattern with shell wildcards, e.g. ``'ean_resnet*_se*'``.
-        pretrained: only list models with published weights.
-
-    Examples:
-        >>> list_models('*resnet50_dia.imagenet')
-        ['ean_resnet50_dia.imagenet', 'full_resnet50_dia.imagenet']
-    """
-    names = set(published()) if pretrained else {*published(), *trained_by()}
-    return [str(name) for name in sorted(names) if fnmatchcase(str(name), pattern)]
+from .index import how_to_train, known_name, published
+from .listing import get_weights
+from .names import ModelName, config_of
 
 
 def get_model(
@@ -176,70 +141,6 @@ class Card:
         same = there.keys() == own.keys() and all(torch.equal(own[key].cpu(), value) for key, value in there.items())
         made: Any = build_network(published.entry.network)
         return card(published.entry, on_hub=type(network)) if same and network.settings() == made.settings() else None
-
-
-def get_weights(name: str) -> Weights:
-    """Return the published weights of a model.
-
-    Raises:
-        ValueError: as for :func:`get_model`.
-    """
-    return Weights(find_entry(name))
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The published weights of a model, with their metadata and preprocessing.
-
-    Args:
-        entry: index entry of the model.
-    """
-
-    entry: Entry
-
-    def __repr__(self) -> str:
-        return f"Weights({self.name!r}, {self.entry.file!r})"
-
-    @property
-    def name(self) -> str:
-        """Model name."""
-        return str(self.entry.name)
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Metadata as plain values: test accuracy, connections, parameters, training, timing.
-
-        For classifiers also ``categories``, the class names in order.
-        """
-        entry = self.entry
-        collected: dict[str, Any] = {
-            "name": self.name,
-            "task": entry.name.task,
-            "config": entry.config,
-            "scheme": str(entry.scheme),
-            "metrics": dict(entry.metrics),
-            "parameters": entry.metadata["Parameters"],
-            "macs": entry.metadata["FLOPs"],
-            "size": entry.size,
-            "sha256": entry.sha256,
-            "training": {key: entry.metadata[key] for key in TRAINING if key in entry.metadata},
-            "timing": entry.metadata.get("Timing", []),
-        }
-        categories = entry.collection.get("Metadata", {}).get("Categories")
-        return {**collected, "categories": list(categories)} if categories else collected
-
-    @cached_property
-    def path(self) -> Path:
-        """The verified safetensors file of the whole network, downloaded if necessary."""
-        return locate(self.entry)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the state dict of the whole network, on the CPU."""
-        return load_file(self.path)
-
-    def transforms(self) -> Preprocessing:
-        """Return the preprocessing from an image to the network's input."""
-        return Preprocessing.of(self.entry)
 
 
 def _check_arguments(kind: str, given: Mapping[str, Any]) -> None:

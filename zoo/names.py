@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from ean_core import ATTENTION, ConnectionScheme, EANResNet, EANResNetCIFAR
-from ean_core.attention import attention_class
+from ean_core.attention import attention_names
 from ean_core.common.config import packaged_configs, parse_name
 from ean_core.common.errors import unknown_name
 from ean_core.common.tasks import find_dataset, task_of_dataset
-from ean_core.recorded import FAMILY_DATA, find_recorded
+from ean_core.recorded import FAMILY_DATA, IMAGENET_DEPTHS, find_recorded
+from ean_core.scheme import ConnectionScheme
 
 #: Prefixes of names, and the connections they stand for.
 VARIANTS: dict[str, str] = {
@@ -92,7 +92,7 @@ class ModelName:
     @property
     def module(self) -> str | None:
         """The registered name of the attention module: ``SE`` for ``se``."""
-        return next((name for name in ATTENTION.module_dict if name.lower() == self.attention), None)
+        return next((name for name in attention_names() if name.lower() == self.attention), None)
 
     def settings(self) -> dict[str, object] | None:
         """Backbone settings of this variant; None if no scheme is recorded for it.
@@ -103,7 +103,7 @@ class ModelName:
             >>> ModelName.parse('best_resnet20_se.cifar100').settings()
         """
         if self.variant == "ean":
-            family = EANResNet.family if self.depth in EANResNet.depths else EANResNetCIFAR.family
+            family = "imagenet" if self.depth in IMAGENET_DEPTHS else "cifar"
             recorded = find_recorded(family, self.depth, self.module or "", self.dataset)
             if recorded is None:
                 return None
@@ -167,5 +167,5 @@ def _names(config: str) -> Iterator[ModelName]:
         name = replace(plain, variant=variant, attention=parts.attention)
         if name.module is None or name.settings() is None:
             continue
-        if variant != "org" or not attention_class(name.module).recurrent:
+        if variant != "org" or not attention_names()[name.module]:
             yield name

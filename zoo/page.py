@@ -12,8 +12,6 @@ from typing import Any
 from ean_core.common.record import write_text
 from ean_core.common.tasks import find_dataset, find_metric
 from ean_core.common.text import markdown, markdown_cell, markdown_code
-from ean_core.hub import loading_code
-from ean_core.show.figures import trade_figure
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
 
@@ -45,6 +43,8 @@ labels, classes = segmenter("street.jpg")
 
 def write_pages(index: Index) -> None:
     """Regenerate all pages of an index, and remove those of models that it no longer has."""
+    from ean_core.show.figures import trade_figure  # loads Matplotlib
+
     texts, figures = pages(index), figures_of(index)
     for path, text in texts.items():
         write_text(index.root / path, text)
@@ -154,13 +154,18 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         ),
         "finished": markdown_cell(metadata["Finished"]),
     }
+    from_repository = []
+    if on_hub:
+        from ean_core.hub import loading_code  # loads PyTorch
+
+        from_repository = [f"From this repository:\n\n{loading_code(on_hub)}"]
     records = Path("..") / entry.records.relative_to(entry.root)
     use = USES.get(name.task, USES[""]).format(name=name)
     parts = [
         f"# {name}",
         f"{what}, for {name.task.lower()}; trained on {trained_on}.",
         f"```py\n{use}```",
-        *([f"From this repository:\n\n{loading_code(on_hub)}"] if on_hub else []),
+        *from_repository,
         f"In an OpenMMLab config: `init_cfg=dict(type='Pretrained', checkpoint='ean://{name}')`.",
         f"## On {images:,} {split} images\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
         f"Measured by {markdown_code(test['command'])}; `ean zoo verify {name} --metrics` repeats the measurement."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from ean_core.data.images import AnyImage, as_rgb
+from typing import TYPE_CHECKING, Any
 
 from .index import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ean_core.data.images import AnyImage
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,13 @@ class Preprocessing:
             FileNotFoundError: if there is no such file.
             ValueError: if an image cannot be read, or an array or tensor has another type or number of channels.
         """
+        import torch
         from torchvision.transforms.v2 import functional as F  # slow to import
 
+        from ean_core.data.images import as_rgb
+
         channels = len(self.mean)
-        if not isinstance(picture, Tensor):
+        if not isinstance(picture, torch.Tensor):
             image = as_rgb(picture)
             pixels = F.pil_to_tensor(self._sized(image if channels == 3 else image.convert("L")))
         else:

@@ -17,18 +17,18 @@ from torch import nn
 
 from ean_core import RECORDED, ConnectionScheme, EANResNet
 from ean_core.backbone import describe, find_backbone
-from ean_core.classifier import CLASSIFICATION
 from ean_core.common.config import config_name, config_root, packaged_configs
 from ean_core.common.errors import unknown_name, writing
+from ean_core.common.hashes import file_hash
 from ean_core.common.record import read_record, significant, write_text
-from ean_core.common.tasks import find_dataset, find_metric, known_datasets
+from ean_core.common.tasks import CLASSIFICATION, find_dataset, find_metric, known_datasets
 from ean_core.common.writing import file_lock, is_leftover, remove_leftovers
 from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.networks import build_network
 from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
-from ean_core.weights.files import WeightsFile, file_hash, read_meta, save_weights
+from ean_core.weights.files import WeightsFile, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
 from .index import VERSION, Entry, Index, file_name, read_index_file

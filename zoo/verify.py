@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from ean_core.backbone import find_backbone
 from ean_core.common.config import load_config
+from ean_core.common.hashes import file_hash
 from ean_core.common.tasks import find_metric
 from ean_core.networks import build_network
 from ean_core.runs.training import run_test
 from ean_core.weights.addresses import read_metadata
-from ean_core.weights.files import file_hash
 
 from .files import places
 from .index import Entry

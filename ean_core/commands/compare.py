@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.config import Config, ConfigDict
@@ -23,17 +23,8 @@ from ean_core.search.reward import Reward
 from ean_core.search.strategy import Evaluation, Strategy, build_strategy, strategy_class
 from ean_core.show.table import Cells, print_table
 
-from .options import (
-    Amp,
-    CfgOptions,
-    ConfigName,
-    Resume,
-    Tensorboard,
-    prepare,
-    resumable,
-    use_bf16,
-)
-from .search import Supernet, find_supernet, record_search
+from .options import prepare, resumable, use_bf16
+from .search import find_supernet, record_search
 
 #: Cost of a training step in forward passes: the forward pass, and a backward pass with twice the operations.
 PASSES_PER_STEP = 3
@@ -114,25 +105,18 @@ def run_comparison(
 
 
 def compare(
-    config: ConfigName,
-    strategies: Annotated[str, typer.Option(help="Comma-separated names of strategies.")] = (
-        "ean,ga,enas,darts,hsp,random,local,exhaustive"
-    ),
-    evaluations: Annotated[int, typer.Option(help="Maximum number of schemes evaluated by each search.", min=1)] = 90,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            help="Number of searches per strategy, with seeds from 0; deterministic strategies run once.", min=1
-        ),
-    ] = 5,
-    supernet: Supernet = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Output folder; work_dirs/compare_CONFIG by default.")] = None,
-    resume: Resume = False,
-    amp: Amp = False,
-    tensorboard: Tensorboard = False,
-    cfg_options: CfgOptions = None,
+    config: str,
+    strategies: str = "ean,ga,enas,darts,hsp,random,local,exhaustive",
+    evaluations: int = 90,
+    seeds: int = 5,
+    supernet: Path | None = None,
+    work_dir: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    tensorboard: bool = False,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Compare search strategies on one supernet: table, Pareto front, convergence and distributions."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)
     folder = work_dir or folder.with_name(f"compare_{folder.name}")
     if folder.exists() and any(folder.iterdir()) and not resume:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import mmengine
 import typer
-from mmengine.config import Config
 
 from ean_core.common.config import config_root, find_config, packaged_configs, read_config, reading
 from ean_core.common.plain import plain_files
-from ean_core.runs.settings import read_settings
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def show_configs(
@@ -48,6 +48,11 @@ def _read_without_executing(
         FileNotFoundError: if a base config is missing.
         ValueError: if a file would have to be executed, or cannot be read.
     """
+    import mmengine
+    from mmengine.config import Config
+
+    from ean_core.runs.settings import read_settings
+
     path = path.resolve()
     if path.is_relative_to(config_root().resolve()):
         return read_config(path, import_custom_modules=False)

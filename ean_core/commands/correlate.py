@@ -6,7 +6,7 @@ import copy
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.config import Config
@@ -23,17 +23,8 @@ from ean_core.search.bench import Bench
 from ean_core.search.correlate import Correlation, correlation, sample_schemes
 from ean_core.search.scores import RememberedScores
 
-from .options import (
-    Amp,
-    Capture,
-    CfgOptions,
-    ConfigName,
-    Resume,
-    prepare,
-    resumable,
-    use_bf16,
-)
-from .search import Supernet, find_supernet
+from .options import prepare, resumable, use_bf16
+from .search import find_supernet
 
 
 def run_correlation(
@@ -91,17 +82,17 @@ def run_correlation(
 
 
 def correlate(
-    config: ConfigName,
-    schemes: Annotated[int, typer.Option(help="Number of schemes to train stand-alone.", min=3)] = 10,
-    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 5,
-    supernet: Supernet = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Output folder; work_dirs/correlate_CONFIG by default.")] = None,
-    resume: Resume = False,
-    amp: Amp = False,
-    capture: Capture = False,
-    cfg_options: CfgOptions = None,
+    config: str,
+    schemes: int = 10,
+    epochs: int = 5,
+    supernet: Path | None = None,
+    work_dir: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    capture: bool = False,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Train a few random schemes stand-alone and correlate their accuracies with the supernet's."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, [*(cfg_options or ()), f"train_cfg.max_epochs={epochs}"])
     folder = work_dir or folder.with_name(f"correlate_{folder.name}")
     if amp:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.config import Config
@@ -23,7 +23,7 @@ from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
-from .options import CfgOptions, Checkpoint, ConfigName, prepare
+from .options import prepare
 
 
 def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
@@ -75,12 +75,12 @@ def _cells(block: str, own: GateStatistics) -> Cells:
 
 
 def gates(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    work_dir: Annotated[Path | None, typer.Option(help="Output folder; the checkpoint's by default.")] = None,
-    cfg_options: CfgOptions = None,
+    config: str,
+    checkpoint: Path,
+    work_dir: Path | None = None,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Measure how much the attention of each block varies between channels and between images."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     statistics = run_gates(cfg, checkpoint, folder)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pkgutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
-from mmengine.config import Config
 
+from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
-from ean_core.common.errors import writing
+from ean_core.common.errors import unknown_name, writing
 from ean_core.common.plain import read_plain_files_only
+
+if TYPE_CHECKING:
+    import torch
+    from mmengine.config import Config
+
+P = ParamSpec("P")
 
 CfgOptions = Annotated[
     list[str] | None,
@@ -52,6 +61,93 @@ class Launcher(str, Enum):
 
 
 LauncherName = Annotated[Launcher, typer.Option(help="Launcher that started the processes of a distributed run.")]
+
+
+Supernet = Annotated[
+    Path | None, typer.Option(help="Checkpoint of the supernet; by default the config's, or the latest in work_dirs.")
+]
+
+
+class Dataset(str, Enum):
+    """Data set of the quickstart."""
+
+    digits = "digits"
+    cifar100 = "cifar100"
+
+
+class Precision(str, Enum):
+    """Type of weights, images and feature maps."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
+
+
+class Protocol(str, Enum):
+    """Number of timed forward passes per network."""
+
+    robust = "robust"
+    paper = "paper"
+
+    @property
+    def rounds(self) -> int:
+        return 1000 if self is Protocol.paper else 50
+
+
+def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Declare a command whose work another module does, which is imported only for it.
+
+    The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
+    without importing anything that is slow to import. Then ``target`` is called with the same arguments.
+
+    Args:
+        target: ``module:function`` with the same parameters. Before it, :mod:`ean_core.register` is imported.
+    """
+
+    def declared(check: Callable[P, None]) -> Callable[P, None]:
+        @wraps(check)
+        def command(*arguments: P.args, **options: P.kwargs) -> None:
+            check(*arguments, **options)
+            import_module("ean_core.register")
+            pkgutil.resolve_name(target)(*arguments, **options)
+
+        command.done_by = target  # type: ignore[attr-defined]
+        return command
+
+    return declared
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint, or a folder of a run, that does not exist.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+
+
+def chosen_format(out: Path | None, format: Format | None) -> str:
+    """Return the format to export, from ``--format`` or the suffix of ``OUT``.
+
+    Raises:
+        ValueError: if it is unknown, or is not the file's.
+    """
+    known = [kind.value for kind in Format]
+    if out is None and format is None:
+        raise ValueError(f"give a file to write, or --format with one of {', '.join(known)}")
+    kind = format.value if format else out.suffix.removeprefix(".") if out else ""
+    if kind not in known:
+        raise unknown_name("format", kind, known)
+    if out and out.suffix != f".{kind}":
+        raise ValueError(f"--format {kind} needs a file like {out.stem}.{kind}, got {out.name}")
+    return kind
 
 
 def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -24,27 +23,18 @@ from ean_core.show.figures import trade_figure
 from ean_core.show.table import NetworkRow, markdown_table, print_table
 from ean_core.weights.loading import load_weights
 
-from .options import Amp, CfgOptions, Resume, resumable, use_bf16
+from .options import Dataset, resumable, use_bf16
 from .search import run_search
 
 
-class Dataset(str, Enum):
-    """Data set of the quickstart."""
-
-    digits = "digits"
-    cifar100 = "cifar100"
-
-
 def quickstart(
-    dataset: Annotated[
-        Dataset, typer.Option(help="digits takes minutes; cifar100 uses the real data set and takes an hour or more.")
-    ] = Dataset.digits,
-    work_dir: Annotated[Path | None, typer.Option(help="Output folder; quickstart/DATASET by default.")] = None,
-    resume: Resume = False,
-    amp: Amp = False,
-    cfg_options: CfgOptions = None,
+    dataset: Dataset = Dataset.digits,
+    work_dir: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Run the whole pipeline on a small data set: supernet, search, training, timing, and a final table."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     folder = work_dir or Path("quickstart") / dataset.value
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -69,10 +68,10 @@ def _write(section: Section, out: Path) -> list[str]:
 
 
 def report(
-    work_dirs: Annotated[list[Path], typer.Argument(help="Folders with run records, ledgers and timing files.")],
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    work_dirs: list[Path],
+    out: Path = Path("report"),
 ) -> None:
-    """Write a report of run records: tables and figures next to the paper's results."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     found = write_report(
         work_dirs, out, leave_out=lambda path, reason: typer.echo(visible(f"skipped {path}: {reason}"), err=True)
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.config import Config, ConfigDict
@@ -26,26 +26,10 @@ from ean_core.search.loop import SearchResult
 from ean_core.search.scorer import Difference
 from ean_core.search.strategy import Strategy, build_strategy
 
-from .options import (
-    Amp,
-    CfgOptions,
-    ConfigName,
-    Launcher,
-    LauncherName,
-    Resume,
-    Tensorboard,
-    WorkDir,
-    prepare,
-    resumable,
-    use_bf16,
-)
+from .options import Launcher, prepare, resumable, use_bf16
 
 #: The record of a search, in its folder.
 SEARCH = "search.json"
-
-Supernet = Annotated[
-    Path | None, typer.Option(help="Checkpoint of the supernet; by default the config's, or the latest in work_dirs.")
-]
 
 
 def run_search(
@@ -152,22 +136,17 @@ def record_search(
 
 
 def search(
-    config: ConfigName,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="ean, exhaustive, local, random, hsp, enas, darts, ga, tpe or optuna; the config's by default."
-        ),
-    ] = None,
-    supernet: Supernet = None,
-    work_dir: WorkDir = None,
-    resume: Resume = False,
-    amp: Amp = False,
-    tensorboard: Tensorboard = False,
-    cfg_options: CfgOptions = None,
-    launcher: LauncherName = Launcher.none,
+    config: str,
+    strategy: str | None = None,
+    supernet: Path | None = None,
+    work_dir: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    tensorboard: bool = False,
+    cfg_options: list[str] | None = None,
+    launcher: Launcher = Launcher.none,
 ) -> None:
-    """Search a trained supernet for the best connection scheme."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)
     checkpoint = find_supernet(cfg, supernet)
     if strategy:

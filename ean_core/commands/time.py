@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -15,10 +14,10 @@ from mmengine.device import get_device
 from torch import nn
 
 from ean_core.backbone import find_backbone
+from ean_core.common.choices import Form
 from ean_core.common.config import load_config
 from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.comparison import (
-    Form,
     Size,
     Variant,
     candidates,
@@ -37,30 +36,7 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.show.figures import increment_figure, trade_figure
 from ean_core.show.table import NetworkRow, in_percent, print_table, size_text
 
-from .options import CfgOptions
-
-
-class Precision(str, Enum):
-    """Type of weights, images and feature maps."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
-
-
-class Protocol(str, Enum):
-    """Number of timed forward passes per network."""
-
-    robust = "robust"
-    paper = "paper"
-
-    @property
-    def rounds(self) -> int:
-        return 1000 if self is Protocol.paper else 50
+from .options import Precision, Protocol
 
 
 def time_per_block(
@@ -113,51 +89,21 @@ def time_per_block(
 
 
 def time(
-    networks: Annotated[
-        list[str],
-        typer.Argument(
-            help="Config files, names of packaged configs, or folders of training runs. Python configs, and modules "
-            "that a config or a run names under custom_imports, are executed: give only those that you trust."
-        ),
-    ],
-    batch: Annotated[int, typer.Option(help="Images per forward pass; the paper uses 50.", min=1)] = 50,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Image size in pixels, such as 224, or HEIGHTxWIDTH, such as 768x1024; the config's by default."
-        ),
-    ] = None,
-    form: Annotated[
-        list[Form] | None,
-        typer.Option(
-            help="Form to time; repeatable; eager and deployed by default. captured: deployed, with CUDA graphs."
-        ),
-    ] = None,
-    baseline: Annotated[
-        str, typer.Option(help="Connections that increments are relative to, in the same form.")
-    ] = "vanilla",
-    dtype: Annotated[Precision, typer.Option(help="Type of weights and feature maps.")] = Precision.fp32,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Number of CPU threads; PyTorch's default if not given.", min=1)
-    ] = None,
-    protocol: Annotated[
-        Protocol, typer.Option(help="Number of rounds: 50 for robust, 1000 for paper.")
-    ] = Protocol.robust,
-    rounds: Annotated[
-        int | None, typer.Option(help="Timed forward passes per network; overrides the protocol.", min=2)
-    ] = None,
-    per_block: Annotated[bool, typer.Option("--per-block", help="Time the cost of each connection instead.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Record to write, *.json, with a CSV file and a figure next to it; with --per-block, one table "
-            "*_blocks_FORM.json per form. By default in the run's folder, or work_dirs/timing_CONFIG.json."
-        ),
-    ] = None,
-    cfg_options: CfgOptions = None,
+    networks: list[str],
+    batch: int = 50,
+    size: str | None = None,
+    form: list[Form] | None = None,
+    baseline: str = "vanilla",
+    dtype: Precision = Precision.fp32,
+    device: str | None = None,
+    threads: int | None = None,
+    protocol: Protocol = Protocol.robust,
+    rounds: int | None = None,
+    per_block: bool = False,
+    out: Path | None = None,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Time vanilla, Org-full, Share-full and EAN networks side by side (Eqn 9), eager and deployed."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     if threads:
         torch.set_num_threads(threads)
     out = out or _default_out(networks)

@@ -1,50 +1,35 @@
-"""The commands ``ean train``, ``ean test`` and ``ean export``."""
+"""The work of ``ean train``, ``ean test`` and ``ean export``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from mmengine.dist import is_main_process
 
+from ean_core.common.choices import Format
 from ean_core.common.config import config_name
-from ean_core.common.errors import unknown_name
-from ean_core.inference.export import Format, export_backbone, export_network
+from ean_core.inference.export import export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import TEST, Run, chosen_checkpoint
 from ean_core.runs.training import beyond, planned, run_test, run_training
 from ean_core.show.table import metric_texts
 
-from .options import (
-    Amp,
-    Capture,
-    CfgOptions,
-    Checkpoint,
-    ConfigName,
-    Launcher,
-    LauncherName,
-    Resume,
-    Tensorboard,
-    WorkDir,
-    prepare,
-    resumable,
-    use_bf16,
-)
+from .options import Launcher, chosen_format, prepare, resumable, use_bf16
 
 
 def train(
-    config: ConfigName,
-    work_dir: WorkDir = None,
-    resume: Resume = False,
-    amp: Amp = False,
-    capture: Capture = False,
-    tensorboard: Tensorboard = False,
-    cfg_options: CfgOptions = None,
-    launcher: LauncherName = Launcher.none,
+    config: str,
+    work_dir: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    capture: bool = False,
+    tensorboard: bool = False,
+    cfg_options: list[str] | None = None,
+    launcher: Launcher = Launcher.none,
 ) -> None:
-    """Train a network or a supernet from a config."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)
     if amp:
         use_bf16(cfg)
@@ -73,13 +58,13 @@ def train(
 
 
 def test(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    work_dir: Annotated[Path | None, typer.Option(help="Folder for test.json; the checkpoint's by default.")] = None,
-    cfg_options: CfgOptions = None,
-    launcher: LauncherName = Launcher.none,
+    config: str,
+    checkpoint: Path,
+    work_dir: Path | None = None,
+    cfg_options: list[str] | None = None,
+    launcher: Launcher = Launcher.none,
 ) -> None:
-    """Evaluate a checkpoint on a config's test images."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     metrics = run_test(cfg, checkpoint, folder, launcher.value)
@@ -89,28 +74,17 @@ def test(
 
 
 def export(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    out: Annotated[
-        Path | None, typer.Argument(help="File to write; with --format, next to the checkpoint by default.")
-    ] = None,
-    format: Annotated[
-        Format | None,
-        typer.Option(help="safetensors: backbone weights; onnx, pt2: deployed network. By default from OUT's suffix."),
-    ] = None,
-    cfg_options: CfgOptions = None,
+    config: str,
+    checkpoint: Path,
+    out: Path | None = None,
+    format: Format | None = None,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Export the backbone weights of a trained network, or the deployed network as ONNX or a PyTorch program."""
-    if out is None and format is None:
-        raise ValueError("give a file to write, or --format with one of " + ", ".join(kind.value for kind in Format))
-    kind = format.value if format else out.suffix.removeprefix(".") if out else ""
-    if kind not in [known.value for known in Format]:
-        raise unknown_name("format", kind, [known.value for known in Format])
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
+    kind = chosen_format(out, format)
     cfg, _ = prepare(config, None, cfg_options)
     checkpoint = chosen_checkpoint(checkpoint)
     out = out or checkpoint.with_name(f"{config_name(cfg)}.{kind}")
-    if out.suffix != f".{kind}":
-        raise ValueError(f"--format {kind} needs a file like {out.stem}.{kind}, got {out.name}")
     if kind == "safetensors":
         export_backbone(cfg, checkpoint, out)
         typer.echo(f"backbone: {out}; use it with init_cfg=dict(type='Pretrained', checkpoint='{out}')")

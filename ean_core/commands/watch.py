@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,13 +14,11 @@ from ean_core.watch.view import show
 
 
 def watch(
-    work_dir: Annotated[Path, typer.Argument(help="Folder of a run, or a parent folder of runs.")] = Path("work_dirs"),
-    once: Annotated[
-        bool, typer.Option("--once", help="Print the state once and exit; the default without a terminal.")
-    ] = False,
-    every: Annotated[float, typer.Option(help="Seconds between updates.", min=0.1)] = 5.0,
+    work_dir: Path = Path("work_dirs"),
+    once: bool = False,
+    every: float = 5.0,
 ) -> None:
-    """Show the progress of a training, a search or a folder of them, until finished."""
+    """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     console = Console(highlight=False)
     seen = look(work_dir)
     if once or not console.is_terminal:

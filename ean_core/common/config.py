@@ -1,4 +1,7 @@
-"""Find packaged configs, read configs, and override their entries."""
+"""Find packaged configs, read configs, and override their entries.
+
+Names of configs are checked before arguments are accepted, so mmengine is imported only where a config is read.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import unknown_name
 from .plain import MAX_CONFIG, plain_files
 from .tasks import dataset_of, known_datasets
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
 
@@ -83,6 +86,18 @@ def find_config(name: str) -> Path:
     raise unknown_name("config", name, packaged)
 
 
+def check_config(name: str, options: Sequence[str] = ()) -> Path:
+    """Return the file of a config that is to be overridden, without reading it.
+
+    Raises:
+        FileNotFoundError, ValueError: as in :func:`load_config`, for its name and for options without ``=``.
+    """
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
+    return find_config(name)
+
+
 def load_config(name: str, options: Sequence[str] = ()) -> Config:
     """Read a config and override some of its entries.
 
@@ -96,12 +111,11 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or an option lacks ``=`` or has an unmatched bracket.
     """
-    wrong = [option for option in options if "=" not in option]
-    if wrong:
-        raise ValueError(f"--cfg-options takes KEY=VALUE, got {wrong[0]!r}; for example model.backbone.scheme=full")
-    path = find_config(name)
+    path = check_config(name, options)
     config = read_config(path)
     if options:
+        from mmengine.config import DictAction
+
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
         try:
@@ -126,6 +140,8 @@ def read_config(path: Path, *, import_custom_modules: bool = True) -> Config:
         ImportError: if a module that it imports is missing.
         ValueError: if it cannot be read; the message names the file at fault, which may be a base config.
     """
+    from mmengine.config import Config
+
     with reading(path), plain_files():
         if path.stat().st_size > MAX_CONFIG:
             raise ValueError(f"it has more than {MAX_CONFIG:,} bytes")
@@ -177,6 +193,8 @@ def _fit_scheme(config: Config) -> None:
     Not where ``'ean'`` means that scheme anyway: runs and checkpoints from before have ``'ean'`` in their configs.
     """
     backbone: Any = (config.get("model") or {}).get("backbone") or {}
+    from mmengine.registry import MODELS
+
     kind: Any = MODELS.module_dict.get(str(backbone.get("type")))  # those of this package know
     if backbone.get("scheme", "ean") != "ean" or "depth" not in backbone or not hasattr(kind, "has_recorded"):
         return

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+#: Prefix of addresses of published checkpoints, ``ean://NAME``.
+SCHEME = "ean://"
+
 
 def home() -> Path:
     """The folder for all downloads: ``EAN_HOME``, or ``ean`` in the user's cache folder.

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import yaml
-from mmengine.fileio.handlers import JsonHandler, PickleHandler, YamlHandler, file_handlers
 
 #: Maximum depth of YAML, whose parser would overflow the stack.
 MAX_DEPTH = 200
 #: Maximum size of a config in bytes, and of its values if each alias in YAML were written out.
 MAX_CONFIG = MAX_VALUES = 2**20
-#: Classes and functions that pickles of plain values and NumPy arrays need.
-_PLAIN = {
-    *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
-    *(("_codecs", "encode"), ("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray")),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-}
 
 
 @contextmanager
@@ -31,9 +20,13 @@ def plain_files() -> Iterator[None]:
 
     YAML keeps ``!!python/tuple``, which mmengine writes for tuples.
     """
+    from mmengine.fileio.handlers import file_handlers
+
+    from .handlers import SmallJson, SmallYaml
+
     before = dict(file_handlers)
     read_plain_files_only()
-    file_handlers.update(dict.fromkeys(("yml", "yaml"), _SmallYaml()), json=_SmallJson())
+    file_handlers.update(dict.fromkeys(("yml", "yaml"), SmallYaml()), json=SmallJson())
     try:
         yield
     finally:
@@ -42,8 +35,12 @@ def plain_files() -> Iterator[None]:
 
 def read_plain_files_only() -> None:
     """As :func:`plain_files`, for the rest of the process: data sets read their annotation files when they are used."""
-    file_handlers.update(dict.fromkeys(("yml", "yaml"), _PlainYaml()))
-    file_handlers.update(dict.fromkeys(("pkl", "pickle"), _PlainPickle()))
+    from mmengine.fileio.handlers import file_handlers
+
+    from .handlers import PlainPickle, PlainYaml
+
+    file_handlers.update(dict.fromkeys(("yml", "yaml"), PlainYaml()))
+    file_handlers.update(dict.fromkeys(("pkl", "pickle"), PlainPickle()))
 
 
 class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -62,12 +59,8 @@ _PlainLoader.add_constructor(
 )
 
 
-class _PlainYaml(YamlHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return _parsed(file.read())
-
-
-def _parsed(text: str) -> Any:
+def parsed_yaml(text: str) -> Any:
+    """Parse YAML of plain values and tuples; raises as :func:`check_yaml`, and for other tags."""
     check_yaml(text)
     return yaml.load(text, Loader=_PlainLoader)
 
@@ -100,40 +93,3 @@ def check_yaml(text: str) -> None:
             values += sizes.get(event.anchor, 1)
             if values > MAX_VALUES:
                 raise ValueError(f"its aliases expand to more than {MAX_VALUES:,} values")
-
-
-def _small(file: Any) -> str:
-    text = file.read(MAX_CONFIG + 1)
-    if len(text) > MAX_CONFIG:
-        raise ValueError(f"it has more than {MAX_CONFIG:,} characters")
-    return text
-
-
-class _SmallYaml(YamlHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return _parsed(_small(file))
-
-
-class _SmallJson(JsonHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return json.loads(_small(file))
-
-
-class _PlainPickle(PickleHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        # mmengine.load, which calls this, passes the content without the name.
-        name = sys._getframe(1).f_locals.get("file")
-        return _PlainUnpickler(file, name if isinstance(name, str) else "a pickle").load()
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, file: Any, name: str) -> None:
-        super().__init__(file)
-        self.name = name
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.replace("__builtin__", "builtins"), name) in _PLAIN:  # as up to protocol 2, which mmengine writes
-            return super().find_class(module, name)
-        raise ValueError(
-            f"{self.name} would execute code from {module}.{name}; a pickle may hold plain values and NumPy arrays only"
-        )

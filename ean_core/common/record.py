@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .text import csv_line
 from .writing import replacing
 
@@ -32,6 +30,8 @@ def command() -> str:
 
 def environment() -> dict[str, Any]:
     """Return package versions and hardware, as plain values."""
+    import torch  # slow to import; records are also read where nothing is measured
+
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

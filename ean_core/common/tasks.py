@@ -21,7 +21,6 @@ from .errors import unknown_name
 GROUP = "ean.tasks"
 #: Names of metrics of other libraries for which lower is better.
 _ERROR = re.compile(r"mae|mse|nae|loss|err", re.IGNORECASE)
-_TASKS: dict[str, Task] = {}
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,23 @@ class Task:
     explainer: str = ""
     exporter: str = ""
     scorer: str = ""
+
+
+#: The task that the core registers.
+CLASSIFICATION = Task(
+    "Image Classification",
+    noun="classifier",
+    networks=("ImageClassifier",),
+    metrics=(ACCURACY, Metric("accuracy/top5", "Top 5 Accuracy", "%")),
+    datasets=(
+        Dataset("cifar100", "CIFAR-100", {"type": "CIFAR100"}),
+        Dataset("imagenet", "ImageNet-1k"),
+        Dataset("digits", "scikit-learn digits", {"type": "Digits"}),
+    ),
+    exporter="ean_core.inference.export:FromPixels",
+    scorer="ean_core.search.scorer:ClassifierScorer",
+)
+_TASKS: dict[str, Task] = {CLASSIFICATION.name: CLASSIFICATION}
 
 
 def register_task(task: Task) -> None:

@@ -8,7 +8,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from ean_core.attention import ATTENTION, attention_class
 from ean_core.backbone import find_backbone
+from ean_core.common.choices import Form
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import read_record, write_record
 from ean_core.layers import NORMS
@@ -45,16 +45,6 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "Share-full": {"scheme": "full", "shared": True},
     "EAN": {},
 }
-
-
-class Form(str, Enum):
-    """Form in which a network is timed."""
-
-    eager = "eager"
-    folded = "folded"
-    deployed = "deployed"
-    compiled = "compiled"
-    captured = "captured"
 
 
 @dataclass(frozen=True)

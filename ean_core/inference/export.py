@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,14 +28,6 @@ from .deploy import deploy
 
 #: Largest allowed difference between a file's outputs and the network's, relative to the largest output.
 TOLERANCE = 1e-4
-
-
-class Format(str, Enum):
-    """File format of an exported network."""
-
-    safetensors = "safetensors"
-    onnx = "onnx"
-    pt2 = "pt2"
 
 
 class FromPixels(nn.Module):

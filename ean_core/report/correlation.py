@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ean_core.common.tasks import Metric
-from ean_core.show.figures import COLOURS, EMPTY, save, style
+from ean_core.show.colours import COLOURS, EMPTY
+from ean_core.show.figures import save, style
 
 #: Supernet scores in a record's schemes, and their titles.
 PROXIES = {"supernet": "supernet as trained", "recalibrated": "batch norms re-estimated"}

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ean_core.scheme import ConnectionScheme
-from ean_core.show.figures import COLOURS, EMPTY, INK, save, style
+from ean_core.show.colours import COLOURS, EMPTY, INK
+from ean_core.show.figures import save, style
 
 BETWEEN_CHANNELS, BETWEEN_IMAGES = COLOURS[4], COLOURS[5]
 #: Gap between stages, in blocks.

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.front import front
 from ean_core.search.strategy import Evaluation
-from ean_core.show.figures import COLOURS, INK, draw_schemes, save, style
+from ean_core.show.colours import COLOURS, INK
+from ean_core.show.figures import draw_schemes, save, style
 
 #: Colors of strategies in every figure; strategies that do not learn are gray or dark.
 STRATEGY_COLOURS = {

@@ -15,7 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from ean_core.show.figures import COLOURS, INK, save, style
+from ean_core.show.colours import COLOURS, INK
+from ean_core.show.figures import save, style
 
 from .paper import PaperRow
 from .recipes import Recipes

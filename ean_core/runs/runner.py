@@ -17,8 +17,8 @@ from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from ean_core.common.places import SCHEME
 from ean_core.common.writing import refuse_link, remove_link, replacing
-from ean_core.weights.addresses import SCHEME
 from ean_core.weights.files import refuse_expanding, weights_only
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import are_current

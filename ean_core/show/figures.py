@@ -19,11 +19,8 @@ from ean_core.common.text import visible
 from ean_core.common.writing import replacing
 from ean_core.scheme import ConnectionScheme
 
+from .colours import COLOURS, EMPTY
 from .table import NetworkRow
-
-#: Okabe and Ito's colors, distinguishable for color-blind readers.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-EMPTY, INK = "#E4E4E4", "#222222"
 
 
 def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequence[str] = COLOURS) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ean_core.scheme import ConnectionScheme
 
-from .figures import COLOURS, EMPTY
+from .colours import COLOURS, EMPTY
 
 #: Side of a square, gap between squares, gap between stages, in pixels; ``NARROW`` for networks with many blocks.
 WIDE, NARROW = (9, 2, 7), (5, 1, 4)

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-SCHEME = "ean://"
+from ean_core.common.places import SCHEME
+
 #: Maximum size in bytes of the header of a safetensors file; 100 bytes per tensor are usual.
 MAX_HEADER = 2**22
 #: Prefix of the backbone's tensor names in the file of a whole network.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -21,10 +20,11 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ean_core.common.places import offline
+from ean_core.common.hashes import file_hash
+from ean_core.common.places import SCHEME, offline
 from ean_core.common.writing import replacing
 
-from .addresses import SCHEME, check_safetensors, load_from_ean, read_metadata
+from .addresses import check_safetensors, load_from_ean, read_metadata
 
 #: Bytes of an archive entry's own header, before its name.
 _LOCAL_HEADER = 30
@@ -150,15 +150,6 @@ def add_tensors(path: Path, tensors: Mapping[str, Tensor], *, replace: str = "")
         return
     with replacing(path) as partial:
         torch.save(content, partial)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def heads_of(names: Iterable[str], depth: int = 1) -> str:

@@ -19,7 +19,9 @@ from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .addresses import SCHEME, read_metadata, resolve
+from ean_core.common.places import SCHEME
+
+from .addresses import read_metadata, resolve
 from .files import heads_of, read_state_dict
 from .names import matching_prefixes, translate
 

@@ -25,9 +25,6 @@ from .familiar import COVERED, Errors, Pooled
 from .network import CrowdCounter
 from .task import TASK
 
-#: The default counter: the published one with the lowest error on the official test images.
-MODEL = "resnet20.shanghaitech_b"
-
 
 class _Pair(NamedTuple):
     count: float  # type: ignore[assignment]  # hides tuple.count, which is of no use here

@@ -19,11 +19,7 @@ from scipy.spatial import KDTree
 
 from ean_core.common.errors import unknown_name
 
-#: Treatment of heads outside of their image. ``clamp``: moved to the nearest pixel of the image, and counted.
-#: ``drop``: removed, and not counted. ``keep``: left in place, contributing only the part of its kernel that lies in
-#: the image, less than one.
-Outside = Literal["clamp", "drop", "keep"]
-OUTSIDE: tuple[Outside, ...] = ("clamp", "drop", "keep")
+from .choices import OUTSIDE, Outside
 
 #: Kernel radius in standard deviations, the default of SciPy's ``gaussian_filter``.
 TRUNCATE = 4.0

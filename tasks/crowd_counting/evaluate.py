@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.config import Config
@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS, MODELS
 
-from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
+from ean_core.commands.options import Launcher, prepare
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
@@ -117,25 +117,17 @@ def compare(errors: Sequence[float], other: Counter, measured: CrowdDataset) -> 
 
 
 def evaluate_command(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of ShanghaiTech, or a prepared one; by default the config's."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="Compare with this counter on the same images: zoo model, checkpoint, run folder."),
-    ] = None,
-    time: Annotated[bool, typer.Option(help="Time the counter side by side with the vanilla one.")] = True,
-    rounds: Annotated[int, typer.Option(help="Forward passes per network.", min=2)] = 20,
-    work_dir: Annotated[
-        Path | None, typer.Option(help="Output folder for records; by default the checkpoint's.")
-    ] = None,
-    cfg_options: CfgOptions = None,
-    launcher: LauncherName = Launcher.none,
+    config: str,
+    checkpoint: Path,
+    data: Path | None = None,
+    against: str | None = None,
+    time: bool = True,
+    rounds: int = 20,
+    work_dir: Path | None = None,
+    cfg_options: list[str] | None = None,
+    launcher: Launcher = Launcher.none,
 ) -> None:
-    """Measure a counter on test images, and the time cost of its attention: a row of Table 3."""
+    """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)
@@ -187,12 +179,12 @@ def evaluate_command(
 
 
 def characterize_command(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    data: Annotated[Path | None, typer.Option(help="Prepared folder; by default the config's.")] = None,
-    cfg_options: CfgOptions = None,
+    config: str,
+    checkpoint: Path,
+    data: Path | None = None,
+    cfg_options: list[str] | None = None,
 ) -> None:
-    """Store a counter's errors and the statistics of its training images in its checkpoint, as training does."""
+    """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, _ = prepare(config, checkpoint.parent, cfg_options)
     loaders = (cfg.train_dataloader, cfg.val_dataloader)

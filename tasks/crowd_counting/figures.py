@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ean_core.common.text import visible
-from ean_core.show.figures import COLOURS, EMPTY, save
+from ean_core.show.colours import COLOURS, EMPTY
+from ean_core.show.figures import save
 from tasks.showing import HEAT
 
 from .counter import Counter

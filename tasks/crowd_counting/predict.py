@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +27,10 @@ from ean_core.data.images import MAX_PIXELS, SUFFIXES, read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, printable, problem_of
 
-from .counter import MODEL, Counter, Prediction, is_familiar
+from .counter import Counter, Prediction, is_familiar
 from .overlay import UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
 from .region import Region
+from .task import MODEL
 
 #: Time constant for smoothing the counts of a video, in seconds.
 SMOOTHING_S = 1.0
@@ -354,30 +355,17 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def predict_command(
-    sources: Annotated[list[str], typer.Argument(help="Images, folders, videos, or the number of a webcam, 0.")],
-    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for counts and overlays.")] = Path("counted"),
-    overlay: Annotated[bool, typer.Option(help="Draw the density heat map on each image.")] = True,
-    opacity: Annotated[float, typer.Option(help="Opacity of the heat map.", min=0, max=1)] = Heat.opacity,
-    top: Annotated[
-        float | None,
-        typer.Option(
-            help="People per 100 x 100 pixels at the bright end of all overlays; by default set for each one."
-        ),
-    ] = None,
-    region: Annotated[
-        str | None,
-        typer.Option(help="Count only inside: x0,y0,x1,y1 in pixels, or a JSON file with the corners of a polygon."),
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop a video or webcam after this time.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
+    sources: list[str],
+    model: str = MODEL,
+    out: Path = Path("counted"),
+    overlay: bool = True,
+    opacity: float = Heat.opacity,
+    top: float | None = None,
+    region: str | None = None,
+    seconds: float | None = None,
+    device: str | None = None,
 ) -> None:
-    """Count people in images and videos; writes counts.csv, counts.json, and overlays.
-
-    The exit status is 1 if any of them could not be counted.
-    """
-    if top is not None and not (math.isfinite(top) and top > 0):
-        raise ValueError(f"--top must be a number above 0, got {top}")
+    """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     within = Region.read(region) if region is not None else None
     listed = list(find_sources(sources))
     if not listed:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -28,9 +28,10 @@ from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_pro
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
-from .density import OUTSIDE, Outside, check_outside, density_map, is_inside, resolve_outside
+from .choices import OUTSIDE, Outside
+from .density import check_outside, density_map, is_inside, resolve_outside
 from .doubts import doubts
-from .formats import FORMATS, recognizes_any
+from .formats import recognizes_any
 
 #: Version of the file format; files of another version are written anew.
 VERSION = 1
@@ -323,31 +324,17 @@ def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
 
 
 def prepare_command(
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of ShanghaiTech, by default EAN_DATA/ShanghaiTech; or of your own images."),
-    ] = None,
-    points: Annotated[
-        Path | None,
-        typer.Option(help="Heads in your own images: a file, or a folder of files; by default those in --root."),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help=f"Format of --points: {', '.join(FORMATS)}. By default it is recognized."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder; by default EAN_DATA/crowd/shanghaitech or EAN_DATA/crowd/own.")
-    ] = None,
-    sigma: Annotated[
-        str | None,
-        typer.Option(help="Kernel sigma: pixels, or adaptive. By default adaptive for part A, 15 for others."),
-    ] = None,
-    beta: Annotated[float, typer.Option(help="Adaptive kernels: factor of the mean distance to neighbors.")] = 0.3,
-    k: Annotated[int, typer.Option(help="Adaptive kernels: number of neighbors.", min=1)] = 3,
-    outside: Annotated[str, typer.Option(help="Points outside of their image: clamp, drop or keep.")] = OUTSIDE[0],
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
+    root: Path | None = None,
+    points: Path | None = None,
+    format: str | None = None,
+    out: Path | None = None,
+    sigma: str | None = None,
+    beta: float = 0.3,
+    k: int = 3,
+    outside: str = OUTSIDE[0],
+    workers: int | None = None,
 ) -> None:
-    """Check annotated images and write points and density maps for training."""
+    """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     if (points or format) and root is None:
         raise ValueError("give the folder of your images, too: --root IMAGES --points FILE")
     root = root or data_root() / "ShanghaiTech"

@@ -10,18 +10,19 @@ import sys
 import time
 import webbrowser
 from contextlib import suppress
-from typing import Annotated
 
 import typer
 
-from .counter import MODEL, Counter
+from .choices import PORT
+from .counter import Counter
 from .guard import Guard, Names
 from .kept import KeptFiles
+from .task import MODEL
 from .temporary import stop_cleanly, temporary_folder
 from .webpage import CSS, Limits, build_page, import_gradio
 
-#: Gradio's usual port, and the number of ports to try from it on.
-PORT, PORTS = 7860, 100
+#: Number of ports to try from the given one on.
+PORTS = 100
 #: Number of visitors whose last image is kept in memory, each at four bytes per pixel.
 VISITORS = 8
 #: Visitors' files take as much space as this number of uploads of the maximum size, or this number of bytes.
@@ -31,19 +32,15 @@ SWEEP_S = 60
 
 
 def serve_command(
-    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; if taken, the next free one. 0 is any.", min=0, max=65535)] = PORT,
-    max_mb: Annotated[
-        float, typer.Option(help="Maximum size of an upload, in MB; 32 times this is kept in all.")
-    ] = Limits.upload_mb,
-    max_pixels: Annotated[
-        float, typer.Option(help="Maximum size of an image, in millions of pixels.")
-    ] = Limits.megapixels,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
-    open: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    model: str = MODEL,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    max_mb: float = Limits.upload_mb,
+    max_pixels: float = Limits.megapixels,
+    device: str | None = None,
+    open: bool = True,
 ) -> None:
-    """Try a counter on a local web page: count people, see where they are, count in a box. Ctrl-C stops it."""
+    """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     limits = Limits(max_mb, max_pixels)
     address, local = _resolve(host)
     stop_cleanly()

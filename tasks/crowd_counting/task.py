@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ean_core.common.tasks import Dataset, Metric, Task
 
+#: The default counter: the published one with the lowest error on the official test images.
+MODEL = "resnet20.shanghaitech_b"
+
 TASK = Task(
     "Crowd Counting",
     noun="counter",

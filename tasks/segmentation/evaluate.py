@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from mmengine.dist import is_main_process
 from mmengine.registry import DATASETS
 
-from ean_core.commands.options import CfgOptions, Checkpoint, ConfigName, Launcher, LauncherName, prepare
+from ean_core.commands.options import Launcher, prepare
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
@@ -29,17 +29,15 @@ METRICS = tuple(metric.name for metric in TASK.metrics)
 
 
 def evaluate_command(
-    config: ConfigName,
-    checkpoint: Checkpoint,
-    time: Annotated[bool, typer.Option(help="Time the segmentor side by side with the vanilla one.")] = True,
-    rounds: Annotated[int, typer.Option(help="Forward passes per network.", min=2)] = 20,
-    work_dir: Annotated[
-        Path | None, typer.Option(help="Output folder for records; by default the checkpoint's.")
-    ] = None,
-    cfg_options: CfgOptions = None,
-    launcher: LauncherName = Launcher.none,
+    config: str,
+    checkpoint: Path,
+    time: bool = True,
+    rounds: int = 20,
+    work_dir: Path | None = None,
+    cfg_options: list[str] | None = None,
+    launcher: Launcher = Launcher.none,
 ) -> None:
-    """Measure a segmentor on test images, and the time cost of its attention: a row of Table 5."""
+    """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
     cfg, folder = prepare(config, work_dir or checkpoint.parent, cfg_options)
     initialize_processes(cfg, launcher.value)

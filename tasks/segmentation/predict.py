@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -16,7 +15,8 @@ from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, find_sources, printable, problem_of
 
 from .overlay import draw_overlay
-from .segmenter import MODEL, Segmenter
+from .segmenter import Segmenter
+from .task import MODEL
 from .voc import as_image, colours
 
 LABELS = ".labels.png"
@@ -71,13 +71,13 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
 
 
 def predict_command(
-    sources: Annotated[list[str], typer.Argument(help="Images and folders.")],
-    model: Annotated[str, typer.Option(help="Zoo model, checkpoint, or run folder.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for labels and overlays.")] = Path("segmented"),
-    opacity: Annotated[float, typer.Option(help="Opacity of the colors.", min=0, max=1)] = 0.55,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
+    sources: list[str],
+    model: str = MODEL,
+    out: Path = Path("segmented"),
+    opacity: float = 0.55,
+    device: str | None = None,
 ) -> None:
-    """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
+    """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command
     if not listed:
         raise ValueError(f"no image in {', '.join(sources)}; supported: {' '.join(sorted(SUFFIXES))}")

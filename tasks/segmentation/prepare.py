@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import typer
@@ -164,16 +164,12 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def prepare_command(
-    root: Annotated[
-        Path | None, typer.Option(help="A VOCdevkit or its VOC2012; by default EAN_DATA/VOCdevkit.")
-    ] = None,
-    sbd: Annotated[
-        Path | None, typer.Option(help="Folder of SBD's archive; by default benchmark_RELEASE beside the devkit.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; by default EAN_DATA/segmentation/voc2012.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
+    root: Path | None = None,
+    sbd: Path | None = None,
+    out: Path | None = None,
+    workers: int | None = None,
 ) -> None:
-    """Check the images and masks of Pascal VOC and SBD, and write masks and lists for training."""
+    """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     root = root or data_root() / "VOCdevkit"
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; give that of a VOCdevkit as --root")

@@ -24,8 +24,6 @@ from .network import Segmentor
 from .task import TASK
 from .voc import CLASSES, colours
 
-#: The default segmentor.
-MODEL = "ean_resnet20_se.voc2012"
 #: Images with more pixels are downscaled before prediction, and their labels upscaled again.
 MOST_PIXELS = 4_000_000
 

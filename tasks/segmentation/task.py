@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ean_core.common.tasks import Dataset, Metric, Task
 
+#: The default segmentor.
+MODEL = "ean_resnet20_se.voc2012"
+
 TASK = Task(
     "Semantic Segmentation",
     noun="segmentor",

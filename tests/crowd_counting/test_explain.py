@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from tasks.crowd_counting.counter import MODEL, Counter
+from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.explain import CounterExplainer
+from tasks.crowd_counting.task import MODEL
 from tasks.explain import load_explainer
 
 

@@ -14,8 +14,8 @@ import torch
 from fault_jobs import CONTENT, fetch_content, write_in_place
 from PIL import Image
 
+from ean_core.common.hashes import file_hash
 from ean_core.search.ledger import read_lines
-from ean_core.weights.files import file_hash
 from zoo.index import Index
 
 from ..crowd_counting.drawn import write_part

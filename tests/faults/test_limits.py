@@ -368,7 +368,7 @@ def said(monkeypatch):
     """Messages of the index, each of which is logged once in a process."""
     messages = []
     zoo.index._say_once.cache_clear()
-    monkeypatch.setattr(zoo.index, "print_log", lambda text, *arguments: messages.append(text))
+    monkeypatch.setattr("mmengine.logging.print_log", lambda text, *arguments: messages.append(text))
     return messages
 
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.show.figures import COLOURS, EMPTY
+from ean_core.show.colours import COLOURS, EMPTY
 from ean_core.show.strip import scheme_strip
 
 

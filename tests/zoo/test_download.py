@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import zoo.download
-from ean_core.weights.files import file_hash
+from ean_core.common.hashes import file_hash
 from zoo.download import DownloadError, Patience, _BrokenOffError, _check_headers, _refuse, fetch
 
 # For separate processes: avoids the seconds it takes to import PyTorch.

@@ -8,8 +8,8 @@ import yaml
 from safetensors import safe_open
 
 from ean_core.common.config import load_config
+from ean_core.common.hashes import file_hash
 from ean_core.common.record import read_record
-from ean_core.weights.files import file_hash
 from zoo.index import Index
 from zoo.names import ModelName
 from zoo.publish import publish, renew_timing
