@@ -116,7 +116,7 @@ def watched_gates(backbone: EANResNet, take: Callable[[int, Tensor], None]) -> I
     hooks = [block.register_forward_pre_hook(enter(i)) for i, (_, _, block) in enumerate(backbone.blocks())]
     hooks += [module.register_forward_hook(leave) for module in modules.values()]
     for module in modules.values():
-        module.recalibrate = wrapped(module.recalibrate)  # type: ignore[method-assign, assignment]
+        module.recalibrate = wrapped(module.recalibrate)  # type: ignore[method-assign]
     try:
         yield
     finally:
