@@ -90,7 +90,7 @@ def test_names_of_installed_tasks_resolve_without_what_computes_with_them(printe
 def test_packaged_configs_end_in_data_sets():
     ends = tuple(f"_{key}" for key in known_datasets())
     others = {name for name in packaged_configs() if not name.endswith(ends)}
-    assert others == {"resnet20_se_crowd"}  # for a custom folder
+    assert others == {"resnet18_se_crowd", "resnet20_se_crowd"}  # for a custom folder
 
 
 @pytest.mark.parametrize(("key", "near"), [("cifar10", "'cifar100'"), ("voc12", "'voc2012'")])
