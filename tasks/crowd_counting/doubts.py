@@ -15,8 +15,9 @@ from tasks.prepared import relative
 from .annotations import AnnotatedPicture
 from .density import is_inside
 
-#: In images with both sides at least this long, in pixels, heads beyond 100 are expected if there are a few.
-LARGE, FEW = 300, 3
+#: Heads all within the first 100 pixels of both sides are doubted if there are a few, and if that would be less likely
+#: than this for heads anywhere in the image.
+FEW, UNLIKELY = 3, 0.002
 #: Number of images that a warning names.
 NAMED = 3
 
@@ -60,8 +61,10 @@ def _fractions(image: _Image) -> str | None:
 
 
 def _percentages(image: _Image) -> str | None:
-    large = len(image.points) >= FEW and min(image.width, image.height) >= LARGE
-    if not large or image.points.min() < 0 or not 1 < image.points.max() <= 100:
+    share = min(1, 100 / image.width) * min(1, 100 / image.height)
+    if len(image.points) < FEW or share ** len(image.points) > UNLIKELY:
+        return None
+    if image.points.min() < 0 or not 1 < image.points.max() <= 100:
         return None
     return f"{image.width} x {image.height}"
 

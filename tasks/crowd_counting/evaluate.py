@@ -34,6 +34,8 @@ from .metrics import CountMetric, Interval, mean_interval, read_errors
 from .prepare import prepare as prepare_pictures
 from .prepare import say
 
+#: Fewer images do not tell two counters apart, whatever their bootstrap interval.
+FEWEST = 10
 PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "custom images"}
 
 
@@ -82,6 +84,13 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
     record = Run(checkpoint.parent).record
     if record and record.get("validations"):
         learning_curve(record, folder / "learning_curve.png", naive)
+
+
+def _verdict(difference: Interval, images: int) -> str:
+    """Whether two counters differ, by the interval of their difference over this number of images."""
+    if images < FEWEST:
+        return f"{images} images are too few to tell them apart"
+    return "not told apart by these images" if difference.low <= 0 <= difference.high else "told apart"
 
 
 def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
@@ -169,7 +178,7 @@ def evaluate_command(
     if against is not None:
         typer.echo(
             f"MAE of {other.name} {theirs.text()}; difference {difference.text(sign='+')}: "
-            + ("not told apart by these images" if difference.low <= 0 <= difference.high else "told apart")
+            + _verdict(difference, test["images"])
         )
     if naive is not None:
         typer.echo(f"always predicting the mean of the training images has an MAE of {naive:.1f}")

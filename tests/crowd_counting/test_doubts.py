@@ -49,6 +49,10 @@ def test_percentages_are_said_of_large_images_with_a_few_heads(tmp_path):
         "height / 100"
     ]
     assert doubts_of(tmp_path / "small", points, size=(200, 299)) == []
+    crowd = {"a.jpg": [[5 * n, 90 - 7 * n] for n in range(8)]}
+    (doubt,) = doubts_of(tmp_path / "crowd", crowd, size=(200, 299))
+    assert doubt.startswith("a.jpg (200 x 299): no coordinate is past 100; if these are percentages")
+    assert doubts_of(tmp_path / "tiny", crowd, size=(96, 110)) == []
 
 
 def test_duplicates_are_said_with_their_number_and_few_names(tmp_path):

@@ -166,6 +166,7 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     assert against["difference"]["mean"] == pytest.approx(metrics["count/MAE"] - sum(theirs) / 4, abs=1e-2)
     assert against["difference"]["low"] <= against["difference"]["mean"] <= against["difference"]["high"]
     assert f"MAE of {OTHER} " in output
+    assert "4 images are too few to tell them apart" in output
     # and the same counter on what was prepared, by `ean test`, to which the folder stands for its last checkpoint
     status, again = ean("test", CONFIG, folder, "--work-dir", tmp_path / "again")
     assert not status, status
