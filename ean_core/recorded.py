@@ -103,7 +103,7 @@ RECORDED: dict[tuple[str, int, str, str], RecordedScheme] = {
             _entry(
                 "00-00-11",
                 "found here",
-                "benchmarks/results/campaign/search_resnet18_se.shanghaitech_b, an exhaustive search of a counter's 64 "
+                "benchmarks/results/search_resnet18_se.shanghaitech_b, an exhaustive search of a counter's 64 "
                 "schemes by MAE",
                 "shanghaitech_b",
             ),

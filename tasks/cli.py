@@ -33,7 +33,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "crowd characterize",
-        "store a counter's errors, and which images it knows, in its checkpoint",
+        "store a counter's errors and known images in its checkpoint",
         "tasks.crowd_counting.cli:characterize",
     ),
     (

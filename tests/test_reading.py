@@ -13,6 +13,7 @@ from ean_core.data import ImageTree
 from ean_core.data.images import read_image
 from tasks import explain
 from tasks.crowd_counting.counter import Counter
+from tasks.crowd_counting.familiar import Familiar
 from zoo.preprocessing import Preprocessing
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -86,9 +87,9 @@ def test_counting(made, form):
     seen = []
 
     class Network(torch.nn.Linear):
-        stride = 8
+        stride, familiar = 8, Familiar(1)
 
-        def count_map(self, image, prepare):
+        def count_map(self, image, prepare, seen=None):
             seen.append(image[0].permute(1, 2, 0).numpy())
             return torch.zeros(1, 1, -(-image.shape[2] // 8), -(-image.shape[3] // 8))
 

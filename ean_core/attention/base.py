@@ -152,7 +152,7 @@ def windows_of(size: Sequence[int], window: tuple[int, int]) -> list[Window]:
 
     Examples:
         >>> [(w.left, w.right, w.core[1], w.core[3]) for w in windows_of((4, 10), (4, 4))]
-        [(0, 4, 0, 4), (2, 6, 4, 5), (4, 8, 5, 7), (6, 10, 7, 10)]
+        [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 7), (6, 10, 7, 10)]
     """
     rows, columns = (_spans(length, side) for length, side in zip(size, window, strict=True))
     return [

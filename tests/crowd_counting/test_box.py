@@ -12,7 +12,7 @@ SHAPES = [(600, 800), (100, 240), (2000, 3333), (1, 1), (7, 5), (4001, 1601), (3
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_size_of_the_picture_on_the_overlay_is_known(shape):
     overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), "0 people")
-    strip = max(56, overlay.width // 14)
+    strip = max(56, overlay.width // 10)
     assert shown_size(shape) == (overlay.width, overlay.height - strip)
 
 

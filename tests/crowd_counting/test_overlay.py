@@ -328,7 +328,7 @@ def test_the_bar_is_halfway_down_the_strip_and_the_label_beside_it(drawn):
         inked = np.flatnonzero((strip[:, width // 2 :] < 200).any((1, 2)))
         assert abs(inked[0] - (len(strip) - 1 - inked[-1])) <= max(6, len(strip) // 20)
         _, box, _ = drawn[-1]
-        assert abs((box[1] + box[3]) / 2 - len(strip) / 2) <= 6
+        assert abs((box[1] + box[3]) / 2 - len(strip) / 2) <= max(6, len(strip) // 20)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_of_few_pictures_one_validates(tmp_path, capsys, number, expected):
     assert ean("crowd", "prepare", *words) == 0
     splits = [entry["split"] for entry in read_manifest(tmp_path / "out")["images"]]
     assert (splits.count("train"), splits.count("val")) == expected
-    assert ("no validation images to select a checkpoint on" in capsys.readouterr().err) == (number == 1)
+    assert ("no validation images to measure the error on" in capsys.readouterr().err) == (number == 1)
 
 
 def test_validation_images_that_annotations_name_are_these(tmp_path):

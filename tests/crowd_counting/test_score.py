@@ -188,7 +188,7 @@ _base_ = {base!r}
 model = dict(
     data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3),
     head_channels=8,
-    backbone=dict(base_channels=16, stem_channels=8, init_cfg=None))
+    backbone=dict(base_channels=16, stem_channels=8, attention=dict(_delete_=True, type='SE'), init_cfg=None))
 train_dataloader = dict(dataset=dict(root='crowd/own', part='own'))
 val_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(root='crowd/own', part='own'))

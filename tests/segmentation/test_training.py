@@ -2,11 +2,11 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +19,7 @@ from PIL import Image
 
 from ean_core.common.config import load_config
 from ean_core.inference.export import export_backbone
-from ean_core.runs.hooks import DropoutSeedHook
 from ean_core.runs.training import run_training
-from tasks.cli import main
 from tasks.segmentation.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +42,17 @@ test_dataloader = dict(num_workers=0)
 train_cfg = dict(max_epochs={epochs})
 """
 EPOCHS = 4
-FORK = multiprocessing.get_context("fork")  # of this process, which has imported everything
+#: The program `ean`, killed in the third epoch, of 5 iterations each.
+KILLED = """
+import os, signal, sys
+from ean_core.runs.hooks import DropoutSeedHook
+from tasks.cli import main
+
+DropoutSeedHook.after_train_iter = (
+    lambda hook, runner, *_, **__: runner.iter == 12 and os.kill(os.getpid(), signal.SIGKILL)
+)
+main(sys.argv[1:])
+"""
 
 
 def write_config(folder, name=CONFIG, epochs=EPOCHS):
@@ -83,20 +91,12 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("own_data")
-def test_a_killed_run_ends_as_one_that_was_not(trained, ean, monkeypatch, tmp_path):
+def test_a_killed_run_ends_as_one_that_was_not(trained, ean, tmp_path):
     config, whole = trained
     words = ["train", str(config), "--work-dir", str(tmp_path)]
 
-    def kill(hook, runner, *_, **__):
-        if runner.iter == 12:  # in the third epoch, of 5 iterations each
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DropoutSeedHook, "after_train_iter", kill)
-        process = FORK.Process(target=main, args=(words,))
-        process.start()
-        process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, timeout=300, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
     assert sorted(path.name for path in tmp_path.glob("epoch_*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
     status, output = ean(*words, "--resume")
     assert not status, (status, output)
@@ -107,23 +107,25 @@ def test_a_killed_run_ends_as_one_that_was_not(trained, ean, monkeypatch, tmp_pa
 
 
 @pytest.mark.usefixtures("own_data")
-def test_several_processes_train_as_torchrun_starts_them(monkeypatch, tmp_path):
-    """By the script, in forks of this process with torchrun's environment; torchrun itself runs in `tests/faults`."""
+def test_several_processes_train_as_torchrun_starts_them(tmp_path):
+    """By the script, with torchrun's environment; torchrun itself runs in `tests/faults`."""
     config = write_config(tmp_path, epochs=2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    words = ("train.py", config, "--launcher", "pytorch", "--work-dir", tmp_path / "run")
-    processes = []
-    for rank in ("0", "1"):
-        with monkeypatch.context() as patch:
-            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            for name, value in {**place, **numbers}.items():
-                patch.setenv(name, value)
-            processes.append(FORK.Process(target=run_script, args=words, daemon=True))
-            processes[-1].start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    script = ROOT / "tasks/segmentation/train.py"
+    words = [sys.executable, script, config, "--launcher", "pytorch", "--work-dir", tmp_path / "run"]
+    processes = [
+        subprocess.Popen(
+            words,
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        assert [process.wait(300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     record = json.loads((tmp_path / "run/record.json").read_text())
     assert (record["world_size"], record["epochs"], record["images"]) == (2, 2, 20)
 
