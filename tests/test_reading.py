@@ -84,19 +84,19 @@ def test_training_and_transforms(made, tmp_path):
 @pytest.mark.parametrize("form", [str, Path, Image.open])
 def test_counting(made, form):
     path, pixels = made
-    seen = []
+    images = []
 
     class Network(torch.nn.Linear):
         stride, familiar = 8, Familiar(1)
 
         def count_map(self, image, prepare, seen=None):
-            seen.append(image[0].permute(1, 2, 0).numpy())
+            images.append(image[0].permute(1, 2, 0).numpy())
             return torch.zeros(1, 1, -(-image.shape[2] // 8), -(-image.shape[3] // 8))
 
     counter = Counter.__new__(Counter)
     counter.network = Network(1, 1)
     assert counter(form(path)).count == 0
-    assert np.array_equal(seen[0], pixels)
+    assert np.array_equal(images[0], pixels)
 
 
 @pytest.mark.parametrize("form", [str, Path, Image.open])
