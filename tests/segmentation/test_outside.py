@@ -163,7 +163,7 @@ def test_the_report_has_it(users, trained, tmp_path, ean):
     folder = tmp_path / "runs/one"
     shutil.copytree(trained, folder)
     assert not ean("test", users, folder)[0]
-    status, output = ean("report", folder.parent, "--out", tmp_path / "report")
+    status, _ = ean("report", folder.parent, "--out", tmp_path / "report")
     assert not status, status
     row = next(csv.DictReader((tmp_path / "report/table5.csv").open()))
     assert (row["source"], row["epochs"], row["iterations"], row["training images"]) == ("here", "1.5", "6", "8")
