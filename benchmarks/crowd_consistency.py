@@ -29,6 +29,7 @@ from ean_core.common.progress import Progress
 from ean_core.common.record import write_record
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
+from tasks.crowd_counting.metrics import mean_interval
 
 RESULT = Path(__file__).parent / "results" / "crowd_consistency.json"
 SIZE = (768, 1024)
@@ -70,13 +71,6 @@ def empty_images() -> dict[str, Pixels]:
     return {"black": np.zeros_like(noise), "white": np.full_like(noise, 255), "noise": noise}
 
 
-def interval(errors: Sequence[float]) -> list[float]:
-    """95 % bootstrap interval of the mean over images."""
-    values = np.asarray(errors)
-    draws = np.random.default_rng(0).integers(0, len(values), (10_000, len(values)))
-    return np.percentile(values[draws].mean(1), [2.5, 97.5]).tolist()
-
-
 def measure(name: str, images: Sequence[tuple[Pixels, int]], tile: Sequence[int]) -> dict[str, Any]:
     """Count all images in all ways with one counter."""
     counter = Counter.load(name)
@@ -101,7 +95,8 @@ def measure(name: str, images: Sequence[tuple[Pixels, int]], tile: Sequence[int]
     for way in ("whole", "tiles", "x 0.75", "x 1.5"):
         errors = np.array(counts[way]) - truths
         result[way] = {"mae": float(np.abs(errors).mean()), "bias": float(errors.mean())}
-    result["whole"]["interval"] = interval(np.abs(whole - truths).tolist())
+    error = mean_interval(np.abs(whole - truths).tolist())
+    result["whole"]["interval"] = [error.low, error.high]
     for way in ("border", "gray"):
         changes = (np.array(counts[way]) - whole) / np.maximum(whole, 1)
         result[way] = {"change": float(np.abs(changes).mean()), "signed": float(changes.mean())}

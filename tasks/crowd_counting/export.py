@@ -57,4 +57,4 @@ class OneSizeCounterFromPixels(CounterFromPixels):
     @classmethod
     def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
         """Height and width in the config."""
-        return FromPixels.size_of.__func__(cls, model, image_size)  # type: ignore[attr-defined]
+        return super(CounterFromPixels, cls).size_of(model, image_size)
