@@ -128,3 +128,27 @@ def test_strange_images_are_counted_in_small(run, tmp_path, monkeypatch):
     assert {row["statistics"] for row in rows.values()} == {"measured here"}
     assert rows["photos without a person"]["number"] == 2
     assert rows["noise"]["marked"] == rows["noise"]["number"] == 8
+
+
+@pytest.mark.slow
+def test_losses_are_compared_in_small_and_what_is_there_is_not_trained_again(run, tmp_path, monkeypatch):
+    write_part(tmp_path / "ShanghaiTech", "B", (20, 2))
+    out = tmp_path / "crowd/shanghaitech"
+    prepare(find_shanghaitech(tmp_path / "ShanghaiTech"), tmp_path / "ShanghaiTech", out, Kernel(sigma=4.0))
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    small = ["--epochs", 1, "--config", "resnet20_se_shanghaitech_b", "--cfg-options"]
+    small += ["train_dataloader.dataset.crop=[32,48]", "train_dataloader.batch_size=2"]
+    small += [f"{part}_dataloader.num_workers=0" for part in ("train", "val")]
+    small += [f"{part}_dataloader.persistent_workers=False" for part in ("train", "val")]
+    places = ["--runs", tmp_path / "runs", "--out", tmp_path / "losses.json"]
+    code, said = run("crowd_losses.py", *places, *small)
+    assert code == 0, said[-2000:]
+    rows = read_record(tmp_path / "losses.json")["rows"]
+    assert {(row["loss"], row["learning_rate"]) for row in rows} == {
+        (loss, rate) for loss in ("DensityL2", "BayesianLoss", "DMCountLoss") for rate in (5e-5, 2e-4)
+    }
+    assert all(row["MAE"]["low"] <= row["MAE"]["mean"] <= row["MAE"]["high"] for row in rows)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.pth")}
+    code, said = run("crowd_losses.py", *places, *small)
+    assert code == 0, said[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.pth")} == before
