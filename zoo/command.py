@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,7 +141,6 @@ def verify(
     """Check files against the index: hash, network, scheme, records, and with --metrics also the accuracy."""
     with _log_elsewhere(as_json):
         chosen = _chosen(names)
-        import_module("ean_core.register")
         from .verify import verify as verify_model
 
         verdicts = []
@@ -182,7 +180,6 @@ def publish(
     """Publish a trained network: plain tensors named by their hash, an entry with its recorded metrics, a card."""
     check_config(config, cfg_options or ())
     with _log_elsewhere(as_json):
-        import_module("ean_core.register")
         from ean_core.runs.folder import chosen_checkpoint
 
         from .publish import publish as publish_model
@@ -209,7 +206,6 @@ def retime(
 ) -> None:
     """Update the times on a published model's card from a record of `ean time`."""
     parsed, folder = ModelName.parse(name), to or _own_index()
-    import_module("ean_core.register")
     from .publish import renew_timing
 
     entry = renew_timing(parsed, timing, folder)
@@ -231,7 +227,6 @@ def import_(
     """Convert a ResNet checkpoint of torchvision or of the paper's authors into plain tensors with our names."""
     if out.suffix != ".safetensors":
         raise ValueError(f"import writes safetensors: expected a file such as {out.stem}.safetensors, got {out.name}")
-    import_module("ean_core.register")
     from ean_core.backbone import describe, find_backbone
     from ean_core.weights.files import save_weights
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -107,14 +106,13 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     without importing anything that is slow to import. Then ``target`` is called with the same arguments.
 
     Args:
-        target: ``module:function`` with the same parameters. Before it, :mod:`ean_core.register` is imported.
+        target: ``module:function`` with the same parameters.
     """
 
     def declared(check: Callable[P, None]) -> Callable[P, None]:
         @wraps(check)
         def command(*arguments: P.args, **options: P.kwargs) -> None:
             check(*arguments, **options)
-            import_module("ean_core.register")
             pkgutil.resolve_name(target)(*arguments, **options)
 
         command.done_by = target  # type: ignore[attr-defined]
