@@ -1,6 +1,6 @@
 """The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``.
 
-PyTorch and mmengine are imported where a command needs them: listing models takes their index only.
+What only one command needs is imported there: listing models takes neither PyTorch, nor mmengine, nor downloads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
 from ean_core.common.text import visible
-from ean_core.common.writing import replacing
 from ean_core.show.table import Cells, headline, print_table
 
-from .cleaning import Cached, contents, remove
-from .files import cache, locate, places
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .listing import get_weights, list_models
 from .names import ModelName
 from .page import increment
+from .places import cache, places
 
 if TYPE_CHECKING:
+    from .cleaning import Cached
     from .verify import Verdict
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -117,6 +114,8 @@ def clean(
     It lists them and asks first. Kept are current files, links, files of models that the index does not have, and
     downloads in progress. --json removes nothing without --yes.
     """
+    from .cleaning import contents, remove
+
     with _log_elsewhere(as_json):
         found = contents()
     useless = [each for each in found if each.useless]
@@ -273,6 +272,8 @@ def _log_elsewhere(as_json: bool) -> Iterator[None]:
 
 def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path, str]:
     """List the files of the cache, ask, and remove the useless ones; return those that remain, and why."""
+    from .cleaning import remove
+
     useless = [each for each in found if each.useless]
     if found:
         rows = [
@@ -311,6 +312,11 @@ def _chosen(names: Sequence[str] | None) -> list[Entry]:
 
 def _located(entry: Entry) -> Path:
     """Return the file of a model; show a progress bar during a download."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from .files import locate
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(str(entry.name), total=entry.size)
@@ -327,6 +333,8 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
         return out
+    from ean_core.common.writing import replacing
+
     out = folder / entry.file
     with replacing(out) as partial:
         shutil.copyfile(path, partial)
