@@ -81,9 +81,9 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
         naive: MAE of always predicting the mean of the training images, if these images validated the training.
     """
     prediction_figure(counter, measured, folder / "predictions.png")
-    record = Run(checkpoint.parent).record
-    if record and record.get("validations"):
-        learning_curve(record, folder / "learning_curve.png", naive)
+    run = Run(checkpoint.parent)
+    if run.record and run.validations:
+        learning_curve(run, folder / "learning_curve.png", naive)
 
 
 def _verdict(difference: Interval, images: int) -> str:
