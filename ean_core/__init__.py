@@ -1,12 +1,8 @@
-"""Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine.
+"""Efficient attention networks: backbones, schemes, supernet, search, timing. Importing registers them in mmengine."""
 
-The command line imports what registers only once it has checked the arguments, :mod:`ean_core.register`; it says so by
-the interpreter option ``-X ean_registers_later``.
-"""
-
-import sys
 from typing import TYPE_CHECKING
 
+from . import register as _register  # noqa: F401
 from .common.lazy import contents
 
 if TYPE_CHECKING:
@@ -56,6 +52,3 @@ __getattr__, __dir__ = contents(
         "supernet": ".runs.supernet",
     },
 )
-
-if "ean_registers_later" not in sys._xoptions:
-    from . import register as _register  # noqa: F401

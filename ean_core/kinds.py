@@ -68,7 +68,7 @@ def _is_known(kind: str) -> bool:
     """Whether networks may use modules of this name; for an unknown one, a registry would import a module."""
     if kind in USUAL or kind in task_networks() or kind in attention_names():
         return True
-    import_module("ean_core.register")
+    import_module("mmengine.model")  # registers modules of its own
     from mmengine.registry import MODELS
 
     from .attention import ATTENTION

@@ -94,9 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = [two.split()[1] for two, *_ in group]
         if get_close_matches(words[1], seconds, n=1, cutoff=0.7):
             sys.exit(_no_command(" ".join(words[:2]), [two for two, *_ in group], []))
-    if arguments is None:
-        # Of the whole process: `ean_core` imports what registers with mmengine once the arguments are checked.
-        sys._xoptions["ean_registers_later"] = True
     try:
         _run(name, targets[name], _spread_cfg_options(words[len(name.split()) :]))
     except KeyboardInterrupt:

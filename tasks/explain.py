@@ -190,9 +190,9 @@ def _short(name: str, length: int = 28) -> str:
 
 def explain(
     sources: list[str],
-    model: list[str] | None = None,
-    target: str | None = None,
-    out: Path = Path("work_dirs/explained"),
+    model: list[str] | None,
+    target: str | None,
+    out: Path,
 ) -> None:
     """Do the work of the command; :mod:`tasks.options` declares its arguments and options."""
     explainers = [load_explainer(each) for each in model or MODELS]

@@ -1,6 +1,8 @@
-"""Imports run one way: tasks -> zoo -> ean_core, and downward between the rooms of ean_core."""
+"""Imports run one way, tasks -> zoo -> ean_core and downward between the rooms of ean_core, and none is in vain."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,8 @@ RANKS = {
     "commands": 5,
 }
 PACKAGES = ("ean_core", "zoo", "tasks")
-#: The package itself, and what it imports to register everything.
-WHOLE = ("ean_core.__init__", "ean_core.register")
+#: The package itself has names of all its rooms.
+WHOLE = "ean_core.__init__"
 
 
 def imported(path, root):
@@ -55,7 +57,7 @@ def upward(root):
                     continue
                 if PACKAGES.index(other) > PACKAGES.index(package):
                     wrong.append(f"{module} imports {name}")
-                if (package, other) != ("ean_core", "ean_core") or module in WHOLE or name == "ean_core":
+                if (package, other) != ("ean_core", "ean_core") or module == WHOLE or name == "ean_core":
                     continue
                 mine, theirs = room_of(module), room_of(name)
                 if RANKS[theirs] > RANKS[mine]:
@@ -95,3 +97,22 @@ def test_a_ring_between_rooms_of_one_rank_is_found(tmp_path):
         path.parent.mkdir(parents=True)
         path.write_text(line)
     assert len(upward(tmp_path)) == 2
+
+
+def test_importing_a_package_or_a_network_imports_only_what_it_needs():
+    code = """
+import sys
+
+def others(before=frozenset(sys.modules)):
+    return {name.split(".")[0] for name in sys.modules.keys() - before} - sys.stdlib_module_names
+
+import ean_core, ean_core.attention, ean_core.data, zoo
+print(*sorted(others()))
+import mmengine.model
+before = frozenset(sys.modules)
+from ean_core import ConnectionScheme, EANResNet, ImageClassifier
+print(*sorted(others(before)))
+print(*(name for name in ("mmengine.runner", "mmengine.hooks", "PIL", "torchvision") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["ean_core zoo", "ean_core mmengine safetensors", ""]

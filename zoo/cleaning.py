@@ -14,9 +14,9 @@ from filelock import Timeout
 from ean_core.common.hashes import file_hash
 from ean_core.common.writing import file_lock
 
-from .files import cache
 from .index import Entry, published
 from .names import ModelName
+from .places import cache
 
 _MODEL = re.compile(r"(?P<name>.+)-[0-9a-f]{8}\.safetensors")
 PART, LOCK = ".part", ".lock"

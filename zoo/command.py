@@ -1,6 +1,6 @@
 """The commands ``ean zoo list | info | download | clean | verify | publish | retime | import``.
 
-PyTorch and mmengine are imported where a command needs them: listing models takes their index only.
+What only one command needs is imported there: listing models takes neither PyTorch, nor mmengine, nor downloads.
 """
 
 from __future__ import annotations
@@ -13,28 +13,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
 from ean_core.common.text import visible
-from ean_core.common.writing import replacing
 from ean_core.show.table import Cells, headline, print_table
 
-from .cleaning import Cached, contents, remove
-from .files import cache, locate, places
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .listing import get_weights, list_models
 from .names import ModelName
 from .page import increment
+from .places import cache, places
 
 if TYPE_CHECKING:
+    from .cleaning import Cached
     from .verify import Verdict
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -118,6 +114,8 @@ def clean(
     It lists them and asks first. Kept are current files, links, files of models that the index does not have, and
     downloads in progress. --json removes nothing without --yes.
     """
+    from .cleaning import contents, remove
+
     with _log_elsewhere(as_json):
         found = contents()
     useless = [each for each in found if each.useless]
@@ -142,7 +140,6 @@ def verify(
     """Check files against the index: hash, network, scheme, records, and with --metrics also the accuracy."""
     with _log_elsewhere(as_json):
         chosen = _chosen(names)
-        import_module("ean_core.register")
         from .verify import verify as verify_model
 
         verdicts = []
@@ -182,7 +179,6 @@ def publish(
     """Publish a trained network: plain tensors named by their hash, an entry with its recorded metrics, a card."""
     check_config(config, cfg_options or ())
     with _log_elsewhere(as_json):
-        import_module("ean_core.register")
         from ean_core.runs.folder import chosen_checkpoint
 
         from .publish import publish as publish_model
@@ -209,7 +205,6 @@ def retime(
 ) -> None:
     """Update the times on a published model's card from a record of `ean time`."""
     parsed, folder = ModelName.parse(name), to or _own_index()
-    import_module("ean_core.register")
     from .publish import renew_timing
 
     entry = renew_timing(parsed, timing, folder)
@@ -231,7 +226,6 @@ def import_(
     """Convert a ResNet checkpoint of torchvision or of the paper's authors into plain tensors with our names."""
     if out.suffix != ".safetensors":
         raise ValueError(f"import writes safetensors: expected a file such as {out.stem}.safetensors, got {out.name}")
-    import_module("ean_core.register")
     from ean_core.backbone import describe, find_backbone
     from ean_core.weights.files import save_weights
 
@@ -278,6 +272,8 @@ def _log_elsewhere(as_json: bool) -> Iterator[None]:
 
 def _cleaned(found: Sequence[Cached], *, dry_run: bool, yes: bool) -> dict[Path, str]:
     """List the files of the cache, ask, and remove the useless ones; return those that remain, and why."""
+    from .cleaning import remove
+
     useless = [each for each in found if each.useless]
     if found:
         rows = [
@@ -316,6 +312,11 @@ def _chosen(names: Sequence[str] | None) -> list[Entry]:
 
 def _located(entry: Entry) -> Path:
     """Return the file of a model; show a progress bar during a download."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from .files import locate
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(str(entry.name), total=entry.size)
@@ -332,6 +333,8 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
         return out
+    from ean_core.common.writing import replacing
+
     out = folder / entry.file
     with replacing(out) as partial:
         shutil.copyfile(path, partial)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from filelock import BaseFileLock, Timeout
 
 from ean_core.common.hashes import file_hash
-from ean_core.common.places import home, offline
+from ean_core.common.places import offline
 from ean_core.common.writing import LinkError, file_lock
 
 from .download import USUAL, DownloadError, Patience, fetch
 from .index import Entry, base_of, find_entry
+from .places import cache, places
 
 HUB = "hf://"
 
@@ -84,20 +85,6 @@ def at_hand(entry: Entry) -> Path | None:
             return path
         _log(f"{path} differs from the published file, and is ignored", logging.WARNING)
     return None
-
-
-def places(entry: Entry) -> Iterator[Path]:
-    """Yield the existing files with a model's file name, first in the package, then in the cache."""
-    if entry.packaged_file.is_file():
-        yield entry.packaged_file
-    cached = cache() / entry.file
-    if cached.is_file():
-        yield cached
-
-
-def cache() -> Path:
-    """The folder of downloaded files."""
-    return home() / "zoo"
 
 
 def _address(entry: Entry) -> str:

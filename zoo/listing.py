@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import locate
 from .index import Entry, find_entry, published
 from .names import trained_by
 from .preprocessing import Preprocessing
@@ -101,6 +100,8 @@ class Weights:
     @cached_property
     def path(self) -> Path:
         """The verified safetensors file of the whole network, downloaded if necessary."""
+        from .files import locate
+
         return locate(self.entry)
 
     def state_dict(self) -> dict[str, Tensor]:

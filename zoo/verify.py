@@ -18,8 +18,8 @@ from ean_core.networks import build_network
 from ean_core.runs.training import run_test
 from ean_core.weights.addresses import read_metadata
 
-from .files import places
 from .index import Entry
+from .places import places
 
 TOLERANCE = 0.05  # percentage points, or units of the metric
 

@@ -106,15 +106,15 @@ def run_comparison(
 
 def compare(
     config: str,
-    strategies: str = "ean,ga,enas,darts,hsp,random,local,exhaustive",
-    evaluations: int = 90,
-    seeds: int = 5,
-    supernet: Path | None = None,
-    work_dir: Path | None = None,
-    resume: bool = False,
-    amp: bool = False,
-    tensorboard: bool = False,
-    cfg_options: list[str] | None = None,
+    strategies: str,
+    evaluations: int,
+    seeds: int,
+    supernet: Path | None,
+    work_dir: Path | None,
+    resume: bool,
+    amp: bool,
+    tensorboard: bool,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)

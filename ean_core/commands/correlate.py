@@ -83,14 +83,14 @@ def run_correlation(
 
 def correlate(
     config: str,
-    schemes: int = 10,
-    epochs: int = 5,
-    supernet: Path | None = None,
-    work_dir: Path | None = None,
-    resume: bool = False,
-    amp: bool = False,
-    capture: bool = False,
-    cfg_options: list[str] | None = None,
+    schemes: int,
+    epochs: int,
+    supernet: Path | None,
+    work_dir: Path | None,
+    resume: bool,
+    amp: bool,
+    capture: bool,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, [*(cfg_options or ()), f"train_cfg.max_epochs={epochs}"])

@@ -77,8 +77,8 @@ def _cells(block: str, own: GateStatistics) -> Cells:
 def gates(
     config: str,
     checkpoint: Path,
-    work_dir: Path | None = None,
-    cfg_options: list[str] | None = None,
+    work_dir: Path | None,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -104,18 +104,22 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Declare a command whose work another module does, which is imported only for it.
 
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
-    without importing anything that is slow to import. Then ``target`` is called with the same arguments.
+    without importing anything that is slow to import. Then ``target`` is called with all arguments, those that were not
+    given at their declared defaults.
 
     Args:
-        target: ``module:function`` with the same parameters. Before it, :mod:`ean_core.register` is imported.
+        target: ``module:function`` with the same parameters, without defaults.
     """
 
     def declared(check: Callable[P, None]) -> Callable[P, None]:
+        signature = inspect.signature(check)
+
         @wraps(check)
         def command(*arguments: P.args, **options: P.kwargs) -> None:
             check(*arguments, **options)
-            import_module("ean_core.register")
-            pkgutil.resolve_name(target)(*arguments, **options)
+            given = signature.bind(*arguments, **options)
+            given.apply_defaults()
+            pkgutil.resolve_name(target)(**given.arguments)
 
         command.done_by = target  # type: ignore[attr-defined]
         return command

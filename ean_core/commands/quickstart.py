@@ -28,11 +28,11 @@ from .search import run_search
 
 
 def quickstart(
-    dataset: Dataset = Dataset.digits,
-    work_dir: Path | None = None,
-    resume: bool = False,
-    amp: bool = False,
-    cfg_options: list[str] | None = None,
+    dataset: Dataset,
+    work_dir: Path | None,
+    resume: bool,
+    amp: bool,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     folder = work_dir or Path("quickstart") / dataset.value

@@ -69,7 +69,7 @@ def _write(section: Section, out: Path) -> list[str]:
 
 def report(
     work_dirs: list[Path],
-    out: Path = Path("report"),
+    out: Path,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     found = write_report(

@@ -137,14 +137,14 @@ def record_search(
 
 def search(
     config: str,
-    strategy: str | None = None,
-    supernet: Path | None = None,
-    work_dir: Path | None = None,
-    resume: bool = False,
-    amp: bool = False,
-    tensorboard: bool = False,
-    cfg_options: list[str] | None = None,
-    launcher: Launcher = Launcher.none,
+    strategy: str | None,
+    supernet: Path | None,
+    work_dir: Path | None,
+    resume: bool,
+    amp: bool,
+    tensorboard: bool,
+    cfg_options: list[str] | None,
+    launcher: Launcher,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)

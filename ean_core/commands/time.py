@@ -90,18 +90,18 @@ def time_per_block(
 
 def time(
     networks: list[str],
-    batch: int = 50,
-    size: str | None = None,
-    form: list[Form] | None = None,
-    baseline: str = "vanilla",
-    dtype: Precision = Precision.fp32,
-    device: str | None = None,
-    threads: int | None = None,
-    protocol: Protocol = Protocol.robust,
-    rounds: int | None = None,
-    per_block: bool = False,
-    out: Path | None = None,
-    cfg_options: list[str] | None = None,
+    batch: int,
+    size: str | None,
+    form: list[Form] | None,
+    baseline: str,
+    dtype: Precision,
+    device: str | None,
+    threads: int | None,
+    protocol: Protocol,
+    rounds: int | None,
+    per_block: bool,
+    out: Path | None,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     if threads:

@@ -14,9 +14,9 @@ from ean_core.watch.view import show
 
 
 def watch(
-    work_dir: Path = Path("work_dirs"),
-    once: bool = False,
-    every: float = 5.0,
+    work_dir: Path,
+    once: bool,
+    every: float,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     console = Console(highlight=False)

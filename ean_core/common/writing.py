@@ -19,16 +19,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-from filelock import FileLock
+from typing import IO, TYPE_CHECKING, Any
 
 from .errors import writing
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 #: Temporary files: ``.NAME.XXXXXXXX.part``, followed by the suffix of the target for libraries that look at it.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", re.DOTALL)
@@ -123,6 +123,8 @@ def file_lock(path: str | os.PathLike[str], **options: Any) -> FileLock:
     Raises:
         LinkError: if it is a link, which filelock would refuse with a less helpful message.
     """
+    from filelock import FileLock
+
     refuse_link(path)
     return FileLock(path, **options)
 
@@ -162,6 +164,8 @@ def is_leftover(path: Path) -> bool:
 
 def _create(path: Path, suffix: str) -> Path:
     """Create a file beside ``path`` that did not exist; tempfile's would be unreadable for other users."""
+    import secrets
+
     while True:
         partial = path.with_name(f".{path.name[:_NAME]}.{secrets.token_hex(4)}.part{suffix}")
         try:

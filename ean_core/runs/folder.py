@@ -115,6 +115,16 @@ class Run:
             return [{"epoch": record["epochs"], **record["validation"]}]
         return record.get("validations", [])
 
+    @property
+    def chosen_validation(self) -> Mapping[str, Any] | None:
+        """The validation of the checkpoint that represents a finished run: of the selected one, otherwise of the last;
+        None if it was not validated, or the training has not ended.
+        """
+        record = self.record or {}
+        unit, length = ("iteration", "iterations") if record.get("iterations") else ("epoch", "epochs")
+        best = record.get("best") or {unit: record.get(length)}
+        return next((one for one in self.validations if record and one.get(unit) == best.get(unit)), None)
+
     @cached_property
     def test(self) -> Mapping[str, Any] | None:
         """``test.json``, written by ``ean test``; None before."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,7 +31,6 @@ _PART = "/" + BACKBONE.rstrip(".")
 GROUP = "ean.checkpoints"
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)  # a reloaded module registers again
 def load_from_ean(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load a published network in mmengine's checkpoint format: ``state_dict``, and the file's strings as ``meta``.
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -92,6 +91,8 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     elif "://" in source and not source.startswith("file:"):
         if offline():
             raise OSError(f"EAN_OFFLINE forbids downloading {source}; unset it, or give a file")
+        from mmengine.runner import CheckpointLoader  # slow to import
+
         with _plain_weights(source), weights_only():
             content = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     else:

@@ -11,9 +11,9 @@ FORMAT_NAMES = ("csv", "coco", "labelme", "nwpu", "json", "cvat", "jhu", "qnrf",
 #: the image, less than one.
 Outside = Literal["clamp", "drop", "keep"]
 OUTSIDE: tuple[Outside, ...] = ("clamp", "drop", "keep")
-#: Opacity of the heat map where it is brightest, that of :class:`.overlay.Heat`.
+#: Opacity of the heat map where it is brightest.
 OPACITY = 0.8
-#: Limits for visitors' uploads in MiB and millions of pixels, those of :class:`.webpage.Limits`.
+#: Limits for visitors' uploads in MiB and millions of pixels.
 UPLOAD_MB, MEGAPIXELS = 20.0, 50.0
 #: Gradio's usual port.
 PORT = 7860

@@ -187,11 +187,9 @@ def _standing_of(file: WeightsFile) -> Standing:
     data = dataset.title if dataset else ""
     try:
         run = Run(path.parent)
-        record = run.record or {}
-        if path.name == run.chosen.name:
-            epoch = record["best"]["epoch"] if "best" in record else record["epochs"]
-            mae = next(float(one["count/MAE"]) for one in record["validations"] if one.get("epoch") == epoch)
+        if path.name == run.chosen.name and (validation := run.chosen_validation):
+            mae = float(validation["count/MAE"])
             return Standing(data, mae, f"{data}, validation images" if data else "its validation images")
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         pass
     return Standing(data)

@@ -81,9 +81,9 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
         naive: MAE of always predicting the mean of the training images, if these images validated the training.
     """
     prediction_figure(counter, measured, folder / "predictions.png")
-    record = Run(checkpoint.parent).record
-    if record and record.get("validations"):
-        learning_curve(record, folder / "learning_curve.png", naive)
+    run = Run(checkpoint.parent)
+    if run.record and run.validations:
+        learning_curve(run, folder / "learning_curve.png", naive)
 
 
 def _verdict(difference: Interval, images: int) -> str:
@@ -128,13 +128,13 @@ def compare(errors: Sequence[float], other: Counter, measured: CrowdDataset) -> 
 def evaluate_command(
     config: str,
     checkpoint: Path,
-    data: Path | None = None,
-    against: str | None = None,
-    time: bool = True,
-    rounds: int = 20,
-    work_dir: Path | None = None,
-    cfg_options: list[str] | None = None,
-    launcher: Launcher = Launcher.none,
+    data: Path | None,
+    against: str | None,
+    time: bool,
+    rounds: int,
+    work_dir: Path | None,
+    cfg_options: list[str] | None,
+    launcher: Launcher,
 ) -> None:
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
@@ -190,8 +190,8 @@ def evaluate_command(
 def characterize_command(
     config: str,
     checkpoint: Path,
-    data: Path | None = None,
-    cfg_options: list[str] | None = None,
+    data: Path | None,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)

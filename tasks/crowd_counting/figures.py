@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ean_core.common.text import visible
+from ean_core.runs.folder import Run
 from ean_core.show.colours import COLOURS, EMPTY
 from ean_core.show.figures import save
 from tasks.showing import HEAT
@@ -24,24 +25,24 @@ from .prepare import read_prepared
 WHOLE = (slice(None), slice(None))
 
 
-def learning_curve(record: Mapping[str, Any], path: Path, naive: float | None = None) -> None:
+def learning_curve(run: Run, path: Path, naive: float | None = None) -> None:
     """Plot the validation errors of a training run by epoch, marking the chosen checkpoint.
 
     Args:
-        record: content of ``record.json`` of a counter's training.
+        run: a counter's training, which has ended, with validations.
         path: figure file; its suffix sets the format.
         naive: mean absolute error, in people, of always predicting the mean count of the training images.
     """
-    validations = record["validations"]
+    validations = run.validations
     epochs = [one["epoch"] for one in validations]
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=150)
     axes = figure.subplots()
     for key, label, colour in (("count/MAE", "MAE", COLOURS[0]), ("count/RMSE", "RMSE", COLOURS[1])):
         axes.plot(epochs, [one[key] for one in validations], color=colour, marker="o", markersize=3, label=label)
-    chosen = record["best"]["epoch"] if "best" in record else epochs[-1]
-    error = next(one["count/MAE"] for one in validations if one["epoch"] == chosen)
-    axes.plot(chosen, error, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
-    axes.annotate(f"chosen: {error:.1f}", (chosen, error), (0, -16), textcoords="offset points", ha="center")
+    if chosen := run.chosen_validation:
+        point = (chosen["epoch"], chosen["count/MAE"])
+        axes.plot(*point, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
+        axes.annotate(f"chosen: {point[1]:.1f}", point, (0, -16), textcoords="offset points", ha="center")
     if naive is not None:
         axes.axhline(naive, color="#777777", linestyle="--", linewidth=1)
         text = f"MAE of always predicting the training mean: {naive:.1f}"

@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from tasks.showing import HEAT, NARROWEST, WIDEST, fitting, font, shown_size
 
+from .choices import OPACITY
+
 #: Densities are displayed as people per square of this side, in pixels.
 SQUARE = 100
 #: Minimum upper end of the color bar, in people per square.
@@ -35,7 +37,7 @@ class Heat:
             density's maximum.
     """
 
-    opacity: float = 0.8
+    opacity: float = OPACITY
     top: float | None = None
 
 

@@ -30,7 +30,6 @@ from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, pri
 from .counter import Counter, Prediction, is_familiar
 from .overlay import UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
 from .region import Region
-from .task import MODEL
 
 #: Time constant for smoothing the counts of a video, in seconds.
 SMOOTHING_S = 1.0
@@ -356,14 +355,14 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def predict_command(
     sources: list[str],
-    model: str = MODEL,
-    out: Path = Path("counted"),
-    overlay: bool = True,
-    opacity: float = Heat.opacity,
-    top: float | None = None,
-    region: str | None = None,
-    seconds: float | None = None,
-    device: str | None = None,
+    model: str,
+    out: Path,
+    overlay: bool,
+    opacity: float,
+    top: float | None,
+    region: str | None,
+    seconds: float | None,
+    device: str | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     within = Region.read(region) if region is not None else None

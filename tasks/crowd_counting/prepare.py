@@ -28,7 +28,7 @@ from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_pro
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
-from .choices import OUTSIDE, Outside
+from .choices import Outside
 from .density import check_outside, density_map, is_inside, resolve_outside
 from .doubts import doubts
 from .formats import recognizes_any
@@ -324,15 +324,15 @@ def _choose_validation(entries: Sequence[dict[str, Any]]) -> None:
 
 
 def prepare_command(
-    root: Path | None = None,
-    points: Path | None = None,
-    format: str | None = None,
-    out: Path | None = None,
-    sigma: str | None = None,
-    beta: float = 0.3,
-    k: int = 3,
-    outside: str = OUTSIDE[0],
-    workers: int | None = None,
+    root: Path | None,
+    points: Path | None,
+    format: str | None,
+    out: Path | None,
+    sigma: str | None,
+    beta: float,
+    k: int,
+    outside: str,
+    workers: int | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     if (points or format) and root is None:

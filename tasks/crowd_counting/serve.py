@@ -13,11 +13,9 @@ from contextlib import suppress
 
 import typer
 
-from .choices import PORT
 from .counter import Counter
 from .guard import Guard, Names
 from .kept import KeptFiles
-from .task import MODEL
 from .temporary import stop_cleanly, temporary_folder
 from .webpage import CSS, Limits, build_page, import_gradio
 
@@ -32,13 +30,13 @@ SWEEP_S = 60
 
 
 def serve_command(
-    model: str = MODEL,
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    max_mb: float = Limits.upload_mb,
-    max_pixels: float = Limits.megapixels,
-    device: str | None = None,
-    open: bool = True,
+    model: str,
+    host: str,
+    port: int,
+    max_mb: float,
+    max_pixels: float,
+    device: str | None,
+    open: bool,
 ) -> None:
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     limits = Limits(max_mb, max_pixels)

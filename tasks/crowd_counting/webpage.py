@@ -20,6 +20,7 @@ from tasks.pictures import save_picture
 from tasks.showing import HEAT, NARROWEST, shown_size
 
 from .box import Point, box_between, count_in, draw_corners, next_corners, picture_point
+from .choices import MEGAPIXELS, UPLOAD_MB
 from .counter import Counter
 from .drawing import draw_crowd
 from .guard import VISITOR
@@ -44,8 +45,8 @@ class Limits:
         megapixels: maximum image size, in millions of pixels.
     """
 
-    upload_mb: float = 20
-    megapixels: float = 50
+    upload_mb: float = UPLOAD_MB
+    megapixels: float = MEGAPIXELS
 
     def __post_init__(self) -> None:
         for name, value in (("--max-mb", self.upload_mb), ("--max-pixels", self.megapixels)):

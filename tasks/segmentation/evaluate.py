@@ -31,11 +31,11 @@ METRICS = tuple(metric.name for metric in TASK.metrics)
 def evaluate_command(
     config: str,
     checkpoint: Path,
-    time: bool = True,
-    rounds: int = 20,
-    work_dir: Path | None = None,
-    cfg_options: list[str] | None = None,
-    launcher: Launcher = Launcher.none,
+    time: bool,
+    rounds: int,
+    work_dir: Path | None,
+    cfg_options: list[str] | None,
+    launcher: Launcher,
 ) -> None:
     """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)

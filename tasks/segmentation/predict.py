@@ -16,7 +16,6 @@ from tasks.sources import OVERLAY, find_sources, printable, problem_of
 
 from .overlay import draw_overlay
 from .segmenter import Segmenter
-from .task import MODEL
 from .voc import as_image, colours
 
 LABELS = ".labels.png"
@@ -72,10 +71,10 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
 
 def predict_command(
     sources: list[str],
-    model: str = MODEL,
-    out: Path = Path("segmented"),
-    opacity: float = 0.55,
-    device: str | None = None,
+    model: str,
+    out: Path,
+    opacity: float,
+    device: str | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command

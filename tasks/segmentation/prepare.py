@@ -164,10 +164,10 @@ def _unchanged(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def prepare_command(
-    root: Path | None = None,
-    sbd: Path | None = None,
-    out: Path | None = None,
-    workers: int | None = None,
+    root: Path | None,
+    sbd: Path | None,
+    out: Path | None,
+    workers: int | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
     root = root or data_root() / "VOCdevkit"

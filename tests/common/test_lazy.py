@@ -1,45 +1,57 @@
-"""Packages whose contents are imported when they are used, in a process of their own."""
+"""Packages whose contents are imported when they are used, in a process of their own, and work after an import."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
-
-def answers(code, *options):
-    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+from ean_core.common.lazy import after_import
 
 
-def test_importing_the_package_registers_everything_and_nothing_that_only_figures_need():
-    code = (
-        "import ean_core, sys\n"
-        "from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, RUNNERS, Registry\n"
-        "child = Registry('model', parent=MODELS, scope='child')\n"
-        "print(child.get('EANResNet').__name__, MODELS.build(dict(type='EANResNetCIFAR', depth=20)).depth)\n"
-        "print(*(name for kind in (DATASETS, HOOKS, METRICS, RUNNERS) for name in kind.module_dict\n"
-        "        if kind.module_dict[name].__module__.startswith('ean_core')))\n"
-        "print(*(name for name in ('torchvision', 'scipy', 'matplotlib', 'sklearn') if name in sys.modules))\n"
-    )
-    found = answers(code)
-    assert {"EANResNet", "20", "CIFAR100", "Digits", "ImageTree", "ProgressHook", "TopK", "EANRunner"} <= set(found)
-    assert not {"torchvision", "scipy", "matplotlib", "sklearn"} & set(found)
+def test_packages_have_all_their_names():
+    code = """
+import ean_core, ean_core.attention, ean_core.data, sys, zoo
+for package in (ean_core, ean_core.attention, ean_core.data, zoo):
+    print(*(set(package.__all__) - set(dir(package))), hasattr(package, "nothing"), "torch" in sys.modules)
+exec("".join(f"from {name} import *\\n" for name in ("ean_core", "ean_core.attention", "ean_core.data", "zoo")))
+packages = (ean_core, ean_core.attention, ean_core.data, zoo)
+print(*(name for package in packages for name in package.__all__ if name not in globals()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [*["False False"] * 4, ""]
 
 
-@pytest.mark.parametrize("package", ["ean_core", "ean_core.data", "ean_core.attention", "zoo"])
-def test_a_package_has_all_its_names(package):
-    code = (
-        f"import {package} as it\n"
-        "missing = set(it.__all__) - set(dir(it))\n"
-        f"from {package} import *\n"
-        "print(*missing, *(name for name in it.__all__ if name not in globals()), hasattr(it, 'nothing'))\n"
-    )
-    assert answers(code, "-X", "ean_registers_later") == ["False"]
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Name of a module that can be imported and has not been."""
+    (tmp_path / "waited_for.py").write_text("value = [1]")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    yield "waited_for"
+    sys.modules.pop("waited_for", None)
 
 
-def test_the_command_line_may_register_later():
-    code = (
-        "import ean_core, sys; print('torch' in sys.modules)\n"
-        "import ean_core.register; from mmengine.registry import MODELS; print('EANResNet' in MODELS.module_dict)"
-    )
-    assert answers(code, "-X", "ean_registers_later") == ["False", "True"]
+def test_work_waits_for_an_import(module):
+    seen = []
+    after_import(module, lambda found: seen.extend(found.value))
+    assert importlib.util.find_spec(module) is not None
+    assert seen == []
+    found = importlib.import_module(module)
+    importlib.import_module(module)
+    assert seen == [1]
+    assert found.__loader__ is found.__spec__.loader
+    assert found.__loader__.get_source(module) == "value = [1]"
+
+
+def test_work_is_done_at_once_after_an_import(module):
+    seen = []
+    importlib.import_module(module)
+    after_import(module, lambda found: seen.extend(found.value))
+    assert seen == [1]
+
+
+def test_a_missing_module_is_missing(module):
+    after_import("no_such_module", pytest.fail)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        importlib.import_module("no_such_module")

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ean_core.common.record import write_record
+from ean_core.runs.folder import Run
 from tasks.crowd_counting.annotations import find_shanghaitech
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
@@ -30,11 +32,12 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("naive", [None, 20.0])
 def test_a_learning_curve_is_drawn_with_and_without_the_answer_of_the_mean(tmp_path, naive):
-    learning_curve(RECORD, tmp_path / "a.svg", naive)
+    write_record(tmp_path / "record.json", kind="training", epochs=6, **RECORD)
+    learning_curve(Run(tmp_path), tmp_path / "a.svg", naive)
     text = (tmp_path / "a.svg").read_text()
     assert "chosen: 3.0" in text
     assert ("always predicting the training mean: 20.0" in text) == (naive is not None)
-    learning_curve(RECORD, tmp_path / "b.svg", naive)
+    learning_curve(Run(tmp_path), tmp_path / "b.svg", naive)
     assert (tmp_path / "b.svg").read_text() == text
 
 

@@ -26,8 +26,9 @@ from ean_core.data.images import read_image
 from ean_core.scheme import ConnectionScheme
 from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.annotations import read_mat
+from tasks.crowd_counting.cli import prepare
 from tasks.crowd_counting.formats import Pictures, read_annotations
-from tasks.crowd_counting.prepare import prepare_command, read_prepared
+from tasks.crowd_counting.prepare import read_prepared
 from zoo.index import Index
 from zoo.publish import publish
 
@@ -69,7 +70,7 @@ def good(tmp_path_factory, digits_run, digits_supernet):
     sbd = write_sbd(folder, devkit, ["2008_000001"])
     put("mask", "b.mat", next(sbd.iterdir()).read_bytes())
     write_part(folder / "crowd", images=(2, 1))
-    prepare_command(folder / "crowd", out=folder / "prepared", workers=1)
+    prepare(folder / "crowd", out=folder / "prepared", workers=1)
     for k, path in enumerate(sorted((folder / "prepared").rglob("*.h5"))[:2]):
         put("hdf5", f"{k}.h5", path.read_bytes())
     put("manifest", "a.json", (folder / "prepared/manifest.json").read_bytes())

@@ -19,9 +19,8 @@ import torch
 import yaml
 from mmengine.config import Config
 
+from ean_core.commands.cli import report, watch
 from ean_core.commands.configs import show_configs
-from ean_core.commands.report import report
-from ean_core.commands.watch import watch
 from ean_core.common.config import load_config
 from ean_core.inference.comparison import trained_variant
 from ean_core.runs.folder import Run, trained_config

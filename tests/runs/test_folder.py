@@ -49,6 +49,26 @@ def test_a_run_that_goes_on_has_checkpoints_settings_and_a_log(tmp_path):
     assert not run.finished
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"epochs": 4, "best": {"checkpoint": "best_loss_epoch_2.pth", "epoch": 2}}, 1.0),
+        ({"epochs": 4}, 2.0),
+        ({"epochs": 5}, None),  # the last epoch was not validated
+        ({"epochs": None, "iterations": 4}, 3.0),
+        ({"epochs": None, "iterations": 4, "best": {"checkpoint": "best_loss_iter_2.pth", "iteration": 2}}, 4.0),
+    ],
+)
+def test_the_validation_of_the_chosen_checkpoint_is_of_the_selected_one_or_the_last(tmp_path, record, expected):
+    unit = "iteration" if "iterations" in record else "epoch"
+    losses = {2: 4.0, 4: 3.0} if unit == "iteration" else {2: 1.0, 4: 2.0}
+    assert Run(tmp_path).chosen_validation is None
+    validations = [{unit: number, "loss": loss} for number, loss in losses.items()]
+    write_record(tmp_path / RECORD, kind="training", validations=validations, **record)
+    found = Run(tmp_path).chosen_validation
+    assert (found and found["loss"]) == expected
+
+
 def test_a_finished_run_has_records(tmp_path):
     for name, kind in ((RECORD, "training"), (TEST, "test"), (TIMING, "timing")):
         write_record(tmp_path / name, kind=kind, config="mine", settings={"seed": 3})
