@@ -1,6 +1,7 @@
 """Annotation formats: each is read from files that the test writes, and what is not read is said."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -296,12 +297,25 @@ def test_an_image_that_two_files_annotate_counts_once(tmp_path):
         "",
     ],
 )
-def test_xml_with_a_document_type_is_refused(tmp_path, declared):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
+def test_xml_with_a_document_type_is_refused(tmp_path, declared, encoding):
     write_images(tmp_path)
     body = cvat().replace('name="a.jpg"', 'name="&amp;a"').partition("?>")[2]
-    (tmp_path / "p.xml").write_text(f"<!DOCTYPE annotations [{declared}]>{body}")
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE annotations [{declared}]>{body}'
+    (tmp_path / "p.xml").write_bytes(text.encode(encoding))
     with pytest.raises(ValueError, match=r"p\.xml has a document type .*refused: entities can expand"):
         find_own(tmp_path, tmp_path / "p.xml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+@pytest.mark.parametrize("name", ["b_ann.mat", "b.json", "b.xml", "b.csv", "b.txt"])
+def test_a_fifo_is_not_an_annotation_and_blocks_nobody(tmp_path, name):
+    write_images(tmp_path)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no points file at"):
+        find_own(tmp_path, tmp_path / name)
+    savemat(tmp_path / "a_ann.mat", {"annPoints": [[1.0, 2.0]]})
+    assert heads_of(find_own(tmp_path, tmp_path)) == {"a.jpg": [[1, 2]]}
 
 
 def test_xml_nested_deeply_is_read_without_recursion(tmp_path):
