@@ -131,18 +131,19 @@ def test_strange_images_are_counted_in_small(run, tmp_path, monkeypatch):
     assert rows["noise"]["marked"] == rows["noise"]["number"] == 8
 
 
-def test_one_crowd_is_counted_in_all_ways_in_small(run, counter_file, tmp_path, monkeypatch):
+def test_one_crowd_is_counted_in_all_ways_in_small(run, tmp_path, monkeypatch):
     write_part(tmp_path / "ShanghaiTech", "B", (10, 1), size=(48, 64))
     out = tmp_path / "crowd/shanghaitech"
     prepare(find_shanghaitech(tmp_path / "ShanghaiTech"), tmp_path / "ShanghaiTech", out, Kernel(sigma=4.0))
     monkeypatch.setenv("EAN_DATA", str(tmp_path))
     record = tmp_path / "consistency.json"
-    options = ("--split", "train", "--images", 2, "--tile", 24, 32, "--empty", 48, 64, "--out", record)
-    code, said = run("crowd_consistency.py", counter_file, *options)
+    options = ("--split", "train", "--images", 2, "--tile", 24, 32, "--out", record)
+    counter = "resnet20.shanghaitech_b"
+    code, said = run("crowd_consistency.py", counter, *options)
     assert code == 0, said[-2000:]
     content = read_record(record)
     assert (content["images"], content["tile"]) == (2, [24, 32])
-    found = content["results"][str(counter_file)]
+    found = content["results"][counter]
     whole = np.array(found["counts"]["whole"])
     errors = whole - content["people"]
     assert found["whole"]["mae"] == pytest.approx(np.abs(errors).mean())
@@ -151,7 +152,7 @@ def test_one_crowd_is_counted_in_all_ways_in_small(run, counter_file, tmp_path, 
     changes = (np.array(found["counts"]["gray"]) - whole) / np.maximum(whole, 1)
     assert found["gray"]["signed"] == pytest.approx(changes.mean())
     assert found["empty"].keys() == {"black", "white", "noise"}
-    assert f"{counter_file} | {found['whole']['mae']:.1f} ({found['whole']['bias']:+.1f}) [" in said
+    assert f"{counter} | {found['whole']['mae']:.1f} ({found['whole']['bias']:+.1f}) [" in said
 
 
 def test_the_ways_to_show_a_crowd_keep_its_pixels():

@@ -1,4 +1,4 @@
-"""Refuse JPEG 2000 files that take much more memory or time to decode than their pixels: ISO/IEC 15444-1, Annexes A, I."""
+"""Refuse JPEG 2000 files (ISO/IEC 15444-1) that take much more memory or time to decode than their pixels need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS, PIXELS_PER_PART = 10_000, 64
 PACKETS, PIXELS_PER_PACKET = 1_000_000, 8
 #: Markers: start of the codestream, sizes, coding style of all components and of one, tile-part, data, end.
 _SOC, _SIZ, _COD, _COC, _SOT, _SOD, _EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
-#: All markers with a length in headers. At others, OpenJPEG looks for the next one that it knows, anywhere in the segment.
+#: All markers with a length in headers. At others, OpenJPEG looks for the next one that it knows, also inside.
 _SEGMENTS = {_SIZ, _COD, _COC, _SOT, 0xFF50, 0xFF55, *range(0xFF57, 0xFF59), *range(0xFF5C, 0xFF62)} | {
     *(0xFF63, 0xFF64, 0xFF74, 0xFF75, 0xFF77, 0xFF78)
 }
@@ -23,7 +23,7 @@ _DAMAGED = "its JPEG 2000 header is damaged; save it as JPEG"
 
 
 class _Style(NamedTuple):
-    """Coding style: exponents of the code blocks' sides, and of the precincts' sides at each resolution, least first."""
+    """Coding style: exponents of the sides of code blocks, and of precincts at each resolution, least first."""
 
     block: tuple[int, int]
     precincts: list[tuple[int, int]]

@@ -118,7 +118,7 @@ class Counter(Trained[CrowdCounter]):
         return self.network.familiar.errors_known
 
     def error_at(self, count: float) -> int | None:
-        """Expected error of an image with this count, in whole people; None if unknown, or measured on too few images."""
+        """Expected error of an image with this count, in whole people; None if unknown or measured on too few."""
         return self.errors.at(count) if self.errors else None
 
     @property

@@ -355,7 +355,8 @@ def few_images(number: int) -> str:
         >>> few_images(2)
         '2 validation images are too few, at least 10 are needed,'
     """
-    return f"{number} validation image{'s are' if number != 1 else ' is'} too few, at least {LEAST_MEASURED} are needed,"
+    images = "1 validation image is" if number == 1 else f"{number} validation images are"
+    return f"{images} too few, at least {LEAST_MEASURED} are needed,"
 
 
 def summary(tensors: Mapping[str, Tensor], training: int) -> str:

@@ -288,7 +288,8 @@ def test_one_top_is_for_all_overlays_and_opacity_0_leaves_the_pictures(capsys, t
     own, low, high, none = drawn.values()
     plain = np.asarray(crowd(size=(100, 480))).astype(int)
     difference = [np.abs(overlay[:100] - plain).mean() for overlay in (low, high, none)]
-    assert difference[0] > 2 * difference[1] > 4 * difference[2]
+    assert min(difference[:2]) > 5 * difference[2]  # people are seen on any scale
+    assert low[:100].mean() > high[:100].mean() + 10  # bright and dark end of the color bar
     assert np.abs(own[100:] - high[100:]).max() > 100  # another number at the bar
 
 
