@@ -131,13 +131,13 @@ def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> 
 def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
     """Find the images of a folder that custom annotations list.
 
+    For a missing image, the only one with its file name in any subfolder is taken, unless that has its own annotation.
+
     Args:
         root: folder of the images.
         truth: annotation file, or a folder of them, see :func:`~tasks.crowd_counting.formats.read_annotations`; names
             are relative to ``root``.
         format: name of the annotation format; by default it is recognized.
-
-    A missing image is the only one with its file name in any subfolder, if that has no annotation of its own.
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or no image in the folder.
