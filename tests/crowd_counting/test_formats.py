@@ -297,7 +297,7 @@ def test_an_image_that_two_files_annotate_counts_once(tmp_path):
         "",
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
 def test_xml_with_a_document_type_is_refused(tmp_path, declared, encoding):
     write_images(tmp_path)
     body = cvat().replace('name="a.jpg"', 'name="&amp;a"').partition("?>")[2]
