@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from PIL import ImageDraw, ImageFont
 
-#: From violet to yellow. The black start of the color map is cut off: on an image it would look like dirt.
-HEAT = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.2, 1, 256)), "heat")
+#: From violet to yellow. The dark start of the color map is cut off: on an image it would look like dirt or shadow.
+HEAT = ListedColormap(mpl.colormaps["inferno"](np.linspace(0.35, 1, 256)), "heat")
 
 #: Range of overlay widths, in pixels: text stays readable at the narrowest, the widest still displays quickly.
 NARROWEST, WIDEST = 480, 1600

@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -152,3 +153,42 @@ def test_losses_are_compared_in_small_and_what_is_there_is_not_trained_again(run
     code, said = run("crowd_losses.py", *places, *small)
     assert code == 0, said[-2000:]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.pth")} == before
+
+
+def test_one_crowd_is_counted_in_all_ways_in_small(run, tmp_path, monkeypatch):
+    write_part(tmp_path / "ShanghaiTech", "B", (10, 1), size=(48, 64))
+    out = tmp_path / "crowd/shanghaitech"
+    prepare(find_shanghaitech(tmp_path / "ShanghaiTech"), tmp_path / "ShanghaiTech", out, Kernel(sigma=4.0))
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    record = tmp_path / "consistency.json"
+    options = ("--split", "train", "--images", 2, "--tile", 24, 32, "--out", record)
+    counter = "resnet20.shanghaitech_b"
+    code, said = run("crowd_consistency.py", counter, *options)
+    assert code == 0, said[-2000:]
+    content = read_record(record)
+    assert (content["images"], content["tile"]) == (2, [24, 32])
+    found = content["results"][counter]
+    whole = np.array(found["counts"]["whole"])
+    errors = whole - content["people"]
+    assert found["whole"]["mae"] == pytest.approx(np.abs(errors).mean())
+    assert found["whole"]["bias"] == pytest.approx(errors.mean())
+    assert found["whole"]["interval"][0] <= found["whole"]["mae"] <= found["whole"]["interval"][1]
+    changes = (np.array(found["counts"]["gray"]) - whole) / np.maximum(whole, 1)
+    assert found["gray"]["signed"] == pytest.approx(changes.mean())
+    assert found["empty"].keys() == {"black", "white", "noise"}
+    assert f"{counter} | {found['whole']['mae']:.1f} ({found['whole']['bias']:+.1f}) [" in said
+
+
+def test_the_ways_to_show_a_crowd_keep_its_pixels():
+    script = runpy.run_path(str(BENCHMARKS / "crowd_consistency.py"))
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    framed = script["with_border"](pixels, np.array([1, 2, 3], np.uint8))
+    assert framed.shape == (100, 140, 3)
+    assert np.array_equal(framed[25:75, 35:105], pixels)
+    framed[25:75, 35:105] = (1, 2, 3)
+    assert (framed == (1, 2, 3)).all()
+    parts = script["tiles"](pixels, 24, 32)
+    assert [part.shape[:2] for part in parts[:3]] == [(24, 32), (24, 32), (24, 6)]
+    assert sum(int(part.sum(dtype=int)) for part in parts) == pixels.sum(dtype=int)
+    assert np.ptp(script["gray"](pixels), 2).max() == 0
+    assert script["scaled"](pixels, 1.5).shape == (75, 105, 3)

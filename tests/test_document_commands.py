@@ -105,7 +105,7 @@ SMALLER = {
         "drawn pictures are small",
         """
         model['data_preprocessor']['size'] = (48, 48)
-        model['test_cfg']['shorter_side'] = 64
+        model['test_cfg'] = dict(shorter_side=64)
         """,
     ),
     "_base_/datasets/voc2012.py": (

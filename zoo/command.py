@@ -352,8 +352,9 @@ def _own_index() -> Path:
 
 
 def _model_cells(name: str, entry: Entry | None) -> Cells:
-    """Row of a model in ``ean zoo list``; without an entry it has no weights yet."""
-    titles = ("model", "connections", "test", "parameters", "increment (%)", "MB", "weights")
+    """Row of a model in ``ean zoo list``, with the images that its metric is of; without an entry it has no weights
+    yet."""
+    titles = ("model", "connections", "metric", "images", "parameters", "increment (%)", "MB", "weights")
     if entry is None:
         return {**dict.fromkeys(titles, ""), "model": name, "weights": "none yet"}
     key, value = headline(entry.metrics)
@@ -361,6 +362,7 @@ def _model_cells(name: str, entry: Entry | None) -> Cells:
         name,
         str(entry.scheme),
         f"{key} {value:.2f}",
+        entry.split,
         f"{entry.metadata['Parameters']:,}",
         increment(entry, "eager"),
         f"{entry.size / 1e6:.2f}",

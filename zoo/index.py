@@ -38,6 +38,10 @@ class IndexVersionError(ValueError):
     """An index was written by a later version of this package."""
 
 
+#: Ends ``Dataset`` in ``Results`` of a model whose metrics are of validation images.
+VALIDATED = ", validation images"
+
+
 class NoWeightsError(ValueError):
     """The model exists, but its weights have not been published."""
 
@@ -107,8 +111,13 @@ class Entry:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Test metrics by OpenMMLab's names; accuracies in percent."""
+        """Metrics on the images of :attr:`split` by OpenMMLab's names; accuracies in percent."""
         return self.fields["Results"][0]["Metrics"]
+
+    @property
+    def split(self) -> str:
+        """Images that the metrics are of: ``'test'``, or ``'validation'`` if the test images were not available."""
+        return "validation" if str(self.fields["Results"][0].get("Dataset", "")).endswith(VALIDATED) else "test"
 
     @property
     def file(self) -> str:

@@ -76,7 +76,7 @@ class Weights:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Metadata as plain values: test accuracy, connections, parameters, training, timing.
+        """Metadata as plain values: metrics and the images they are of, connections, parameters, training, timing.
 
         For classifiers also ``categories``, the class names in order.
         """
@@ -87,6 +87,7 @@ class Weights:
             "config": entry.config,
             "scheme": str(entry.scheme),
             "metrics": dict(entry.metrics),
+            "measured_on": f"{entry.split} images",
             "parameters": entry.metadata["Parameters"],
             "macs": entry.metadata["FLOPs"],
             "size": entry.size,

@@ -31,7 +31,7 @@ from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same
 from ean_core.weights.files import WeightsFile, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .index import VERSION, Entry, Index, file_name, read_index_file
+from .index import VALIDATED, VERSION, Entry, Index, file_name, read_index_file
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import refuse_secrets, scrub
@@ -127,7 +127,7 @@ def publish(
             "Results": [
                 {
                     "Task": name.task,
-                    "Dataset": find_dataset(name.dataset).title + (", validation images" if validated(test) else ""),
+                    "Dataset": find_dataset(name.dataset).title + (VALIDATED if validated(test) else ""),
                     "Metrics": {find_metric(key).title: round(value, 6) for key, value in test["metrics"].items()},
                 }
             ],

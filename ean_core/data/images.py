@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from .jpeg2000 import check_jpeg2000
+
 #: An image in any form: a file, a PIL image, or an array as returned by :func:`read_image`.
 AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 #: Maximum number of pixels of an image; reading takes about a dozen bytes per pixel.
@@ -28,8 +30,8 @@ SUFFIXES = frozenset(
 )
 #: Pillow's format names. Pillow knows others that no camera writes; for some, such as PostScript, it runs a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIF")
-#: Formats whose decoders take memory and time in proportion to the number of pixels. That of JPEG 2000 takes kilobytes
-#: per pixel if a file of a hundred bytes asks for it; that of HEIF is not Pillow's.
+#: Formats for strangers' files. The decoder of JPEG 2000 is bounded only by :mod:`.jpeg2000`, which parses what it will
+#: read; that of HEIF is not Pillow's.
 BOUNDED_FORMATS = tuple(name for name in FORMATS if name not in ("JPEG2000", "HEIF"))
 #: Formats that an installation may lack: the brands at the beginning of their files, and how to get them read.
 _OPTIONAL = {
@@ -260,6 +262,8 @@ def _read(source: Path | IO[bytes], max_pixels: int, formats: Sequence[str]) -> 
             _check_pixels(image.size, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(image)
+            elif image.format == "JPEG2000":
+                check_jpeg2000(_content(image), image.size)
             return to_rgb(image)
 
 
@@ -311,17 +315,23 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 def _check_scans(image: Image.Image) -> None:
     """Refuse a JPEG file with so many scans that decoding it would take minutes or hours."""
-    file: Any = image.fp  # type: ignore[attr-defined]
-    before = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(before)
+    data = _content(image)
     position, scans = 2, 0
     while (found := _MARKER.search(data, position)) and found[0] != _END:
         scans += found[0] == _SCAN
         if scans > MAX_SCANS:
             raise ValueError(f"it has more than {MAX_SCANS} scans; save it again")
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+
+
+def _content(image: Image.Image) -> bytes:
+    """The whole file of an image that is open."""
+    file: Any = image.fp  # type: ignore[attr-defined]
+    before = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(before)
+    return data
 
 
 @contextmanager

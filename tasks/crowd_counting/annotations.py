@@ -131,6 +131,8 @@ def _by_number(folder: Path, stem: str, suffixes: set[str] | frozenset[str]) -> 
 def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
     """Find the images of a folder that custom annotations list.
 
+    For a missing image, the only one with its file name in any subfolder is taken, unless that has its own annotation.
+
     Args:
         root: folder of the images.
         truth: annotation file, or a folder of them, see :func:`~tasks.crowd_counting.formats.read_annotations`; names
@@ -138,19 +140,26 @@ def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
         format: name of the annotation format; by default it is recognized.
 
     Raises:
-        FileNotFoundError: if there is no such folder or file.
+        FileNotFoundError: if there is no such folder or file, or no image in the folder.
         ValueError: as for :func:`~tasks.crowd_counting.formats.read_annotations`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no image folder at {root}")
     pictures = Pictures(root)
     annotations = read_annotations(truth, pictures, format)
+    if not pictures.paths:
+        raise FileNotFoundError(f"no image in {root}; give the folder of the images that {truth} annotates as --root")
+    taken = {Path(entry.name).as_posix() for _, entry in annotations.entries}
     found = Found(problems=list(annotations.problems), source=str(annotations))
     base = root.resolve()
     names: dict[Path, str] = {}
     for file, entry in sorted(annotations.entries, key=lambda item: (item[1].name, item[0])):
-        name, points, path = entry.name, entry.points, root / entry.name
+        name, points = entry.name, entry.points
         resolved, exists = resolve_file(root, name)
+        if not exists and (only := pictures.only(name)) and only not in taken:
+            name = only
+            resolved, exists = resolve_file(root, name)
+        path = root / name
         if resolved in names:
             other = f"is {names[resolved]!r} under another name" if names[resolved] != name else "is annotated twice"
             found.problems.append((path, f"{other}; these {len(points)} points are skipped"))
@@ -159,10 +168,12 @@ def find_own(root: Path, truth: Path, format: str | None = None) -> Found:
         if not resolved.is_relative_to(base):
             found.problems.append((path, f"is outside of {root}; skipped"))
         elif not exists:
-            hint = pictures.suggestion(name)
+            hint = pictures.suggestion(name, taken)
             found.problems.append((path, f"does not exist, but {file.name} has points for it; skipped{hint}"))
         else:
             found.images.append(_own_picture(path, root, file, truth, entry))
+    for file, stem in annotations.lost:
+        found.problems.append((file, f"has no image {stem}.* in {root}; skipped{pictures.suggestion(stem, taken)}"))
     named = {image.image.resolve() for image in found.images}
     for path in pictures.paths:
         if path.resolve() not in named:

@@ -21,7 +21,7 @@ from ean_core.weights.files import WeightsFile
 from tasks.trained import Trained
 
 from .density import spread
-from .familiar import COVERED, Errors, Pooled
+from .familiar import COVERED, Errors, Pooled, few_images
 from .network import CrowdCounter
 from .task import TASK
 
@@ -118,7 +118,7 @@ class Counter(Trained[CrowdCounter]):
         return self.network.familiar.errors_known
 
     def error_at(self, count: float) -> int | None:
-        """Expected error of an image with this count, in whole people; None if unknown."""
+        """Expected error of an image with this count, in whole people; None if unknown or measured on too few."""
         return self.errors.at(count) if self.errors else None
 
     @property
@@ -126,6 +126,8 @@ class Counter(Trained[CrowdCounter]):
         """One sentence about its errors, for people."""
         errors, known = self.errors, self.standing
         of = f" of {known.data}" if known.data else ""
+        if errors and not errors.enough:
+            return f"the error of a count is unknown: {few_images(errors.images)} to measure it"
         if errors:
             return (
                 f"± covers {COVERED:.0%} of {errors.images} validation images{of} (mean absolute error "

@@ -36,6 +36,8 @@ NAME = "familiar"
 STATISTICS, ERRORS = ("center", "scale", "axes", "variances", "rest", "limit"), "errors"
 #: Fewer training images are too few to estimate the statistics.
 LEAST_IMAGES = 20
+#: An error measured on fewer validation images is not given for other images.
+LEAST_MEASURED = 10
 #: At most this number of training images is looked at.
 MOST_IMAGES = 500
 #: Share of the training images, each held out of the statistics, that is within the limit.
@@ -62,8 +64,15 @@ class Errors(NamedTuple):
     mae: Interval
     images: int
 
-    def at(self, count: float) -> int:
-        """Expected error of an image with this count, in whole people, at least 1."""
+    @property
+    def enough(self) -> bool:
+        """Whether the images are enough to expect such errors on other images, too."""
+        return self.images >= LEAST_MEASURED
+
+    def at(self, count: float) -> int | None:
+        """Expected error of an image with this count, in whole people, at least 1; None if measured on too few."""
+        if not self.enough:
+            return None
         return max(1, math.ceil(max(self.floor, self.share * count) - 1e-6))
 
 
@@ -339,13 +348,26 @@ def characterize(checkpoint: Path, network: Any, training: Any, validation: Any)
     return found
 
 
+def few_images(number: int) -> str:
+    """The clause that validation images are too few; what they are too few for follows.
+
+    Examples:
+        >>> few_images(2)
+        '2 validation images are too few, at least 10 are needed,'
+    """
+    images = "1 validation image is" if number == 1 else f"{number} validation images are"
+    return f"{images} too few, at least {LEAST_MEASURED} are needed,"
+
+
 def summary(tensors: Mapping[str, Tensor], training: int) -> str:
     """Describe in a line what :func:`characterize` found."""
     familiar = Familiar(len(tensors["center"]) // 2 if "center" in tensors else 0)
     familiar.learn(tensors)
     errors = familiar.errors_known
     parts = []
-    if errors:
+    if errors and not errors.enough:
+        parts.append(f"{few_images(errors.images)} to know the error of a count")
+    elif errors:
         parts.append(
             f"{COVERED:.0%} of {errors.images} validation images are counted within +- {errors.at(0)} people or "
             f"{errors.share:.0%}, whichever is more"

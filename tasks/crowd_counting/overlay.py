@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,10 @@ SQUARE = 100
 LEAST = 2.0
 #: Below the first number of people in a square around a place nothing is drawn there, so that a fraction of a person
 #: here and there does not look like people; from the second on the heat is drawn in full.
-FAINT, CLEAR = 0.4, 0.7
+FAINT, CLEAR = 0.4, 0.5
+#: From this number of people per square on, which a lone head has, the heat has at least this share of its opacity,
+#: however dense the crowd elsewhere in the image is.
+LONE, LEAST_OPACITY = 3.0, 0.8
 #: The square for that has at least this share of the image's width, because people in large images are large.
 NEAR = 0.1
 #: Drawn on the overlay of an image unlike the training images.
@@ -32,7 +36,7 @@ class Heat:
     """Drawing options of the heat map.
 
     Args:
-        opacity: opacity of the heat map where it is brightest, from 0 to 1.
+        opacity: opacity of the heat map where it is brightest, from 0 to 1; that of a lone head is 0.8 times as high.
         top: people per 100 x 100 pixels at the bright end of the color bar; if None, the next round number above the
             density's maximum.
     """
@@ -47,11 +51,12 @@ def draw_overlay(
     label: str,
     heat: Heat | None = None,
     warning: str | None = None,
+    inside: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
     """Draw an image with the heat map of its density, and below it a label and the color bar.
 
     The density is smoothed by about the width of a cell, for display only. Where there is less than about half a
-    person, nothing is drawn.
+    person, nothing is drawn; anyone who is counted can be seen.
 
     Args:
         pixels: RGB image ``(H, W, 3)``.
@@ -60,6 +65,7 @@ def draw_overlay(
         heat: drawing options.
         warning: text for a band below the image, such as :data:`UNFAMILIAR`; an empty text keeps its place, since
             frames of a video have one size; no band if None.
+        inside: pixels to draw the heat on, ``(H, W)``; all if None.
 
     Returns:
         RGB image, 480 to 1600 pixels wide; an image too tall to be shown 480 pixels wide is narrower and centered.
@@ -68,10 +74,13 @@ def draw_overlay(
     shown = display_density(density)
     size = shown_size((pixels.shape[0], pixels.shape[1]))
     top = heat.top or round_top(shown)
-    share = (np.clip(shown / top, 0, 1) * clearness(density)).astype(np.float32)
-    share = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
-    colours = Image.fromarray(HEAT(share, bytes=True)[:, :, :3])
-    alpha = Image.fromarray(np.rint(255 * heat.opacity * np.sqrt(share)).astype(np.uint8))
+    share = np.clip(shown / top, 0, 1)
+    strength = np.maximum(np.sqrt(share), LEAST_OPACITY * np.sqrt(np.clip(shown / LONE, 0, 1))) * clearness(density)
+    colours = Image.fromarray(HEAT(_resized(share, size), bytes=True)[:, :, :3])
+    opacity = heat.opacity * _resized(strength, size)
+    if inside is not None:
+        opacity *= np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
+    alpha = Image.fromarray(np.rint(255 * opacity).astype(np.uint8))
     picture = Image.composite(colours, Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), alpha)
     width = max(picture.width, NARROWEST)
     parts = [*([] if warning is None else [_band(width, warning)]), _strip(width, label, top)]
@@ -100,6 +109,10 @@ def clearness(density: NDArray[np.float32]) -> NDArray[np.float32]:
     side = max(SQUARE, NEAR * width) / factor  # of the square, in pixels of the reduced density
     near = gaussian_filter(density * factor**2, side / math.sqrt(2 * math.pi), mode="constant") * side**2
     return np.clip((near - FAINT) / (CLEAR - FAINT), 0, 1)
+
+
+def _resized(values: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
+    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
 
 
 def _reduced(density: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:

@@ -47,7 +47,7 @@ class Counted:
         file: file or webcam number.
         people: number of people, for a video the mean over its frames; None if it could not be read.
         error: 68 % of the counter's validation images are off by at most this, which grows with the count; None if
-            unknown, and for regions and unfamiliar images, for which it does not hold.
+            unknown or measured on too few of them, and for regions and unfamiliar images, for which it does not hold.
         familiar: ``'yes'`` or ``'no'``: whether the image is like the training images; ``'unknown'`` for a counter that
             does not know its training images.
         strangeness: distance from the training images relative to the counter's limit, 1; for a video the median.
@@ -159,20 +159,22 @@ class Predictor:
             return Counted(str(path), width=width, height=height, problem=problem)
         try:
             found = self.counter(pixels)
-            count = self._count(found.count, found.density)
+            count, density = self._within(found)
             trust = self._trust(count, found.strangeness)
             if self.heat is not None:
                 label = people_within(count, trust["error"])
                 warning = UNFAMILIAR if found.familiar is False else None
-                save_picture(self._drawn(pixels, found, label, self.heat, warning), self.out / overlay, quality=90)
+                save_picture(self._drawn(pixels, density, label, self.heat, warning), self.out / overlay, quality=90)
         except MemoryError:
             return Counted(str(path), width=width, height=height, problem=_too_large(width, height))
         return Counted(
             str(path), round(count), **trust, count=count, width=width, height=height, frames=1, overlay=overlay
         )
 
-    def _count(self, whole: float, density: NDArray[np.float32]) -> float:
-        return whole if self.region is None else self.region.count(density)
+    def _within(self, found: Prediction) -> tuple[float, NDArray[np.float32]]:
+        """Count and density in the region, or in the whole image."""
+        count, density = found
+        return (count, density) if self.region is None else (self.region.count(density), self.region.within(density))
 
     def _trust(self, count: float, strangeness: float | None) -> dict[str, Any]:
         """The fields of a result that tell how far to trust it."""
@@ -182,11 +184,13 @@ class Predictor:
         return {"error": error, "familiar": words[familiar], "strangeness": strangeness}
 
     def _drawn(
-        self, pixels: NDArray[np.uint8], found: Prediction, label: str, heat: Heat, warning: str | None
+        self, pixels: NDArray[np.uint8], density: NDArray[np.float32], label: str, heat: Heat, warning: str | None
     ) -> Image.Image:
-        label = f"{label} in the region" if self.region else label
-        drawn = draw_overlay(pixels, found.density, label, heat, warning)
-        return self.region.draw(drawn, (pixels.shape[0], pixels.shape[1])) if self.region else drawn
+        if self.region is None:
+            return draw_overlay(pixels, density, label, heat, warning)
+        shape = (pixels.shape[0], pixels.shape[1])
+        label = f"{label} in the region"
+        return self.region.draw(draw_overlay(pixels, density, label, heat, warning, self.region.inside(shape)), shape)
 
     def video(self, source: str, name: str) -> Counted:
         """Count in the frames of a video or webcam.
@@ -243,17 +247,17 @@ class Predictor:
                         break
                     pixels = np.ascontiguousarray(frame[:, :, ::-1])  # OpenCV uses BGR
                     seen = self.counter(pixels)
-                    count = self._count(seen.count, seen.density)
+                    count, density = self._within(seen)
                     steady = smoothed(count, at)
                     drawn = None
                     if self.heat is not None:
                         if len(tops) < max(1, round(fps)):  # a scale that changes with every frame would be unreadable
-                            tops.append(round_top(display_density(seen.density)))
+                            tops.append(round_top(display_density(density)))
                         heat = Heat(self.heat.opacity, self.heat.top or max(tops))
                         label = people_within(steady, self._trust(steady, seen.strangeness)["error"])
                         # A counter that knows its training images keeps the place of the warning in all frames.
                         warning = {None: None, True: "", False: UNFAMILIAR}[seen.familiar]
-                        drawn = self._drawn(pixels, seen, label, heat, warning)
+                        drawn = self._drawn(pixels, density, label, heat, warning)
                     with held_interrupts():  # Ctrl-C leaves as many lines as frames
                         counts.append(count)
                         strange += [] if seen.strangeness is None else [seen.strangeness]
@@ -452,6 +456,7 @@ def _json(counter: Counter, model: str, region: Region | None, found: Sequence[C
         "trained_on": standing.data or None,
         "mean_absolute_error": mae,
         "mean_absolute_error_interval": [errors.mae.low, errors.mae.high] if errors else None,
+        "validation_images": errors.images if errors else None,
         "reliability": counter.reliability,
         "region": [list(corner) for corner in region.corners] if region else None,
     }

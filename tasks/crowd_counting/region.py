@@ -115,7 +115,11 @@ class Region:
 
     def count(self, density: NDArray[np.float32]) -> float:
         """Number of people that a density ``(H, W)`` has inside."""
-        return float(density[self.inside((density.shape[0], density.shape[1]))].sum(dtype=np.float64))
+        return float(self.within(density).sum(dtype=np.float64))
+
+    def within(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A density ``(H, W)`` without that outside."""
+        return np.where(self.inside((density.shape[0], density.shape[1])), density, np.float32(0))
 
     def draw(self, overlay: Image.Image, shape: tuple[int, int]) -> Image.Image:
         """Draw its outline on a copy of an overlay.

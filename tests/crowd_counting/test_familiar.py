@@ -14,6 +14,7 @@ from tasks.crowd_counting.counter import Counter, Standing
 from tasks.crowd_counting.familiar import (
     COVERED,
     LEAST_IMAGES,
+    LEAST_MEASURED,
     Errors,
     Familiar,
     FamiliarHook,
@@ -22,6 +23,7 @@ from tasks.crowd_counting.familiar import (
     errors_of,
     measure,
     statistics_of,
+    summary,
 )
 from tasks.crowd_counting.metrics import Interval
 
@@ -154,7 +156,16 @@ def test_few_or_exact_images_give_finite_errors(counts, truths):
 def test_an_expected_error_is_a_whole_number_of_people():
     errors = Errors(0.11, 4.2, Interval(11.2, 7.9, 15.1), 40)
     assert [errors.at(count) for count in (0, 30, 216)] == [5, 5, 24]
-    assert Errors(0.0, 0.0, Interval(0, 0, 0), 1).at(9) == 1
+    assert Errors(0.0, 0.0, Interval(0, 0, 0), LEAST_MEASURED).at(9) == 1
+
+
+def test_errors_on_too_few_images_are_not_expected_on_others():
+    few = Errors(0.11, 4.2, Interval(11.2, 7.9, 15.1), LEAST_MEASURED - 1)
+    assert few.at(216) is None
+    assert summary(errors_of([10.0, 50.0], [12, 45]), 18) == (
+        "2 validation images are too few, at least 10 are needed, to know the error of a count; "
+        "18 training images are too few to tell unfamiliar images, 20 are needed"
+    )
 
 
 def test_a_published_counter_says_its_mean_error_and_where_it_was_measured():

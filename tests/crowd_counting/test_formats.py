@@ -1,6 +1,7 @@
 """Annotation formats: each is read from files that the test writes, and what is not read is said."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -218,16 +219,46 @@ def test_coco_counts_one_head_per_annotation(tmp_path):
     assert [text for _, text in found.problems] == ["has 1 annotations of images that it does not list; skipped"]
 
 
-@pytest.mark.parametrize(
-    ("said", "meant"),
-    [("A.JPG", "a.jpg"), ("street/a.jpg", "a.jpg"), ("a.png", "a.jpg"), ("martket_01.png", "market_01.png")],
-)
+@pytest.mark.parametrize(("said", "meant"), [("a.png", "a.jpg"), ("martket_01.png", "market_01.png")])
 def test_a_name_that_is_almost_that_of_an_image_is_suggested(tmp_path, said, meant):
     write_images(tmp_path / "images", ["a.jpg", "market_01.png"])
     (tmp_path / "p.csv").write_text(f"image,x,y\n{said},1,2\n")
     problems = find_own(tmp_path / "images", tmp_path / "p.csv").problems
     (text,) = [text for path, text in problems if path == tmp_path / "images" / said]
     assert text == f"does not exist, but p.csv has points for it; skipped; did you mean {meant!r}?"
+
+
+def test_an_image_with_an_annotation_of_its_own_is_not_suggested_for_another(tmp_path):
+    write_images(tmp_path / "images", ["img_0001.jpg", "img_0002.jpg"])
+    (tmp_path / "p.csv").write_text("image,x,y\n./img_0001.jpg,1,2\nimg_0003.jpg,3,4\nold/img_0001.jpg,5,6\n")
+    found = find_own(tmp_path / "images", tmp_path / "p.csv")
+    assert heads_of(found) == {"img_0001.jpg": [[1, 2]]}
+    texts = {path.relative_to(tmp_path).as_posix(): text.partition("skipped")[2] for path, text in found.problems}
+    assert texts["images/img_0003.jpg"] == "; did you mean 'img_0002.jpg'?"
+    assert texts["images/old/img_0001.jpg"] == ""
+    for stem in ("img_0001", "img_0003"):
+        savemat(tmp_path / f"images/{stem}_ann.mat", {"annPoints": [[1.0, 2.0]]})
+    texts = dict(find_own(tmp_path / "images", tmp_path / "images", "qnrf").problems)
+    lost = texts[tmp_path / "images/img_0003_ann.mat"]
+    assert lost == f"has no image img_0003.* in {tmp_path}/images; skipped; did you mean 'img_0002.jpg'?"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "coco boxes", "cvat points"])
+def test_images_in_a_subfolder_are_found_or_their_folder_is_suggested(tmp_path, kind):
+    write_images(tmp_path, ["images/a.jpg", "images/b.png"])
+    WRITERS[kind][1](tmp_path)
+    assert heads_of(find_own(tmp_path, tmp_path)) == HEADS
+    write_images(tmp_path, ["more/a.jpg"])  # which of them is meant?
+    found = find_own(tmp_path, tmp_path)
+    assert heads_of(found) == {"b.png": []}
+    assert f"did you mean 'images/a.jpg', or --root {tmp_path}/images?" in dict(found.problems)[tmp_path / "a.jpg"]
+
+
+def test_a_folder_without_images_asks_for_another_root(tmp_path):
+    write_images(tmp_path / "images")
+    write_json(tmp_path / "annotations/p.json", coco())
+    with pytest.raises(FileNotFoundError, match=r"no image in .*/annotations; give the folder .* as --root"):
+        find_own(tmp_path / "annotations", tmp_path / "annotations/p.json")
 
 
 def test_a_file_of_no_image_suggests_one(tmp_path):
@@ -237,7 +268,9 @@ def test_a_file_of_no_image_suggests_one(tmp_path):
     assert [text.split(" in ")[0] for path, text in found.problems if path.suffix == ".mat"] == [
         "has no image img_001.*"
     ]
-    assert found.problems[0][1].endswith("did you mean 'img_0001.jpg'?; skipped")
+    assert found.problems[0][1].endswith("skipped; did you mean 'img_0001.jpg'?")
+    with pytest.raises(ValueError, match=r"has no image img_001\.\* in .*; did you mean 'img_0001\.jpg'\?$"):
+        find_own(tmp_path, tmp_path / "img_001_ann.mat")
 
 
 def test_an_image_that_two_files_annotate_counts_once(tmp_path):
@@ -264,12 +297,25 @@ def test_an_image_that_two_files_annotate_counts_once(tmp_path):
         "",
     ],
 )
-def test_xml_with_a_document_type_is_refused(tmp_path, declared):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_xml_with_a_document_type_is_refused(tmp_path, declared, encoding):
     write_images(tmp_path)
     body = cvat().replace('name="a.jpg"', 'name="&amp;a"').partition("?>")[2]
-    (tmp_path / "p.xml").write_text(f"<!DOCTYPE annotations [{declared}]>{body}")
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE annotations [{declared}]>{body}'
+    (tmp_path / "p.xml").write_bytes(text.encode(encoding))
     with pytest.raises(ValueError, match=r"p\.xml has a document type .*refused: entities can expand"):
         find_own(tmp_path, tmp_path / "p.xml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+@pytest.mark.parametrize("name", ["b_ann.mat", "b.json", "b.xml", "b.csv", "b.txt"])
+def test_a_fifo_is_not_an_annotation_and_blocks_nobody(tmp_path, name):
+    write_images(tmp_path)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no points file at"):
+        find_own(tmp_path, tmp_path / name)
+    savemat(tmp_path / "a_ann.mat", {"annPoints": [[1.0, 2.0]]})
+    assert heads_of(find_own(tmp_path, tmp_path)) == {"a.jpg": [[1, 2]]}
 
 
 def test_xml_nested_deeply_is_read_without_recursion(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from tasks.crowd_counting.overlay import (
+    LEAST_OPACITY,
     SQUARE,
     UNFAMILIAR,
     WIDEST,
@@ -123,7 +124,7 @@ def test_the_colour_is_that_of_the_bar_mixed_in_more_where_there_is_more(share):
     grey = np.full((480, 480, 3), 100, np.uint8)
     drawn = shown(draw_overlay(grey, density, "", Heat(opacity=0.6, top=50)), 480, 480)
     within = min(share, 1.0)
-    alpha = 0.6 * within**0.5
+    alpha = 0.6 * max(within**0.5, LEAST_OPACITY)
     expected = 100 * (1 - alpha) + 255 * np.array(HEAT(within)[:3]) * alpha
     assert np.abs(drawn - expected).max() <= 2
 
@@ -191,6 +192,25 @@ def test_a_fraction_of_a_person_does_not_glow_and_a_person_does(heat):
     assert person[290:310, 290:310].min() > 30
     at_the_edge = changed(spots([(8, 8)], 1.0), heat)
     assert at_the_edge[:16, :16].min() > 20
+
+
+def test_a_lone_person_is_seen_beside_a_dense_crowd():
+    """On the color bar of the crowd, one head is next to nothing; it is counted, so it has to look so."""
+    crowd = spots([(x, y) for x in range(100, 200, 8) for y in range(80, 180, 8)], 1.0)
+    assert round_top(display_density(crowd)) >= 100
+    both = changed(crowd + spots([(600, 450)], 1.0))
+    assert both[440:460, 590:610].min() > 30
+    assert both[300:400, 300:500].max() == 0
+
+
+def test_heat_is_drawn_only_on_the_given_pixels():
+    inside = np.zeros((600, 800), bool)
+    inside[:, 300:] = True
+    density = spots([(296, 300), (304, 300), (500, 300)], 3.0)
+    pixels = scene(600, 800)
+    drawn = shown(draw_overlay(pixels, density, "", inside=inside), 600, 800)
+    assert np.array_equal(drawn[:, :300], pixels[:, :300])
+    assert np.abs(drawn - pixels)[295:305, 300:310].max(2).min() > 30
 
 
 def test_the_haze_far_from_people_is_not_drawn():

@@ -106,6 +106,9 @@ def test_two_halves_count_the_whole():
     density = np.random.default_rng(0).uniform(0, 1e-2, (61, 83)).astype(np.float32)
     upper, lower = Region(((0, 0), (83, 0), (0, 61)), ""), Region(((83, 0), (83, 61), (0, 61)), "")
     assert upper.count(density) + lower.count(density) == pytest.approx(density.sum(dtype=float))
+    part = Region.read("10,5,30,25").within(density)
+    assert np.array_equal(part[5:25, 10:30], density[5:25, 10:30])
+    assert np.count_nonzero(part) == 400
     assert Region.read("10,5,30,25").count(density) == pytest.approx(density[5:25, 10:30].sum(dtype=float))
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import runpy
 import signal
 import subprocess
@@ -13,10 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 
+import zoo
+from ean_core.backbone import describe
 from ean_core.common.config import load_config
 from ean_core.runs.folder import Run
 from ean_core.runs.training import run_training
+from ean_core.weights.files import save_weights
+from ean_core.weights.loading import load_weights
 from tasks.crowd_counting import familiar
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.counter import Counter
@@ -261,6 +267,26 @@ def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
     weights = [name for name in published if name.startswith("density") and name.endswith("weight")]
     assert len(weights) == 2
     assert all(torch.allclose(trained[name], published[name], atol=1e-5) for name in weights)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet20"])
+def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_network(network, tmp_path, caplog):
+    """Or from the classifier's features while there is none; weights of the data set's config fit without a remark."""
+    config, trainer = load_config(f"{network}_se_crowd"), load_config(f"{network}_se_shanghaitech_b")
+    counter = f"ean_{network}_se.shanghaitech_b"
+    start = config.model.backbone.init_cfg
+    if counter in zoo.list_models(pretrained=True):
+        assert (config.load_from, start) == (f"ean://{counter}", None)
+    else:
+        assert (config.get("load_from"), start) == (None, trainer.model.backbone.init_cfg)
+    trained, own = (MODELS.build({**each.model, "init_cfg": None}).eval() for each in (trainer, config))
+    save_weights(trained.state_dict(), tmp_path / "counter.safetensors", describe(trained.backbone))
+    with caplog.at_level(logging.WARNING):
+        load_weights(own, tmp_path / "counter.safetensors", strict=True)
+    assert not caplog.records
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(own(image), trained(image))
 
 
 def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):

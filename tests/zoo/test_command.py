@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,7 @@ def test_list(ean):
     assert NAME in text
     assert "100-010-001" in text
     assert "none yet" not in text
+    assert re.search(r"Top 1 Accuracy \d+\.\d\d +│? *test ", text)
     assert "none yet" in ean("list", "--all")
     assert "no model matches 'nothing'\n" in ean("list", "nothing")
     assert "no model matches 'resnet20'; '*resnet20*' matches" in ean("list", "resnet20")
@@ -47,6 +49,16 @@ def test_list(ean):
     entries = json.loads(ean("list", "*.digits", "--json"))
     assert {"resnet20.digits", NAME} <= {entry["name"] for entry in entries}
     assert {"name": "ean_resnet50_se.imagenet"} in json.loads(ean("list", "--all", "--json"))
+
+
+def test_the_list_says_of_which_images_a_figure_is(ean, monkeypatch):
+    monkeypatch.delenv("EAN_ZOO_INDEX")
+    lines = [line for line in ean("list").splitlines() if "resnet20" in line]
+    assert all(("validation" in line) == ("shanghai" in line or "voc" in line) for line in lines)
+    assert any("validation" in line for line in lines)
+    found = {entry["name"]: entry["measured_on"] for entry in json.loads(ean("list", "--json"))}
+    assert found["resnet20.shanghaitech_b"] == "validation images"
+    assert found["resnet20.cifar100"] == "test images"
 
 
 def test_info(ean, root):

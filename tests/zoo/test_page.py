@@ -14,6 +14,8 @@ def test_the_overview_has_a_row_a_model(root):
     assert re.search(
         r"\| \[`ean_resnet20_se.digits`\]\(cards/ean_resnet20_se.digits.md\) \| !\[100-010-001\]\(strips/", text
     )
+    assert "| Top 1 Accuracy | images |" in text
+    assert re.search(r"\| \d\d\.\d\d \| test \|", text)
     assert "increment" not in text  # nothing was timed
 
 

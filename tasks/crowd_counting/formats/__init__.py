@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ean_core.common.errors import unknown_name
 
-from .base import Entry, Listing, Pictures, Source, resolve_file, split_of
+from .base import Entry, Listing, NoImageError, Pictures, Source, resolve_file, split_of
 from .coco import read_coco, recognizes_coco
 from .cvat import read_cvat, recognizes_cvat
 from .jhu import LABELS, read_jhu, recognizes_jhu
@@ -80,6 +80,7 @@ class Annotations:
         files: number of files read.
         entries: annotation file and entry of each image.
         problems: files and what is wrong with them.
+        lost: files that belong to no image, and the stem of the image that each should have.
         others: numbers of files in other formats that were not read.
     """
 
@@ -87,6 +88,7 @@ class Annotations:
     files: int = 0
     entries: list[tuple[Path, Entry]] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
+    lost: list[tuple[Path, str]] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -123,6 +125,9 @@ def read_annotations(place: Path, pictures: Pictures, name: str | None = None) -
     for file in found[chosen]:
         try:
             listing = FORMATS[chosen].read(Source(file), pictures)
+        except NoImageError as error:
+            annotations.lost.append((file, error.stem))
+            continue
         except (ValueError, OSError) as error:
             text = str(error).removeprefix(f"{file} ").removeprefix(f"{file}: ").removeprefix(f"{file}, ")
             annotations.problems.append((file, f"{text}; skipped"))
@@ -152,6 +157,8 @@ def _read_file(source: Source, pictures: Pictures, name: str | None) -> Annotati
         _add(annotations, path, FORMATS[plain].read(source, pictures), path.parent)
         if not annotations.entries:
             raise ValueError(f"{path} lists no images")
+    except NoImageError as error:
+        raise ValueError(f"{error}{pictures.suggestion(error.stem)}") from error
     except ValueError as error:
         raise error if guess else ValueError(f"{error}; {formats_text()}") from error
     return annotations

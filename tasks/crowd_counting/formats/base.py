@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,19 @@ def _json(path: Path) -> Any:
     return read_json(path, "cannot be read as JSON")
 
 
+class NoImageError(ValueError):
+    """An annotation file belongs to no image.
+
+    Args:
+        text: the message.
+        stem: stem of the image that it should have.
+    """
+
+    def __init__(self, text: str, stem: str) -> None:
+        super().__init__(text)
+        self.stem = stem
+
+
 class Pictures:
     """The images of a folder and its subfolders, by name."""
 
@@ -130,16 +143,11 @@ class Pictures:
     def _by_stem(self) -> Mapping[str, list[Path]]:
         return _grouped(self.paths, lambda path: path.stem.lower())
 
-    @cached_property
-    def _by_name(self) -> Mapping[str, str]:
-        return {name.lower(): name for name in map(self._relative, self.paths)}
-
     def named(self, name: str, file: Path) -> str | None:
         """Return the name, relative to the folder, of the image that an annotation tool calls ``name``; None if there
         is none.
 
-        That is the path itself, relative to this folder or to that of the annotation file, or else the only image with
-        this file name in any subfolder.
+        That is the path itself, relative to this folder or to that of the annotation file.
         """
         name = name.replace("\\", "/")
         base = self.root.resolve()
@@ -147,7 +155,12 @@ class Pictures:
             path, exists = resolve_file(folder, name)
             if exists and path.is_relative_to(base):
                 return name if folder == self.root else path.relative_to(base).as_posix()
-        same = self._by_file_name.get(name.rpartition("/")[2].lower(), [])
+        return None
+
+    def only(self, name: str) -> str | None:
+        """Return the name of the only image with the file name of ``name``, in any subfolder; None if there is none, or
+        more than one."""
+        same = self._by_file_name.get(_file_name(name), [])
         return self._relative(same[0]) if len(same) == 1 else None
 
     def of(self, file: Path, *stems: str) -> str:
@@ -159,12 +172,13 @@ class Pictures:
             stems: stems of the image; that of the file by default.
 
         Raises:
-            ValueError: if there is none, or more than one.
+            NoImageError: if there is none.
+            ValueError: if there is more than one.
         """
         stems = stems or (file.stem,)
         found = [path for stem in stems for path in self._by_stem.get(stem.lower(), [])]
         if not found:
-            raise ValueError(f"{file} has no image {stems[0]}.* in {self.root}{self.suggestion(stems[0])}")
+            raise NoImageError(f"{file} has no image {stems[0]}.* in {self.root}", stems[0])
         folders = set(file.resolve().parent.parts)
         shared = [len(folders & set(path.resolve().parent.parts)) for path in found]
         best = [path for path, number in zip(found, shared, strict=True) if number == max(shared)]
@@ -184,18 +198,24 @@ class Pictures:
             self._lists[path] = {Path(word).stem: line for word, line in words}
         return self._lists[path]
 
-    def suggestion(self, name: str) -> str:
-        """Return ``"; did you mean ...?"`` with the most similar image name, or nothing."""
+    def suggestion(self, name: str, taken: Container[str] = ()) -> str:
+        """Return ``"; did you mean ...?"`` with the most similar image name, or nothing.
+
+        Args:
+            name: name or stem of a missing image.
+            taken: names of images with an annotation of their own, which are not suggested.
+        """
         wanted = name.replace("\\", "/").lower()
-        last = wanted.rpartition("/")[2]
-        same = (
-            self._by_file_name.get(last) or self._by_stem.get(last.rpartition(".")[0]) or self._by_stem.get(last) or []
-        )
+        last = _file_name(name)
+        groups = (self._by_file_name.get(last), self._by_stem.get(last.rpartition(".")[0]), self._by_stem.get(last))
+        same = [each for paths in groups for each in map(self._relative, paths or ()) if each not in taken]
         if same:
-            return f"; did you mean {self._relative(same[0])!r}?"
+            above = same[0][: -len(wanted) - 1] if same[0].lower().endswith(f"/{wanted}") else ""
+            return f"; did you mean {same[0]!r}{f', or --root {self.root / above}' if above else ''}?"
         if self._suggestions > 0:
             self._suggestions -= 1
-            known = self._by_name if "." in last else {stem: self._relative(p[0]) for stem, p in self._by_stem.items()}
+            free = [each for each in map(self._relative, self.paths) if each not in taken]
+            known = {(each if "." in last else Path(each).stem).lower(): each for each in reversed(free)}
             near = difflib.get_close_matches(wanted, known, n=1, cutoff=SIMILAR)
             if near:
                 return f"; did you mean {known[near[0]]!r}?"
@@ -216,6 +236,11 @@ def resolve_file(folder: Path, name: str) -> tuple[Path, bool]:
         return path.resolve(), path.is_file()
     except (OSError, RuntimeError, ValueError):  # RuntimeError for loops, before Python 3.13
         return folder.resolve() / name, False
+
+
+def _file_name(name: str) -> str:
+    """The file name at the end of a path of any system, in lower case."""
+    return name.replace("\\", "/").rpartition("/")[2].lower()
 
 
 def _grouped(paths: Iterable[Path], key: Callable[[Path], str]) -> Mapping[str, list[Path]]:

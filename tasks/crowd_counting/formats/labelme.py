@@ -36,8 +36,9 @@ def read_labelme(source: Source, pictures: Pictures) -> Listing:
                 *(pair(corner, where) for corner in (corners if kind == "rectangle" else corners[:1])), strict=True
             )
             heads.append((sum(x) / len(x), sum(y) / len(y)))
-    # The second if the image was renamed together with its annotation.
-    name = pictures.named(image_name(content["imagePath"], str(path)), path) or pictures.of(path)
+    said = image_name(content["imagePath"], str(path))
+    # The last if the image was renamed together with its annotation.
+    name = pictures.named(said, path) or pictures.only(said) or pictures.of(path)
     size = stated_size(content.get("imageWidth"), content.get("imageHeight"))
     notes = [f"shapes that are not points or rectangles of people were skipped: {counted(skipped)}"] if skipped else []
     return Listing([Entry(name, as_points(heads), size=size)], notes)
