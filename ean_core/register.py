@@ -3,7 +3,7 @@
 from . import attention, backbone, classifier
 from .common import mmcv_ops
 from .data import folder, resident, sampler
-from .runs import capture, hooks, runner, supernet
+from .runs import capture, hooks, runner, supernet, terminal
 from .weights import addresses
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "runner",
     "sampler",
     "supernet",
+    "terminal",
 ]
 
 mmcv_ops.provide_stand_in()

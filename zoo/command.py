@@ -23,9 +23,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
+from ean_core.common.tasks import headline
 from ean_core.common.text import visible
 from ean_core.common.writing import replacing
-from ean_core.show.table import Cells, headline, print_table
+from ean_core.show.table import Cells, print_table
 
 from .cleaning import Cached, contents, remove
 from .files import cache, locate, places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from functools import wraps
 from importlib import import_module
@@ -16,6 +16,7 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
+from ean_core.common.output import printing
 from ean_core.common.plain import read_plain_files_only
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ Tensorboard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write curves for `tensorboard --logdir work_dirs`."),
 ]
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that mmengine logs, too.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only; the log file stays complete.")]
 
 
 class Launcher(str, Enum):
@@ -104,7 +109,8 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Declare a command whose work another module does, which is imported only for it.
 
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
-    without importing anything that is slow to import. Then ``target`` is called with the same arguments.
+    without importing anything that is slow to import. Then ``target`` is called with the same arguments. The options
+    ``verbose`` and ``quiet``, if the function declares them, set the output meanwhile and are not passed on.
 
     Args:
         target: ``module:function`` with the same parameters. Before it, :mod:`ean_core.register` is imported.
@@ -113,9 +119,13 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     def declared(check: Callable[P, None]) -> Callable[P, None]:
         @wraps(check)
         def command(*arguments: P.args, **options: P.kwargs) -> None:
-            check(*arguments, **options)
-            import_module("ean_core.register")
-            pkgutil.resolve_name(target)(*arguments, **options)
+            flags = {name: bool(options.pop(name)) for name in ("verbose", "quiet") if name in options}
+            with printing(**flags) if flags else nullcontext():
+                check(*arguments, **options)
+                import_module("ean_core.register")
+                if flags:
+                    import_module("ean_core.runs.terminal").restrain()
+                pkgutil.resolve_name(target)(*arguments, **options)
 
         command.done_by = target  # type: ignore[attr-defined]
         return command

@@ -23,9 +23,10 @@ from ean_core.weights.loading import load_weights
 
 from .curves import place_curves
 from .folder import RUN_SETTINGS, TEST, Run, check_same_network, check_same_settings, trained_config
-from .hooks import ProgressHook, scalars
+from .hooks import scalars
 from .outside import adopt, datasets_of, naming_missing_data
 from .processes import agreed, initialize_processes, locked
+from .terminal import ProgressHook, announce, data_text
 
 
 def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
@@ -89,6 +90,8 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, file, strict=True)
     with naming_missing_data(datasets_of(config, "test_dataloader")):
+        data = data_text(config.test_dataloader, runner.test_dataloader.dataset)
+        announce("test", config, model, data, work_dir, f"weights: {checkpoint}")
         metrics = scalars(runner.test())
     if is_main_process():
         write_record(
