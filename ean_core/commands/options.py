@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from functools import wraps
@@ -16,8 +17,9 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
-from ean_core.common.output import printing
+from ean_core.common.output import Output, chosen, printing
 from ean_core.common.plain import read_plain_files_only
+from ean_core.common.text import visible
 
 if TYPE_CHECKING:
     import torch
@@ -172,6 +174,23 @@ def use_bf16(config: Config) -> None:
     config.optim_wrapper.type = "Bf16OptimWrapper"
 
 
+def suggest(purpose: str, *words: object, cfg_options: Sequence[str] | None = None) -> None:
+    """Print the command to run next, quoted for the shell; nothing with ``--quiet``.
+
+    Args:
+        purpose: what it does, such as ``'test it'``.
+        words: words of the command.
+        cfg_options: its ``--cfg-options``.
+
+    Examples:
+        >>> suggest('test it', 'ean', 'test', 'resnet20_se_digits', Path('my runs/a'), cfg_options=['model.x=[1,2]'])
+        test it: ean test resnet20_se_digits 'my runs/a' --cfg-options 'model.x=[1,2]'
+    """
+    options = ["--cfg-options", *cfg_options] if cfg_options else []
+    if chosen() is not Output.quiet:
+        typer.echo(visible(f"{purpose}: {shlex.join(map(str, (*words, *options)))}"))
+
+
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
     """On Ctrl-C, print how to resume and exit with status 130.
@@ -183,5 +202,8 @@ def resumable(folder: Path) -> Iterator[None]:
         with writing(folder, alone=False):
             yield
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
+        from mmengine.dist import is_main_process
+
+        if is_main_process():
+            typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
         raise typer.Exit(130) from None

@@ -228,8 +228,8 @@ class StartValidationHook(Hook):
         if change:
             runner.logger.warning(
                 f"this training made its network worse: {change.metric.label} on validation images was "
-                f"{change.metric.measured(change.before)} before it and is {change.metric.measured(change.after)} after "
-                "it. Keep the weights that it started from, or train longer, with more images, or with a lower "
+                f"{change.metric.measured(change.before)} before it and is {change.metric.measured(change.after)} "
+                "after it. Keep the weights that it started from, or train longer, with more images, or with a lower "
                 "optim_wrapper.optimizer.lr"
             )
 
@@ -242,9 +242,7 @@ class Worsening(NamedTuple):
     after: float
 
 
-def worsening(
-    validations: Sequence[Mapping[str, float]], last: Mapping[str, float] | None = None
-) -> Worsening | None:
+def worsening(validations: Sequence[Mapping[str, float]], last: Mapping[str, float] | None = None) -> Worsening | None:
     """Return the change of the primary metric if a training made it worse; None if it did not, or is not known to.
 
     Args:

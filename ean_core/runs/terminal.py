@@ -100,7 +100,7 @@ def _origin() -> str:
 
 
 def announce(verb: str, config: Config, network: nn.Module, data: str, folder: Path, *more: str) -> None:
-    """Print what a command is about to do, in four lines and those of ``more``; nothing if quiet, or outside of commands.
+    """Print what a command is about to do, in four lines and those of ``more``; nothing if quiet, or in scripts.
 
     Args:
         verb: what is done, such as ``'train'``.
@@ -170,8 +170,8 @@ def started_from(config: Config | Mapping[str, Any]) -> str | None:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Show the progress of a run: of a training, a header and a line per epoch with its loss and validation, and a bar on
-    a terminal. A training that counts iterations has a line per hundredth of them, and per validation.
+    """Show the progress of a run: of a training, a header and a line per epoch with its loss and validation, and on a
+    terminal a bar. A training that counts iterations has a line per hundredth of them, and per validation.
 
     Nothing is shown by commands that run with ``--quiet``, nor with ``--verbose``, where mmengine's own lines appear.
     Outside of commands, a bar replaces mmengine's lines on a terminal.

@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ean_core.backbone import find_backbone
-from ean_core.common.config import config_name, packaged_configs
+from ean_core.common.config import command_name, config_name
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_record
 from ean_core.weights.files import WeightsFile, read_meta
@@ -152,11 +152,9 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
 def beyond(config: Config, latest: Path, work_dir: Path) -> str:
     """How to train on from the end of a run, for messages."""
     entry, _ = planned(config)
-    name = config_name(config)
-    name = name if name in packaged_configs() else config.filename or "CONFIG"
     return (
-        f"to train on from its weights, start another run: ean train {name} --work-dir {work_dir}_longer "
-        f"--cfg-options load_from={latest} {entry}=N"
+        f"to train on from its weights, start another run: ean train {command_name(config)} "
+        f"--work-dir {work_dir}_longer --cfg-options load_from={latest} {entry}=N"
     )
 
 
