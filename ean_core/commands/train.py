@@ -49,20 +49,21 @@ def train(
         if final == ended:
             entry, length = planned(cfg)
             typer.echo(f"{folder} has ended, at {entry}={length}: nothing to resume; {beyond(cfg, final, folder)}")
-        record = Run(folder).record
+        run = Run(folder)
+        record, validations = run.record, run.validations
         assert record is not None  # the training has ended
         rate = record["images_per_second"]
-        last = record["validation"] and {"epoch": record["epochs"], **record["validation"]}
+        last = validations[-1] if validations else None
         validated = f"; validation: {', '.join(metric_texts(last))}" if last else ""
         typer.echo(f"trained: {final}{f', {rate:.0f} images/s' if rate else ''}{validated}")
         if "best" in record:
             best = record["best"]
             unit = "epoch" if "epoch" in best else "iteration"
-            found = next(one for one in record["validations"] if one.get(unit) == best[unit])
+            found = next(one for one in validations if one.get(unit) == best[unit])
             typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(found)]))
             last = found
         _suggest_next(config, cfg, folder, final, cfg_options)
-        change = worsening(record["validations"], last) if last else None
+        change = worsening(validations, last) if last else None
         if change:
             typer.echo(
                 f"worse than before training: {change.metric.label} on validation images was "
