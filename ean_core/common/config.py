@@ -63,7 +63,8 @@ def command_name(config: Config) -> str:
         'resnet20_se_digits'
     """
     name = config_name(config)
-    return name if name in packaged_configs() else config.filename or "CONFIG"
+    packaged = name is not None and packaged_configs().get(name) == Path(config.filename)
+    return name if name and packaged else config.filename or "CONFIG"
 
 
 def config_root() -> Path:

@@ -187,6 +187,7 @@ class ProgressHook(Hook):
         self._progress: Progress | None = None
         self._says = False
         self._pending: tuple[str, list[str]] | None = None  # line of an epoch that may have a validation yet
+        self._images = 0  # of this epoch; a resumed run may validate before the first one
 
     @master_only
     def before_train(self, runner: Runner) -> None:
@@ -200,7 +201,7 @@ class ProgressHook(Hook):
             runner.cfg,
             runner.model,
             self._data_text(runner),
-            Path(runner.work_dir),
+            Path(runner.cfg.get("work_dir") or runner.work_dir),  # as it was given, not absolute
             *self._start_text(runner),
         )
         self._begin(runner, Path(runner.work_dir).name, self._total, self._done)

@@ -72,7 +72,7 @@ def test_a_training_prints_a_header_a_line_per_epoch_and_the_next_command(tmp_pa
 
 
 def test_verbose_prints_mmengines_log_too(shown):
-    folder, lines = shown
+    _, lines = shown
     text = "\n".join(lines)
     for part in (*TABLES, *LOGGED):
         assert part in text
