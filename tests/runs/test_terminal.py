@@ -1,12 +1,19 @@
 """What trainings and tests print, in processes of their own as users start them, and what is in their log file only."""
 
+import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
+from uuid import uuid4
 
 import pytest
+from mmengine.logging import MMLogger, print_log
+
+from ean_core.common.output import printing
+from ean_core.runs.terminal import restrain
 
 TABLES = ("System environment:", "Hooks will be executed", "default_hooks = dict(", "HardDiskBackend", "Exp name")
 SMALL = ["train_cfg.max_epochs=2", "train_dataloader.batch_size=400"]
@@ -122,3 +129,37 @@ def test_verbose_and_quiet_exclude_each_other(command, ean):
     words = [*command.split(), "resnet20_se_digits", *["none.pth"] * (command != "train")]
     status, _ = ean(*words, "--verbose", "--quiet")
     assert status == f"ean {command}: --verbose and --quiet exclude each other; give one of them, or neither"
+
+
+@pytest.mark.parametrize(
+    ("output", "seen"),
+    [
+        ({"verbose": False, "quiet": False}, {"ours warning", "checkpoint warning", "theirs error"}),
+        ({"verbose": False, "quiet": True}, {"theirs error"}),
+        (
+            {"verbose": True, "quiet": False},
+            {"ours debug", "ours info", "ours warning", "checkpoint warning"}
+            | {"theirs info", "theirs warning", "theirs error"},
+        ),
+        (None, {"ours info", "ours warning", "checkpoint warning", "theirs info", "theirs warning", "theirs error"}),
+    ],
+)
+def test_what_reaches_the_terminal_depends_on_who_wrote_it_and_the_file_gets_all(output, seen, tmp_path, capsys):
+    logger = MMLogger.get_instance(uuid4().hex, log_file=str(tmp_path / "run.log"))
+    restrain(logger)
+    restrain(logger)  # once is enough
+    sources = {"ours": "ean_core.inference.deploy", "checkpoint": "mmengine.runner.checkpoint", "theirs": "mmengine.io"}
+    with printing(**output) if output else nullcontext():
+        for name, module in sources.items():
+            write = {"__name__": module, "print_log": print_log}
+            exec("def log(*arguments): print_log(*arguments)", write)
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+                text = f"{name} {logging.getLevelName(level).lower()}"
+                if text not in ("checkpoint info", "checkpoint error", "ours error"):
+                    write["log"](text, "current", level)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.rpartition(" - ")[2] for line in lines} == seen
+    assert len(lines) == len(seen)
+    assert {"ours info", "theirs warning"} <= set(
+        re.findall(r" - (\w+ \w+)$", (tmp_path / "run.log").read_text(), re.M)
+    )
