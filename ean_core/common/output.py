@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -28,7 +29,7 @@ def chosen() -> Output | None:
 
 @contextmanager
 def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
-    """Set the output of a command by its flags.
+    """Set the output of a command by its flags; only verbose ones show Python's warnings about OpenMMLab's own code.
 
     Raises:
         ValueError: if both are set.
@@ -42,6 +43,9 @@ def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
         raise ValueError("--verbose and --quiet exclude each other; give one of them, or neither")
     _chosen.append(Output.verbose if verbose else Output.quiet if quiet else Output.short)
     try:
-        yield
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
+            yield
     finally:
         _chosen.pop()
