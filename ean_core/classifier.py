@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
@@ -232,7 +234,7 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 @METRICS.register_module()
 class TopK(BaseMetric):
-    """Top-k accuracies in percent, ``accuracy/top1``, ``accuracy/top5``, ….
+    """Top-k accuracies in percent, ``accuracy/top1``, ``accuracy/top5``, …, and Wilson's 95 % intervals over images.
 
     Args:
         topk: the values of k.
@@ -243,9 +245,26 @@ class TopK(BaseMetric):
     def __init__(self, topk: Sequence[int] = (1,), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.topk = tuple(topk)
+        #: 95 % intervals of the last evaluation, by name of the metric.
+        self.intervals: dict[str, list[float]] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         self.results.extend(sample["rank"] for sample in data_samples)
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        return {f"top{k}": 100 * sum(rank < k for rank in results) / len(results) for k in self.topk}
+        correct = {f"top{k}": sum(rank < k for rank in results) for k in self.topk}
+        self.intervals = {f"{self.prefix}/{name}": _wilson(count, len(results)) for name, count in correct.items()}
+        return {name: 100 * count / len(results) for name, count in correct.items()}
+
+
+def _wilson(correct: int, images: int) -> list[float]:
+    """Wilson's 95 % interval of a proportion, in percent.
+
+    Examples:
+        >>> [round(end, 1) for end in _wilson(90, 100)]
+        [82.6, 94.5]
+    """
+    z = NormalDist().inv_cdf(0.975)
+    share, squared = correct / images, z * z / images
+    center, half = share + squared / 2, z * math.sqrt(share * (1 - share) / images + squared / (4 * images))
+    return [100 * (center - half) / (1 + squared), 100 * (center + half) / (1 + squared)]

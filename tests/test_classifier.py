@@ -257,6 +257,9 @@ def test_topk_is_the_share_of_labels_among_the_k_best():
     metric.process(None, [{"rank": rank} for rank in (0, 1, 4)])
     metric.process(None, [{"rank": 0}])
     assert metric.evaluate(4) == {"accuracy/top1": 50.0, "accuracy/top2": 75.0, "accuracy/top5": 100.0}
+    low, high = metric.intervals["accuracy/top1"]
+    assert (low, high) == pytest.approx((15.0, 85.0), abs=0.1)  # Wilson's, of 2 in 4
+    assert metric.intervals["accuracy/top5"] == pytest.approx((51.0, 100.0), abs=0.1)
 
 
 def test_topk_cuts_off_the_repetitions_that_fill_up_an_epoch():

@@ -20,8 +20,10 @@ import typer
 
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
+from ean_core.common.tasks import headline
 from ean_core.common.text import visible
-from ean_core.show.table import Cells, headline, print_table
+from ean_core.common.writing import replacing
+from ean_core.show.table import Cells, print_table
 
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .listing import get_weights, list_models
@@ -333,7 +335,6 @@ def _copied(entry: Entry, path: Path, folder: Path, *, backbone: bool) -> Path:
         meta = {**read_metadata(path), "network": json.dumps(entry.network["backbone"], sort_keys=True)}
         save_weights(read_state_dict(path, prefix=BACKBONE), out, meta)
         return out
-    from ean_core.common.writing import replacing
 
     out = folder / entry.file
     with replacing(out) as partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace as replaced
@@ -17,7 +18,7 @@ from torch import nn
 
 from ean_core import RECORDED, ConnectionScheme, EANResNet
 from ean_core.backbone import describe, find_backbone
-from ean_core.common.config import config_name, config_root, packaged_configs
+from ean_core.common.config import command_name, config_name, config_root, load_config, packaged_configs
 from ean_core.common.errors import unknown_name, writing
 from ean_core.common.hashes import file_hash
 from ean_core.common.record import read_record, significant, write_text
@@ -27,7 +28,15 @@ from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.networks import build_network
-from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
+from ean_core.runs.folder import (
+    NETWORK_SETTINGS,
+    RECORD,
+    TEST,
+    Run,
+    check_same_network,
+    check_same_settings,
+    run_options,
+)
 from ean_core.weights.files import WeightsFile, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
@@ -227,8 +236,15 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
     """Return the training and test records of a checkpoint; check that they belong to it."""
     stem, training, test = config_name(config), run.record, run.test
     if training is None or test is None:
-        lacking = (RECORD, f"ean train {stem}") if training is None else (TEST, f"ean test {stem} {checkpoint}")
-        name, command = lacking
+        given = run.settings or config.to_dict()
+        name, command = (
+            (RECORD, _command("train", config, given))
+            if training is None
+            else (
+                TEST,
+                _command("test", config, given, checkpoint.path),
+            )
+        )
         raise FileNotFoundError(
             f"there is no {name} beside {checkpoint}: metrics are taken from records only; `{command}` writes it"
         )
@@ -242,7 +258,7 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
         raise ValueError(
             f"{run.path(TEST)} is for {test['checkpoint']['name']} with SHA-256 "
             f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.path.name} has {checkpoint.sha256[:8]}…; run "
-            f"`ean test {stem} {checkpoint}`"
+            f"`{_command('test', config, training['settings'], checkpoint.path)}`"
         )
     check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
     meta = read_meta(checkpoint)
@@ -259,6 +275,13 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
                 "last or the selected checkpoint of a finished run of this config, tested with this config"
             )
     return training, test
+
+
+def _command(name: str, config: Config, settings: Mapping[str, Any], *words: object) -> str:
+    """The command ``ean NAME CONFIG`` with the options that a run had."""
+    options = run_options(settings, load_config(config.filename))
+    spread = ["--cfg-options", *options] if options else []
+    return shlex.join(["ean", name, command_name(config), *map(str, words), *spread])
 
 
 def _selected_epoch(training: Mapping[str, Any], checkpoint: Path) -> int | None:

@@ -24,9 +24,11 @@ from .options import (
     LauncherName,
     Precision,
     Protocol,
+    Quiet,
     Resume,
     Supernet,
     Tensorboard,
+    Verbose,
     WorkDir,
     check_checkpoint,
     chosen_format,
@@ -57,6 +59,8 @@ def train(
     tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network or a supernet from a config."""
     check_config(config, cfg_options or ())
@@ -141,6 +145,8 @@ def test(
     work_dir: Annotated[Path | None, typer.Option(help="Folder for test.json; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate a checkpoint on a config's test images."""
     check_config(config, cfg_options or ())
@@ -205,6 +211,8 @@ def gates(
     checkpoint: Checkpoint,
     work_dir: Annotated[Path | None, typer.Option(help="Output folder; the checkpoint's by default.")] = None,
     cfg_options: CfgOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure how much the attention of each block varies between channels and between images."""
     check_config(config, cfg_options or ())

@@ -19,6 +19,7 @@ from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.statistics import NEARLY_CONSTANT, GateStatistics, gate_statistics
 from ean_core.report.gates import block_names, gates_figure
 from ean_core.runs.folder import check_same_network, chosen_checkpoint
+from ean_core.runs.terminal import announce, data_text
 from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
@@ -44,6 +45,7 @@ def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, Gat
     model = MODELS.build(config.model).to(get_device()).eval()
     load_weights(model, file, strict=True)
     batches = Runner.build_dataloader(settings, seed=config.randomness.get("seed") or 0)
+    announce("gates", config, model, data_text(settings, batches.dataset), work_dir, f"weights: {checkpoint}")
     statistics = gate_statistics(model, batches)
     backbone = find_backbone(model)
     names = block_names(backbone.scheme)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -16,7 +18,9 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
+from ean_core.common.output import Output, chosen, printing
 from ean_core.common.plain import read_plain_files_only
+from ean_core.common.text import visible
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +53,10 @@ Tensorboard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write curves for `tensorboard --logdir work_dirs`."),
 ]
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that mmengine logs, too.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only; the log file stays complete.")]
 
 
 class Launcher(str, Enum):
@@ -105,7 +113,8 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
     without importing anything that is slow to import. Then ``target`` is called with all arguments, those that were not
-    given at their declared defaults.
+    given at their declared defaults. The options ``verbose`` and ``quiet``, if the function declares them, set the
+    output meanwhile and are not passed on.
 
     Args:
         target: ``module:function`` with the same parameters, without defaults.
@@ -116,10 +125,14 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 
         @wraps(check)
         def command(*arguments: P.args, **options: P.kwargs) -> None:
-            check(*arguments, **options)
             given = signature.bind(*arguments, **options)
             given.apply_defaults()
-            pkgutil.resolve_name(target)(**given.arguments)
+            flags = {name: given.arguments.pop(name) for name in ("verbose", "quiet") if name in given.arguments}
+            with printing(**flags) if flags else nullcontext():
+                check(*arguments, **options)
+                if flags:
+                    import_module("ean_core.runs.terminal").restrain()
+                pkgutil.resolve_name(target)(**given.arguments)
 
         command.done_by = target  # type: ignore[attr-defined]
         return command
@@ -166,6 +179,23 @@ def use_bf16(config: Config) -> None:
     config.optim_wrapper.type = "Bf16OptimWrapper"
 
 
+def suggest(purpose: str, *words: object, cfg_options: Sequence[str] | None = None) -> None:
+    """Print the command to run next, quoted for the shell; nothing with ``--quiet``.
+
+    Args:
+        purpose: what it does, such as ``'test it'``.
+        words: words of the command.
+        cfg_options: its ``--cfg-options``.
+
+    Examples:
+        >>> suggest('test it', 'ean', 'test', 'resnet20_se_digits', Path('my runs/a'), cfg_options=['model.x=[1,2]'])
+        test it: ean test resnet20_se_digits 'my runs/a' --cfg-options 'model.x=[1,2]'
+    """
+    options = ["--cfg-options", *cfg_options] if cfg_options else []
+    if chosen() is not Output.quiet:
+        typer.echo(visible(f"{purpose}: {shlex.join(map(str, (*words, *options)))}"))
+
+
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
     """On Ctrl-C, print how to resume and exit with status 130.
@@ -177,5 +207,8 @@ def resumable(folder: Path) -> Iterator[None]:
         with writing(folder, alone=False):
             yield
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
+        from mmengine.dist import is_main_process
+
+        if is_main_process():
+            typer.echo(f"\ninterrupted; the same command with --resume continues {folder}", err=True)
         raise typer.Exit(130) from None

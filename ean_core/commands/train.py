@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from ean_core.common.choices import Format
-from ean_core.common.config import config_name
+from ean_core.common.config import config_name, packaged_configs
 from ean_core.inference.export import export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import TEST, Run, chosen_checkpoint
+from ean_core.runs.hooks import worsening
+from ean_core.runs.terminal import started_from
 from ean_core.runs.training import beyond, planned, run_test, run_training
 from ean_core.show.table import metric_texts
 
-from .options import Launcher, chosen_format, prepare, resumable, use_bf16
+from .options import Launcher, chosen_format, prepare, resumable, suggest, use_bf16
 
 
 def train(
     config: str,
-    work_dir: Path | None = None,
-    resume: bool = False,
-    amp: bool = False,
-    capture: bool = False,
-    tensorboard: bool = False,
-    cfg_options: list[str] | None = None,
-    launcher: Launcher = Launcher.none,
+    work_dir: Path | None,
+    resume: bool,
+    amp: bool,
+    capture: bool,
+    tensorboard: bool,
+    cfg_options: list[str] | None,
+    launcher: Launcher,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     cfg, folder = prepare(config, work_dir, cfg_options)
@@ -37,7 +41,7 @@ def train(
         use_capture(cfg)
     if tensorboard:
         use_tensorboard(cfg)
-    before = Run(folder)
+    before, origin = Run(folder), started_from(cfg)
     ended = before.latest if resume and before.finished else None
     with resumable(folder):
         final = run_training(cfg, folder, resume=resume, launcher=launcher.value)
@@ -45,24 +49,45 @@ def train(
         if final == ended:
             entry, length = planned(cfg)
             typer.echo(f"{folder} has ended, at {entry}={length}: nothing to resume; {beyond(cfg, final, folder)}")
-        record = Run(folder).record
+        run = Run(folder)
+        record, validations = run.record, run.validations
         assert record is not None  # the training has ended
         rate = record["images_per_second"]
-        parts = [f"trained: {final}", *([f"{rate:.0f} images/s"] if rate else [])]
-        typer.echo(", ".join([*parts, *metric_texts(record["validation"] or {})]))
+        last = validations[-1] if validations else None
+        validated = f"; validation: {', '.join(metric_texts(last))}" if last else ""
+        typer.echo(f"trained: {final}{f', {rate:.0f} images/s' if rate else ''}{validated}")
         if "best" in record:
             best = record["best"]
-            unit = "epoch" if "epoch" in best else "iteration"
-            found = next(one for one in record["validations"] if one.get(unit) == best[unit])
-            typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(found)]))
+            last = run.chosen_validation
+            assert last is not None  # it was selected by one
+            typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(last)]))
+        _suggest_next(config, cfg, folder, final, cfg_options)
+        change = worsening(validations, last) if last else None
+        if change:
+            typer.echo(
+                f"worse than before training: {change.metric.label} on validation images was "
+                f"{change.metric.measured(change.before)} and is {change.metric.measured(change.after)}; keep the "
+                f"weights that it started from{f', {origin}' if origin else ''}"
+            )
+
+
+def _suggest_next(config: str, cfg: Config, folder: Path, final: Path, cfg_options: Sequence[str] | None) -> None:
+    """Suggest the search of a supernet, and the test of any other network."""
+    if "scheme" in (cfg.get("default_hooks") or {}):
+        search = f"search_{(config_name(cfg) or '').removeprefix('supernet_')}"
+        if search in packaged_configs():
+            elsewhere = [] if folder == Path("work_dirs") / str(config_name(cfg)) else ["--supernet", final]
+            suggest("search it", "ean", "search", search, *elsewhere, cfg_options=cfg_options)
+    elif cfg.get("test_dataloader"):
+        suggest("test it", "ean", "test", config, folder, cfg_options=cfg_options)
 
 
 def test(
     config: str,
     checkpoint: Path,
-    work_dir: Path | None = None,
-    cfg_options: list[str] | None = None,
-    launcher: Launcher = Launcher.none,
+    work_dir: Path | None,
+    cfg_options: list[str] | None,
+    launcher: Launcher,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
@@ -71,14 +96,16 @@ def test(
     if is_main_process():
         record = Run(folder).test or {}
         typer.echo(f"{', '.join(metric_texts(metrics, record.get('intervals')))}; record: {folder / TEST}")
+        if Run(checkpoint.parent).finished:
+            suggest("time it", "ean", "time", checkpoint.parent)
 
 
 def export(
     config: str,
     checkpoint: Path,
-    out: Path | None = None,
-    format: Format | None = None,
-    cfg_options: list[str] | None = None,
+    out: Path | None,
+    format: Format | None,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     kind = chosen_format(out, format)

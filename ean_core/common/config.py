@@ -55,6 +55,18 @@ def config_name(config: Config) -> str | None:
     return Path(config.filename).stem if config.filename else None
 
 
+def command_name(config: Config) -> str:
+    """Return what names a config in a command: the name of a packaged config, otherwise the path of its file.
+
+    Examples:
+        >>> command_name(load_config('resnet20_se_digits'))
+        'resnet20_se_digits'
+    """
+    name = config_name(config)
+    packaged = name is not None and packaged_configs().get(name) == Path(config.filename)
+    return name if name and packaged else config.filename or "CONFIG"
+
+
 def config_root() -> Path:
     """Return the folder of packaged configs, in an installed wheel or in a checkout."""
     here = Path(__file__).resolve().parent.parent

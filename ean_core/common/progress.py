@@ -1,4 +1,4 @@
-"""Progress of long operations: a bar with the remaining time on a terminal, plain lines elsewhere."""
+"""Progress of long operations: a bar with the remaining time on a terminal, plain lines elsewhere; none if quiet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from .output import Output, chosen
 from .text import visible
 
 LINE_EVERY_S = 15.0
@@ -36,7 +37,8 @@ class Progress:
         self._begun_with = done
         self._start = self._last_line = time.monotonic()
         self._bar: Bar | None = None
-        if sys.stdout.isatty():
+        self._quiet = chosen() is Output.quiet
+        if sys.stdout.isatty() and not self._quiet:
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -69,7 +71,7 @@ class Progress:
             self._bar.update(self._task, advance=steps, note=note)
             return
         now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_S or self.done == self.total:
+        if not self._quiet and (now - self._last_line >= LINE_EVERY_S or self.done == self.total):
             left = (now - self._start) / max(1, self.done - self._begun_with) * (self.total - self.done)
             parts = [f"{self.description}: {self.done}/{self.total}", f"{left:.0f} s left", note]
             print(", ".join(part for part in parts if part), flush=True)
@@ -80,3 +82,21 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+
+def duration(seconds: float, units: int = 2) -> str:
+    """Format a duration in its largest units.
+
+    Examples:
+        >>> duration(7.2), duration(75), duration(3900), duration(180000), duration(720)
+        ('7 s', '1 min 15 s', '1 h 5 min', '2 d 2 h', '12 min')
+        >>> duration(4000, units=1)
+        '1 h'
+    """
+    left = max(0, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or parts or unit == "s":
+            parts.append((left // size, unit))
+        left %= size
+    return " ".join(f"{number} {unit}" for i, (number, unit) in enumerate(parts[:units]) if number or not i)

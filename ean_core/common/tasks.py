@@ -225,6 +225,19 @@ def find_metric(name: str) -> Metric:
     return known or Metric(name, name, "%" * name.startswith("accuracy"), bool(_ERROR.search(name)))
 
 
+def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """Return the main metric of a task, by its name in records or in OpenMMLab, and its value; the first metric for
+    tasks that are not registered.
+
+    Examples:
+        >>> headline({'accuracy/top5': 91.2, 'accuracy/top1': 70.5})
+        ('accuracy/top1', 70.5)
+    """
+    known = (name for task in known_tasks() for name in (task.metrics[0].name, task.metrics[0].title))
+    key = next((name for name in known if name in metrics), next(iter(metrics)))
+    return key, metrics[key]
+
+
 @cache
 def _load_entry_points() -> None:
     # An editable and a regular installation side by side declare the same task twice.

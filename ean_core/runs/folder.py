@@ -172,6 +172,26 @@ class Run:
         return read_record(path) if path.exists() else None
 
 
+def run_options(settings: Mapping[str, Any], config: Config) -> list[str]:
+    """Return the ``--cfg-options`` that turn a config into the settings of a run, except those of how and where it ran.
+
+    Lists of other lists or mappings, which no option can express, are left out.
+    """
+    wanted = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "randomness", "image_size", "sync_bn")
+    names = [name for name in settings if name in wanted or name.endswith(("_dataloader", "_evaluator"))]
+    changes = (change for name in names for change in differences(_entry(config, name), _entry(settings, name), name))
+    return [option for name, _, value in changes for option in _options(name, value)]
+
+
+def _options(name: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [option for key, inner in value.items() for option in _options(f"{name}.{key}", inner)]
+    if isinstance(value, list):
+        whole = not any(isinstance(inner, (list, dict)) for inner in value)
+        return [f"{name}=[{','.join(map(str, value))}]"] if whole else []
+    return [f"{name}={value}"]
+
+
 def chosen_checkpoint(path: Path) -> Path:
     """Return the path of a checkpoint unchanged; for a run's folder, return the checkpoint that represents the run.
 

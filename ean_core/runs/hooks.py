@@ -1,17 +1,15 @@
-"""Hooks of every run: plain checkpoints, records, finite weights, exact resumption, progress bar and file."""
+"""Hooks of every run: plain checkpoints, records, finite weights, exact resumption, progress file."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import statistics
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +20,9 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ean_core.common.config import config_name
 from ean_core.common.errors import DivergedError
-from ean_core.common.progress import Progress
 from ean_core.common.record import significant, write_record, write_text
 from ean_core.common.seeding import Stream, seed_of
-from ean_core.common.tasks import Metric, find_metric, known_tasks
+from ean_core.common.tasks import Metric, find_metric, headline
 
 from .folder import PROGRESS, RECORD, Run
 
@@ -227,26 +224,39 @@ class StartValidationHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         validations = runner.message_hub.runtime_info.get(RunRecordHook.VALIDATIONS, [])
-        unit = "iteration" if by_iterations(runner) else "epoch"
-        if not validations or validations[0].get(unit) != 0 or len(validations) < 2:
-            return
-        first, last = validations[0], validations[-1]
-        names = [name for name in last if name in first and name != unit]
-        known = [name for name in names if find_metric(name) in _primary_metrics()]
-        for name in (known or names)[:1]:
-            metric = find_metric(name)
-            change = last[name] - first[name]
-            if change > 0 if metric.less_is_better else change < 0:
-                runner.logger.warning(
-                    f"this training made its network worse: {metric.label} on validation images was "
-                    f"{metric.measured(first[name])} before it and is {metric.measured(last[name])} after it. Keep the "
-                    "weights that it started from, or train longer, with more images, or with a lower "
-                    "optim_wrapper.optimizer.lr"
-                )
+        change = worsening(validations) if len(validations) > 1 else None
+        if change:
+            runner.logger.warning(
+                f"this training made its network worse: {change.metric.label} on validation images was "
+                f"{change.metric.measured(change.before)} before it and is {change.metric.measured(change.after)} "
+                "after it. Keep the weights that it started from, or train longer, with more images, or with a lower "
+                "optim_wrapper.optimizer.lr"
+            )
 
 
-def _primary_metrics() -> list[Metric]:
-    return [task.metrics[0] for task in known_tasks()]
+class Worsening(NamedTuple):
+    """A metric on validation images that was better before a training than after it."""
+
+    metric: Metric
+    before: float
+    after: float
+
+
+def worsening(validations: Sequence[Mapping[str, float]], last: Mapping[str, float] | None = None) -> Worsening | None:
+    """Return the change of the primary metric if a training made it worse; None if it did not, or is not known to.
+
+    Args:
+        validations: all validations of the training; the first may be of epoch or iteration 0.
+        last: the validation of the weights that represent the training; that after its end by default.
+    """
+    first, last = validations[0], last or validations[-1]
+    unit = next((unit for unit in ("epoch", "iteration") if unit in first), "")
+    common = {name: value for name, value in last.items() if name in first and name != unit}
+    if first.get(unit) != 0 or last.get(unit) == 0 or not common:
+        return None
+    name, after = headline(common)
+    metric = find_metric(name)
+    return Worsening(metric, first[name], after) if metric.merit(after) < metric.merit(first[name]) else None
 
 
 @HOOKS.register_module()
@@ -266,69 +276,6 @@ class MetricTableHook(Hook):
         for metric in runner.test_evaluator.metrics:
             if hasattr(metric, "table") and metric.csv is None:
                 metric.csv = str(Path(runner.work_dir) / metric.table)
-
-
-@HOOKS.register_module()
-class ProgressHook(Hook):
-    """Show a progress bar on a terminal instead of log lines, which still go to the log file.
-
-    Args:
-        always: report progress without a terminal too, for runs with log lines turned off.
-    """
-
-    priority = "LOW"
-
-    def __init__(self, always: bool = False) -> None:
-        self.always = always
-        self._progress: Progress | None = None
-
-    @master_only
-    def before_train(self, runner: Runner) -> None:
-        self._begin(runner, Path(runner.work_dir).name, runner.max_iters, runner.iter)
-
-    @master_only
-    def before_test(self, runner: Runner) -> None:
-        self._begin(runner, "test", len(runner.test_dataloader))
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        self._start = time.perf_counter()
-        self._images = 0
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        if not self._images:  # a resumed run may have skipped the images that it has seen
-            self._start = time.perf_counter() if by_iterations(runner) else self._start
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self._progress:
-            self._images += len(data_batch["inputs"]) * runner.world_size
-            rate = self._images / (time.perf_counter() - self._start)
-            loss = f"loss {outputs['loss'].item():.3f}" if outputs and "loss" in outputs else ""
-            epoch = "" if by_iterations(runner) else f"epoch {runner.epoch + 1}/{runner.max_epochs}, "
-            self._progress.advance(f"{epoch}{rate:.0f} images/s, {loss}")
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self._progress:
-            self._progress.advance()
-
-    def after_train(self, runner: Runner) -> None:
-        self.stop()
-
-    def after_test(self, runner: Runner) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Release the terminal; also after an interruption."""
-        if self._progress:
-            self._progress.__exit__(None, None, None)
-            self._progress = None
-
-    def _begin(self, runner: Runner, name: str, total: int, done: int = 0) -> None:
-        if not self.always and not sys.stdout.isatty():
-            return
-        for handler in runner.logger.handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                handler.setLevel(max(handler.level, logging.WARNING))
-        self._progress = Progress(name, total, done).__enter__()
 
 
 @HOOKS.register_module()

@@ -23,6 +23,8 @@ from ean_core.weights.files import refuse_expanding, weights_only
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import are_current
 
+from .terminal import restrain
+
 
 @RUNNERS.register_module()
 class EANRunner(Runner):
@@ -52,7 +54,9 @@ class EANRunner(Runner):
         folder = Path(self.log_dir)  # named after the second of the start, so usually new
         for path in (folder, *folder.rglob("*")):
             refuse_link(path)
-        return super().build_logger(*args, **kwargs)
+        logger = super().build_logger(*args, **kwargs)
+        restrain(logger)
+        return logger
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""

@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ean_core.backbone import find_backbone
-from ean_core.common.config import config_name, packaged_configs
+from ean_core.common.config import command_name, config_name
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_record
 from ean_core.weights.files import WeightsFile, read_meta
@@ -23,9 +23,10 @@ from ean_core.weights.loading import load_weights
 
 from .curves import place_curves
 from .folder import RUN_SETTINGS, TEST, Run, check_same_network, check_same_settings, trained_config
-from .hooks import ProgressHook, scalars
+from .hooks import scalars
 from .outside import adopt, datasets_of, naming_missing_data
 from .processes import agreed, initialize_processes, locked
+from .terminal import ProgressHook, announce, data_text
 
 
 def build_runner(config: Config, work_dir: Path, launcher: str = "none") -> Runner:
@@ -89,6 +90,8 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, file, strict=True)
     with naming_missing_data(datasets_of(config, "test_dataloader")):
+        data = data_text(config.test_dataloader, runner.test_dataloader.dataset)
+        announce("test", config, model, data, work_dir, f"weights: {checkpoint}")
         metrics = scalars(runner.test())
     if is_main_process():
         write_record(
@@ -149,11 +152,9 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
 def beyond(config: Config, latest: Path, work_dir: Path) -> str:
     """How to train on from the end of a run, for messages."""
     entry, _ = planned(config)
-    name = config_name(config)
-    name = name if name in packaged_configs() else config.filename or "CONFIG"
     return (
-        f"to train on from its weights, start another run: ean train {name} --work-dir {work_dir}_longer "
-        f"--cfg-options load_from={latest} {entry}=N"
+        f"to train on from its weights, start another run: ean train {command_name(config)} "
+        f"--work-dir {work_dir}_longer --cfg-options load_from={latest} {entry}=N"
     )
 
 

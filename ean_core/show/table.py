@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ean_core.common.tasks import find_metric, known_tasks
+from ean_core.common.tasks import find_metric
 from ean_core.common.text import markdown_cell, visible
 from ean_core.scheme import ConnectionScheme
 
@@ -75,19 +75,6 @@ class NetworkRow:
             "GMACs": "" if self.macs is None else f"{self.macs / 1e9:.3g}",
             "scheme": str(self.scheme),
         }
-
-
-def headline(metrics: Mapping[str, float]) -> tuple[str, float]:
-    """Return the main metric of a task, by its name in records or in OpenMMLab, and its value; the first metric for
-    tasks that are not registered.
-
-    Examples:
-        >>> headline({'accuracy/top5': 91.2, 'accuracy/top1': 70.5})
-        ('accuracy/top1', 70.5)
-    """
-    known = (name for task in known_tasks() for name in (task.metrics[0].name, task.metrics[0].title))
-    key = next((name for name in known if name in metrics), next(iter(metrics)))
-    return key, metrics[key]
 
 
 def in_percent(increment: float, interval: Sequence[float] | None, digits: int = 1) -> str:

@@ -43,24 +43,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     )
 
 
-def duration(seconds: float, units: int = 2) -> str:
-    """Format a duration in its largest units.
-
-    Examples:
-        >>> duration(7.2), duration(75), duration(3900), duration(180000), duration(720)
-        ('7 s', '1 min 15 s', '1 h 5 min', '2 d 2 h', '12 min')
-        >>> duration(4000, units=1)
-        '1 h'
-    """
-    left = max(0, round(seconds))
-    parts: list[tuple[int, str]] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if left >= size or parts or unit == "s":
-            parts.append((left // size, unit))
-        left %= size
-    return " ".join(f"{number} {unit}" for i, (number, unit) in enumerate(parts[:units]) if number or not i)
-
-
 def packed(parts: Sequence[str], width: int, joint: str = ", ") -> str:
     """Join parts into as few lines as possible without breaking a part; a part may contain line breaks.
 

@@ -15,13 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ean_core.common.tasks import Metric, find_metric, task_of_network
+from ean_core.common.progress import duration
+from ean_core.common.tasks import Metric, find_metric, headline, task_of_network
 from ean_core.common.text import visible
 from ean_core.report.search import read_evaluation
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
-from ean_core.show.table import headline, metric_texts
-from ean_core.show.terminal import duration, packed, shortened, sparkline, squares
+from ean_core.show.table import metric_texts
+from ean_core.show.terminal import packed, shortened, sparkline, squares
 
 from .state import Several, Standing
 

@@ -14,6 +14,8 @@ from ean_core.commands.options import (
     ConfigName,
     Launcher,
     LauncherName,
+    Quiet,
+    Verbose,
     check_checkpoint,
     done_by,
 )
@@ -72,6 +74,8 @@ def evaluate(
     ] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a counter on test images, and the time cost of its attention: a row of Table 3."""
     check_config(config, cfg_options or ())

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS, MODELS
 
-from ean_core.commands.options import Launcher, prepare
+from ean_core.commands.options import Launcher, prepare, suggest
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
@@ -185,6 +185,7 @@ def evaluate_command(
     typer.echo(
         f"{folder}: table3.json, .md and .csv, the count of each image in counts.csv, six examples in predictions.png"
     )
+    suggest("count people with it", "ean", "crowd", "predict", "IMAGES", "--model", checkpoint)
 
 
 def characterize_command(

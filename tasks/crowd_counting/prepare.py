@@ -20,6 +20,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from ean_core.commands.options import suggest
 from ean_core.common.places import data_root
 from ean_core.common.text import visible
 from ean_core.common.writing import replacing
@@ -344,9 +345,30 @@ def prepare_command(
     found = find_own(root, points or root, format) if points or format else _find(root)
     if found.source:
         typer.echo(found.source)
+    given = out
     out = out or data_root() / "crowd" / (OWN if found.source else "shanghaitech")
     manifest = prepare(found, root, out, kernel, workers or os.cpu_count() or 1)
     say(manifest, out)
+    _suggest_training(manifest, out, chosen=given is not None)
+
+
+def _suggest_training(manifest: Mapping[str, Any], out: Path, *, chosen: bool) -> None:
+    """Suggest the training of a counter on the prepared images, if there are any to train and validate it on.
+
+    Args:
+        manifest: manifest of the prepared folder.
+        out: the folder.
+        chosen: whether ``--out`` named it, so that the config does not find it by itself.
+    """
+    splits: dict[str, set[str]] = {}
+    for entry in manifest["images"]:
+        splits.setdefault(entry["part"], set()).add(entry["split"])
+    part = next((part for part in sorted(splits) if {"train", "val"} <= splits[part]), None)
+    if part is None:
+        return
+    config = "resnet18_se_crowd" if part == OWN else f"resnet18_se_shanghaitech_{part.lower()}"
+    roots = [f"{name}_dataloader.dataset.root={out.resolve()}" for name in ("train", "val", "test")]
+    suggest("train a counter", "ean", "train", config, cfg_options=roots if chosen else None)
 
 
 def _find(root: Path) -> Found:

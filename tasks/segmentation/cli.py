@@ -13,6 +13,8 @@ from ean_core.commands.options import (
     ConfigName,
     Launcher,
     LauncherName,
+    Quiet,
+    Verbose,
     check_checkpoint,
     done_by,
 )
@@ -47,6 +49,8 @@ def evaluate(
     ] = None,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a segmentor on test images, and the time cost of its attention: a row of Table 5."""
     check_config(config, cfg_options or ())

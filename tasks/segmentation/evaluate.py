@@ -10,7 +10,7 @@ import typer
 from mmengine.dist import is_main_process
 from mmengine.registry import DATASETS
 
-from ean_core.commands.options import Launcher, prepare
+from ean_core.commands.options import Launcher, prepare, suggest
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
@@ -70,6 +70,7 @@ def evaluate_command(
         texts = [f"{name} {constant[name]:.2f}" for name in METRICS]
         typer.echo(f"predicting background everywhere has {', '.join(texts)}")
     typer.echo(f"{folder}: {written}")
+    suggest("label images with it", "ean", "seg", "predict", "IMAGES", "--model", checkpoint)
 
 
 def _data(test: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 from PIL import Image, PngImagePlugin
 
+from ean_core.commands.options import suggest
 from ean_core.common.places import data_root
 from ean_core.common.record import write_text
 from ean_core.data.images import read_image
@@ -173,6 +174,7 @@ def prepare_command(
     root = root or data_root() / "VOCdevkit"
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; give that of a VOCdevkit as --root")
+    given = out
     out = out or data_root() / "segmentation" / "voc2012"
     manifest = prepare(find_voc(root, sbd), root, out, workers or os.cpu_count() or 1)
     say_problems(manifest["problems"], out)
@@ -187,3 +189,6 @@ def prepare_command(
     typer.echo(
         f"{out}: {manifest['made']} of {len(manifest['images'])} masks written, {len(manifest['problems'])} problems"
     )
+    if "train" in sizes:
+        roots = [f"{name}_dataloader.dataset.root={out.resolve()}" for name in ("train", "test")]
+        suggest("train a segmentor", "ean", "train", "resnet18_se_voc2012", cfg_options=roots if given else None)

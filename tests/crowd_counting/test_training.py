@@ -164,6 +164,7 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     low, high = test["intervals"]["count/MAE"]
     assert min(errors) - 1e-3 <= low < metrics["count/MAE"] < high <= max(errors) + 1e-3
     assert f"MAE {metrics['count/MAE']:.1f} [{low:.1f}, {high:.1f}] over 4 images" in output
+    assert output.splitlines()[-1].startswith("count people with it: ean crowd predict IMAGES --model ")
     images = data / "ShanghaiTech/part_B/test_data/images"
     other = Counter.from_zoo(OTHER, device="cpu")
     theirs = [abs(other(images / f"IMG_{n}.jpg").count - 3 * n) for n in range(1, 5)]
@@ -296,12 +297,21 @@ def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):
         Counter.load(str(tmp_path))
 
 
-def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path, monkeypatch, capsys):
+def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path, monkeypatch, ean):
     monkeypatch.setenv("EAN_DATA", str(data))
-    start = [f"load_from={trained[0] / f'epoch_{EPOCHS}.pth'}", "train_cfg.max_epochs=2"]
-    run_training(load_config(CONFIG, [*SMALL, *start, "optim_wrapper.optimizer.lr=1.0"]), tmp_path / "worse")
+    start = trained[0] / f"epoch_{EPOCHS}.pth"
+    options = [*SMALL, f"load_from={start}", "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=1.0"]
+    status, output = ean("train", CONFIG, "--work-dir", tmp_path / "worse", "--cfg-options", *options)
+    assert not status
     first, _, last = Run(tmp_path / "worse").validations
     assert first["count/MAE"] == pytest.approx(Run(trained[0]).record["validation"]["count/MAE"], rel=1e-4)
     assert last["count/MAE"] > first["count/MAE"]
     text = f"was {first['count/MAE']:.2f} people before it and is {last['count/MAE']:.2f} people after it"
     assert text in "".join(path.read_text() for path in (tmp_path / "worse").rglob("*.log"))
+    *_, suggested, end = output.splitlines()
+    assert suggested.startswith(f"test it: ean test {CONFIG} ")
+    assert end == (
+        f"worse than before training: MAE on validation images was {first['count/MAE']:.2f} people and is "
+        f"{last['count/MAE']:.2f} people; keep the weights that it started from, {start}"
+    )
+    assert f"before training: MAE {first['count/MAE']:.2f} people" in output

@@ -241,3 +241,19 @@ def test_a_selected_checkpoint_whose_name_has_no_epoch_is_not_recorded(best, epo
     """A resumed checkpoint of somebody else may name anything."""
     runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info={"best_ckpt": best}), train_loop=None)
     assert hooks.RunRecordHook()._selection(runner).get("best", {}).get("epoch") == epoch
+
+
+@pytest.mark.parametrize(
+    ("validations", "last", "change"),
+    [
+        ([{"epoch": 0, "count/MAE": 9.0}, {"epoch": 1, "count/MAE": 12.0}], None, (9.0, 12.0)),
+        ([{"epoch": 0, "count/MAE": 9.0}, {"epoch": 1, "count/MAE": 8.0}], None, None),
+        ([{"iteration": 0, "mIoU": 50.0}, {"iteration": 9, "mIoU": 40.0}], None, (50.0, 40.0)),
+        ([{"epoch": 0, "mIoU": 50.0}, {"epoch": 1, "mIoU": 60.0}, {"epoch": 2, "mIoU": 40.0}], 1, None),
+        ([{"epoch": 1, "mIoU": 50.0}, {"epoch": 2, "mIoU": 40.0}], None, None),  # the start was not validated
+        ([{"epoch": 0, "mIoU": 50.0}], None, None),
+    ],
+)
+def test_a_training_is_compared_with_its_start(validations, last, change):
+    found = hooks.worsening(validations, None if last is None else validations[last])
+    assert (found and (found.before, found.after)) == change

@@ -132,7 +132,8 @@ def test_two_processes_train_one_supernet(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("trained: run/epoch_2.pth") == 1
+    for text in ("data: ", "device: 2 processes, each CPU", "epoch 1/2: ", "trained: run/epoch_2.pth"):
+        assert done.stdout.count(text) == 1, text
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["world_size"] == 2
     assert set(record["validation"]) == {"accuracy/top1"}

@@ -184,6 +184,7 @@ def test_the_command_says_what_it_found(devkit, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 0
     assert "train 11 images, val 3 images" in output
     assert "14 of 14 masks written, 1 problems" in output
+    assert output.splitlines()[-1] == "train a segmentor: ean train resnet18_se_voc2012"
     assert "2007_000005.jpg: has no mask" in errors
     assert "no pixels of aeroplane" in errors
     assert json.loads((tmp_path / "segmentation/voc2012/manifest.json").read_text())["version"] == 1

@@ -1,7 +1,8 @@
 import pytest
 
 from ean_core import ConnectionScheme
-from ean_core.show.table import NetworkRow, headline, markdown_table, metric_texts, print_table
+from ean_core.common.tasks import headline
+from ean_core.show.table import NetworkRow, markdown_table, metric_texts, print_table
 
 VANILLA = NetworkRow("vanilla", ConnectionScheme.parse("00-00"), 1727284, 74.1, 0.01234, 0.0, (-0.012, 0.013))
 EAN = NetworkRow("EAN", ConnectionScheme.parse("10-01"), 1738512, 75.256, 0.0131, 0.103, (0.0995, 0.1204))

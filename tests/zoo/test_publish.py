@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def test_a_missing_record_is_asked_for_by_its_command(run, tmp_path, name, comma
     with pytest.raises(FileNotFoundError, match=rf"no {name} beside .*: .* from records only; `{command} "):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
+
+
+def test_the_command_that_is_missing_has_the_options_of_the_run(run, tmp_path):
+    (run / "test.json").unlink()
+    with pytest.raises(FileNotFoundError) as refused:
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo")
+    command = str(refused.value).split("`")[1]
+    words = shlex.split(command)
+    assert words[:4] == ["ean", "test", "resnet20_se_digits", str(run / "epoch_1.pth")]
+    settings = read_record(run / "record.json")["settings"]
+    given = load_config("resnet20_se_digits", words[words.index("--cfg-options") + 1 :])
+    for name in ("model", "train_cfg", "test_dataloader", "optim_wrapper"):
+        assert json.loads(json.dumps(given[name])) == settings[name]
 
 
 def test_a_test_of_another_checkpoint_is_refused(run, tmp_path):

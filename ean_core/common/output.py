@@ -1,0 +1,51 @@
+"""How much a command prints on the terminal: ``--verbose``, ``--quiet``, or neither."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+
+class Output(Enum):
+    """What the running command prints, besides errors."""
+
+    #: The result.
+    quiet = "quiet"
+    #: A short header, progress, warnings and the result.
+    short = "short"
+    #: All that mmengine logs, and the result.
+    verbose = "verbose"
+
+
+_chosen: list[Output] = []
+
+
+def chosen() -> Output | None:
+    """Return the output of the running command; None outside of commands that let one choose, such as in a script."""
+    return _chosen[-1] if _chosen else None
+
+
+@contextmanager
+def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
+    """Set the output of a command by its flags; only verbose ones show Python's warnings about OpenMMLab's own code.
+
+    Raises:
+        ValueError: if both are set.
+
+    Examples:
+        >>> with printing(verbose=False, quiet=True):
+        ...     chosen()
+        <Output.quiet: 'quiet'>
+    """
+    if verbose and quiet:
+        raise ValueError("--verbose and --quiet exclude each other; give one of them, or neither")
+    _chosen.append(Output.verbose if verbose else Output.quiet if quiet else Output.short)
+    try:
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
+            yield
+    finally:
+        _chosen.pop()
