@@ -16,7 +16,7 @@ from ean_core.common.config import config_name, packaged_configs
 from ean_core.common.record import read_record, write_record
 from ean_core.common.tasks import ACCURACY
 from ean_core.runs.curves import use_tensorboard
-from ean_core.runs.folder import Run
+from ean_core.runs.folder import Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.search.bench import Bench, complete_search, supernet_name
 from ean_core.search.darts import GivenScheme, run_darts
@@ -206,7 +206,10 @@ def find_supernet(config: Config, given: Path | None) -> Path:
     """
     complete_search(config)
     if given or config.search.supernet:
-        return Path(given or config.search.supernet)
+        path = Path(given or config.search.supernet)
+        if not path.exists():
+            raise FileNotFoundError(f"no supernet at {path}; give a checkpoint, or the folder of its run")
+        return chosen_checkpoint(path)
     name = supernet_name(config)
     run = Run(Path("work_dirs") / name)
     if run.latest is None:

@@ -15,7 +15,6 @@ from torch import nn
 
 from ean_core.backbone import find_backbone
 from ean_core.common.choices import Form
-from ean_core.common.config import load_config
 from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.comparison import (
     Size,
@@ -36,7 +35,7 @@ from ean_core.scheme import ConnectionScheme
 from ean_core.show.figures import increment_figure, trade_figure
 from ean_core.show.table import NetworkRow, in_percent, print_table, size_text
 
-from .options import Precision, Protocol
+from .options import Precision, Protocol, checked_config
 
 
 def time_per_block(
@@ -157,7 +156,7 @@ def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
             found.append(trained)
             vanilla.append(variant(config, "vanilla"))
         else:
-            found += variants(load_config(name, options))
+            found += variants(checked_config(name, options))
     for plain in vanilla:
         if not any(v.connection == "vanilla" and v.alike == plain.alike for v in found):
             found.insert(0, plain)

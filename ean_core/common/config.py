@@ -6,20 +6,48 @@ Names of configs are checked before arguments are accepted, so mmengine is impor
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import unknown_name
 from .plain import MAX_CONFIG, plain_files
 from .tasks import dataset_of, known_datasets
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+#: Top-level settings that are read where a config has them: mmengine's, and those of this package.
+SETTINGS = frozenset(
+    {
+        *(
+            "model",
+            "data_preprocessor",
+            "train_dataloader",
+            "val_dataloader",
+            "test_dataloader",
+            "train_cfg",
+            "val_cfg",
+        ),
+        *("test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator", "test_evaluator"),
+        *(
+            "default_hooks",
+            "custom_hooks",
+            "custom_imports",
+            "load_from",
+            "resume",
+            "launcher",
+            "env_cfg",
+            "log_processor",
+        ),
+        *("log_level", "visualizer", "default_scope", "randomness", "experiment_name", "work_dir", "runner_type"),
+        *("find_unused_parameters", "sync_bn", "model_wrapper_cfg", "compile", "efficient_conv_bn_eval", "tta_model"),
+        *("tta_pipeline", "image_size", "search"),
+    }
+)
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
 
 
@@ -73,7 +101,7 @@ def find_config(name: str) -> Path:
 
     Raises:
         FileNotFoundError: if ``name`` is a path and there is no file.
-        ValueError: if there is no packaged config of that name; the message lists the closest ones.
+        ValueError: if there is no packaged config of that name; the message gives the closest ones.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -82,8 +110,20 @@ def find_config(name: str) -> Path:
     if path.stem in packaged and (path.parent == Path() or packaged[path.stem].parent.match(str(path.parent))):
         return packaged[path.stem]
     if path.suffix == ".py" and path.parent != Path():
-        raise FileNotFoundError(f"no config at {path}")
-    raise unknown_name("config", name, packaged)
+        raise FileNotFoundError(f"no config at {path}{_closest(path.stem, packaged)}")
+    if path.suffix in (".py", ".json", ".yml", ".yaml"):
+        raise FileNotFoundError(
+            f"there is no file {path}, and no packaged config {path.stem!r}{_closest(path.stem, packaged)}"
+        )
+    raise ValueError(f"unknown config {name!r}{_closest(path.name, packaged)}")
+
+
+def _closest(name: str, packaged: Iterable[str]) -> str:
+    """The end of the message for an unknown config."""
+    near = difflib.get_close_matches(name.lower(), packaged, n=2)
+    return f"; did you mean {' or '.join(map(repr, near))}?" * bool(near) + (
+        " `ean configs` lists them" if near else "; `ean configs` lists the packaged ones"
+    )
 
 
 def check_config(name: str, options: Sequence[str] = ()) -> Path:
@@ -109,10 +149,13 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or an option lacks ``=`` or has an unmatched bracket.
+        ValueError: if it cannot be read, or an option lacks ``=``, has an unmatched bracket, or sets a new top-level
+            entry that nothing reads.
     """
     path = check_config(name, options)
     config = read_config(path)
+    for option in options:
+        _check_entry(option.partition("=")[0], config)
     if options:
         from mmengine.config import DictAction
 
@@ -126,6 +169,21 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
         _fit_schedules(config)
         _fit_scheme(config)
     return config
+
+
+def _check_entry(key: str, config: Mapping[str, Any]) -> None:
+    """Refuse an override whose top-level entry is neither in the config nor a setting.
+
+    Those inside of an entry are checked by :func:`ean_core.runs.signatures.check_signatures`, once all are set.
+    """
+    first = key.split(".")[0]
+    known = {*config, *SETTINGS}
+    if first in known:
+        return
+    same = [f"{name}.{first}" for name, value in config.items() if isinstance(value, Mapping) and first in value]
+    near = same or difflib.get_close_matches(first, known, n=1)
+    hint = f"; did you mean {near[0]}{key[len(first) :]}?" if near else "; `ean configs NAME` prints a packaged config"
+    raise ValueError(f"a config has no entry {first!r}{hint}")
 
 
 def read_config(path: Path, *, import_custom_modules: bool = True) -> Config:
