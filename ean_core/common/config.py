@@ -162,13 +162,25 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
         try:
-            config.merge_from_dict(parser.parse_args([*options]).options)
+            given = parser.parse_args([*options]).options
+            _name_attention(config, given)
+            config.merge_from_dict(given)
+        except TypeError as error:  # an entry of what is not a dict
+            raise ValueError(f"--cfg-options {' '.join(options)}: {error}") from error
         except AssertionError as error:  # DictAction's
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     with reading(path, options):
         _fit_schedules(config)
         _fit_scheme(config)
     return config
+
+
+def _name_attention(config: Config, given: Iterable[str]) -> None:
+    """Write an attention module given by its name as a dict, where overrides set options of it."""
+    backbone: Any = (config.get("model") or {}).get("backbone") or {}
+    if any(key.startswith("model.backbone.attention.") for key in given):
+        kind = backbone.get("attention", "SE")
+        backbone.attention = {"type": kind} if isinstance(kind, str) else kind
 
 
 def _check_entry(key: str, config: Mapping[str, Any]) -> None:

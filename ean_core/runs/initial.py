@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_torchvision_models
 
-from ean_core.common.errors import unknown_name
 from ean_core.common.places import SCHEME, offline
 from ean_core.weights.addresses import resolve
 from ean_core.weights.files import read_state_dict
@@ -95,6 +95,7 @@ def _is_cached(address: str) -> bool:
         known = get_torchvision_models()
         name = address.removeprefix(_TORCHVISION)
         if name not in known:
-            raise unknown_name("model of torchvision", name, [each for each in known if "." not in each])
+            near = get_close_matches(name, known, n=2)
+            raise ValueError(f"torchvision has no weights {name!r}{'; did you mean ' * bool(near)}{' or '.join(near)}")
         address = known[name]
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(address).path).name).is_file()

@@ -157,12 +157,13 @@ def _passes_on(function: Callable[..., Any]) -> bool:
     if not isinstance(definition, ast.FunctionDef) or definition.name != "__init__" or definition.args.kwarg is None:
         return False
     name = definition.args.kwarg.arg
+    # super(Base, self) would skip some classes
+    nexts = ("super().__init__", f"super({function.__qualname__.split('.')[-2]}, self).__init__")
     uses = [node for node in ast.walk(definition) if isinstance(node, ast.Name) and node.id == name]
     passed = [
         keyword.value
         for call in ast.walk(definition)
-        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("super(")
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in nexts
         for keyword in call.keywords
         if keyword.arg is None
     ]
@@ -276,10 +277,10 @@ def _check_optimizer(wrapper: Any, scope: str) -> None:
 def _check_numbers(
     settings: Mapping[str, Any], entry: str, names: Iterable[str], kind: type | tuple[type, ...]
 ) -> None:
-    """Refuse text in place of a number."""
+    """Refuse text in place of a number, and fractions in place of an integer."""
     for name in names:
         value = settings.get(name)
-        if isinstance(value, str) or (kind is int and isinstance(value, float)):
+        if isinstance(value, str) or (kind is int and isinstance(value, float) and value != int(value)):
             what = "an integer" if kind is int else "a number"
             raise ValueError(f"{entry}.{name} must be {what}, got {value!r}")
 
