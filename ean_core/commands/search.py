@@ -19,12 +19,12 @@ from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.search.bench import Bench, complete_search, supernet_name
-from ean_core.search.darts import GivenScheme, run_darts
+from ean_core.search.darts import DartsSettings, GivenScheme, run_darts
 from ean_core.search.evaluator import FIXED_NORMS, has_fixed_norms
 from ean_core.search.front import best_by_coefficient
 from ean_core.search.loop import SearchResult
 from ean_core.search.scorer import Difference
-from ean_core.search.strategy import Strategy, build_strategy
+from ean_core.search.strategy import Strategy, build_strategy, check_strategy
 
 from .options import Launcher, prepare, resumable, use_bf16
 
@@ -151,6 +151,10 @@ def search(
     checkpoint = find_supernet(cfg, supernet)
     if strategy:
         choose_strategy(cfg, strategy, cfg_options or ())
+    if cfg.search.strategy.get("type") == "darts":
+        DartsSettings.read(cfg.search.strategy)
+    else:
+        check_strategy(cfg.search.strategy)
     if amp:
         use_bf16(cfg)
     if tensorboard:

@@ -251,7 +251,13 @@ def _fit_schedules(config: Config) -> None:
     schedules = config.get("param_scheduler") or []
     for schedule in [schedules] if isinstance(schedules, dict) else schedules:
         length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolyLR": "end"}.get(schedule["type"])
-        if epochs and length and schedule.get(length) is None and schedule.get("by_epoch", True):
+        if (
+            isinstance(epochs, int)
+            and epochs
+            and length
+            and schedule.get(length) is None
+            and schedule.get("by_epoch", True)
+        ):
             schedule[length] = epochs if length == "end" else epochs - schedule.get("begin", 0)
         if schedule["type"] == "OneCycleLR":
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)

@@ -141,9 +141,9 @@ def check_folder(folder: Path) -> None:
     if not place.is_dir():
         kind = "a link to nothing" if place.is_symlink() and not place.exists() else "a file"
         where = "" if place == folder else f", in which {folder} would be"
-        raise NotADirectoryError(f"{place} is {kind}, not a folder{where}; remove it, or choose another --work-dir")
+        raise NotADirectoryError(f"{place} is {kind}, not a folder{where}; remove it, or choose another folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise CannotWriteError(f"{folder} cannot be written: no permission in {place}; choose another --work-dir")
+        raise CannotWriteError(f"{folder} cannot be written: no permission in {place}; choose another folder")
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def disturbance(load: float, threads: int, spread: float, cores: int) -> str | N
     """
     found = []
     if load > FREE and load + threads > cores + FREE:
-        what = f" with {threads} threads to time" if threads else ""
+        what = f" with {threads} thread{'s' * (threads > 1)} to time" if threads else ""
         found.append(f"other programs were running (load {load:.1f} before the start,{what} on {cores} cores)")
     if spread > SPREAD:
         found.append(f"times of the same network vary by {100 * spread:.0f} %")

@@ -257,13 +257,16 @@ def complete_search(config: Config) -> None:
     """Fill in missing settings of a config's ``search`` section from :data:`DEFAULTS`.
 
     Raises:
-        ValueError: if there is no such section, or ``search.finalists`` is invalid.
+        ValueError: if there is no such section, or it has unknown settings, or ``search.finalists`` is invalid.
     """
     if "search" not in config:
         name = config_name(config) or "config"
         raise ValueError(
             f"{name} has no `search` section; use a search config, for example search_resnet20_se_cifar100"
         )
+    for name in config.search:
+        if name not in DEFAULTS:
+            raise unknown_name("setting of search", name, DEFAULTS)
     for name, value in DEFAULTS.items():
         config.search.setdefault(name, copy.deepcopy(value))
     config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}
