@@ -242,7 +242,7 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         (["train", "resnet20_se_digit"], r"ean train: unknown config 'resnet20_se_digit'; did you mean"),
         (
             ["train", "nowhere/mine.py"],
-            r"ean train: no config at nowhere/mine.py; `ean configs` lists the packaged ones$",
+            r"ean train: no config at nowhere/mine.py; `ean configs` lists the packaged",
         ),
         (
             ["train", "resnet20_se_digits", "--cfg-options", "seed"],

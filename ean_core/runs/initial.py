@@ -15,7 +15,7 @@ from mmengine.runner.checkpoint import get_torchvision_models
 
 from ean_core.common.places import SCHEME, offline
 from ean_core.weights.addresses import resolve
-from ean_core.weights.files import read_state_dict
+from ean_core.weights.files import WeightsFile, read_state_dict
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .folder import chosen_checkpoint
@@ -51,13 +51,16 @@ def checkpoint_to_load(source: str) -> str:
 
     Raises:
         FileNotFoundError: if there is no such file, or no checkpoint in the folder.
+        ValueError: if it cannot be read as weights.
     """
     if "://" in source:
         return source
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"load_from={source}: there is no such file; give a checkpoint, or the folder of a run")
-    return str(chosen_checkpoint(path))
+    path = chosen_checkpoint(path)
+    _ = WeightsFile(path).content  # which mmengine would read after everything is built, and name no file
+    return str(path)
 
 
 def _named(settings: Any, entry: str, scope: str) -> Iterator[tuple[str, str]]:
@@ -85,7 +88,7 @@ def _obtain(address: str) -> None:
             raise FileNotFoundError(address)
     elif address.startswith(SCHEME):
         resolve(address)
-    elif offline() or not _is_cached(address):
+    elif not _is_cached(address) or offline():  # an unknown name is said first
         read_state_dict(address)
 
 

@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ean_core.common.config import find_config
 from ean_core.common.writing import file_lock
 from ean_core.runs.folder import Run
 
@@ -26,6 +27,14 @@ class Failing(Hook):
     def before_train_epoch(self, runner):
         if runner.epoch:
             raise ValueError("the second epoch fails")
+
+
+@HOOKS.register_module(force=True)
+class Refusing(Hook):
+    """Fails at the start."""
+
+    def before_run(self, runner):
+        raise ValueError("refused once everything is built")
 
 
 @pytest.fixture
@@ -58,11 +67,13 @@ def own(tmp_path):
         (DIGITS, "train_cfg.max_epoch=3", "train_cfg has no 'max_epoch'; did you mean train_cfg.max_epochs?"),
         ("resnet20_se_cifar100", "", "CIFAR-100 is missing or incomplete in {data}/cifar-100-python and EAN_OFFLINE"),
         ("resnet50_se_imagenet", "", "no images for split 'trainval' in {data}/imagenet/train"),
-        ("resnet18_se_crowd", "", "{data}/crowd/own holds no prepared images (no manifest.json); `ean crowd prepare --root IMAGES"),
-        ("resnet20_se_shanghaitech_b", "", "{data}/crowd/shanghaitech holds no prepared images (no manifest.json); `ean crowd prepare --root SHANGHAITECH"),
+        ("resnet18_se_crowd", "", "{data}/crowd/own holds no prepared images "
+            "(no manifest.json); `ean crowd prepare --root IMAGES"),
+        ("resnet20_se_shanghaitech_b", "", "{data}/crowd/shanghaitech holds no prepared images "
+            "(no manifest.json); `ean crowd prepare --root SHANGHAITECH"),
         (DIGITS, f"{WEIGHTS}nofile.pth", "model.backbone.init_cfg: there is no file nofile.pth; give a file with"),
         (DIGITS, f"{WEIGHTS}torchvision://resnet18", "model.backbone.init_cfg: torchvision://resnet18 cannot be "),
-        (DIGITS, f"{WEIGHTS}torchvision://resnet181", "model.backbone.init_cfg: torchvision has no weights 'resnet181'"),
+        (DIGITS, f"{WEIGHTS}torchvision://resnet181", "model.backbone.init_cfg: torchvision has no weights 'resnet18"),
         (DIGITS, f"{WEIGHTS}ean://resnet20.cifar10", "model.backbone.init_cfg: there is no model 'resnet20.cifar10'"),
         (DIGITS, "load_from=nofile.pth", "load_from=nofile.pth: there is no such file; give a checkpoint, or"),
     ],
@@ -148,22 +159,30 @@ def test_a_folder_that_another_training_uses_is_refused_and_left_as_it_is(ean, h
 
 
 def test_a_start_that_fails_late_leaves_no_new_folder_and_an_old_one_as_it_was(ean, here):
-    (here / "damaged.pth").write_text("damaged")
-    words = ("train", DIGITS, "--cfg-options", "load_from=damaged.pth")
-    code, _ = ean(*words)
-    assert "damaged.pth cannot be read as plain weights" in code or "damaged.pth" in code
-    assert [path.name for path in here.iterdir()] == ["damaged.pth"]
+    base = find_config(DIGITS)
+    (here / "mine.py").write_text(f"_base_ = {str(base)!r}\ncustom_hooks = [dict(type='Refusing')]\n")
+    code, _ = ean("train", "mine.py")
+    assert code == "ean train: refused once everything is built"
+    assert [path.name for path in here.iterdir()] == ["mine.py"]
     (here / "old").mkdir()
     (here / "old/notes.txt").write_text("mine")
-    ean(*words, "--work-dir", "old")
+    ean("train", "mine.py", "--work-dir", "old")
     assert [path.name for path in (here / "old").iterdir()] == ["notes.txt"]
-    ean("test", DIGITS, "damaged.pth", "--work-dir", "new")
-    assert not (here / "new").exists()
+
+
+def test_damaged_weights_are_named_before_anything_is_built(ean, here):
+    (here / "damaged.pth").write_text("damaged")
+    code, out = ean("train", DIGITS, "--cfg-options", "load_from=damaged.pth")
+    assert code.startswith("ean train: damaged.pth cannot be read as plain weights")
+    assert out == ""
+    assert ean("test", DIGITS, "damaged.pth", "--work-dir", "new")[0].startswith("ean test: damaged.pth cannot be")
+    assert [path.name for path in here.iterdir()] == ["damaged.pth"]
 
 
 def test_a_training_that_fails_on_its_way_stays(ean, here):
-    options = ("train_cfg.max_epochs=2", "custom_hooks=[{'type':'Failing'}]", "model.backbone.scheme=none")
-    code, _ = ean("train", DIGITS, "--work-dir", "run", "--cfg-options", *options)
+    base = find_config(DIGITS)
+    (here / "mine.py").write_text(f"_base_ = {str(base)!r}\ncustom_hooks = [dict(type='Failing')]\n")
+    code, _ = ean("train", "mine.py", "--work-dir", "run", "--cfg-options", "train_cfg.max_epochs=2")
     assert code == "ean train: the second epoch fails"
     assert Run(here / "run").latest.name == "epoch_1.pth"
 
