@@ -279,3 +279,15 @@ def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path
     assert last["count/MAE"] > first["count/MAE"]
     text = f"was {first['count/MAE']:.2f} people before it and is {last['count/MAE']:.2f} people after it"
     assert text in "".join(path.read_text() for path in (tmp_path / "worse").rglob("*.log"))
+
+
+def test_a_training_on_five_own_images_works(tmp_path, monkeypatch, ean):
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    listed = write_pictures(tmp_path / "images", (3, 1, 5, 2, 4))
+    lines = [f"{name},{x},{y}" for name, heads in listed.items() for x, y in heads]
+    (tmp_path / "points.csv").write_text("\n".join(["image,x,y", *lines]))
+    assert ean("crowd", "prepare", "--root", "images", "--points", "points.csv")[0] == 0
+    options = ("train_cfg.max_epochs=5", *SMALL)  # an epoch is one iteration, of four images
+    assert ean("train", "resnet20_se_crowd", "--work-dir", "run", "--cfg-options", *options)[0] == 0
+    assert Run(tmp_path / "run").record["epochs"] == 5
