@@ -91,10 +91,10 @@ def check_signatures(config: Config) -> None:
             others = [other for other in settings["default_hooks"] if other != name]
             raise _unknown("default_hooks", name, others)
         _check(hook, f"default_hooks.{name}", (registry.HOOKS,), scope, frozenset({"priority"}))
-    _check_call(settings.get("randomness"), "randomness", Runner.set_randomness, scope)
+    _check_call(settings.get("randomness"), "randomness", Runner.set_randomness)
     processor = settings.get("log_processor")
     if isinstance(processor, Mapping) and processor.get("type", "LogProcessor") == "LogProcessor":
-        _check_call(processor, "log_processor", LogProcessor, scope)
+        _check_call(processor, "log_processor", LogProcessor)
 
 
 def arguments_of(kind: Callable[..., Any]) -> frozenset[str] | None:
@@ -112,12 +112,16 @@ def arguments_of(kind: Callable[..., Any]) -> frozenset[str] | None:
     if not inspect.isclass(kind):
         return _names(kind, open_end=False)
     known: frozenset[str] = frozenset()
+    if any("__new__" in vars(base) for base in kind.__mro__[:-1]):
+        return None
     for base in kind.__mro__:
         if "__init__" not in vars(base):
             continue
         if base is object:
             return known
         constructor = vars(base)["__init__"]
+        if hasattr(constructor, "__wrapped__"):  # by what may take earlier names
+            return None
         own = _names(constructor, open_end=True)
         if own is None:
             return None
@@ -206,7 +210,7 @@ def _check(value: Any, entry: str, where: Iterable[Registry], scope: str, taken:
         package = getattr(kind, "__module__", "")
         if kind is None or package.startswith(_HELPED):
             continue
-        _check_call(settings, path, kind, scope, taken)
+        _check_call(settings, path, kind, taken)
         known = package.partition(".")[0] in _KNOWN
         for name, part in settings.items():
             if name.endswith("_cfg") and name != "init_cfg":
@@ -216,9 +220,7 @@ def _check(value: Any, entry: str, where: Iterable[Registry], scope: str, taken:
                 _check(part, f"{path}.{name}", _INNER.get(name, tuple(where)), inner, extra)
 
 
-def _check_call(
-    settings: Any, entry: str, kind: Callable[..., Any], scope: str, taken: frozenset[str] = frozenset()
-) -> None:
+def _check_call(settings: Any, entry: str, kind: Callable[..., Any], taken: frozenset[str] = frozenset()) -> None:
     """Refuse settings that a class or function does not take."""
     if not isinstance(settings, Mapping):
         return
@@ -254,9 +256,9 @@ def _check_loops(settings: Mapping[str, Any], scope: str) -> None:
             _check(loop, entry, (registry.LOOPS,), scope)
         elif entry == "train_cfg":
             kind = usual if loop.get("by_epoch", True) else IterBasedTrainLoop
-            _check_call(loop, entry, kind, scope, frozenset({"by_epoch"}))
+            _check_call(loop, entry, kind, frozenset({"by_epoch"}))
         else:
-            _check_call(loop, entry, usual, scope)
+            _check_call(loop, entry, usual)
         _check_numbers(loop, entry, ("max_epochs", "max_iters", "val_interval"), int)
 
 
@@ -271,7 +273,7 @@ def _check_optimizer(wrapper: Any, scope: str) -> None:
         _check_numbers(optimizer, "optim_wrapper.optimizer", ("lr", "weight_decay", "momentum"), (int, float))
     if isinstance(clip, Mapping):
         function = clip_grad_value_ if clip.get("type") == "value" else clip_grad_norm_
-        _check_call(clip, "optim_wrapper.clip_grad", function, scope)
+        _check_call(clip, "optim_wrapper.clip_grad", function)
 
 
 def _check_numbers(

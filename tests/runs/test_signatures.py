@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.model import BaseModule
+from mmengine.utils import deprecated_api_warning
 
 from ean_core.common.config import load_config
 from ean_core.runs.signatures import arguments_of, check_signatures
@@ -111,6 +112,22 @@ class Passing(BaseModule):
 class Skipping(Passing, BaseModule):
     def __init__(self, depth, **options):
         super(Passing, self).__init__(**options)
+
+
+class Renamed(BaseModule):
+    @deprecated_api_warning({"breadth": "width"})
+    def __init__(self, width):
+        super().__init__()
+
+
+class Made:
+    def __new__(cls, **options):
+        return super().__new__(cls)
+
+
+def test_constructors_that_take_other_names_are_not_checked():
+    assert arguments_of(Renamed) is None
+    assert arguments_of(Made) is None
 
 
 def test_kwargs_are_followed_where_they_are_only_passed_on():
