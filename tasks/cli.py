@@ -57,6 +57,29 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: A command line of each command that needs arguments, shown in its help and where one is missing or wrong.
+EXAMPLES: dict[str, str] = {
+    "train": "resnet20_se_digits --work-dir work_dirs/first --cfg-options train_cfg.max_epochs=5",
+    "search": "search_resnet20_se_digits --supernet work_dirs/supernet_resnet20_se_digits",
+    "search compare": "search_resnet20_se_digits --strategies ean,random --evaluations 30 --seeds 2",
+    "search correlate": "search_resnet20_se_digits --schemes 10 --epochs 5",
+    "test": "resnet20_se_digits work_dirs/resnet20_se_digits",
+    "time": "resnet20_se_digits --batch 50",
+    "explain": "photo.jpg --model ean_resnet20_se.cifar100",
+    "gates": "resnet20_se_digits work_dirs/resnet20_se_digits",
+    "report": "work_dirs --out report",
+    "export": "resnet20_se_digits work_dirs/resnet20_se_digits network.onnx",
+    "crowd evaluate": "resnet20_se_shanghaitech_b work_dirs/resnet20_se_shanghaitech_b",
+    "crowd characterize": "resnet20_se_crowd work_dirs/resnet20_se_crowd",
+    "crowd predict": "photo.jpg video.mp4 --out counted",
+    "seg evaluate": "resnet20_se_voc2012 work_dirs/resnet20_se_voc2012",
+    "seg predict": "photo.jpg --out segmented",
+    "zoo info": "ean_resnet20_se.cifar100",
+    "zoo publish": "work_dirs/resnet20_se_cifar100 resnet20_se_cifar100 --to models",
+    "zoo retime": "ean_resnet20_se.cifar100 work_dirs/timing_resnet20_se_cifar100.json",
+    "zoo import": "torchvision://resnet50 resnet50.safetensors",
+}
+
 #: Commands that users of similar tools try, and what to type instead.
 INSTEAD: dict[str, str] = {
     "crowd train": "ean train resnet20_se_crowd",
@@ -121,9 +144,14 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
     logging.setLogRecordFactory(VisibleRecord)
     module, function = target.split(":")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    example = f"For example: ean {name} {EXAMPLES[name]}" if name in EXAMPLES else None
     try:
-        app.command(name)(getattr(import_module(module), function))
+        app.command(name, epilog=example)(getattr(import_module(module), function))
         app(arguments, prog_name=f"ean {name}")
+    except SystemExit as ended:
+        if ended.code == 2 and example:  # the arguments cannot be parsed
+            print(example, file=sys.stderr)
+        raise
     except (ValueError, OSError, TypeError, KeyError, ImportError) as error:  # the last three: mistyped configs
         if os.environ.get("EAN_TRACEBACK"):
             raise

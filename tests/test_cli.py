@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ean_core.common.config import packaged_configs
-from tasks.cli import COMMANDS, INSTEAD, main
+from tasks.cli import COMMANDS, EXAMPLES, INSTEAD, main
 
 EAN = Path(sys.executable).with_name("ean")
 
@@ -248,7 +248,10 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
     ("words", "message"),
     [
         (["train", "resnet20_se_digit"], r"ean train: unknown config 'resnet20_se_digit'; did you mean"),
-        (["train", "nowhere/mine.py"], r"ean train: no config at nowhere/mine.py$"),
+        (
+            ["train", "nowhere/mine.py"],
+            r"ean train: no config at nowhere/mine.py; `ean configs` lists the packaged",
+        ),
         (
             ["train", "resnet20_se_digits", "--cfg-options", "seed"],
             r"ean train: --cfg-options takes KEY=VALUE, got 'seed'",
@@ -277,7 +280,7 @@ def test_time_measures_the_three_variants_and_takes_several_options_after_one_fl
         (["export", "resnet20_se_digits", "a.pth", "--format", "onnx"], r"ean export: no checkpoint at a.pth"),
         (
             ["time", "resnet20_se_digits", "--cfg-options", "model.backbone.scheem=full"],
-            r"ean time: .*unexpected keyword argument 'scheem'.*.EAN_TRACEBACK=1",
+            r"ean time: model.backbone \(EANResNetCIFAR\) has no 'scheem'; did you mean model.backbone.scheme\?$",
         ),
         (["time", "resnet20_se_digits", "--cfg-options", "model.type=Classifier"], r"ean time: .*Classifier"),
         (
@@ -298,7 +301,9 @@ def test_an_error_is_one_line_and_a_status(capsys, tmp_path, monkeypatch, words,
 
 def test_a_ledger_that_is_there_is_not_overwritten(capsys, tmp_path):
     (tmp_path / "ledger.jsonl").write_text("")
-    words = ["search", "search_resnet20_se_digits", "--supernet", "x.pth", "--work-dir", str(tmp_path)]
+    (tmp_path / "x.pth").write_text("")
+    supernet = ["--supernet", str(tmp_path / "x.pth")]
+    words = ["search", "search_resnet20_se_digits", *supernet, "--work-dir", str(tmp_path)]
     assert (
         "ledger.jsonl exists; add --resume to continue it, or --work-dir to start elsewhere" in run(capsys, *words)[0]
     )
@@ -341,3 +346,16 @@ def test_a_command_line_that_cannot_be_parsed_is_a_usage_error(capsys, words, na
     code, _, err = run(capsys, *words)
     assert code == 2
     assert f"Usage: ean {name} [OPTIONS]" in err
+    assert err.splitlines()[-1] == f"For example: ean {name} {EXAMPLES[name]}"
+
+
+def test_commands_with_required_arguments_have_an_example_of_names_and_options_that_exist():
+    for name, _, target in COMMANDS:
+        module, function = target.split(":")
+        parameters = inspect.signature(getattr(import_module(module), function)).parameters
+        required = [each for each, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+        assert bool(required) == (name in EXAMPLES), name
+        words = EXAMPLES.get(name, "").split()
+        options = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+        assert set(options) <= {*parameters}
+        assert "config" not in required or {*words} & {*packaged_configs()}

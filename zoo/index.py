@@ -240,30 +240,38 @@ def published() -> dict[ModelName, Entry]:
     return dict(sorted(found.items()))
 
 
-def find_entry(name: str) -> Entry:
+def find_entry(name: str, task: str | None = None) -> Entry:
     """Find a published model by name.
+
+    Args:
+        name: its name.
+        task: suggest models of this task only, by OpenMMLab's name.
 
     Raises:
         NoWeightsError: if it has no weights yet; the message names the config that trains it.
         ValueError: if there is no such model.
     """
-    parsed = known_name(name)
+    ready = [each for each in published() if task in (None, each.task)]
+    parsed = known_name(name, ready)
     entry = published().get(parsed)
     if entry is None:
-        alike = [
-            str(each) for each in published() if (each.variant, each.attention) == (parsed.variant, parsed.attention)
-        ]
-        near = alike[:2] or get_close_matches(name, map(str, published()), n=2, cutoff=0.5)
+        same = [each for each in ready if each.task == parsed.task]
+        alike = [str(each) for each in same if (each.variant, each.attention) == (parsed.variant, parsed.attention)]
+        near = alike[:2] or get_close_matches(name, map(str, same), n=2, cutoff=0.5)
         hint = f". There are weights of {' and '.join(near)}" if near else ""
         raise NoWeightsError(f"{name} has no weights yet; {how_to_train(parsed)}{hint}")
     return entry
 
 
-def known_name(text: str) -> ModelName:
+def known_name(text: str, suggested: Iterable[ModelName] | None = None) -> ModelName:
     """Parse the name of a model that is published, or that a packaged config can train.
 
     Without ``.DATASET`` it stands for the first data set, in the order in which reports list them, that has weights of
     this network, or else that has a config for it.
+
+    Args:
+        text: the name.
+        suggested: models that an error may suggest; all by default.
 
     Raises:
         ValueError: if there is no such model; the message gives the nearest names.
@@ -281,10 +289,11 @@ def known_name(text: str) -> ModelName:
         name = None
     if name and config_of(name) and not (name.variant == "org" and attention_names()[name.module or ""]):
         return name
-    near = get_close_matches(text, names, n=6, cutoff=0.5)
+    near = get_close_matches(text, names if suggested is None else map(str, suggested), n=6, cutoff=0.5)
     near = sorted(near, key=lambda name: names[name] not in ready)[:3]
     hint = f"; did you mean {' or '.join(near)}?" if near else ","
-    raise ValueError(f"there is no model {text!r}{hint} `ean zoo list --all` lists all")
+    lists = "`ean zoo list --all` lists all" if suggested is None else "`ean zoo list` lists those with weights"
+    raise ValueError(f"there is no model {text!r}{hint} {lists}")
 
 
 def _default_name(text: str, names: Iterable[ModelName], ready: Container[ModelName]) -> ModelName | None:

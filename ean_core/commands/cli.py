@@ -12,6 +12,7 @@ import typer
 
 from ean_core.common.choices import Form, Format
 from ean_core.common.config import check_config
+from ean_core.common.writing import check_folder
 
 from .options import (
     Amp,
@@ -31,6 +32,7 @@ from .options import (
     Verbose,
     WorkDir,
     check_checkpoint,
+    check_work_dir,
     chosen_format,
     done_by,
 )
@@ -47,6 +49,7 @@ def quickstart(
     cfg_options: CfgOptions = None,
 ) -> None:
     """Run the whole pipeline on a small data set: supernet, search, training, timing, and a final table."""
+    check_folder(work_dir or Path("quickstart") / dataset.value)
 
 
 @done_by("ean_core.commands.train:train")
@@ -64,6 +67,7 @@ def train(
 ) -> None:
     """Train a network or a supernet from a config."""
     check_config(config, cfg_options or ())
+    check_work_dir(work_dir, config)
 
 
 @done_by("ean_core.commands.search:search")
@@ -85,6 +89,9 @@ def search(
 ) -> None:
     """Search a trained supernet for the best connection scheme."""
     check_config(config, cfg_options or ())
+    if supernet is not None:
+        check_checkpoint(supernet)
+    check_work_dir(work_dir, config)
 
 
 @done_by("ean_core.commands.compare:compare")
@@ -109,6 +116,9 @@ def compare(
 ) -> None:
     """Compare search strategies on one supernet: table, Pareto front, convergence and distributions."""
     check_config(config, cfg_options or ())
+    if supernet is not None:
+        check_checkpoint(supernet)
+    check_work_dir(work_dir, f"compare_{Path(config).stem}")
 
 
 @done_by("ean_core.commands.correlate:correlate")
@@ -125,6 +135,9 @@ def correlate(
 ) -> None:
     """Train a few random schemes stand-alone and correlate their accuracies with the supernet's."""
     check_config(config, cfg_options or ())
+    if supernet is not None:
+        check_checkpoint(supernet)
+    check_work_dir(work_dir, f"correlate_{Path(config).stem}")
 
 
 @done_by("ean_core.commands.watch:watch")
@@ -151,6 +164,8 @@ def test(
     """Evaluate a checkpoint on a config's test images."""
     check_config(config, cfg_options or ())
     check_checkpoint(checkpoint)
+    if work_dir is not None:
+        check_folder(work_dir)
 
 
 @done_by("ean_core.commands.time:time")
@@ -217,6 +232,8 @@ def gates(
     """Measure how much the attention of each block varies between channels and between images."""
     check_config(config, cfg_options or ())
     check_checkpoint(checkpoint)
+    if work_dir is not None:
+        check_folder(work_dir)
 
 
 @done_by("ean_core.commands.report:report")

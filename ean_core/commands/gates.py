@@ -19,6 +19,7 @@ from ean_core.common.record import csv_text, write_record, write_text
 from ean_core.inference.statistics import NEARLY_CONSTANT, GateStatistics, gate_statistics
 from ean_core.report.gates import block_names, gates_figure
 from ean_core.runs.folder import check_same_network, chosen_checkpoint
+from ean_core.runs.outside import check_data
 from ean_core.runs.terminal import announce, data_text
 from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import WeightsFile
@@ -38,10 +39,12 @@ def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, Gat
     Raises:
         ValueError: if the checkpoint does not belong to the config's network, or no block is connected.
     """
+    name = "val_dataloader" if config.get("val_dataloader") else "test_dataloader"
+    check_data(config, name)
+    settings = config[name]
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     keep_freed_memory()
-    settings = config.get("val_dataloader") or config.test_dataloader
     model = MODELS.build(config.model).to(get_device()).eval()
     load_weights(model, file, strict=True)
     batches = Runner.build_dataloader(settings, seed=config.randomness.get("seed") or 0)

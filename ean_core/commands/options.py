@@ -21,6 +21,7 @@ from ean_core.common.errors import unknown_name, writing
 from ean_core.common.output import Output, chosen, printing
 from ean_core.common.plain import read_plain_files_only
 from ean_core.common.text import visible
+from ean_core.common.writing import check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -150,6 +151,11 @@ def check_checkpoint(path: Path) -> None:
         raise FileNotFoundError(f"no checkpoint at {path}")
 
 
+def check_work_dir(work_dir: Path | None, config: str) -> None:
+    """Refuse a folder for output that cannot be created or written to; by default that of the config in work_dirs."""
+    check_folder(work_dir or Path("work_dirs") / Path(config).stem)
+
+
 def chosen_format(out: Path | None, format: Format | None) -> str:
     """Return the format to export, from ``--format`` or the suffix of ``OUT``.
 
@@ -167,10 +173,23 @@ def chosen_format(out: Path | None, format: Format | None) -> str:
     return kind
 
 
-def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:
-    """Return the config with its overrides, and the folder of its run."""
-    read_plain_files_only()
+def checked_config(config: str, cfg_options: Sequence[str] | None) -> Config:
+    """Return the config with its overrides, after a check of all its entries.
+
+    Raises:
+        ValueError: if an entry is an argument that its class does not have; the message gives the nearest one.
+    """
     cfg = load_config(config, cfg_options or ())
+    from ean_core.runs.signatures import check_signatures  # with PyTorch, which help and refused arguments do not need
+
+    check_signatures(cfg)
+    return cfg
+
+
+def prepare(config: str, work_dir: Path | None, cfg_options: list[str] | None) -> tuple[Config, Path]:
+    """Return the checked config with its overrides, and the folder of its run."""
+    read_plain_files_only()
+    cfg = checked_config(config, cfg_options)
     return cfg, work_dir or Path("work_dirs") / str(config_name(cfg))
 
 
@@ -198,13 +217,16 @@ def suggest(purpose: str, *words: object, cfg_options: Sequence[str] | None = No
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """On Ctrl-C, print how to resume and exit with status 130.
+    """On Ctrl-C, print how to resume and exit with status 130; a run that fails before its first step leaves nothing.
 
     Raises:
+        NotADirectoryError: if a file is in the way of the folder.
         CannotWriteError: if any file cannot be written.
     """
+    from ean_core.runs.processes import starting
+
     try:
-        with writing(folder, alone=False):
+        with writing(folder, alone=False), starting(folder):
             yield
     except KeyboardInterrupt:
         from mmengine.dist import is_main_process

@@ -14,7 +14,6 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS
 from torch import nn
 
-from ean_core.common.config import load_config
 from ean_core.common.record import write_text
 from ean_core.inference.comparison import Variant, candidates, image_shape, record_timing
 from ean_core.runs.folder import RUN_SETTINGS, TIMING, Run, check_same_settings
@@ -23,7 +22,7 @@ from ean_core.show.figures import trade_figure
 from ean_core.show.table import NetworkRow, markdown_table, print_table
 from ean_core.weights.loading import load_weights
 
-from .options import Dataset, resumable, use_bf16
+from .options import Dataset, checked_config, resumable, use_bf16
 from .search import run_search
 
 
@@ -57,7 +56,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         torch.set_num_threads(1)  # 8x8 images cannot use a second core, and extra threads stall on a busy machine
 
     def config(name: str, *more: str) -> Config:
-        cfg = load_config(name, [*options, *more])
+        cfg = checked_config(name, [*options, *more])
         cfg.log_level = "ERROR"  # show progress only
         cfg.default_hooks.progress.always = True
         if amp:

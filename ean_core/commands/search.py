@@ -16,15 +16,15 @@ from ean_core.common.config import config_name, packaged_configs
 from ean_core.common.record import read_record, write_record
 from ean_core.common.tasks import ACCURACY
 from ean_core.runs.curves import use_tensorboard
-from ean_core.runs.folder import Run
+from ean_core.runs.folder import Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
 from ean_core.search.bench import Bench, complete_search, supernet_name
-from ean_core.search.darts import GivenScheme, run_darts
+from ean_core.search.darts import DartsSettings, GivenScheme, run_darts
 from ean_core.search.evaluator import FIXED_NORMS, has_fixed_norms
 from ean_core.search.front import best_by_coefficient
 from ean_core.search.loop import SearchResult
 from ean_core.search.scorer import Difference
-from ean_core.search.strategy import Strategy, build_strategy
+from ean_core.search.strategy import Strategy, build_strategy, check_strategy
 
 from .options import Launcher, prepare, resumable, use_bf16
 
@@ -151,6 +151,10 @@ def search(
     checkpoint = find_supernet(cfg, supernet)
     if strategy:
         choose_strategy(cfg, strategy, cfg_options or ())
+    if cfg.search.strategy.get("type") == "darts":
+        DartsSettings.read(cfg.search.strategy)
+    else:
+        check_strategy(cfg.search.strategy)
     if amp:
         use_bf16(cfg)
     if tensorboard:
@@ -206,7 +210,10 @@ def find_supernet(config: Config, given: Path | None) -> Path:
     """
     complete_search(config)
     if given or config.search.supernet:
-        return Path(given or config.search.supernet)
+        path = Path(given or config.search.supernet)
+        if not path.exists():
+            raise FileNotFoundError(f"no supernet at {path}; give a checkpoint, or the folder of its run")
+        return chosen_checkpoint(path)
     name = supernet_name(config)
     run = Run(Path("work_dirs") / name)
     if run.latest is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch import nn
 
 from ean_core.backbone import find_backbone
 from ean_core.common.choices import Form
-from ean_core.common.config import load_config
 from ean_core.common.record import csv_text, write_record, write_text
+from ean_core.common.writing import check_folder
 from ean_core.inference.comparison import (
     Size,
     Variant,
@@ -29,14 +30,14 @@ from ean_core.inference.comparison import (
     variant,
     variants,
 )
-from ean_core.inference.cost import clock_notes
+from ean_core.inference.cost import clock_notes, disturbance
 from ean_core.inference.latency import BlockProfile, profile_blocks
 from ean_core.runs.folder import TEST, TIMING, Run
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.figures import increment_figure, trade_figure
 from ean_core.show.table import NetworkRow, in_percent, print_table, size_text
 
-from .options import Precision, Protocol
+from .options import Precision, Protocol, checked_config
 
 
 def time_per_block(
@@ -121,21 +122,33 @@ def time(
             networks, found, forms, out, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype, device=place
         )
         return
-    out.parent.mkdir(parents=True, exist_ok=True)  # fail now, not after minutes of timing
+    check_folder(out.parent)  # fail now, not after minutes of timing
     compared = candidates(found, forms, baseline=baseline, dtype=dtype.dtype, device=place)
     record = record_timing(out, compared, batch=batch, shape=shape, rounds=rounds, dtype=dtype.dtype)
     rows = [NetworkRow.of_record(name, measured, measured["accuracy"]) for name, measured in record["networks"].items()]
     where = f"CPU threads: {torch.get_num_threads()}" if record["device"] == "cpu" else record["environment"]["gpus"][0]
     what = " ".join([*(Path(name).stem for name in networks), *(f.value for f in forms[:1] if len(forms) == 1)])
-    title = f"{what}: batch {batch} at {size_text(record['size'])} pixels, {dtype.value}, {where}"
+    title = f"{what}: batch {batch} at {size_text(record['size'])} pixels, {dtype.value}, {where}, {rounds} rounds"
     write_text(out.with_suffix(".csv"), _csv(record["networks"]))
     draw = trade_figure if all(row.accuracy is not None for row in rows) else increment_figure
     draw(rows, title, out.with_suffix(".png"))
     print_table([row.cells() for row in rows], title=title)
+    spreads = [
+        (high - low) / one["median_s"] for one in record["networks"].values() for low, high in [one["quartiles_s"]]
+    ]
+    _warn(record["clock"]["before"], record["device"], max(spreads))
     typer.echo(f"record: {out}, with {out.stem}.csv and {out.stem}.png")
     for name in networks:
         if Path(name).is_dir() and Run(Path(name)).test is None:
             typer.echo(f"{name} has no {TEST}: run `ean test` to add the accuracy")
+
+
+def _warn(clock: Mapping[str, Any], device: str, spread: float = 0.0) -> None:
+    """Say if other programs, or something else, made the intervals wide."""
+    threads = torch.get_num_threads() if device == "cpu" else 0
+    if found := disturbance(clock["load_average_1min"], threads, spread, os.cpu_count() or 1):
+        advice = "time on an idle machine, or with more --rounds, for narrower intervals"
+        typer.echo(f"warning: {found}; {advice}", err=True)
 
 
 def _default_out(networks: Sequence[str]) -> Path:
@@ -157,7 +170,7 @@ def _read(names: Sequence[str], options: Sequence[str]) -> list[Variant]:
             found.append(trained)
             vanilla.append(variant(config, "vanilla"))
         else:
-            found += variants(load_config(name, options))
+            found += variants(checked_config(name, options))
     for plain in vanilla:
         if not any(v.connection == "vanilla" and v.alike == plain.alike for v in found):
             found.insert(0, plain)
@@ -193,6 +206,7 @@ def _say_per_block(
             cells[f"+ attention, {form} (ms)"] = f"{1e3 * t.connections[index]:+.4f}"
         rows.append(cells)
     print_table(rows, title=f"{whole[0].attention}, batch {batch}, median of {rounds} passes")
+    _warn(clock_notes(torch.device(device)), device)
     for form, (profile, file) in profiles.items():
         line = f"{form}: all connections add {in_percent(profile.increment, profile.increment_interval, 2)} %"
         for each in found:

@@ -6,20 +6,48 @@ Names of configs are checked before arguments are accepted, so mmengine is impor
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import unknown_name
 from .plain import MAX_CONFIG, plain_files
 from .tasks import dataset_of, known_datasets
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+#: Top-level settings that are read where a config has them: mmengine's, and those of this package.
+SETTINGS = frozenset(
+    {
+        *(
+            "model",
+            "data_preprocessor",
+            "train_dataloader",
+            "val_dataloader",
+            "test_dataloader",
+            "train_cfg",
+            "val_cfg",
+        ),
+        *("test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator", "test_evaluator"),
+        *(
+            "default_hooks",
+            "custom_hooks",
+            "custom_imports",
+            "load_from",
+            "resume",
+            "launcher",
+            "env_cfg",
+            "log_processor",
+        ),
+        *("log_level", "visualizer", "default_scope", "randomness", "experiment_name", "work_dir", "runner_type"),
+        *("find_unused_parameters", "sync_bn", "model_wrapper_cfg", "compile", "efficient_conv_bn_eval", "tta_model"),
+        *("tta_pipeline", "image_size", "search"),
+    }
+)
 _NAME = re.compile(r"(?:\w+_)?resnet(?P<depth>\d+)_(?P<attention>[a-z]+)_(?P<dataset>\w+)")
 
 
@@ -85,7 +113,7 @@ def find_config(name: str) -> Path:
 
     Raises:
         FileNotFoundError: if ``name`` is a path and there is no file.
-        ValueError: if there is no packaged config of that name; the message lists the closest ones.
+        ValueError: if there is no packaged config of that name; the message gives the closest ones.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -94,8 +122,20 @@ def find_config(name: str) -> Path:
     if path.stem in packaged and (path.parent == Path() or packaged[path.stem].parent.match(str(path.parent))):
         return packaged[path.stem]
     if path.suffix == ".py" and path.parent != Path():
-        raise FileNotFoundError(f"no config at {path}")
-    raise unknown_name("config", name, packaged)
+        raise FileNotFoundError(f"no config at {path}{_closest(path.stem, packaged)}")
+    if path.suffix in (".py", ".json", ".yml", ".yaml"):
+        raise FileNotFoundError(
+            f"there is no file {path}, and no packaged config {path.stem!r}{_closest(path.stem, packaged)}"
+        )
+    raise ValueError(f"unknown config {name!r}{_closest(path.name, packaged)}")
+
+
+def _closest(name: str, packaged: Iterable[str]) -> str:
+    """The end of the message for an unknown config."""
+    near = difflib.get_close_matches(name.lower(), packaged, n=2)
+    return f"; did you mean {' or '.join(map(repr, near))}?" * bool(near) + (
+        " `ean configs` lists them" if near else "; `ean configs` lists the packaged ones"
+    )
 
 
 def check_config(name: str, options: Sequence[str] = ()) -> Path:
@@ -121,23 +161,53 @@ def load_config(name: str, options: Sequence[str] = ()) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or an option lacks ``=`` or has an unmatched bracket.
+        ValueError: if it cannot be read, or an option lacks ``=``, has an unmatched bracket, or sets a new top-level
+            entry that nothing reads.
     """
     path = check_config(name, options)
     config = read_config(path)
+    for option in options:
+        _check_entry(option.partition("=")[0], config)
     if options:
         from mmengine.config import DictAction
 
         parser = argparse.ArgumentParser()
         parser.add_argument("options", nargs="+", action=DictAction)
         try:
-            config.merge_from_dict(parser.parse_args([*options]).options)
+            given = parser.parse_args([*options]).options
+            _name_attention(config, given)
+            config.merge_from_dict(given)
+        except TypeError as error:  # an entry of what is not a dict
+            raise ValueError(f"--cfg-options {' '.join(options)}: {error}") from error
         except AssertionError as error:  # DictAction's
             raise ValueError(f"--cfg-options: {error}; write lists as KEY=[A,B], quoted for the shell") from error
     with reading(path, options):
         _fit_schedules(config)
         _fit_scheme(config)
     return config
+
+
+def _name_attention(config: Config, given: Iterable[str]) -> None:
+    """Write an attention module given by its name as a dict, where overrides set options of it."""
+    backbone: Any = (config.get("model") or {}).get("backbone") or {}
+    if any(key.startswith("model.backbone.attention.") for key in given):
+        kind = backbone.get("attention", "SE")
+        backbone.attention = {"type": kind} if isinstance(kind, str) else kind
+
+
+def _check_entry(key: str, config: Mapping[str, Any]) -> None:
+    """Refuse an override whose top-level entry is neither in the config nor a setting.
+
+    Those inside of an entry are checked by :func:`ean_core.runs.signatures.check_signatures`, once all are set.
+    """
+    first = key.split(".")[0]
+    known = {*config, *SETTINGS}
+    if first in known:
+        return
+    same = [f"{name}.{first}" for name, value in config.items() if isinstance(value, Mapping) and first in value]
+    near = same or difflib.get_close_matches(first, known, n=1)
+    hint = f"; did you mean {near[0]}{key[len(first) :]}?" if near else "; `ean configs NAME` prints a packaged config"
+    raise ValueError(f"a config has no entry {first!r}{hint}")
 
 
 def read_config(path: Path, *, import_custom_modules: bool = True) -> Config:
@@ -193,7 +263,13 @@ def _fit_schedules(config: Config) -> None:
     schedules = config.get("param_scheduler") or []
     for schedule in [schedules] if isinstance(schedules, dict) else schedules:
         length = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolyLR": "end"}.get(schedule["type"])
-        if epochs and length and schedule.get(length) is None and schedule.get("by_epoch", True):
+        if (
+            isinstance(epochs, int)
+            and epochs
+            and length
+            and schedule.get(length) is None
+            and schedule.get("by_epoch", True)
+        ):
             schedule[length] = epochs if length == "end" else epochs - schedule.get("begin", 0)
         if schedule["type"] == "OneCycleLR":
             schedule.setdefault("eta_max", config.optim_wrapper.optimizer.lr)

@@ -19,19 +19,22 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .errors import writing
+from .errors import CannotWriteError, InUseError, writing
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 #: Temporary files: ``.NAME.XXXXXXXX.part``, followed by the suffix of the target for libraries that look at it.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", re.DOTALL)
+#: Files that a training or a search writes from its first step on, and a test at its end.
+_BEGUN = ("progress.json", "ledger.jsonl", "test.json", "*.pth")
 #: Characters of the target's name in that of its temporary file; a file name has at most 255 bytes, a character four.
 _NAME = 48
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag; links need privileges there
@@ -127,6 +130,56 @@ def file_lock(path: str | os.PathLike[str], **options: Any) -> FileLock:
 
     refuse_link(path)
     return FileLock(path, **options)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for output that cannot be created or written to, without creating it.
+
+    Raises:
+        NotADirectoryError: if a file has its name, or that of one of the folders it is in.
+        CannotWriteError: if it cannot be written to.
+    """
+    place = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not place.is_dir():
+        kind = "a link to nothing" if place.is_symlink() and not place.exists() else "a file"
+        where = "" if place == folder else f", in which {folder} would be"
+        raise NotADirectoryError(f"{place} is {kind}, not a folder{where}; remove it, or choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise CannotWriteError(f"{folder} cannot be written: no permission in {place}; choose another folder")
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """Remove from a folder, if the block fails before it got anywhere, what is new in it, and the folder if it is new.
+
+    A file of :data:`_BEGUN` that is new or has changed tells that there is something to keep.
+
+    Args:
+        folder: folder of a run, which the block creates if necessary.
+    """
+    missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
+    before = set() if missing else set(os.listdir(folder))  # noqa: PTH208  names
+    begun = _begun(folder)
+    try:
+        yield
+    except InUseError:  # what is new may be the other process's
+        raise
+    except BaseException:
+        if folder.is_dir() and _begun(folder) == begun:
+            for path in [each for each in folder.iterdir() if each.name not in before and not is_leftover(each)]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            for each in missing:
+                with suppress(OSError):  # another process may use it by now
+                    each.rmdir()
+        raise
+
+
+def _begun(folder: Path) -> dict[Path, int]:
+    """When the files of :data:`_BEGUN` were written."""
+    return {path: path.stat().st_mtime_ns for pattern in _BEGUN for path in folder.rglob(pattern) if path.is_file()}
 
 
 def refuse_link(path: str | os.PathLike[str]) -> None:

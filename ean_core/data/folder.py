@@ -58,14 +58,11 @@ class ImageTree(Dataset):
         from torchvision.transforms import v2
 
         check_split(split)
-        folder = data_root() / Path(root).expanduser() / ("val" if split == "test" else "train")
+        folder = _folder_of(split, root)
         try:
             files = ImageFolder(os.fspath(folder))
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"no images for split {split!r} in {folder} ({error}); expected one folder per class under "
-                f"{folder.parent / 'train'} and {folder.parent / 'val'}"
-            ) from error
+            raise _no_images(folder, split, error) from error
         if split != "test" and len(files.classes) < 2:
             raise ValueError(f"{folder} has only one class, {files.classes[0]!r}; classification needs at least two")
         if split == "test" and (folder.parent / "train").is_dir():
@@ -89,6 +86,13 @@ class ImageTree(Dataset):
         self._folder = folder
         self._treatment = f"size {size}, augment {augment}"
 
+    @classmethod
+    def check_files(cls, split: Split, root: str | os.PathLike[str] = "imagenet", **options: Any) -> None:
+        """Raise as the constructor does if there is no folder of a class, without listing the images."""
+        folder = _folder_of(split, root)
+        if not folder.is_dir() or not any(path.is_dir() for path in folder.iterdir()):
+            raise _no_images(folder, split, "no folder of a class")
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the names and sizes of the files, and of the transforms applied to them."""
@@ -110,3 +114,15 @@ class ImageTree(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.generator().initial_seed())
             return {"inputs": self.transform(image), "labels": label}
+
+
+def _folder_of(split: Split, root: str | os.PathLike[str]) -> Path:
+    return data_root() / Path(root).expanduser() / ("val" if split == "test" else "train")
+
+
+def _no_images(folder: Path, split: Split, reason: object) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"no images for split {split!r} in {folder} ({reason}); expected one folder per class under "
+        f"{folder.parent / 'train'} and {folder.parent / 'val'}: unpack ImageNet there, or set EAN_DATA to the folder "
+        f"that holds {folder.parent.name}"
+    )

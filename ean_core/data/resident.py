@@ -134,6 +134,12 @@ class CIFAR100(ResidentDataset):
             images, labels = images[chosen], labels[chosen]
         super().__init__(images, labels.tolist(), data.classes, **options)
 
+    @classmethod
+    def check_files(cls, **options: Any) -> None:
+        """Download the files if there are none; raises as the constructor does."""
+        if not all((data_root() / "cifar-100-python" / name).is_file() for name in ("meta", "test", "train")):
+            _torchvision_cifar100(train=False)
+
 
 def _torchvision_cifar100(train: bool) -> Any:
     from torchvision import datasets
@@ -144,17 +150,14 @@ def _torchvision_cifar100(train: bool) -> Any:
     except RuntimeError:
         pass  # missing or damaged
     hint = f"CIFAR-100 is missing or incomplete in {root / 'cifar-100-python'}"
+    place = f"set EAN_DATA to the folder that holds cifar-100-python, or unpack {datasets.CIFAR100.url} in {root}"
     if offline():
-        raise FileNotFoundError(
-            f"{hint} and EAN_OFFLINE forbids downloading it; set EAN_DATA to the folder that holds it"
-        )
+        raise FileNotFoundError(f"{hint} and EAN_OFFLINE forbids downloading it; {place}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         return datasets.CIFAR100(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{hint} and could not be downloaded ({error}); set EAN_DATA to the folder that holds cifar-100-python"
-        ) from error
+        raise FileNotFoundError(f"{hint} and could not be downloaded ({error}); {place}") from error
 
 
 @DATASETS.register_module()

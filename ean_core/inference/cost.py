@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+#: Load that a machine has by itself, and the distance of quartiles, relative to the median, of times that are wide.
+FREE, SPREAD = 0.5, 0.1
 CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
@@ -114,6 +116,31 @@ class _Allocations(TorchDispatchMode):
     def _free(self, address: int, size: int) -> None:
         self.known.discard(address)
         self.live -= size
+
+
+def disturbance(load: float, threads: int, spread: float, cores: int) -> str | None:
+    """Describe what makes the intervals of a timing wide; None if nothing does.
+
+    Args:
+        load: average number of running processes on the machine in the minute before.
+        threads: CPU threads that were timed; 0 on a GPU.
+        spread: distance of the quartiles of a network's times, relative to their median.
+        cores: cores of the machine.
+
+    Examples:
+        >>> disturbance(load=3.1, threads=2, spread=0.02, cores=4)
+        'other programs were running (load 3.1 before the start, with 2 threads to time on 4 cores)'
+        >>> disturbance(load=0.3, threads=2, spread=0.25, cores=4)
+        'times of the same network vary by 25 %'
+        >>> disturbance(load=0.3, threads=2, spread=0.02, cores=4)
+    """
+    found = []
+    if load > FREE and load + threads > cores + FREE:
+        what = f" with {threads} thread{'s' * (threads > 1)} to time" if threads else ""
+        found.append(f"other programs were running (load {load:.1f} before the start,{what} on {cores} cores)")
+    if spread > SPREAD:
+        found.append(f"times of the same network vary by {100 * spread:.0f} %")
+    return " and ".join(found) or None
 
 
 def clock_notes(device: torch.device) -> dict[str, Any]:

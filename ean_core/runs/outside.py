@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
 
 from ean_core.common.config import config_root
+
+from .signatures import arguments_of, class_of
 
 #: Hooks that mmengine's runner brings along, with the settings of the config.
 _USUAL = ("logger", "checkpoint", "sync_buffers")
@@ -34,6 +38,36 @@ def adopt(config: Config) -> None:
     types = {hook["type"] for hook in [*present.values(), *(config.get("custom_hooks") or [])] if hook}
     missing = {name: copy.deepcopy(hook) for name, hook in hooks.items() if hook["type"] not in types}
     config.default_hooks = {**missing, **present}
+
+
+def check_data(config: Config, *loaders: str) -> None:
+    """Refuse to start without the files of data sets, before anything else takes time or prints.
+
+    Data sets with a class method ``check_files``, called with their settings, say themselves what is missing. Those of
+    other libraries are refused if none of the files that their settings name exists.
+
+    Args:
+        config: config of the run.
+        loaders: those that it needs, such as ``train_dataloader``.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        ValueError: if a data set has no images of the kind that the config asks for.
+    """
+    scope = config.get("default_scope") or "mmengine"
+    for entry, settings in datasets_of(config, *loaders).items():
+        for inner, kind, each in _inside(settings, entry, scope):
+            if check := getattr(kind, "check_files", None):
+                check(**{name: value for name, value in each.items() if name != "type"})
+            elif (
+                isinstance(kind, type)
+                and issubclass(kind, BaseDataset)
+                and "download" not in (arguments_of(kind) or {"download"})
+            ):
+                paths = [path for _, _, path in _files(each, inner)]
+                if paths and not any(path.exists() for path in paths) and not each.get("backend_args"):
+                    with naming_missing_data({inner: each}):
+                        raise FileNotFoundError(paths[0])
 
 
 @contextmanager
@@ -66,6 +100,18 @@ def naming_missing_data(
 def datasets_of(config: Config, *loaders: str) -> dict[str, Any]:
     """Return the settings of the data sets of a config's loaders, for :func:`naming_missing_data`."""
     return {f"{loader}.dataset": (config.get(loader) or {}).get("dataset") for loader in loaders}
+
+
+def _inside(dataset: Any, entry: str, scope: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield entry, class and settings of a data set, or of those that it repeats or joins."""
+    if not isinstance(dataset, Mapping) or "type" not in dataset:
+        return
+    kind = class_of(dataset["type"], [DATASETS], dataset.get("_scope_", scope))
+    if getattr(kind, "__name__", "") not in _WRAPPERS:
+        yield entry, kind, dataset
+        return
+    for number, each in enumerate(dataset.get("datasets") or [dataset.get("dataset")]):
+        yield from _inside(each, f"{entry}.datasets.{number}" if "datasets" in dataset else f"{entry}.dataset", scope)
 
 
 def _files(dataset: Any, entry: str) -> Iterator[tuple[str, str, Path]]:

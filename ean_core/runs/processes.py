@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 
 from ean_core.common.errors import InUseError, writing
-from ean_core.common.writing import file_lock, remove_leftovers
+from ean_core.common.writing import check_folder, file_lock, nothing_left, remove_leftovers
 
 #: Files in a run's folder that only the training writes; other commands may be writing the others.
 WRITTEN = ("*.pth", "progress.json", "record.json")
@@ -54,6 +54,18 @@ def agreed(path: Path | None) -> Path | None:
     seen = [path]
     broadcast_object_list(seen)
     return seen[0]
+
+
+@contextmanager
+def starting(work_dir: Path) -> Iterator[None]:
+    """Check a run's folder; if the block fails before it got anywhere, nothing of it is left there.
+
+    Raises:
+        NotADirectoryError, CannotWriteError: as :func:`~ean_core.common.writing.check_folder`.
+    """
+    check_folder(work_dir)
+    with nothing_left(work_dir) if is_main_process() else nullcontext():
+        yield
 
 
 @contextmanager

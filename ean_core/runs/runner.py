@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,20 @@ class EANRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         restrain(logger)
         return logger
+
+    def _build_param_scheduler(self, scheduler: Any, optim_wrapper: OptimWrapper) -> list[Any]:
+        """As in mmengine, but a OneCycleLR of so few iterations that it rises in one begins at its top.
+
+        mmengine divides by zero there.
+        """
+        built: list[Any] = []
+        for each in scheduler if isinstance(scheduler, Sequence) else [scheduler]:
+            try:
+                built += super()._build_param_scheduler([each], optim_wrapper)
+            except ZeroDivisionError:
+                shorter = {**each, "pct_start": 0.999 * each.get("pct_start", 0.3)}
+                built += super()._build_param_scheduler([shorter], optim_wrapper)
+        return built
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""

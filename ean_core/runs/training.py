@@ -24,8 +24,9 @@ from ean_core.weights.loading import load_weights
 from .curves import place_curves
 from .folder import RUN_SETTINGS, TEST, Run, check_same_network, check_same_settings, trained_config
 from .hooks import scalars
-from .outside import adopt, datasets_of, naming_missing_data
-from .processes import agreed, initialize_processes, locked
+from .initial import check_weights, checkpoint_to_load
+from .outside import adopt, check_data, datasets_of, naming_missing_data
+from .processes import agreed, initialize_processes, locked, starting
 from .terminal import ProgressHook, announce, data_text
 
 
@@ -58,7 +59,7 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         The last checkpoint.
 
     Raises:
-        FileNotFoundError: if a data set's files are missing.
+        FileNotFoundError: if files of a data set, or initial weights, are missing.
         FileExistsError: if ``work_dir`` holds a run and ``resume`` is not set.
         InUseError: if another process is training in it.
         ValueError: if the run in ``work_dir`` has a different network, data, optimization or seed, or was planned for
@@ -66,8 +67,10 @@ def run_training(config: Config, work_dir: Path, *, resume: bool = False, launch
         DivergedError: if a loss or weight is NaN or infinite.
     """
     adopt(config)
+    check_data(config, "train_dataloader", "val_dataloader")
+    check_weights(config)
     initialize_processes(config, launcher)
-    with locked(work_dir):
+    with starting(work_dir), locked(work_dir):
         return _train(config, work_dir, resume, launcher)
 
 
@@ -79,9 +82,16 @@ def run_test(config: Config, checkpoint: Path, work_dir: Path, launcher: str = "
         ``accuracy/top5``.
 
     Raises:
+        FileNotFoundError: if a data set's files are missing.
         ValueError: if the checkpoint does not belong to the config's network.
     """
     adopt(config)
+    check_data(config, "test_dataloader")
+    with starting(work_dir):
+        return _test(config, checkpoint, work_dir, launcher)
+
+
+def _test(config: Config, checkpoint: Path, work_dir: Path, launcher: str) -> dict[str, float]:
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     config.load_from = None
@@ -133,6 +143,8 @@ def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:
         check_same_settings(before, config, RUN_SETTINGS, f"{work_dir} holds a run with")
         config.load_from = str(latest)
         config.resume = True
+    elif config.get("load_from"):
+        config.load_from = checkpoint_to_load(config.load_from)
     place_curves(config, work_dir, latest)
     runner = build_runner(config, work_dir, launcher)
     try:

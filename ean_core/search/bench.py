@@ -31,6 +31,7 @@ from ean_core.data.sampler import SampleKey
 from ean_core.inference.latency import BlockTimes
 from ean_core.runs.curves import search_curves
 from ean_core.runs.folder import check_same_network, trained_config
+from ean_core.runs.outside import check_data
 from ean_core.scheme import ConnectionScheme
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
@@ -77,6 +78,7 @@ class Bench:
         keep_freed_memory()
         if self.supernet is None:
             return
+        check_data(self.config, "val_dataloader", "train_dataloader")
         checkpoint = WeightsFile(self.supernet)
         before = trained_config(checkpoint)
         if before is not None and "scheme" not in (before.get("default_hooks") or {}):
@@ -255,13 +257,16 @@ def complete_search(config: Config) -> None:
     """Fill in missing settings of a config's ``search`` section from :data:`DEFAULTS`.
 
     Raises:
-        ValueError: if there is no such section, or ``search.finalists`` is invalid.
+        ValueError: if there is no such section, or it has unknown settings, or ``search.finalists`` is invalid.
     """
     if "search" not in config:
         name = config_name(config) or "config"
         raise ValueError(
             f"{name} has no `search` section; use a search config, for example search_resnet20_se_cifar100"
         )
+    for name in config.search:
+        if name not in DEFAULTS:
+            raise unknown_name("setting of search", name, DEFAULTS)
     for name, value in DEFAULTS.items():
         config.search.setdefault(name, copy.deepcopy(value))
     config.search.finalists = {**DEFAULTS["finalists"], **config.search.finalists}

@@ -127,7 +127,14 @@ def strategy_class(name: Any) -> type[Strategy]:
 
 
 def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) -> Strategy:
-    """Build a strategy from ``dict(type='ean', ...)``.
+    """Build a strategy from ``dict(type='ean', ...)``; errors as in :func:`check_strategy`."""
+    check_strategy(config)
+    options = dict(config)
+    return strategy_class(options.pop("type"))(stages=stages, **{"seed": seed, **options})
+
+
+def check_strategy(config: Mapping[str, Any]) -> None:
+    """Check the settings of a strategy, before there is a network.
 
     Raises:
         ValueError: if there is no strategy of that name, or it has no such option.
@@ -141,4 +148,3 @@ def build_strategy(config: Mapping[str, Any], stages: Sequence[int], seed: int) 
     for option in options:
         if option not in known:
             raise unknown_name(f"option of strategy {name!r}", option, known)
-    return found(stages=stages, **{"seed": seed, **options})

@@ -23,7 +23,7 @@ from ean_core.common.config import check_config
 from tasks.named import check_model
 
 from .choices import FORMAT_NAMES, MEGAPIXELS, OPACITY, OUTSIDE, PORT, UPLOAD_MB
-from .task import MODEL
+from .task import MODEL, TASK
 
 
 @done_by("tasks.crowd_counting.prepare:prepare_command")
@@ -81,7 +81,7 @@ def evaluate(
     check_config(config, cfg_options or ())
     check_checkpoint(checkpoint)
     if against is not None:
-        check_model(against)
+        check_model(against, TASK)
 
 
 @done_by("tasks.crowd_counting.evaluate:characterize_command")
@@ -122,7 +122,7 @@ def predict(
     """
     if top is not None and not (math.isfinite(top) and top > 0):
         raise ValueError(f"--top must be a number above 0, got {top}")
-    check_model(model)
+    check_model(model, TASK)
 
 
 @done_by("tasks.crowd_counting.serve:serve_command")
@@ -138,4 +138,4 @@ def serve(
     open: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
     """Try a counter on a local web page: count people, see where they are, count in a box. Ctrl-C stops it."""
-    check_model(model)
+    check_model(model, TASK)

@@ -81,24 +81,7 @@ class CrowdDataset(Dataset):
         blank: float = 0.0,
         last: Mapping[str, Any] | None = None,
     ) -> None:
-        check_split(split)
-        self.folder = data_root() / Path(root).expanduser()
-        manifest = read_manifest(self.folder)
-        self.pictures = self.folder / manifest["root"]
-        parts = sorted({entry["part"] for entry in manifest["images"]})
-        if part is not None and part not in parts:
-            raise unknown_name(f"part of {self.folder}", part, parts)
-        wanted = ("train", "val") if split == "trainval" else (split,)
-        self.entries: list[Mapping[str, Any]] = [
-            entry for entry in manifest["images"] if entry["split"] in wanted and part in (None, entry["part"])
-        ]
-        if not self.entries:
-            there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
-            raise ValueError(
-                f"{self.folder} has no image in split {split!r}{f' of part {part}' if part else ''}, only in "
-                f"{' and '.join(map(repr, there))}; annotations may name the split of an image, and --cfg-options "
-                f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT selects another"
-            )
+        self.folder, self.pictures, self.entries = _listed(split, root, part)
         self.augment = augment
         self.crop = Crop.of(crop, scale)
         if last is not None and last.keys() != {"size", "scale"}:
@@ -113,6 +96,13 @@ class CrowdDataset(Dataset):
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         self.colors = _color_transforms(jitter, gray, blur)
         self.metainfo = {"part": part or "all"}
+
+    @classmethod
+    def check_files(
+        cls, split: Split, root: str | os.PathLike[str] = "crowd/shanghaitech", part: str | None = None, **options: Any
+    ) -> None:
+        """Raise as the constructor does if the folder is not prepared, or has no such image."""
+        _listed(split, root, part)
 
     @cached_property
     def mean_count(self) -> float:
@@ -175,6 +165,26 @@ class CrowdDataset(Dataset):
             for transform in self.colors:
                 image = transform(image)
         return image
+
+
+def _listed(split: Split, root: str | os.PathLike[str], part: str | None) -> tuple[Path, Path, list[Mapping[str, Any]]]:
+    """Return a prepared folder, that of its source images, and its manifest entries of a split and part."""
+    check_split(split)
+    folder = data_root() / Path(root).expanduser()
+    manifest = read_manifest(folder, part)
+    parts = sorted({entry["part"] for entry in manifest["images"]})
+    if part is not None and part not in parts:
+        raise unknown_name(f"part of {folder}", part, parts)
+    wanted = ("train", "val") if split == "trainval" else (split,)
+    entries = [entry for entry in manifest["images"] if entry["split"] in wanted and part in (None, entry["part"])]
+    if not entries:
+        there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
+        raise ValueError(
+            f"{folder} has no image in split {split!r}{f' of part {part}' if part else ''}, only in "
+            f"{' and '.join(map(repr, there))}; annotations may name the split of an image, and --cfg-options "
+            f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT selects another"
+        )
+    return folder, folder / manifest["root"], entries
 
 
 @dataclass(frozen=True)

@@ -109,19 +109,21 @@ def prepare(found: Found, root: Path, out: Path, kernel: Kernel | None = None, w
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, part: str | None = None) -> dict[str, Any]:
     """Read the manifest of a prepared folder.
+
+    Args:
+        folder: the folder.
+        part: the part to be read, for the message about a folder that is not prepared.
 
     Raises:
         FileNotFoundError: if the folder is not prepared.
         ValueError: if its manifest is damaged or has another version.
     """
-    return read_prepared_manifest(
-        folder,
-        VERSION,
-        f"`ean crowd prepare --out {folder}` prepares it, with --root SHANGHAITECH, or --root IMAGES --points FILE for "
-        "your own images",
-    )
+    own, shanghaitech = f"--root IMAGES --points FILE --out {folder}", f"--root SHANGHAITECH --out {folder}"
+    command = f"ean crowd prepare {own if part == OWN else shanghaitech}"
+    other = f", and `ean crowd prepare {own}` your own images" if part is None else ""
+    return read_prepared_manifest(folder, VERSION, f"`{command}` prepares it{other}")
 
 
 def read_prepared(path: Path, part: tuple[slice, slice] | None = None) -> tuple[NDArray[np.float64], Any]:

@@ -21,7 +21,7 @@ from ean_core.commands.options import (
 from ean_core.common.config import check_config
 from tasks.named import check_model
 
-from .task import MODEL
+from .task import MODEL, TASK
 
 
 @done_by("tasks.segmentation.prepare:prepare_command")
@@ -66,4 +66,4 @@ def predict(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
 ) -> None:
     """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
-    check_model(model)
+    check_model(model, TASK)

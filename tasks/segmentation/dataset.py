@@ -23,6 +23,15 @@ from .library import SCOPE, PascalVOCDataset
 from .loading import with_reader
 from .prepare import read_manifest
 
+#: How to say where the data of :class:`KeyedDataset` are.
+_PLACE = "EAN_DATA=FOLDER, for relative paths"
+
+
+def _placed(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a data set with a relative ``data_root`` looked up in ``EAN_DATA``."""
+    root = dataset.get("data_root")
+    return {**dataset, **({} if root is None else {"data_root": str(data_root() / root)})}
+
 
 @DATASETS.register_module()
 class KeyedDataset(Dataset):
@@ -37,14 +46,20 @@ class KeyedDataset(Dataset):
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
-        settings = dict(dataset)
-        if settings.get("data_root") is not None:
-            settings["data_root"] = str(data_root() / settings["data_root"])
+        settings = _placed(dataset)
         if settings.get("pipeline"):
             settings["pipeline"] = with_reader(settings["pipeline"])
-        missing = naming_missing_data({"dataset": settings}, "EAN_DATA=FOLDER, for relative paths")
+        missing = naming_missing_data({"dataset": settings}, _PLACE)
         with DefaultScope.overwrite_default_scope(SCOPE), missing:
             self.dataset = LIBRARY.build(settings)
+
+    @classmethod
+    def check_files(cls, dataset: Mapping[str, Any]) -> None:
+        """Raise as the constructor does if there is no folder ``data_root``."""
+        settings = _placed(dataset)
+        if settings.get("data_root") is not None and not Path(settings["data_root"]).exists():
+            with naming_missing_data({"dataset": settings}, _PLACE):
+                raise FileNotFoundError(settings["data_root"])
 
     @property
     def metainfo(self) -> Mapping[str, Any]:
@@ -85,10 +100,7 @@ class PreparedVOC(PascalVOCDataset):
         test_mode: bool = False,
     ) -> None:
         self.folder = data_root() / Path(root).expanduser()
-        manifest = read_manifest(self.folder)
-        if split not in manifest["lists"]:
-            hint = "; trainaug needs SBD" if split == "trainaug" else ""
-            raise ValueError(f"{unknown_name(f'list of {self.folder}', split, manifest['lists'])}{hint}")
+        manifest = _manifest(self.folder, split)
         entries = {entry["name"]: entry for entry in manifest["images"]}
         #: Manifest entries, in the order of the list.
         self.entries: list[Mapping[str, Any]] = [entries[name] for name in manifest["lists"][split]]
@@ -101,6 +113,11 @@ class PreparedVOC(PascalVOCDataset):
                 pipeline=with_reader(pipeline),
                 test_mode=test_mode,
             )
+
+    @classmethod
+    def check_files(cls, split: str, root: str | os.PathLike[str] = "segmentation/voc2012", **options: Any) -> None:
+        """Raise as the constructor does if the folder is not prepared, or has no such list."""
+        _manifest(data_root() / Path(root).expanduser(), split)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return mmsegmentation's record of each image, from the manifest, ignoring later edits of the list files."""
@@ -123,6 +140,15 @@ class PreparedVOC(PascalVOCDataset):
     def class_pixels(self) -> list[int]:
         """Number of pixels of each class, over all images."""
         return np.sum([entry["pixels"] for entry in self.entries], 0).tolist()
+
+
+def _manifest(folder: Path, split: str) -> dict[str, Any]:
+    """Read the manifest of a prepared folder, which has a list of this name."""
+    manifest = read_manifest(folder)
+    if split not in manifest["lists"]:
+        hint = "; trainaug needs SBD" if split == "trainaug" else ""
+        raise ValueError(f"{unknown_name(f'list of {folder}', split, manifest['lists'])}{hint}")
+    return manifest
 
 
 def keyed(get: Callable[[int], Any], key: SampleKey | int) -> Any:

@@ -55,6 +55,17 @@ def test_a_run_alone_gets_a_vanilla_network_to_compare_with(runs):
     assert list(json.loads(out.read_text())["networks"]) == ["vanilla", "EAN"]
 
 
+@pytest.mark.parametrize(("load", "warned"), [(99.0, True), (0.0, False)])
+def test_the_rounds_are_shown_and_a_busy_machine_is_warned_of(tmp_path, capsys, monkeypatch, load, warned):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    out = tmp_path / "timing.json"
+    assert ean("time", CONFIG, "--rounds", "3", "--batch", "2", "--form", "eager", "--out", out) == 0
+    record, said = json.loads(out.read_text()), capsys.readouterr()
+    assert (record["rounds"], record["clock"]["before"]["load_average_1min"]) == (3, load)
+    assert "3 rounds" in " ".join(said.out.split())
+    assert ("other programs were running (load 99.0 before the start" in said.err) == warned
+
+
 def test_a_finished_run_takes_no_overrides(runs):
     answer = ean("time", runs / "ean", "--cfg-options", "model.backbone.scheme=full", "--out", runs / "t.json")
     assert "--cfg-options apply to configs, not to a run like" in answer

@@ -19,6 +19,7 @@ from mmengine.registry import (
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_root, find_config, load_config, packaged_configs
 from ean_core.common.tasks import ACCURACY, find_metric
+from ean_core.runs.signatures import check_signatures
 from ean_core.search import Reward, build_strategy
 
 NAMES = sorted(packaged_configs())
@@ -113,6 +114,11 @@ def test_what_a_config_names_exists(configs, name):
     assert OPTIM_WRAPPERS.get(config.optim_wrapper.type)
     assert PARAM_SCHEDULERS.get(config.param_scheduler.type)
     assert all(HOOKS.get(hook.type) for hook in config.default_hooks.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_classes_that_a_config_names_have_the_arguments_that_it_gives(configs, name):
+    check_signatures(configs[name])
 
 
 @pytest.mark.parametrize("name", SUPERNETS)
@@ -243,6 +249,13 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         find_config(name)
 
 
+def test_a_file_that_does_not_exist_is_answered_with_the_nearest_config():
+    with pytest.raises(FileNotFoundError, match=r"no file resnet20_se_digit.py, .*did you mean 'resnet20_se_digits'"):
+        find_config("resnet20_se_digit.py")
+    with pytest.raises(FileNotFoundError, match=r"no config at mine/resnet20_se_digit.py; did you mean 'resnet20_se_"):
+        find_config("mine/resnet20_se_digit.py")
+
+
 @pytest.mark.parametrize("name", ["/nowhere/mine.py", "configs/classification/mine.py"])
 def test_a_path_without_a_file_is_a_missing_file(name):
     with pytest.raises(FileNotFoundError, match=f"no config at {name}"):
@@ -295,11 +308,24 @@ def test_several_options_override_and_the_rest_stays():
             r"takes KEY=VALUE, got 'model.backbone.scheme'; for example model.backbone.scheme=full",
         ),
         ("test_evaluator.topk=[1,5", r"--cfg-options: Imbalanced brackets exist in \[1,5"),
+        ("trian_cfg.max_epochs=3", r"a config has no entry 'trian_cfg'; did you mean train_cfg.max_epochs\?"),
+        ("max_epochs=3", r"a config has no entry 'max_epochs'; did you mean train_cfg.max_epochs\?"),
+        ("model.type.name=A", r"--cfg-options .*model.type.name=A: "),
     ],
 )
 def test_an_option_that_cannot_be_read_is_refused(option, message):
     with pytest.raises(ValueError, match=message):
         load_config("resnet20_se_digits", ["train_cfg.max_epochs=3", option])
+
+
+def test_an_option_of_the_attention_keeps_its_name():
+    config = load_config("resnet20_sge_digits", ["model.backbone.attention.groups=8"])
+    assert config.model.backbone.attention == {"type": "SGE", "groups": 8}
+
+
+def test_variables_of_a_config_file_can_be_overridden(tmp_path):
+    (tmp_path / "mine.py").write_text("width = 3\nmodel = dict(type='ImageClassifier')\n")
+    assert load_config(str(tmp_path / "mine.py"), ["width=4"]).width == 4
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

@@ -315,3 +315,15 @@ def test_a_training_that_makes_its_network_worse_says_so(trained, data, tmp_path
         f"{last['count/MAE']:.2f} people; keep the weights that it started from, {start}"
     )
     assert f"before training: MAE {first['count/MAE']:.2f} people" in output
+
+
+def test_a_training_on_five_own_images_works(tmp_path, monkeypatch, ean):
+    monkeypatch.setenv("EAN_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    listed = write_pictures(tmp_path / "images", (3, 1, 5, 2, 4))
+    lines = [f"{name},{x},{y}" for name, heads in listed.items() for x, y in heads]
+    (tmp_path / "points.csv").write_text("\n".join(["image,x,y", *lines]))
+    assert ean("crowd", "prepare", "--root", "images", "--points", "points.csv")[0] == 0
+    options = ("train_cfg.max_epochs=5", *SMALL)  # an epoch is one iteration, of four images
+    assert ean("train", "resnet20_se_crowd", "--work-dir", "run", "--cfg-options", *options)[0] == 0
+    assert Run(tmp_path / "run").record["epochs"] == 5

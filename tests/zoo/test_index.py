@@ -1,10 +1,12 @@
+import re
 from copy import deepcopy
 
 import pytest
 import yaml
 
 import zoo
-from zoo.index import PACKAGED, Index, by_collection, indexes, published
+from zoo.index import PACKAGED, Index, NoWeightsError, by_collection, find_entry, indexes, published
+from zoo.names import ModelName
 
 
 def test_an_index_reads_all_its_metafiles(root):
@@ -107,3 +109,21 @@ def test_what_is_no_metafile_is_refused(root, text):
     (root / "metafiles" / "resnet20_digits.yml").write_text(text)
     with pytest.raises(ValueError, match=r"resnet20_digits.yml (is not YAML|must contain a mapping)"):
         _ = Index(root).entries
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("ean_resnet20_se.shanghaitech", "Crowd Counting"), ("ean_resnet20_se.cifar10", "Semantic Segmentation")],
+)
+def test_where_weights_of_a_task_are_needed_only_such_models_are_suggested(name, task):
+    with pytest.raises(ValueError, match="there is no model") as raised:
+        find_entry(name, task)
+    near = re.search(r"did you mean (.*)\?", str(raised.value))
+    suggested = near[1].split(" or ") if near else []
+    assert suggested or task != "Crowd Counting"
+    assert all(ModelName.parse(each) in published() and ModelName.parse(each).task == task for each in suggested)
+
+
+def test_a_model_without_weights_is_answered_with_models_of_its_task():
+    with pytest.raises(NoWeightsError, match=r"There are weights of ean_resnet20_se.shanghaitech_b$"):
+        find_entry("ean_resnet50_se.shanghaitech_b")
