@@ -128,3 +128,22 @@ def test_strange_images_are_counted_in_small(run, tmp_path, monkeypatch):
     assert {row["statistics"] for row in rows.values()} == {"measured here"}
     assert rows["photos without a person"]["number"] == 2
     assert rows["noise"]["marked"] == rows["noise"]["number"] == 8
+
+
+@pytest.mark.slow
+def test_engines_are_compared_in_small_and_go_on_where_they_were(run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "engines.json"
+    assert run("engines.py", "--quick", "--part", "counters", "--prepare", "--threads", 1)[0] == 0
+    assert not out.exists()
+    code, said = run("engines.py", "--quick", "--part", "counters", "--threads", 1, "--out", out)
+    assert code == 0, said[-2000:]
+    measured = read_record(out)["results"]["counters"]
+    engines = {name.rpartition(", ")[2] for name in measured["networks"]}
+    assert {"eager", "deployed", "ONNX Runtime"} <= engines
+    assert measured["networks"]["SE EAN, ONNX Runtime"]["baseline"] == "vanilla, ONNX Runtime"
+    assert measured["networks"]["vanilla, eager"]["over_eager"] == 1
+    assert min(measured["peak_memory"].values()) > 1e6
+    assert "0 networks" not in said
+    assert "rounds" not in run("engines.py", "--quick", "--part", "counters", "--threads", 1, "--out", out)[1]

@@ -194,7 +194,7 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> str:
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     network = MODELS.build(config.model).eval()
-    wrap = _exporter(network, out)
+    wrap = exporter_of(network)
     load_weights(network, file, strict=True)
     size = wrap.size_of(network, config.get("image_size"))
     if out.suffix == ".pt2":
@@ -208,14 +208,18 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> str:
     return f"input: float32 images (N, {channels}, {shape}), {order}, 0 to 255; output: {wrap(network).meaning()}"
 
 
-def _exporter(network: nn.Module, out: Path) -> type[FromPixels]:
-    """Return the class that the network's task registers for export."""
+def exporter_of(network: nn.Module) -> type[FromPixels]:
+    """Return the class that the network's task registers for export.
+
+    Raises:
+        ValueError: if there is none.
+    """
     task = task_of_network(type(network).__name__)
     if task is None or not task.exporter:
         nouns = ", ".join(f"{each.noun}s" for each in known_tasks() if each.exporter)
         raise ValueError(
-            f"only {nouns} can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
-            "writes its backbone"
+            f"only {nouns} can be exported as a whole, got a {type(network).__name__}; --format safetensors writes its "
+            "backbone"
         )
     return pkgutil.resolve_name(task.exporter).suited(network)
 
