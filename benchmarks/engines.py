@@ -7,7 +7,8 @@
 batch-1, batch-8: ResNet50 at 224 pixels, without attention, Share-full and EAN for SE, DIA and SGE, and timm's resnet50
 and seresnet50, in PyTorch (eager, deployed, deployed and compiled), ONNX Runtime in fp32 and int8, and OpenVINO.
 counters, segmentors: ResNet50 at 768 x 1024 and PSPNet at 512 x 512, and the peak memory of each engine, in a process
-of its own. cifar100: accuracy of the published ResNet20s in ONNX Runtime, in fp32 and int8.
+of its own. operators: milliseconds by type of operator in ONNX Runtime at batch 1, for the vanilla ResNet50 and those
+with SE. cifar100: accuracy of the published ResNet20s in ONNX Runtime, in fp32 and int8.
 
 Every round runs each network in each engine once, in random order; the number of rounds follows from the time that is
 left. Increments are relative to the vanilla network of the same engine, ratios to the same network in eager PyTorch;
@@ -22,12 +23,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -337,14 +340,44 @@ def _status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def accuracies(images: int | None) -> dict[str, Any]:
+def operators(part: Part, passes: int = 12) -> dict[str, Any]:
+    """Milliseconds by type of operator in ONNX Runtime: for each node the fastest of several passes, summed."""
+    images = np.random.default_rng(0).random((1, 3, *part.size), np.float32) * 255
+    rows = {}
+    for name in [name for name in part.names if name == "vanilla" or name.startswith("SE ")]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(PREPARED / "profile")
+        session = onnxruntime.InferenceSession(str(prepared(part, name)), options, providers=["CPUExecutionProvider"])
+        for _ in range(passes):
+            session.run(None, {"images": images})
+        written = Path(session.end_profiling())
+        fastest: dict[tuple[str, str], float] = {}
+        for event in json.loads(written.read_text()):
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                key = (event["args"]["op_name"], event["name"])
+                fastest[key] = min(fastest.get(key, math.inf), event["dur"] / 1e3)
+        written.unlink()
+        found: dict[str, float] = defaultdict(float)
+        for (kind, _), milliseconds in fastest.items():
+            found[kind] += milliseconds
+        rows[name] = {"ms": sum(found.values()), **dict(sorted(found.items(), key=lambda item: -item[1]))}
+        text = ", ".join(
+            f"{kind} {milliseconds:.2f}" for kind, milliseconds in rows[name].items() if milliseconds > 0.05
+        )
+        print(f"{name}: {text}", flush=True)
+    return {"command": command(), "passes": passes, "networks": rows}
+
+
+def accuracies(quick: bool) -> dict[str, Any]:
     """Accuracy of the published ResNet20s on CIFAR-100's test images, in percent, in ONNX Runtime."""
     training, test = CIFAR100("train"), CIFAR100("test")
     calibration = [
         torch.stack([training[index]["inputs"] for index in range(start, start + 100)]).float().numpy()
         for start in range(0, 1000, 100)
     ]
-    number = images or len(test)
+    number = 200 if quick else len(test)
     rows = {}
     for name in zoo.list_models("*resnet20*.cifar100", pretrained=True):
         network = zoo.get_model(name, pretrained=True).eval()
@@ -352,7 +385,7 @@ def accuracies(images: int | None) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_onnx(network, path, 32)
         small = path.with_suffix(".int8.onnx")
-        quantize(path, small, calibration[: 1 if images else None])
+        quantize(path, small, calibration[: 1 if quick else None])
         row = {}
         for kind, run in (("fp32", onnxruntime_runner(path)), ("int8", onnxruntime_runner(small))):
             right = 0
@@ -363,7 +396,7 @@ def accuracies(images: int | None) -> dict[str, Any]:
             row[kind] = 100 * right / number
         rows[name] = {**row, "difference": row["int8"] - row["fp32"]}
         print(f"{name}: {row['fp32']:.2f} % in fp32, {row['int8']:.2f} % in int8", flush=True)
-    return {"command": command(), "images": number, "calibration_images": 1000, "networks": rows}
+    return {"command": command(), "images": number, "calibration_images": 100 if quick else 1000, "networks": rows}
 
 
 # ---------------------------------------------------------------- command
@@ -371,7 +404,7 @@ def accuracies(images: int | None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = (*PARTS, "cifar100")
+    parts = (*PARTS, "operators", "cifar100")
     parser.add_argument("--part", action="append", choices=parts, help="default: all")
     parser.add_argument("--again", action="store_true", help="measure parts again that are in the record")
     parser.add_argument("--prepare", action="store_true", help="only write and compile what the parts need")
@@ -396,13 +429,14 @@ def main() -> None:
         before = json.loads(arguments.out.read_text())
         if (before["environment"], before["engines"], before["quick"]) == (environment(), engines, arguments.quick):
             results = before["results"]
-    wanted = arguments.part or [label for label in parts if label in known or label == "cifar100"]
+    wanted = arguments.part or [label for label in parts if label in known or label not in PARTS]
     left = [label for label in wanted if arguments.again or arguments.prepare or label not in results]
-    left.sort(key=lambda label: label != "cifar100")  # it takes what it takes; the others share the rest
+    left.sort(key=lambda label: label in PARTS)  # the others take what they take, and these share the rest
     for place, label in enumerate(left):
-        if label == "cifar100":
+        if label not in PARTS:
             if not arguments.prepare:
-                results[label] = accuracies(200 if arguments.quick else None)
+                measured = operators(known["batch-8"]) if label == "operators" else accuracies(arguments.quick)
+                results[label] = measured
         else:
             seconds = (end - time.monotonic()) / (len(left) - place)
             measured = measure(known[label], label, seconds, quick=arguments.quick, only_prepare=arguments.prepare)

@@ -159,6 +159,7 @@ def write_onnx(
     program = torch.onnx.export(traced, (), dynamo=True, verbose=False, **names)
     assert program is not None
     program.model.metadata_props.update(metadata or {})
+    _pool_globally(program.model.graph)
     (images,), outputs = program.model.graph.inputs, program.model.graph.outputs
     free = {0: "batch", 2: "height", 3: "width"} if wrap.any_size else {0: "batch"}
     for value, axes in ((images, free), *((output, wrap.axes) for output in outputs)):
@@ -169,6 +170,25 @@ def write_onnx(
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
         run = lambda images: [*map(torch.from_numpy, session.run(None, {"images": images.numpy()}))]  # noqa: E731
         _check(wrap(copy.deepcopy(model)), run, size)
+
+
+def _pool_globally(graph: Any) -> None:
+    """Write means over all positions as ``GlobalAveragePool``.
+
+    ONNX Runtime computes them in the blocked layout of its convolutions; before a ``ReduceMean``, it copies the whole
+    map into the usual layout.
+    """
+    import onnx_ir
+
+    for node in [node for node in graph if node.op_type == "ReduceMean" and len(node.inputs) == 2]:
+        taken, axes = node.inputs
+        constant = onnx_ir.convenience.get_const_tensor(axes)
+        if constant is None or sorted(constant.numpy().tolist()) not in ([2, 3], [-2, -1]) or len(taken.shape) != 4:
+            continue
+        made = [onnx_ir.node("GlobalAveragePool", [taken])]
+        if not node.attributes.get_int("keepdims", 1):
+            made.append(onnx_ir.node("Flatten", made[0].outputs, attributes={"axis": 1}))
+        onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, made[-1].outputs)
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:

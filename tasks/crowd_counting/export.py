@@ -33,7 +33,7 @@ class CounterFromPixels(FromPixels):
         """A small size, since any will do."""
         return 128, 192
 
-    def outputs(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Any:
         # The same as the network's own padding to whole cells, without a condition on the size: more than needed, so
         # that there is always something to cut off.
         stride = self.model.stride
