@@ -189,6 +189,8 @@ def _pool_globally(graph: Any) -> None:
         if not node.attributes.get_int("keepdims", 1):
             made.append(onnx_ir.node("Flatten", made[0].outputs, attributes={"axis": 1}))
         onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, made[-1].outputs)
+        if not axes.uses():
+            graph.initializers.pop(axes.name, None)
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
