@@ -16,6 +16,8 @@ from torch import nn
 import zoo
 from ean_core.common.tasks import Task, task_of_network
 from ean_core.inference import deploy
+from ean_core.inference.engine import ONNXRUNTIME, Engine
+from ean_core.inference.export import FromPixels
 from ean_core.networks import build_network, check_settings
 from ean_core.runs.folder import chosen_checkpoint, trained_config
 from ean_core.weights.addresses import read_metadata
@@ -29,7 +31,7 @@ Own = TypeVar("Own", bound="Trained")
 
 
 class Trained(Generic[Network]):
-    """A trained network of a task, in its deployed form, on a device.
+    """A trained network of a task, in its deployed form, on a device; on CPUs in ONNX Runtime as soon as that pays.
 
     Args:
         network: network in any mode; it is copied.
@@ -41,6 +43,8 @@ class Trained(Generic[Network]):
     """
 
     task: ClassVar[Task]
+    #: The class that maps normalized images to what the network computes, for ONNX Runtime.
+    maps: ClassVar[type[FromPixels]]
 
     def __init__(self, network: Network, name: str | None = None, *, device: str | None = None) -> None:
         self.name = name or self.task.noun
@@ -50,6 +54,8 @@ class Trained(Generic[Network]):
             self.network: Network = deployed.to(chosen)
         except (RuntimeError, AssertionError) as error:  # the latter if PyTorch lacks CUDA
             raise ValueError(f"device {chosen!r} cannot be used, use cpu: {str(error).splitlines()[0]}") from error
+        self.engine = Engine(self.network, self.maps.suited(network))
+        deployed.compute = self.engine
 
     @classmethod
     def load(cls: type[Own], model: str, *, device: str | None = None) -> Own:
@@ -95,6 +101,11 @@ class Trained(Generic[Network]):
             found = "does not describe its network" if settings is None else f"is of type {settings.get('type')!r}"
             raise ValueError(f"{path} {found}; expected a checkpoint of `ean train` with a config of a {cls.task.noun}")
         return cls(_built(settings, checkpoint), checkpoint.path.name, device=device)
+
+
+def engine_note(trained: Trained[Any]) -> str:
+    """What to say of the engines behind a result: nothing if PyTorch computed it alone."""
+    return f" ({trained.engine.used})" if ONNXRUNTIME in trained.engine.passes else ""
 
 
 def checkpoint_of(model: str | os.PathLike[str]) -> Path | None:

@@ -5,6 +5,7 @@ Waiting threads of several processes on few cores stall each other; this holds f
 
 import base64
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -19,7 +20,11 @@ import pytest
 import torch
 from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
 
+from ean_core.inference import engine
+
 torch.set_num_threads(1)
+# Networks that many tests share would be exported after some seconds, in whichever test runs then.
+engine.LOADING_S = engine.EXPORTING_S = math.inf
 
 BROWSER = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

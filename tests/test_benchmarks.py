@@ -192,3 +192,25 @@ def test_the_ways_to_show_a_crowd_keep_its_pixels():
     assert sum(int(part.sum(dtype=int)) for part in parts) == pixels.sum(dtype=int)
     assert np.ptp(script["gray"](pixels), 2).max() == 0
     assert script["scaled"](pixels, 1.5).shape == (75, 105, 3)
+
+
+@pytest.mark.slow
+def test_engines_are_compared_in_small_and_go_on_where_they_were(run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "engines.json"
+    assert run("engines.py", "--quick", "--part", "counters", "--prepare", "--threads", 1)[0] == 0
+    assert not out.exists()
+    code, said = run("engines.py", "--quick", "--part", "counters", "--threads", 1, "--out", out)
+    assert code == 0, said[-2000:]
+    measured = read_record(out)["results"]["counters"]
+    engines = {name.rpartition(", ")[2] for name in measured["networks"]}
+    assert {"eager", "deployed", "ONNX Runtime"} <= engines
+    assert measured["networks"]["SE EAN, ONNX Runtime"]["baseline"] == "vanilla, ONNX Runtime"
+    assert measured["networks"]["vanilla, eager"]["over_eager"] == 1
+    assert min(measured["peak_memory"].values()) > 1e6
+    assert run("engines.py", "--quick", "--part", "operators", "--threads", 1, "--out", out)[0] == 0
+    results = read_record(out)["results"]
+    assert list(results) == ["counters", "operators"]
+    assert results["operators"]["networks"]["SE EAN"]["Mul"] > 0
+    assert "rounds" not in run("engines.py", "--quick", "--part", "counters", "--threads", 1, "--out", out)[1]

@@ -81,6 +81,11 @@ def fold(model: Any, *, dtype: torch.dtype | None = None) -> Any:
     return _inference_copy(model, commute=False, dtype=dtype)
 
 
+def is_deployed(model: nn.Module) -> bool:
+    """Whether a model is the copy for inference that :func:`deploy` or :func:`fold` returns."""
+    return any(isinstance(module, DeployedBackbone) for module in model.modules())
+
+
 class Frozen(nn.Module):
     """A model that stays in evaluation mode."""
 
@@ -310,7 +315,7 @@ def _inference_copy(model: nn.Module, *, commute: bool, dtype: torch.dtype | Non
         raise ValueError(f"deploy takes a network, got {model!r}; for example EANResNet(50)")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype={dtype} is not a floating-point type; for example torch.bfloat16")
-    if any(isinstance(module, DeployedBackbone) for module in model.modules()):
+    if is_deployed(model):
         raise ValueError(f"this {type(model).__name__} is already deployed; deploy the original network")
     own = find_backbone(model)
     dtype = dtype or next(own.parameters()).dtype

@@ -14,7 +14,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ean_core.backbone import describe, find_backbone
+from ean_core.backbone import EANResNet, describe, find_backbone
 from ean_core.classifier import ImagePreprocessor
 from ean_core.common.config import config_name
 from ean_core.common.tasks import known_tasks, task_of_network
@@ -24,7 +24,7 @@ from ean_core.weights.addresses import BACKBONE
 from ean_core.weights.files import WeightsFile, save_weights
 from ean_core.weights.loading import load_weights
 
-from .deploy import deploy
+from .deploy import DeployedBackbone, deploy, is_deployed
 
 #: Largest allowed difference between a file's outputs and the network's, relative to the largest output.
 TOLERANCE = 1e-4
@@ -41,6 +41,8 @@ class FromPixels(nn.Module):
 
     #: Name of the output in files, and names of its axes that depend on the images.
     output: ClassVar[str] = "logits"
+    #: Names of further outputs, with the same axes.
+    others: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[Mapping[int, str]] = {0: "batch"}
     #: Whether images may have any size, larger than that of the last feature map, or only that of the traced ones.
     any_size: ClassVar[bool] = True
@@ -72,18 +74,18 @@ class FromPixels(nn.Module):
         size = image_size or find_backbone(model).usual_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         return self.outputs(self.normalized(images))
 
     def normalized(self, images: Tensor) -> Tensor:
         """Images as the network takes them."""
         return images if self.preprocessor is None else (images - self.preprocessor.mean) / self.preprocessor.std
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """Outputs for normalized images, in operations that files can express."""
+    def outputs(self, images: Tensor) -> Any:
+        """Outputs for normalized images, in operations that files can express; a tuple if there are ``others``."""
         return self.model(images)
 
-    def expected(self, images: Tensor) -> Tensor:
+    def expected(self, images: Tensor) -> Any:
         """Outputs of the network itself, which those of files are compared with."""
         return self.model(self.normalized(images))
 
@@ -98,16 +100,16 @@ def export_program(
     """Deploy and trace a network for any batch size, and images with a last feature map larger than 1x1.
 
     Args:
-        model: a network; a copy of it is deployed on the CPU.
+        model: a network, deployed or not; a copy of it is deployed on the CPU.
         size: size of the images used for tracing, in pixels: height and width, or both.
         wrap: the kind of network that is traced.
 
     Returns:
-        The program of ``wrap``, with one input ``images`` and one output.
+        The program of ``wrap``, with one input ``images``.
     """
-    network = wrap(deploy(model).cpu()).eval()
+    network = wrap((copy.deepcopy(model) if is_deployed(model) else deploy(model)).cpu()).eval()
     height, width = (size, size) if isinstance(size, int) else size
-    images = torch.rand(2, find_backbone(model).in_channels, height, 2 * width if wrap.any_size else width) * 255
+    images = torch.rand(2, _channels(network), height, 2 * width if wrap.any_size else width) * 255
     free = dict.fromkeys((0, 2, 3) if wrap.any_size else (0,), torch.export.Dim.DYNAMIC)
     return torch.export.export(network, (images,), dynamic_shapes={"images": free})
 
@@ -153,20 +155,42 @@ def write_onnx(
             f"ONNX needs {error.name}: pip install 'ean-zoo[export]', or '.[export]' in a checkout"
         ) from error
     traced = export_program(model, size, wrap)
-    names: Any = {"input_names": ["images"], "output_names": [wrap.output]}
+    names: Any = {"input_names": ["images"], "output_names": [wrap.output, *wrap.others]}
     program = torch.onnx.export(traced, (), dynamo=True, verbose=False, **names)
     assert program is not None
     program.model.metadata_props.update(metadata or {})
-    images, output = program.model.graph.inputs[0], program.model.graph.outputs[0]
+    _pool_globally(program.model.graph)
+    (images,), outputs = program.model.graph.inputs, program.model.graph.outputs
     free = {0: "batch", 2: "height", 3: "width"} if wrap.any_size else {0: "batch"}
-    for value, axes in ((images, free), (output, wrap.axes)):
+    for value, axes in ((images, free), *((output, wrap.axes) for output in outputs)):
         value.shape = onnx_ir.Shape([axes.get(axis, length) for axis, length in enumerate(value.shape or ())])
     with replacing(path, suffix=True) as partial:
         program.save(str(partial), external_data=False)
         onnx.checker.check_model(str(partial), full_check=True)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-        run = lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])  # noqa: E731
+        run = lambda images: [*map(torch.from_numpy, session.run(None, {"images": images.numpy()}))]  # noqa: E731
         _check(wrap(copy.deepcopy(model)), run, size)
+
+
+def _pool_globally(graph: Any) -> None:
+    """Write means over all positions as ``GlobalAveragePool``.
+
+    ONNX Runtime computes them in the blocked layout of its convolutions; before a ``ReduceMean``, it copies the whole
+    map into the usual layout.
+    """
+    import onnx_ir
+
+    for node in [node for node in graph if node.op_type == "ReduceMean" and len(node.inputs) == 2]:
+        taken, axes = node.inputs
+        constant = onnx_ir.convenience.get_const_tensor(axes)
+        if constant is None or sorted(constant.numpy().tolist()) not in ([2, 3], [-2, -1]) or len(taken.shape) != 4:
+            continue
+        made = [onnx_ir.node("GlobalAveragePool", [taken])]
+        if not node.attributes.get_int("keepdims", 1):
+            made.append(onnx_ir.node("Flatten", made[0].outputs, attributes={"axis": 1}))
+        onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, made[-1].outputs)
+        if not axes.uses():
+            graph.initializers.pop(axes.name, None)
 
 
 def export_backbone(config: Config, checkpoint: Path, out: Path) -> None:
@@ -194,7 +218,7 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> str:
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     network = MODELS.build(config.model).eval()
-    wrap = _exporter(network, out)
+    wrap = exporter_of(network)
     load_weights(network, file, strict=True)
     size = wrap.size_of(network, config.get("image_size"))
     if out.suffix == ".pt2":
@@ -208,37 +232,50 @@ def export_network(config: Config, checkpoint: Path, out: Path) -> str:
     return f"input: float32 images (N, {channels}, {shape}), {order}, 0 to 255; output: {wrap(network).meaning()}"
 
 
-def _exporter(network: nn.Module, out: Path) -> type[FromPixels]:
-    """Return the class that the network's task registers for export."""
+def exporter_of(network: nn.Module) -> type[FromPixels]:
+    """Return the class that the network's task registers for export.
+
+    Raises:
+        ValueError: if there is none.
+    """
     task = task_of_network(type(network).__name__)
     if task is None or not task.exporter:
         nouns = ", ".join(f"{each.noun}s" for each in known_tasks() if each.exporter)
         raise ValueError(
-            f"only {nouns} can be exported as {out.suffix}, got a {type(network).__name__}; --format safetensors "
-            "writes its backbone"
+            f"only {nouns} can be exported as a whole, got a {type(network).__name__}; --format safetensors writes its "
+            "backbone"
         )
     return pkgutil.resolve_name(task.exporter).suited(network)
 
 
 @torch.no_grad()
-def _check(network: FromPixels, run: Callable[[Tensor], Tensor], size: int | tuple[int, int]) -> None:
+def _check(network: FromPixels, run: Callable[[Tensor], Any], size: int | tuple[int, int]) -> None:
     """Compare a written file with its network, on batch and image sizes other than those used for tracing."""
     network = network.cpu().eval()
-    channels = find_backbone(network.model).in_channels
+    channels = _channels(network)
     height, width = (size, size) if isinstance(size, int) else size
     higher, wider = (2 * height + 1, width + 3) if network.any_size else (height, width)
     for shape in ((1, channels, height, width), (3, channels, higher, wider)):
         images = torch.rand(shape) * 255
-        expected = network.expected(images)
-        got = run(images)
-        if got.shape != expected.shape:
-            raise RuntimeError(
-                f"the exported network's outputs have shape {tuple(got.shape)}, expected {tuple(expected.shape)}, for "
-                f"images {shape}"
-            )
-        scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
-        error = float((got - expected).abs().max()) / scale
-        if not error <= TOLERANCE:
-            raise RuntimeError(
-                f"the exported network's outputs differ by {error:.1e} of the largest one, for images {shape}"
-            )
+        for expected, got in zip(_listed(network.expected(images)), _listed(run(images)), strict=True):
+            if got.shape != expected.shape:
+                raise RuntimeError(
+                    f"the exported network's outputs have shape {tuple(got.shape)}, expected {tuple(expected.shape)}, "
+                    f"for images {shape}"
+                )
+            scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+            error = float((got - expected).abs().max()) / scale
+            if not error <= TOLERANCE:
+                raise RuntimeError(
+                    f"the exported network's outputs differ by {error:.1e} of the largest one, for images {shape}"
+                )
+
+
+def _channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes, deployed or not."""
+    kinds = (EANResNet, DeployedBackbone)
+    return next(module.in_channels for module in model.modules() if isinstance(module, kinds))
+
+
+def _listed(outputs: Any) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else [*outputs]

@@ -21,6 +21,7 @@ from ean_core.weights.files import WeightsFile
 from tasks.trained import Trained
 
 from .density import spread
+from .export import CounterMaps
 from .familiar import COVERED, Errors, Pooled, few_images
 from .network import CrowdCounter
 from .task import TASK
@@ -93,6 +94,7 @@ class Counter(Trained[CrowdCounter]):
     """
 
     task = TASK
+    maps = CounterMaps
     standing = Standing()
 
     @classmethod

@@ -33,7 +33,7 @@ class CounterFromPixels(FromPixels):
         """A small size, since any will do."""
         return 128, 192
 
-    def outputs(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Any:
         # The same as the network's own padding to whole cells, without a condition on the size: more than needed, so
         # that there is always something to cut off.
         stride = self.model.stride
@@ -58,3 +58,34 @@ class OneSizeCounterFromPixels(CounterFromPixels):
     def size_of(cls, model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int]:
         """Height and width in the config."""
         return super(CounterFromPixels, cls).size_of(model, image_size)
+
+
+class CounterMaps(CounterFromPixels):
+    """A counter without normalization and padding: maps normalized images of whole cells to density and features.
+
+    Features are the last feature map, by which a counter recognizes unfamiliar images.
+    """
+
+    others: ClassVar[tuple[str, ...]] = ("features",)
+
+    @classmethod
+    def suited(cls, model: nn.Module) -> type[FromPixels]:
+        return OneSizeCounterMaps if CounterFromPixels.suited(model) is OneSizeCounterFromPixels else cls
+
+    @staticmethod
+    def preprocessor_of(model: Any) -> None:
+        return None
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.backbone(images)[-1]
+        return self.model.head(features), features
+
+    def expected(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.outputs(images)
+
+
+class OneSizeCounterMaps(CounterMaps):
+    """:class:`CounterMaps` of a counter whose attention has windows."""
+
+    axes: ClassVar[Mapping[int, str]] = {0: "batch"}
+    any_size: ClassVar[bool] = False

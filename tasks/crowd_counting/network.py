@@ -47,6 +47,9 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         channels_last: keep weights and images in channels-last order, which is faster on most machines.
         init_cfg: as in OpenMMLab.
 
+    ``compute``, if it is set, maps normalized images of whole cells to the density and the last feature map, in place
+    of backbone and head.
+
     When trained on a batch with a single image, the backbone's batch norms use their running statistics for that
     batch, because the statistics of one image say little about others. ``backbone.norm_eval`` makes them always do so.
 
@@ -55,6 +58,8 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         >>> counter.stride, tuple(counter(torch.zeros(1, 3, 60, 100)).shape)
         (8, (1, 1, 8, 13))
     """
+
+    compute: Callable[[Tensor], Sequence[Tensor]] | None = None
 
     def __init__(
         self,
@@ -185,10 +190,14 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
             inputs = F.pad(inputs, padding)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(inputs)[-1]
+        density = None
+        if self.compute is not None:
+            density, features = self.compute(inputs)
+        else:
+            features = self.backbone(inputs)[-1]
         if seen is not None:
             seen(features)
-        return self.head(features)
+        return self.head(features) if density is None else density
 
     def train(self, mode: bool = True) -> CrowdCounter:
         """Set training mode."""

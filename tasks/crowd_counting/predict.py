@@ -26,6 +26,7 @@ from ean_core.common.writing import open_new, replacing, temporary
 from ean_core.data.images import MAX_PIXELS, SUFFIXES, read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, printable, problem_of
+from tasks.trained import engine_note
 
 from .counter import Counter, Prediction, is_familiar
 from .overlay import UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
@@ -410,7 +411,7 @@ def predict_command(
                 write_text(out / "counts.json", _json(counter, model, within, found))
         else:
             where = f"{table} of an earlier run was kept"
-    typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}: {where}")
+    typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}{engine_note(counter)}: {where}")
     if good and within is None:
         typer.echo(visible(counter.reliability).replace("±", "+-"))
     elif good:
@@ -452,6 +453,7 @@ def _json(counter: Counter, model: str, region: Region | None, found: Sequence[C
     content: dict[str, Any] = {
         "model": model,
         "name": counter.name,
+        "passes": dict(counter.engine.passes),
         "stride": counter.stride,
         "trained_on": standing.data or None,
         "mean_absolute_error": mae,

@@ -56,3 +56,14 @@ class SegmentorFromPixels(FromPixels):
         side = self.model.test_cfg.get("shorter_side")
         hint = f"; resize images to a shorter side of {side} pixels first, as in training" if side else ""
         return f"class scores (N, {self.model.num_classes}, H, W), the label of a pixel is the largest{hint}"
+
+
+class SegmentorScores(SegmentorFromPixels):
+    """A segmentor without normalization: maps normalized images of one size to class scores of the same size."""
+
+    @staticmethod
+    def preprocessor_of(model: Any) -> None:
+        return None
+
+    def normalized(self, images: Tensor) -> Tensor:
+        return images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,9 +34,12 @@ class Segmentor(HubNetwork, PretrainedOrRaise, EncoderDecoder):
             prediction needs no pipeline. Mode ``tensor`` returns logits of images at the size they come in.
         channels_last: whether to keep weights in that order.
         others: further arguments of ``EncoderDecoder``.
+
+    ``compute``, if it is set, maps normalized images to logits of their size, in place of backbone and head.
     """
 
     pipeline = "image-segmentation"
+    compute: Callable[[Tensor], Sequence[Tensor]] | None = None
 
     def __init__(
         self,
@@ -60,6 +63,12 @@ class Segmentor(HubNetwork, PretrainedOrRaise, EncoderDecoder):
             )
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Logits ``(N, classes, H, W)`` of normalized images ``(N, 3, H, W)``."""
+        if self.compute is not None:
+            return self.compute(inputs)[0]
+        return super().encode_decode(inputs, batch_img_metas)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Logits ``(N, classes, h, w)`` of normalized images ``(N, 3, H, W)``, at their test size.

@@ -13,6 +13,7 @@ from ean_core.common.text import visible
 from ean_core.data.images import SUFFIXES, read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, find_sources, printable, problem_of
+from tasks.trained import engine_note
 
 from .overlay import draw_overlay
 from .segmenter import Segmenter
@@ -104,7 +105,7 @@ def predict_command(
             for name, share in one.shares.items()
         ]
         write_text(out / "classes.csv", csv_text(("file", "width", "height", "class", "share"), lines))
-    typer.echo(f"{len(good)} of {len(listed)} labeled by {segmenter.name}: {out}")
+    typer.echo(f"{len(good)} of {len(listed)} labeled by {segmenter.name}{engine_note(segmenter)}: {out}")
     if stopped:
         raise typer.Exit(130)
     if not good:

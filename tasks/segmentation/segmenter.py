@@ -19,6 +19,7 @@ from ean_core.runs.folder import trained_config
 from ean_core.weights.files import read_meta
 from tasks.trained import Trained
 
+from .export import SegmentorScores
 from .library import SegDataSample
 from .network import Segmentor
 from .task import TASK
@@ -61,6 +62,7 @@ class Segmenter(Trained[Segmentor]):
     """
 
     task = TASK
+    maps = SegmentorScores
 
     def __init__(self, network: Segmentor, name: str | None = None, *, device: str | None = None) -> None:
         super().__init__(network, name, device=device)

@@ -10,9 +10,12 @@ from mmengine.registry import MODELS
 from PIL import Image
 
 from ean_core.classifier import ImageClassifier
+from ean_core.inference import engine
+from ean_core.inference.engine import ONNXRUNTIME, PYTORCH
 from ean_core.weights.files import save_weights
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.drawing import draw_crowd
+from tasks.crowd_counting.export import OneSizeCounterMaps
 from tasks.crowd_counting.network import MARGIN, TILE
 
 from .conftest import SETTINGS
@@ -388,3 +391,34 @@ def test_where_no_counter_is_published_that_is_said(monkeypatch):
     monkeypatch.setattr("zoo.list_models", lambda pattern, pretrained: [])
     with pytest.raises(ValueError, match="published counters: none yet, give a checkpoint of `ean train`"):
         Counter.from_zoo("ean_resnet20_se.cifar100")
+
+
+# ---------------------------------------------------------------- engines
+
+
+def test_onnx_runtime_counts_the_same_in_images_of_any_size_and_in_tiles(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("EAN_HOME", str(tmp_path))
+    monkeypatch.setattr(engine, "LOADING_S", 1e-9)
+    monkeypatch.setattr(engine, "EXPORTING_S", 1e-9)
+    plain, fast = Counter(network, device="cpu"), Counter(network, device="cpu")
+    plain.engine._failed = True
+    for one in (plain, fast):
+        statistics = {"center": torch.zeros(128), "scale": torch.ones(128), "axes": torch.eye(128)[:64]}
+        one.network.familiar.learn(
+            {**statistics, "variances": torch.ones(64), "rest": torch.tensor(1.0), "limit": torch.tensor(2.0)}
+        )
+    fast(crowd())
+    for height, width in ((60, 101), (96, 64), (24, TILE + 40)):
+        expected, found = plain(crowd(height, width)), fast(crowd(height, width))
+        assert found.count == pytest.approx(expected.count, rel=1e-4)
+        np.testing.assert_allclose(found.density, expected.density, rtol=1e-3, atol=1e-4 * expected.density.max())
+        assert found.strangeness == pytest.approx(expected.strangeness, rel=1e-4)
+    assert fast.engine.passes == {PYTORCH: 1, ONNXRUNTIME: 4}
+    assert plain.engine.passes == {PYTORCH: 4}
+
+
+def test_a_counter_with_windows_has_a_graph_for_each_size(tmp_path, monkeypatch):
+    changed = settings(backbone__attention={"type": "SE", "window": (64, 96)})
+    torch.manual_seed(0)
+    made = Counter(MODELS.build(changed).eval(), device="cpu")
+    assert made.engine.wrap is OneSizeCounterMaps

@@ -4,6 +4,8 @@ import torch
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from ean_core.inference import engine
+from ean_core.inference.engine import ONNXRUNTIME, PYTORCH
 from ean_core.networks import build_network
 from tasks.segmentation.segmenter import MOST_PIXELS, Segmentation, Segmenter
 from tasks.segmentation.voc import CLASSES
@@ -113,3 +115,14 @@ def test_an_image_of_pillows_is_turned_upright(segmenter, tmp_path):
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
     assert segmenter(tmp_path / "a.jpg").labels.shape == (50, 30)
+
+
+def test_onnx_runtime_labels_the_same(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("EAN_HOME", str(tmp_path))
+    monkeypatch.setattr(engine, "LOADING_S", 1e-9)
+    monkeypatch.setattr(engine, "EXPORTING_S", 1e-9)
+    made = Segmenter(network, device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    expected, found = made(pixels).labels, made(pixels).labels
+    assert made.engine.passes == {PYTORCH: 1, ONNXRUNTIME: 1}
+    assert (found == expected).mean() > 0.999
