@@ -19,7 +19,7 @@ from .index import PACKAGED, Entry, Index, by_collection
 from .names import VARIANTS
 
 #: Folders of an index and patterns of the files generated in them; other files are left alone.
-MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}
+MADE = {"cards": "*resnet*.*.md", "strips": "[01c]*.svg", "figures": "resnet*.svg"}
 
 #: Usage example on a card, by task.
 USES = {
@@ -135,7 +135,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     )
     facts = {
         "connections": ("" if on_hub else f"![]({Path('..') / _strip(entry)}) ")
-        + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks",
+        + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks"
+        + (f", {entry.scheme.constants} more with a constant gate" if entry.scheme.constants else ""),
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
         "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB",

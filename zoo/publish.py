@@ -352,7 +352,7 @@ def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[d
         row
         for row in record["networks"].values()
         if (row["scheme"], row["parameters"]) == (str(backbone.scheme), parameters)
-        and (not backbone.scheme.connections or row["attention"] == backbone.attention_cfg["type"])
+        and (not backbone.scheme.gates or row["attention"] == backbone.attention_cfg["type"])
     ]
     if not rows:
         raise ValueError(f"{path} has no network with scheme {backbone.scheme} and {parameters:,} parameters")
