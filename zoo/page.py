@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.record import write_text
-from ean_core.common.tasks import find_dataset, find_metric
+from ean_core.common.tasks import Metric, find_dataset, find_metric
 from ean_core.common.text import markdown, markdown_cell, markdown_code
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
@@ -125,6 +125,14 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    fold = training.get("fold")
+    if fold:
+        share = fold["chosen_on"]
+        if share["which"].startswith("test"):
+            caution = (
+                f" {share['images']:,} of them ({share['which']}) chose the constant gates: errors on other images may "
+                "be larger."
+            )
     intervals = {
         find_metric(name).title: f" [{float(low):.2f}, {float(high):.2f}] (95 %)"
         for name, (low, high) in test.get("intervals", {}).items()
@@ -147,6 +155,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         "config": markdown_code(entry.config),
         "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
+        **({"constant gates": _folding(fold)} if fold else {}),
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
         "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
         "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
@@ -181,6 +190,17 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
             f"[log]({records / 'log.jsonl'})."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _folding(fold: Mapping[str, Any]) -> str:
+    """Describe how constants took the place of gates, and what that changed on images that did not choose them."""
+    metric, reported = Metric.of(fold), fold["reported_on"]
+    difference = reported["folded"]["difference"]
+    return markdown_cell(
+        f"means over {fold['mean_gates']['images']:,} training images, chosen on {fold['chosen_on']['images']:,} "
+        f"{fold['chosen_on']['which']}; on {reported['images']:,} {reported['which']}: {metric.label} "
+        f"{difference['value']:+.2f} ± {metric.measured(difference['standard_error'])}"
+    )
 
 
 def validated(test: Mapping[str, Any]) -> bool:

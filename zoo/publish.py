@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,11 +28,11 @@ from ean_core.data.folder import shorter_side
 from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.networks import build_network
-from ean_core.runs.folder import NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
+from ean_core.runs.folder import FOLD, NETWORK_SETTINGS, RECORD, TEST, Run, check_same_network, check_same_settings
 from ean_core.weights.files import WeightsFile, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .index import VERSION, Entry, Index, file_name, read_index_file
+from .index import VERSION, Entry, Index, file_name, find_entry, read_index_file
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import refuse_secrets, scrub
@@ -53,11 +54,12 @@ def publish(
 ) -> Entry:
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
-    All numbers come from records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
+    All numbers come from records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing. The training
+    record of a network by ``ean fold`` is that of the network that was folded, a run's or a published model's.
     Publishing the same weights again updates their entry, and keeps its timing if none is given.
 
     Args:
-        checkpoint: checkpoint of the whole network, by ``ean train``.
+        checkpoint: checkpoint of the whole network, by ``ean train`` or ``ean fold``.
         config: config it was trained with.
         root: folder of the index; created if missing.
         timing: record of ``ean time`` that includes the network.
@@ -94,7 +96,7 @@ def publish(
             f"{run.path(TEST)} is for {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
-    selected = _selected_epoch(training, checkpoint)
+    selected = _selected_epoch(training, checkpoint.name)
     metadata = _metadata(network, config, name, training, timing, selected)
     training, log, collection = _published(training), run.log(), _collection(name, file)
     refuse_secrets(
@@ -225,7 +227,7 @@ def _dataset(config: Config) -> str:
 
 def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the training and test records of a checkpoint; check that they belong to it."""
-    stem, training, test = config_name(config), run.record, run.test
+    stem, training, test = config_name(config), _training(run, checkpoint), run.test
     if training is None or test is None:
         lacking = (RECORD, f"ean train {stem}") if training is None else (TEST, f"ean test {stem} {checkpoint}")
         name, command = lacking
@@ -237,14 +239,17 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
             f"{run.path(RECORD)} is for a training of {training['iterations']} iterations; the zoo describes trainings "
             "by their epochs: train with train_cfg.type=EpochBasedTrainLoop"
         )
-    epoch = _selected_epoch(training, checkpoint.path) or training["epochs"]
+    epoch = _selected_epoch(training, checkpoint.path.name) or training["epochs"]
     if test["checkpoint"]["sha256"] != checkpoint.sha256:
         raise ValueError(
             f"{run.path(TEST)} is for {test['checkpoint']['name']} with SHA-256 "
             f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.path.name} has {checkpoint.sha256[:8]}…; run "
             f"`ean test {stem} {checkpoint}`"
         )
-    check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
+    settings = copy.deepcopy(training["settings"])
+    if "fold" in training:
+        settings["model"]["backbone"]["scheme"] = training["fold"]["scheme"]
+    check_same_settings(settings, config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
     meta = read_meta(checkpoint)
     for what, there, expected in (
         ("epochs", meta.get("epoch"), epoch),
@@ -261,10 +266,33 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
     return training, test
 
 
-def _selected_epoch(training: Mapping[str, Any], checkpoint: Path) -> int | None:
+def _training(run: Run, checkpoint: WeightsFile) -> Mapping[str, Any] | None:
+    """Return the training record of a checkpoint. If it was folded, it is that of the network before, with the record
+    of the folding as ``fold``.
+
+    Raises:
+        FileNotFoundError: if there is no training record of the network that was folded.
+    """
+    fold = run.fold
+    if fold is None or fold.get("checkpoint", {}).get("sha256") != checkpoint.sha256:
+        return run.record
+    source = dict(fold["source"])
+    training = source.pop("training", None)
+    if training is None and source.get("name"):
+        training = find_entry(source["name"]).record("record")
+    if training is None:
+        raise FileNotFoundError(
+            f"{run.path(FOLD)}: {source['checkpoint']}, which was folded, lay beside no {RECORD}, and is not a "
+            "published model; fold the folder of its run"
+        )
+    return {**training, "fold": {**fold, "source": source}}
+
+
+def _selected_epoch(training: Mapping[str, Any], name: str) -> int | None:
     """Epoch of a checkpoint that its run selected on validation images; None for other checkpoints."""
     best = training.get("best", {})
-    return best["epoch"] if checkpoint.name == best.get("checkpoint") else None
+    trained = training["fold"]["source"]["checkpoint"] if "fold" in training else name
+    return best["epoch"] if trained == best.get("checkpoint") else None
 
 
 def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
@@ -327,6 +355,7 @@ def _metadata(
         "FLOPs": count_macs(network, images),  # multiply-accumulates, as OpenMMLab counts
         "Scheme": str(backbone.scheme),
         "Connections": backbone.scheme.connections,
+        **({"Constant Gates": backbone.scheme.constants} if backbone.scheme.constants else {}),
         "Shared": backbone.shared,
         "Epochs": training["epochs"],
         **({"Selected Epoch": selected} if selected else {}),

@@ -160,6 +160,7 @@ def run_fold(
         "source": origin,
         "attention": find_backbone(network).attention_cfg["type"],
         "scheme": str(chosen.scheme),
+        **({"checkpoint": {"name": FOLDED, "sha256": WeightsFile(work_dir / FOLDED).sha256}} if replaced else {}),
         "margin": margin,
         "seed": seed,
         **evaluator.key,
