@@ -93,12 +93,14 @@ def overview(index: Index) -> str:
         parts.append(f"## ResNet-{name.depth} on {find_dataset(name.dataset).title}")
         parts.append(_table(entries))
         drawn = next((path for path in figures if path.startswith(f"figures/{collection}-")), None)
+        outlined = ", outlined with a constant gate" if any(entry.scheme.constants for entry in entries) else ""
         if drawn:
             parts.append(
                 f"![Accuracy against relative time increment of {len(figures[drawn][0])} networks]({drawn})\n\n"
                 f"*As in Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
                 f"{_conditions(entries)}). Circle size shows the number of parameters; squares are blocks, colored if "
-                f"connected. Standard errors of the accuracies are at most about {_usual_error(entries)} points.*"
+                f"connected{outlined}. Standard errors of the accuracies are at most about {_usual_error(entries)} "
+                f"points.*"
             )
     return "\n\n".join(parts) + "\n"
 

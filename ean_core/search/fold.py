@@ -25,8 +25,10 @@ from .scorer import Difference, Rows, Score, Scorer, scorer_of
 
 #: Up to this many connections, all sets of constants are scored that have as many constants as the chosen one or more.
 EXACT = 16
+#: Up to this many, all sets are scored together, which costs no more bodies than the sets of half of their numbers.
+TOGETHER = 10
 #: Schemes that are scored in one call, and then written to the ledger.
-CHUNK = 256
+CHUNK = 64
 #: Loss that is accepted by default in a metric in percent, unless the standard error of the difference is larger.
 POINTS = 0.2
 
@@ -111,7 +113,7 @@ def measure_constants(network: nn.Module, batches: Batches) -> None:
 class Folding:
     """The search for the cheapest scheme within a bound of the network without constants.
 
-    Up to :data:`EXACT` connections, sets of computed gates are scored by their number, from none upward, until one is
+    Up to :data:`EXACT` connections, sets of computed gates are compared by their number, from none upward, until one is
     within the bound: the scheme with the fewest connections, and the best of that number. Beyond, gates become constant
     one by one, late blocks first, where the whole stays within the bound.
 
@@ -142,6 +144,9 @@ class Folding:
         return self._greedy() if len(self.blocks) > EXACT else self._exact()
 
     def _exact(self) -> list[Folded]:
+        if len(self.blocks) <= TOGETHER:
+            numbers = range(len(self.blocks) + 1)
+            self._scored([self.base.with_constants(some) for n in numbers for some in combinations(self.blocks, n)])
         best: list[Folded] = []
         for computed in range(len(self.blocks) + 1):
             kept = combinations(self.blocks, computed)
@@ -173,6 +178,8 @@ class Folding:
             found = [compared(self.evaluator.scorer, scheme, own, self._base_rows) for scheme, own in rows.items()]
             self.ledger.append(*(each.plain() for each in found))
             self._known.update((each.scheme, each) for each in found)
+            if len(unknown) > CHUNK:
+                self.say(f"{min(start + CHUNK, len(unknown))} of {len(unknown)} schemes scored")
         return [self._known[scheme] for scheme in schemes]
 
     def _say_step(self, found: Folded, what: str) -> None:
