@@ -29,11 +29,11 @@ from ean_core.common.tasks import find_dataset
 from ean_core.weights.loading import PretrainedOrRaise, untraced_options
 from ean_core.weights.names import rename
 
-from .attention import Attention, State, attention_class
+from .attention import ATTENTION, Attention, State, attention_class
 from .layers import BasicBlock, Bottleneck, LayerFactory, ResidualBlock, Stage, Style, run_block
 from .networks import KeepsSettings
 from .recorded import FAMILY_DATA, RECORDED, RecordedScheme, find_recorded
-from .scheme import ConnectionScheme
+from .scheme import CONSTANT, ConnectionScheme
 
 #: Stage, index within the stage (both from 0), and the residual block.
 Place = tuple[int, int, ResidualBlock]
@@ -73,7 +73,8 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     Maps ``(N, in_channels, H, W)`` to a tuple of feature maps, one for each of ``out_indices``; with the default
     strides they are at 1/4, 1/8, 1/16 and 1/32 of the image size. Each stage is a
     module that maps its input to its feature map. Parameters have torchvision's names; only ``layer1.attention.*`` etc.
-    (``layer1.0.attention.*`` if not shared) are new. A network holds only the attention modules that its scheme uses.
+    (``layer1.0.attention.*`` if not shared) are new. A network holds only the attention modules that its scheme uses. A
+    block with a constant gate has one trainable factor per channel instead, ``layer1.0.constant_gate``.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -247,11 +248,15 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
     def set_scheme(self, scheme: Any) -> None:
         """Change the connections of an existing network, e.g. of a supernet that was built ``full``.
 
+        A block that has never had a constant gate gets one with the value of a fresh module's gates. It keeps its
+        values when the scheme changes again.
+
         Args:
             scheme: anything that :meth:`ConnectionScheme.parse` accepts.
 
         Raises:
-            ValueError: if it does not fit the network's stages, or connects a block that has no attention module.
+            ValueError: if it does not fit the network's stages, connects a block that has no attention module, or has
+                constant gates where the module's are not one per channel, or the scheme is read from the device.
         """
         scheme = ConnectionScheme.parse(scheme, self.stage_blocks)
         lacking = self._without_module(scheme)
@@ -260,9 +265,15 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
                 f"scheme {str(scheme)!r} connects blocks without an attention module ({', '.join(lacking)}): this "
                 f"network was built for {str(self.scheme)!r}; build it with scheme='full' to use any scheme"
             )
+        if scheme.constants:
+            self._check_constants(scheme)
         self.scheme = scheme
-        for block, bit in zip(self._unwrapped_blocks(), scheme.bits, strict=True):
-            block.connected = bool(bit)
+        channels = [c for c, n in zip(self.stage_channels, self.stage_blocks, strict=True) for _ in range(n)]
+        for block, mark, width in zip(self._unwrapped_blocks(), scheme.marks, channels, strict=True):
+            block.connected, block.constant = mark == "1", mark == CONSTANT
+            if block.constant and block.constant_gate is None:
+                fresh = next(block.parameters()).new_full((width,), self._fresh_gate)
+                block.constant_gate = nn.Parameter(fresh)
         for k, bits in enumerate(scheme.by_stage):
             own = self.stage(k).bits
             if own is not None:
@@ -280,12 +291,17 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         needs an attention module.
 
         Raises:
-            ValueError: if a block has no attention module; the message names it.
+            ValueError: if a block has no attention module, or a constant gate; the message names it.
         """
         if enabled and (lacking := self._without_module(ConnectionScheme.full(self.stage_blocks))):
             raise ValueError(
                 "a scheme read from the device may connect any block, but there is no module for "
                 f"{', '.join(lacking)}; build the network with scheme='full'"
+            )
+        if enabled and self.scheme.constants:
+            raise ValueError(
+                f"scheme {str(self.scheme)!r} has constant gates ({CONSTANT}), which cannot be read from the device; "
+                "use a scheme of 0 and 1"
             )
         device = next(self.parameters()).device
         for k, bits in enumerate(self.scheme.by_stage):
@@ -315,9 +331,12 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
         return {name: module for name, module in self.named_modules() if isinstance(module, Attention)}
 
     def idle_parameters(self) -> set[nn.Parameter]:
-        """Return the parameters of attention modules that the current scheme leaves unconnected."""
+        """Return the parameters of attention modules that the current scheme leaves unconnected, and of constant gates
+        that it does not use."""
         used = {self.attention_at(k, i) for k, i, _ in self.blocks()}
-        return {p for module in self.attentions().values() if module not in used for p in module.parameters()}
+        modules = {p for module in self.attentions().values() if module not in used for p in module.parameters()}
+        gates = {b.constant_gate for _, _, b in self.blocks() if b.constant_gate is not None and not b.constant}
+        return modules | gates
 
     def stages(self) -> list[list[Place]]:
         """Return the residual blocks by stage, each with its stage and index, for :func:`walk`."""
@@ -479,6 +498,26 @@ class EANResNet(KeepsSettings, PretrainedOrRaise, BaseModule):
             stride = self.stem_stride * math.prod(self.strides[: k + 1])
             options["window"] = tuple(max(1, round(side / stride)) for side in window)
         return attention_class(options.pop("type"))(self.stage_channels[k], **options)
+
+    @property
+    def _fresh_gate(self) -> float:
+        """The factor that a fresh module's gates have without an input: 1 with ``identity_start``."""
+        kind = attention_class(self.attention_cfg["type"])
+        return 1.0 if self.attention_cfg.get("identity_start") else kind.fresh_gate
+
+    def _check_constants(self, scheme: ConnectionScheme) -> None:
+        name = self.attention_cfg["type"]
+        if not attention_class(name).per_channel:
+            able = [each for each, kind in ATTENTION.module_dict.items() if kind.per_channel]
+            raise ValueError(
+                f"scheme {str(scheme)!r} has constant gates ({CONSTANT}), but the gates of {name} are not one per "
+                f"channel, which a constant gate is; {' and '.join(able)} have such gates"
+            )
+        if any(self.stage(k).bits is not None for k in range(len(self.stage_blocks))):
+            raise ValueError(
+                f"scheme {str(scheme)!r} has constant gates ({CONSTANT}), but this network reads its scheme from the "
+                "device (scheme_as_data), where a block is connected or not"
+            )
 
     def _without_module(self, scheme: ConnectionScheme) -> list[str]:
         """Return the names of the attention modules that ``scheme`` uses and this network lacks."""

@@ -113,8 +113,10 @@ def card_text(network: HubNetwork) -> str:
         return found
     kind, backbone = type(network).__name__, find_backbone(network)  # type: ignore[arg-type]
     facts = describe(backbone)
-    plain = not backbone.scheme.connections
-    attention = "no attention" if plain else f"{facts['attention']}, connected to {backbone.scheme.connections} blocks"
+    scheme, plain = backbone.scheme, not backbone.scheme.gates
+    attention = "no attention" if plain else f"{facts['attention']}, connected to {scheme.connections} blocks"
+    if scheme.constants:
+        attention += f", and constant gates in {scheme.constants} more"
     return f"""# {kind} with {facts["type"]}-{facts["depth"]}
 
 A residual network with {attention}, by [EAN Zoo](https://arxiv.org/abs/2011.14058).

@@ -133,6 +133,11 @@ class ResidualBlock(nn.Module):
         self.attention: Attention | None = None
         #: Whether the scheme connects this block.
         self.connected = False
+        #: The factor of each channel of the residual branch ``(C,)`` that takes the place of a computed gate.
+        self.constant_gate: nn.Parameter | None
+        self.register_parameter("constant_gate", None)
+        #: Whether the scheme gives this block its constant gate.
+        self.constant = False
         #: Drops the residual branch of some images while training (stochastic depth); None if it never does.
         self.drop_path: nn.Module | None = None
         #: Whether to recompute the block in the backward pass instead of keeping its activations.
@@ -169,8 +174,17 @@ class ResidualBlock(nn.Module):
         return residual if self.drop_path is None else self.drop_path(residual)
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The residual branch ``f(x)`` and the shortcut, both of the output's shape."""
-        return self.residual(x), x if self.downsample is None else self.downsample(x)
+        """The residual branch ``f(x)``, scaled by the gate if it is constant, and the shortcut, both of the output's
+        shape."""
+        residual = self.residual(x)
+        if self.constant:
+            residual = self.scaled(residual)
+        return residual, x if self.downsample is None else self.downsample(x)
+
+    def scaled(self, residual: Tensor) -> Tensor:
+        """A residual branch ``(N, C, H, W)`` scaled by the constant gate."""
+        assert self.constant_gate is not None  # set with the scheme
+        return residual * self.constant_gate.to(residual.dtype)[:, None, None]
 
     def forward(self, x: Tensor, context: BlockContext | None = None) -> Tensor:
         """Return the block's output (Eqn 4).

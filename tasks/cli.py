@@ -23,6 +23,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.cli:time"),
     ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.options:explain"),
     ("gates", "measure how much attention varies between images, per block", "ean_core.commands.cli:gates"),
+    ("fold", "replace gates that hardly vary by constants, which cost nothing", "ean_core.commands.cli:fold"),
     ("report", "make the paper's tables and figures from run records", "ean_core.commands.cli:report"),
     ("export", "export a trained network (ONNX, pt2) or its backbone", "ean_core.commands.cli:export"),
     ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.cli:prepare"),

@@ -55,7 +55,7 @@ class Explainer(ABC):
     @property
     def title(self) -> str:
         """Connection and attention, e.g. ``EAN SE``."""
-        kind = find_backbone(self.network).attention_cfg["type"] if self.scheme.connections else ""
+        kind = find_backbone(self.network).attention_cfg["type"] if self.scheme.gates else ""
         return f"{connection(self.network)} {kind}".strip()
 
     @abstractmethod

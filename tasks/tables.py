@@ -39,7 +39,7 @@ class TaskRow:
     def of(cls, own: Variant, **measured: Any) -> TaskRow:
         """Build a row; network, connection and scheme come from the network, all other fields from ``measured``."""
         backbone = find_backbone(own.network)
-        attention = [own.attention] if backbone.scheme.connections else []
+        attention = [own.attention] if backbone.scheme.gates else []
         network = " ".join([f"ResNet-{backbone.depth}", *attention])
         return cls(network=network, connection=connection(own.network), scheme=str(backbone.scheme), **measured)
 

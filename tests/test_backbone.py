@@ -327,6 +327,76 @@ def test_a_network_holds_the_attention_modules_that_its_scheme_uses_and_no_other
 
 
 @pytest.mark.parametrize(
+    ("attention", "value"),
+    [("SE", 0.5), ("DIA", 0.25), ({"type": "SE", "identity_start": True, "window": (16, 16)}, 1.0)],
+)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_block_with_a_constant_gate_holds_the_factors_of_fresh_gates_and_no_module(attention, value, shared):
+    network = EANResNetCIFAR(20, attention, scheme="0c0-1c0-cc0", shared=shared)
+    gates = {name: tensor for name, tensor in network.state_dict().items() if "constant" in name}
+    widths = {"layer1.1": 16, "layer2.1": 32, "layer3.0": 64, "layer3.1": 64}
+    assert {name: tuple(tensor.shape) for name, tensor in gates.items()} == {
+        f"{block}.constant_gate": (width,) for block, width in widths.items()
+    }
+    assert {float(each) for tensor in gates.values() for each in tensor} == {value}
+    assert list(network.attentions()) == ["layer2.attention" if shared else "layer2.0.attention"]
+    assert network.attention_at(1, 1) is None
+
+
+@pytest.mark.parametrize("attention", ["SE", "DIA"])
+def test_a_constant_gate_scales_the_branch_and_the_state_passes_it_unchanged(attention):
+    network = randomised(EANResNetCIFAR(20, attention, scheme="1c1-000-000")).double().eval()
+    with torch.no_grad():
+        network.layer1[1].constant_gate.uniform_(0.1, 0.9)
+        x = network.forward_stem(torch.randn(2, 3, 16, 16, dtype=torch.float64))
+        expected, state = x, None
+        for i, block in enumerate(network.layer1):
+            f = block.residual(expected)
+            if i == 1:
+                f = f * block.constant_gate.view(1, -1, 1, 1)
+            else:
+                f, state = network.layer1.attention(f, state)
+            expected = torch.relu(f + expected)
+        assert (network.layer1(x) - expected).abs().max() <= 1e-12
+
+
+def test_set_scheme_makes_gates_constant_and_keeps_their_values():
+    network = EANResNetCIFAR(20, scheme="full").double()
+    assert not [name for name in network.state_dict() if "constant" in name]
+    network.set_scheme("c11-111-111")
+    gate = network.layer1[0].constant_gate
+    assert gate.dtype == torch.float64
+    assert gate not in network.idle_parameters()
+    gate.data.fill_(0.3)
+    network.set_scheme("full")
+    assert network.idle_parameters() == {gate}
+    network.set_scheme("c11-111-11c")
+    assert network.layer1[0].constant_gate[0].item() == pytest.approx(0.3)
+    assert network.layer3[2].constant_gate[0].item() == 0.5
+
+
+def test_constant_gates_are_refused_where_gates_are_not_one_per_channel():
+    message = r"'1c0-000-000' has constant gates \(c\), but the gates of SGE are not one per channel.*; DIA and SE have"
+    with pytest.raises(ValueError, match=message):
+        EANResNetCIFAR(20, "SGE", scheme="1c0-000-000")
+    network = EANResNetCIFAR(20, "SGE", scheme="full")
+    with pytest.raises(ValueError, match="SGE"):
+        network.set_scheme("c00-000-000")
+    assert str(network.scheme) == "111-111-111"
+
+
+def test_a_scheme_on_the_device_has_no_constant_gates():
+    network = EANResNetCIFAR(20, scheme="full")
+    network.scheme_as_data()
+    with pytest.raises(ValueError, match=r"reads its scheme from the device \(scheme_as_data\)"):
+        network.set_scheme("c11-111-111")
+    network.scheme_as_data(False)
+    network.set_scheme("c11-111-111")
+    with pytest.raises(ValueError, match=r"'c11-111-111' has constant gates \(c\), which cannot be read from the dev"):
+        network.scheme_as_data()
+
+
+@pytest.mark.parametrize(
     ("network", "scheme", "shared"),
     [
         (EANResNet, "00-10-00-11", True),
@@ -341,6 +411,13 @@ def test_the_gradient_reaches_every_parameter_of_a_network_built_with_a_scheme(n
     made = network(18 if network is EANResNet else 20, attention, scheme=scheme, shared=shared)
     train_step(made, torch.randn(2, 3, 32, 32))
     assert [name for name, p in made.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_constant_gates_are_trained(with_cp):
+    made = EANResNetCIFAR(20, scheme="c10-0c0-cc0", with_cp=with_cp)
+    train_step(made, torch.randn(2, 3, 32, 32))
+    assert [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_set_scheme_narrows_a_live_supernet_and_widens_it_again():

@@ -106,6 +106,9 @@ def test_what_is_written_reads_back(bits):
         ([8, 1], (3, 2), "8 in [8, 1]", "stage of 3 blocks", "0 to 7"),
         ([1, -1], (3, 2), "-1 in [1, -1]", "stage of 2 blocks", "0 to 3"),
         ([1, [0]], (3, 2), "[1, [0]]", "mixes numbers", ""),
+        ([4, "c"], (3, 2), "[4, 'c'] has an integer per stage", "cannot express a constant gate", "'c01-01'"),
+        ("C01-01", (3, 2), "'C01-01'", "c for a constant gate", "'101-01'"),
+        ([[1, "x"]], None, "got 'x'", "0 or 1", "'10'"),
         ([0.5, 1], (3, 2), "[0.5, 1]", "mixes numbers", ""),
         ("10101", None, "'10101'", "where stages end", "'010-0010-110011-001'"),
         ([1, 0], None, "[1, 0]", "where stages end", "stages=(3, 4, 6, 3)"),
@@ -247,3 +250,60 @@ def test_leading_keeps_the_first_stages():
     for wrong in (0, 5):
         with pytest.raises(ValueError, match=f"{TEXT}' has 4 stages, cannot keep the first {wrong}"):
             scheme.leading(wrong)
+
+
+# ---------------------------------------------------------------- constant gates
+
+written_marks = st.lists(st.lists(st.sampled_from("01c"), min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+@given(written_marks)
+def test_a_scheme_with_constant_gates_reads_back_in_every_form_but_the_integers(marks):
+    text = "-".join(map("".join, marks))
+    scheme = ConnectionScheme.parse(text, tuple(map(len, marks)))
+    flat = [mark if mark == "c" else int(mark) for mark in text.replace("-", "")]
+    nested = [[mark if mark == "c" else int(mark) for mark in stage] for stage in marks]
+    forms = [text.replace("-", ""), nested, marks, [*map("".join, marks)]]
+    if len(flat) > len(marks) and set(flat) != {"c"}:  # which reads as stages of one block
+        forms.append(flat)
+    assert {ConnectionScheme.parse(form, scheme.stages) for form in forms} == {scheme}
+    assert ConnectionScheme(scheme.stages, scheme.bits, scheme.constant_bits) == scheme
+    assert pickle.loads(pickle.dumps(scheme)) == scheme
+    assert (str(scheme), scheme.marks, scheme.marks_by_stage) == (text, text.replace("-", ""), tuple(text.split("-")))
+    assert (scheme.connections, scheme.constants) == (text.count("1"), text.count("c"))
+    assert scheme.gates == text.count("1") + text.count("c")
+    assert scheme.sparsity == pytest.approx(1 - text.count("1") / len(flat))
+
+
+def test_a_constant_gate_is_not_a_connection():
+    scheme = ConnectionScheme.parse("010-1c0-c00")
+    plain = ConnectionScheme.parse("010-100-000")
+    assert scheme.bits == plain.bits
+    assert (scheme.connections, scheme.sparsity) == (plain.connections, plain.sparsity)
+    assert scheme != plain
+    assert len({scheme, plain, ConnectionScheme.parse("010-1c0-c00")}) == 2
+    assert sorted([scheme, plain]) == [plain, scheme]
+    assert plain.constant_bits == (0,) * 9
+    assert (ConnectionScheme.none((3,)).gates, ConnectionScheme.parse("c00", (3,)).gates) == (0, 1)
+
+
+def test_constants_take_the_place_of_gates_only():
+    scheme = ConnectionScheme.full((2, 2)).with_constants([0, 3])
+    assert str(scheme) == "c1-1c"
+    assert str(scheme.with_constants([0, 1])) == "cc-1c"
+    assert str(scheme.leading(1)) == "c1"
+    with pytest.raises(ValueError, match=r"block 1 of '10-1' has no gate that could be constant"):
+        ConnectionScheme.parse("10-1").with_constants([1])
+    with pytest.raises(ValueError, match=r"either connected or has a constant gate, not both: bits=\(1, 0\)"):
+        ConnectionScheme((2,), (1, 0), (1, 0))
+    with pytest.raises(ValueError, match=r"'10' of 2 blocks does not fit stages \(3,\)"):
+        ConnectionScheme((3,), (1, 0, 0), (1, 0))
+    with pytest.raises(ValueError, match=r"constant_bits are 0 or 1, got 2"):
+        ConnectionScheme((2,), (1, 0), (0, 2))
+
+
+def test_searches_meet_no_constant_gates():
+    draw = torch.Generator().manual_seed(0)
+    assert not any(ConnectionScheme.random((3, 3, 3), 0.5, draw).constants for _ in range(20))
+    assert not any(each.constants for each in ConnectionScheme.parse("010-100").neighbours())
+    assert [*map(str, ConnectionScheme.parse("0c-1").neighbours())] == ["1c-1", "00-1", "01-1", "0c-0"]

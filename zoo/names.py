@@ -20,10 +20,11 @@ VARIANTS: dict[str, str] = {
     "org": "Org-full",
     "full": "Share-full",
     "ean": "EAN",
+    "fold": "constant gates",
     "best": "best accuracy regardless of cost",
 }
 _NAME = re.compile(
-    r"(?:(?P<variant>org|full|ean|best)_)?resnet(?P<depth>\d+)(?:_(?P<attention>[a-z]+))?\.(?P<dataset>\w+)"
+    r"(?:(?P<variant>org|full|ean|fold|best)_)?resnet(?P<depth>\d+)(?:_(?P<attention>[a-z]+))?\.(?P<dataset>\w+)"
 )
 
 
@@ -70,8 +71,8 @@ class ModelName:
         match = _NAME.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"{text!r} is not a model name: expected [org_|full_|ean_|best_]resnetDEPTH[_ATTENTION].DATASET, such "
-                "as ean_resnet20_se.cifar100 or resnet20.cifar100"
+                f"{text!r} is not a model name: expected [org_|full_|ean_|fold_|best_]resnetDEPTH[_ATTENTION].DATASET, "
+                "such as ean_resnet20_se.cifar100 or resnet20.cifar100"
             )
         return cls(int(match["depth"]), match["dataset"], match["variant"] or "", match["attention"] or "")
 
@@ -122,8 +123,10 @@ def variant_of(scheme: ConnectionScheme, shared: bool) -> str:
     Raises:
         ValueError: for unshared modules on some of the blocks only, which have no name.
     """
-    if not scheme.connections:
+    if not scheme.gates:
         return ""
+    if scheme.constants:
+        return "fold"
     if shared:
         return "ean" if scheme.sparsity else "full"
     if scheme.sparsity:

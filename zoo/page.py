@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.record import write_text
-from ean_core.common.tasks import find_dataset, find_metric
+from ean_core.common.tasks import Metric, find_dataset, find_metric
 from ean_core.common.text import markdown, markdown_cell, markdown_code
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
@@ -19,7 +19,7 @@ from .index import PACKAGED, Entry, Index, by_collection
 from .names import VARIANTS
 
 #: Folders of an index and patterns of the files generated in them; other files are left alone.
-MADE = {"cards": "*resnet*.*.md", "strips": "[01]*.svg", "figures": "resnet*.svg"}
+MADE = {"cards": "*resnet*.*.md", "strips": "[01c]*.svg", "figures": "resnet*.svg"}
 
 #: Usage example on a card, by task.
 USES = {
@@ -93,12 +93,14 @@ def overview(index: Index) -> str:
         parts.append(f"## ResNet-{name.depth} on {find_dataset(name.dataset).title}")
         parts.append(_table(entries))
         drawn = next((path for path in figures if path.startswith(f"figures/{collection}-")), None)
+        outlined = ", outlined with a constant gate" if any(entry.scheme.constants for entry in entries) else ""
         if drawn:
             parts.append(
                 f"![Accuracy against relative time increment of {len(figures[drawn][0])} networks]({drawn})\n\n"
                 f"*As in Figure 1 of the paper: test accuracy against relative inference time increment (Eqn 9; "
                 f"{_conditions(entries)}). Circle size shows the number of parameters; squares are blocks, colored if "
-                f"connected. Standard errors of the accuracies are at most about {_usual_error(entries)} points.*"
+                f"connected{outlined}. Standard errors of the accuracies are at most about {_usual_error(entries)} "
+                f"points.*"
             )
     return "\n\n".join(parts) + "\n"
 
@@ -125,6 +127,14 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    fold = training.get("fold")
+    if fold:
+        share = fold["chosen_on"]
+        if share["which"].startswith("test"):
+            caution = (
+                f" {share['images']:,} of them ({share['which']}) chose the constant gates: errors on other images may "
+                "be larger."
+            )
     intervals = {
         find_metric(name).title: f" [{float(low):.2f}, {float(high):.2f}] (95 %)"
         for name, (low, high) in test.get("intervals", {}).items()
@@ -135,7 +145,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     )
     facts = {
         "connections": ("" if on_hub else f"![]({Path('..') / _strip(entry)}) ")
-        + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks",
+        + f"`{entry.scheme}`, {metadata['Connections']} of {len(entry.scheme.bits)} blocks"
+        + (f", {entry.scheme.constants} more with a constant gate" if entry.scheme.constants else ""),
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
         "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB",
@@ -146,6 +157,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         "config": markdown_code(entry.config),
         "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
+        **({"constant gates": _folding(fold)} if fold else {}),
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
         "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
         "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
@@ -180,6 +192,17 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
             f"[log]({records / 'log.jsonl'})."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _folding(fold: Mapping[str, Any]) -> str:
+    """Describe how constants took the place of gates, and what that changed on images that did not choose them."""
+    metric, reported = Metric.of(fold), fold["reported_on"]
+    difference = reported["folded"]["difference"]
+    return markdown_cell(
+        f"means over {fold['mean_gates']['images']:,} training images, chosen on {fold['chosen_on']['images']:,} "
+        f"{fold['chosen_on']['which']}; on {reported['images']:,} {reported['which']}: {metric.label} "
+        f"{difference['value']:+.2f} ± {metric.measured(difference['standard_error'])}"
+    )
 
 
 def validated(test: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from ean_core.inference.comparison import image_size, random_images
 from ean_core.inference.cost import count_macs
 from ean_core.networks import build_network
 from ean_core.runs.folder import (
+    FOLD,
     NETWORK_SETTINGS,
     RECORD,
     TEST,
@@ -40,7 +42,7 @@ from ean_core.runs.folder import (
 from ean_core.weights.files import WeightsFile, read_meta, save_weights
 from ean_core.weights.loading import load_weights
 
-from .index import VALIDATED, VERSION, Entry, Index, file_name, read_index_file
+from .index import VALIDATED, VERSION, Entry, Index, file_name, find_entry, read_index_file
 from .names import ModelName, variant_of
 from .page import validated, write_pages
 from .scrub import refuse_secrets, scrub
@@ -62,11 +64,12 @@ def publish(
 ) -> Entry:
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
-    All numbers come from records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing.
+    All numbers come from records: ``record.json`` and ``test.json`` beside the checkpoint, and the timing. The training
+    record of a network by ``ean fold`` is that of the network that was folded, a run's or a published model's.
     Publishing the same weights again updates their entry, and keeps its timing if none is given.
 
     Args:
-        checkpoint: checkpoint of the whole network, by ``ean train``.
+        checkpoint: checkpoint of the whole network, by ``ean train`` or ``ean fold``.
         config: config it was trained with.
         root: folder of the index; created if missing.
         timing: record of ``ean time`` that includes the network.
@@ -103,7 +106,7 @@ def publish(
             f"{run.path(TEST)} is for {test['parameters']:,} parameters and scheme {test['scheme']}, "
             f"the network has {parameters:,} and {backbone.scheme}"
         )
-    selected = _selected_epoch(training, checkpoint)
+    selected = _selected_epoch(training, checkpoint.name)
     metadata = _metadata(network, config, name, training, timing, selected)
     training, log, collection = _published(training), run.log(), _collection(name, file)
     refuse_secrets(
@@ -234,17 +237,12 @@ def _dataset(config: Config) -> str:
 
 def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the training and test records of a checkpoint; check that they belong to it."""
-    stem, training, test = config_name(config), run.record, run.test
+    stem, training, test = config_name(config), _training(run, checkpoint), run.test
     if training is None or test is None:
         given = run.settings or config.to_dict()
-        name, command = (
-            (RECORD, _command("train", config, given))
-            if training is None
-            else (
-                TEST,
-                _command("test", config, given, checkpoint.path),
-            )
-        )
+        name, command = RECORD, _command("train", config, given)
+        if training is not None:
+            name, command = TEST, _command("test", config, given, checkpoint.path)
         raise FileNotFoundError(
             f"there is no {name} beside {checkpoint}: metrics are taken from records only; `{command}` writes it"
         )
@@ -253,14 +251,17 @@ def _records(checkpoint: WeightsFile, run: Run, config: Config) -> tuple[Mapping
             f"{run.path(RECORD)} is for a training of {training['iterations']} iterations; the zoo describes trainings "
             "by their epochs: train with train_cfg.type=EpochBasedTrainLoop"
         )
-    epoch = _selected_epoch(training, checkpoint.path) or training["epochs"]
+    epoch = _selected_epoch(training, checkpoint.path.name) or training["epochs"]
+    settings = copy.deepcopy(training["settings"])
+    if "fold" in training:
+        settings["model"]["backbone"]["scheme"] = training["fold"]["scheme"]
     if test["checkpoint"]["sha256"] != checkpoint.sha256:
         raise ValueError(
             f"{run.path(TEST)} is for {test['checkpoint']['name']} with SHA-256 "
             f"{test['checkpoint']['sha256'][:8]}…, {checkpoint.path.name} has {checkpoint.sha256[:8]}…; run "
-            f"`{_command('test', config, training['settings'], checkpoint.path)}`"
+            f"`{_command('test', config, settings, checkpoint.path)}`"
         )
-    check_same_settings(training["settings"], config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
+    check_same_settings(settings, config, NETWORK_SETTINGS, f"{run.path(RECORD)} is for a run with")
     meta = read_meta(checkpoint)
     for what, there, expected in (
         ("epochs", meta.get("epoch"), epoch),
@@ -284,10 +285,33 @@ def _command(name: str, config: Config, settings: Mapping[str, Any], *words: obj
     return shlex.join(["ean", name, command_name(config), *map(str, words), *spread])
 
 
-def _selected_epoch(training: Mapping[str, Any], checkpoint: Path) -> int | None:
+def _training(run: Run, checkpoint: WeightsFile) -> Mapping[str, Any] | None:
+    """Return the training record of a checkpoint. If it was folded, it is that of the network before, with the record
+    of the folding as ``fold``.
+
+    Raises:
+        FileNotFoundError: if there is no training record of the network that was folded.
+    """
+    fold = run.fold
+    if fold is None or fold.get("checkpoint", {}).get("sha256") != checkpoint.sha256:
+        return run.record
+    source = dict(fold["source"])
+    training = source.pop("training", None)
+    if training is None and source.get("name"):
+        training = find_entry(source["name"]).record("record")
+    if training is None:
+        raise FileNotFoundError(
+            f"{run.path(FOLD)}: {source['checkpoint']}, which was folded, lay beside no {RECORD}, and is not a "
+            "published model; fold the folder of its run"
+        )
+    return {**training, "fold": {**fold, "source": source}}
+
+
+def _selected_epoch(training: Mapping[str, Any], name: str) -> int | None:
     """Epoch of a checkpoint that its run selected on validation images; None for other checkpoints."""
     best = training.get("best", {})
-    return best["epoch"] if checkpoint.name == best.get("checkpoint") else None
+    trained = training["fold"]["source"]["checkpoint"] if "fold" in training else name
+    return best["epoch"] if trained == best.get("checkpoint") else None
 
 
 def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
@@ -350,6 +374,7 @@ def _metadata(
         "FLOPs": count_macs(network, images),  # multiply-accumulates, as OpenMMLab counts
         "Scheme": str(backbone.scheme),
         "Connections": backbone.scheme.connections,
+        **({"Constant Gates": backbone.scheme.constants} if backbone.scheme.constants else {}),
         "Shared": backbone.shared,
         "Epochs": training["epochs"],
         **({"Selected Epoch": selected} if selected else {}),
@@ -375,7 +400,7 @@ def _timing(record: Mapping[str, Any], network: nn.Module, path: Path) -> list[d
         row
         for row in record["networks"].values()
         if (row["scheme"], row["parameters"]) == (str(backbone.scheme), parameters)
-        and (not backbone.scheme.connections or row["attention"] == backbone.attention_cfg["type"])
+        and (not backbone.scheme.gates or row["attention"] == backbone.attention_cfg["type"])
     ]
     if not rows:
         raise ValueError(f"{path} has no network with scheme {backbone.scheme} and {parameters:,} parameters")

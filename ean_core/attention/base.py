@@ -46,6 +46,10 @@ class Attention(nn.Module, ABC):
     #: Options that suit the narrow CIFAR networks better than the defaults, for bottlenecks and for basic blocks.
     cifar_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bottleneck": {}, "basic": {}}
 
+    #: Whether the gate is one factor per channel, ``(N, C)``, so that a constant gate can take its place (``c`` in a
+    #: scheme); such a module has a ``fresh_gate``.
+    per_channel: ClassVar[bool] = False
+
     #: Whether the module carries a state across the blocks of a stage, and therefore exists only once per stage.
     recurrent: ClassVar[bool] = False
 

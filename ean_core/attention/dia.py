@@ -23,6 +23,7 @@ class DIA(Attention):
     """
 
     recurrent = True
+    per_channel = True
     fresh_gate = 0.25  # sigmoid(0) * sigmoid(0)
     cifar_options = {"bottleneck": {"reduction": 4}, "basic": {"reduction": 4}}
 

@@ -18,6 +18,7 @@ class SE(Attention):
     """
 
     fresh_gate = 0.5  # sigmoid(0)
+    per_channel = True
 
     # A reduction of 16 would leave one hidden unit in a CIFAR network of basic blocks.
     cifar_options = {"bottleneck": {"reduction": 16}, "basic": {"reduction": 4}}

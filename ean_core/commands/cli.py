@@ -236,6 +236,29 @@ def gates(
         check_folder(work_dir)
 
 
+@done_by("ean_core.commands.fold:fold")
+def fold(
+    config: ConfigName,
+    checkpoint: Checkpoint,
+    work_dir: Annotated[Path | None, typer.Option(help="Output folder; work_dirs/fold_CONFIG by default.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest accepted loss, in the metric's unit; by default 0.2 points of a metric in percent, or one "
+            "standard error of the paired difference if that is larger.",
+            min=0,
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Training images for the means of gates.", min=1)] = 2000,
+    epochs: Annotated[int, typer.Option(help="Epochs of training after folding, with constants.", min=0)] = 0,
+    resume: Resume = False,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Replace gates that hardly move by constants, which cost nothing once deployed."""
+    check_config(config, cfg_options or ())
+    check_checkpoint(checkpoint)
+
+
 @done_by("ean_core.commands.report:report")
 def report(
     work_dirs: Annotated[list[Path], typer.Argument(help="Folders with run records, ledgers and timing files.")],

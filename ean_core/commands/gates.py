@@ -93,7 +93,10 @@ def gates(
     constant = [name for name, found in statistics.items() if found.nearly_constant]
     share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
     if constant:
-        typer.echo(f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}")
+        typer.echo(
+            f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}\n"
+            f"put constants in their place: ean fold {config} {checkpoint}"
+        )
     else:
         typer.echo(f"no gate varies between images by {share}")
     typer.echo(f"record: {folder / 'gates.json'}, figure: {folder / 'gates.png'}")

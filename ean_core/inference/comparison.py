@@ -44,6 +44,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "Org-full": {"scheme": "full", "shared": False},
     "Share-full": {"scheme": "full", "shared": True},
     "EAN": {},
+    "Folded": {},
 }
 
 
@@ -53,7 +54,7 @@ class Variant:
 
     Args:
         alike: key of the settings that compared networks share: all but attention and connections.
-        connection: ``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``.
+        connection: ``vanilla``, ``Org-full``, ``Share-full``, ``EAN`` or ``Folded``.
         network: network in evaluation mode.
         accuracy: accuracy on its test images, in percent.
         size: size of its images; 224, or 32 for CIFAR networks, if None.
@@ -103,7 +104,7 @@ def variants(config: Config) -> list[Variant]:
 
 
 def variant(config: Config, name: str) -> Variant:
-    """Build the network of a config with connections from :data:`CONNECTIONS`; ``EAN`` keeps the config's own."""
+    """Build the network of a config with connections from :data:`CONNECTIONS`; ``EAN`` and ``Folded`` keep its own."""
     settings = config.model.copy()
     settings.backbone = settings.backbone.copy()
     settings.backbone.update(CONNECTIONS[name])
@@ -177,10 +178,13 @@ def _registered_types() -> set[object]:
 
 
 def connection(network: nn.Module) -> str:
-    """Return the name of a network in the paper's tables: vanilla, Org-full, Share-full or EAN."""
+    """Return the name of a network in the paper's tables: vanilla, Org-full, Share-full or EAN; or Folded, if some of
+    its gates are constant."""
     backbone = find_backbone(network)
-    if not backbone.scheme.connections:
+    if not backbone.scheme.gates:
         return "vanilla"
+    if backbone.scheme.constants:
+        return "Folded"
     if backbone.scheme.sparsity:
         return "EAN"
     return "Share-full" if backbone.shared else "Org-full"

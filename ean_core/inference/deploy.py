@@ -1,8 +1,8 @@
 """Networks for inference, with the same outputs but almost no overhead for attention.
 
-Batch norms are folded into convolutions. In a connected bottleneck block, the gate is computed from the input of the
-last convolution (see :mod:`~ean_core.inference.gates`), and scale, shortcut and ReLU run in one pass. Attention thus
-needs no extra pass over the full residual branch.
+Batch norms and constant gates are folded into convolutions. In a connected bottleneck block, the gate is computed from
+the input of the last convolution (see :mod:`~ean_core.inference.gates`), and scale, shortcut and ReLU run in one pass.
+Attention thus needs no extra pass over the full residual branch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ean_core.attention import Attention, State
 from ean_core.backbone import EANResNet, compile_options, find_backbone, walk
 from ean_core.common.inputs import check_images
-from ean_core.layers import PLAIN_CONVOLUTIONS, ResidualBlock, join
+from ean_core.layers import NORMS, PLAIN_CONVOLUTIONS, ResidualBlock, join
 
 from .gates import GATES, Gate, WindowedGate
 from .graphs import CUDAGraphs
@@ -29,9 +29,10 @@ from .ops import conv_scale_add_relu, is_pointwise, may_overwrite, precise, scal
 
 Model = TypeVar("Model", bound=nn.Module)
 
-#: Form of a deployed block: without attention; with a gate computed from the last convolution's input; with a gate
-#: computed from the residual branch and its scale fused into the addition; with the original attention module.
-Form = Literal["plain", "commuted", "joined", "folded"]
+#: Form of a deployed block: without attention; with a constant gate, folded into its last layer; with a gate computed
+#: from the last convolution's input; with a gate computed from the residual branch and its scale fused into the
+#: addition; with the original attention module.
+Form = Literal["plain", "constant", "commuted", "joined", "folded"]
 
 #: From this many channels per group on, one factor per group can be read fast without reordering channels.
 WIDE_GROUP = 16
@@ -77,7 +78,7 @@ def deploy(model: Any, *, dtype: torch.dtype | None = None, compile: bool = Fals
 
 
 def fold(model: Any, *, dtype: torch.dtype | None = None) -> Any:
-    """Fold only the norms and keep attention unchanged, as a general-purpose tool would; see :func:`deploy`."""
+    """Fold only norms and constant gates, and keep attention unchanged, as a general tool would; see :func:`deploy`."""
     return _inference_copy(model, commute=False, dtype=dtype)
 
 
@@ -209,7 +210,8 @@ class DeployedBackbone(Frozen):
     def summary(self) -> str:
         """Count the blocks by form, with the reason if a gate could not be commuted.
 
-        ``plain`` blocks have no attention; the gate of ``commuted`` ones is computed from the input of the last
+        ``plain`` blocks have no attention, and ``constant`` ones the same operations: their gate is part of the last
+        layer's weights. The gate of ``commuted`` ones is computed from the input of the last
         convolution, that of ``joined`` ones from the residual branch, with the scale fused into the addition;
         ``folded`` ones keep their original attention module.
 
@@ -260,6 +262,9 @@ class DeployedBlock(nn.Module):
             self.downsample = nn.Sequential(*pooling, *_folded(conv, norm))
         self.groups_last = groups_last
         self.form, self.reason = _form(attention, self.last, commute)
+        if block.constant:
+            self.form = "constant"
+            _scale_outputs(self.last, block.constant_gate)
         self.attention: nn.Module | None = attention
         if attention is not None and self.form in ("commuted", "joined"):
             before: Any = self.last[0] if self.form == "commuted" else None
@@ -371,13 +376,38 @@ def _folded(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
     return [fuse_conv_bn_eval(conv, norm)]  # type: ignore[type-var, arg-type]
 
 
-def _scaled(conv: Any, factor: float) -> nn.Module:
-    """Copy a convolution, with its output multiplied by ``factor``."""
-    scaled = copy.copy(conv)
+def _scaled(layer: Any, factor: Tensor | float) -> nn.Module:
+    """Copy a convolution or an affine norm, with its output multiplied by a number or by ``(C,)``."""
+    scaled = copy.copy(layer)
     scaled._parameters = {  # the gate may share the original ones
-        name: None if value is None else nn.Parameter(factor * value) for name, value in conv._parameters.items()
+        name: None if value is None else nn.Parameter((factor * value.movedim(0, -1)).movedim(-1, 0))
+        for name, value in layer._parameters.items()
     }
     return scaled
+
+
+class ChannelScale(nn.Module):
+    """Multiplies the channels of ``(N, C, H, W)``, after layers that have no weights to fold a factor into.
+
+    Args:
+        factor: ``(C,)``.
+    """
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor[:, None, None]
+
+
+def _scale_outputs(last: nn.Sequential, factor: Any) -> None:
+    """Multiply the output of a block's last layers by ``factor``, ``(C,)``, in their weights where that is possible."""
+    end: Any = last[-1]
+    if type(end) in (*PLAIN_CONVOLUTIONS, *NORMS.values()) and end.weight is not None:
+        last[-1] = _scaled(end, factor)
+    else:
+        last.append(ChannelScale(factor))
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:

@@ -39,15 +39,21 @@ class GateMoments:
         self._sum = total if self._sum is None else self._sum + total
         self._squares = squares if self._squares is None else self._squares + squares
 
-    def statistics(self) -> GateStatistics:
-        """Statistics of all gates added so far.
+    @property
+    def means(self) -> Tensor:
+        """Mean of each channel's gates added so far ``(C,)``.
 
         Raises:
             ValueError: if no gate was added.
         """
-        if self._sum is None or self._squares is None:
+        if self._sum is None:
             raise ValueError("cannot compute gate statistics: the data set is empty")
-        means = self._sum / self.count  # (C,)
+        return self._sum / self.count
+
+    def statistics(self) -> GateStatistics:
+        """Statistics of all gates added so far; errors as in :attr:`means`."""
+        means = self.means
+        assert self._squares is not None  # as there are means
         variances = (self._squares / self.count - means.square()).clamp(min=0)
         return GateStatistics(
             mean=means.mean().item(),

@@ -32,7 +32,7 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     """Plot the gates of a network block by block; blocks without attention stay empty.
 
     The thick bar shows ± one standard deviation between images, the thin bar ± one between channels; squares below
-    the axis are filled for connected blocks.
+    the axis are filled for connected blocks, and outlined for those with a constant gate.
 
     Args:
         record: record written by ``ean gates``.
@@ -47,14 +47,15 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     found = {block["block"]: block for block in record["blocks"]}
     figure = Figure(figsize=(max(5.0, 0.42 * x + 1.4), 3.6), layout="constrained", dpi=150)
     axes = figure.subplots()
-    for place, name in zip(places, names, strict=True):
+    for place, name, mark in zip(places, names, scheme.marks, strict=True):
         own = found.get(name)
-        axes.plot(  # a square below the axes, filled where the block is connected
+        axes.plot(  # a square below the axes
             place,
             -0.055,
             "s",
             markersize=9,
-            color=EMPTY if own is None else COLOURS[0],
+            markerfacecolor=COLOURS[0] if mark == "1" else EMPTY,
+            markeredgecolor=EMPTY if mark == "0" else COLOURS[0],
             transform=axes.get_xaxis_transform(),
             clip_on=False,
         )
@@ -72,7 +73,8 @@ def gates_figure(record: Mapping[str, Any], path: Path) -> None:
     axes.set_xlim(-0.7, places[-1] + 0.7)
     axes.set_xticks(places, names, fontsize=8)
     axes.tick_params(axis="x", length=0, pad=18)
-    axes.set_xlabel("block (stage.position), filled if connected")
+    outlined = ", outlined if its gate is constant" if scheme.constants else ""
+    axes.set_xlabel(f"block (stage.position), filled if connected{outlined}")
     axes.set_ylabel("gate")
     title = f"{record['attention']}, {record['images']:,} images"
     style(axes, "y", hidden=("top", "right", "bottom"), title=title)

@@ -31,7 +31,7 @@ PATHS = ("record", "timed in")
 _PARTS = re.compile("(`[^`]*`)")
 #: The interval or deviation after a number, which has its own line on narrow screens.
 _INTERVAL = re.compile(r" (\([^()]+\)|± [\d.,]+)$")
-_SCHEME = re.compile("[01]+(-[01]+)+")
+_SCHEME = re.compile("[01c]+(-[01c]+)+")
 #: Ids in an SVG, and references to them.
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
 

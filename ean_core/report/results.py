@@ -89,13 +89,13 @@ class Measured:
         if not str(backbone.get("type", "EANResNet")).rpartition(".")[2].startswith("EANResNet"):
             raise ValueError(f"backbone is {backbone['type']}, expected EANResNet or EANResNetCIFAR")
         scheme = ConnectionScheme.parse(self.test["scheme"])
-        attention = backbone.get("attention", "SE") if scheme.connections else ""
+        attention = backbone.get("attention", "SE") if scheme.gates else ""
         return Key(
             find_dataset(parts.dataset).title if parts else _data_name(settings, self.test),
             parts.depth if parts else backbone.get("depth", 50),
             attention if isinstance(attention, str) else attention["type"],
             scheme,
-            backbone.get("shared", True) or not scheme.connections,
+            backbone.get("shared", True) or not scheme.gates,
             self.test["parameters"],
             _passes(self.training),
             self.training.get("world_size", 1),
@@ -192,10 +192,12 @@ class Result:
 
     @property
     def connection(self) -> str:
-        """``vanilla``, ``Org-full``, ``Share-full`` or ``EAN``."""
+        """``vanilla``, ``Org-full``, ``Share-full``, ``EAN``, or ``Folded`` if some gates are constant."""
         scheme = self.scheme
-        if not scheme.connections:
+        if not scheme.gates:
             return "vanilla"
+        if scheme.constants:
+            return "Folded"
         if scheme.sparsity:
             return "EAN"
         return "Share-full" if self.runs[0].key.shared else "Org-full"

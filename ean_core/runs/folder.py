@@ -22,6 +22,8 @@ from .settings import read_settings
 
 #: Files of a run: progress during ``ean train``, records at the end of ``ean train``, ``ean test`` and ``ean time``.
 PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "timing.json"
+#: Record of ``ean fold``.
+FOLD = "fold.json"
 #: Name of the checkpoint of an epoch, or of an iteration where training counts no epochs.
 _REGULAR = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 #: Settings that must not change when a run is resumed.
@@ -134,6 +136,11 @@ class Run:
     def timing(self) -> Mapping[str, Any] | None:
         """``timing.json``, written by ``ean time``; None before."""
         return self._read(TIMING)
+
+    @cached_property
+    def fold(self) -> Mapping[str, Any] | None:
+        """``fold.json``, written by ``ean fold``; None in other folders."""
+        return self._read(FOLD)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:

@@ -130,15 +130,8 @@ class Bench:
         if has_fixed_norms(self.plain.supernet):
             return RecalibratedEvaluator(self.plain, (), "")
         settings, dataset = self.config.train_dataloader, self.training_images
-        order = torch.randperm(len(dataset), generator=generator(self.seed, Stream.CALIBRATION)).tolist()
-        chosen = [SampleKey(self.seed, 0, item) for item in order[: self.config.search.finalists.images]]
-        loader = DataLoader(
-            dataset,
-            settings.batch_size,
-            sampler=chosen,
-            num_workers=settings.num_workers,
-            collate_fn=FUNCTIONS.get(settings.collate_fn.type) if "collate_fn" in settings else pseudo_collate,
-        )
+        chosen = some_images(dataset, self.config.search.finalists.images, self.seed)
+        loader = loader_of(dataset, settings, chosen, self.seed)
         images = self.plain.scorer.fingerprint(dataset, settings.dataset)
         fingerprint = (
             f"{len(chosen)} of {images}, {json.dumps(settings.dataset)}, seed {self.seed}, batches of "
@@ -251,6 +244,29 @@ class Bench:
             key,
             typer.echo,
         )
+
+
+def some_images(dataset: Any, count: int, seed: int) -> list[int]:
+    """Draw up to ``count`` images of a data set, by index, without repetition."""
+    return torch.randperm(len(dataset), generator=generator(seed, Stream.CALIBRATION)).tolist()[:count]
+
+
+def loader_of(dataset: Any, settings: Any, items: Sequence[int], seed: int) -> DataLoader[Any]:
+    """Return a loader of some images of a data set, in this order.
+
+    Args:
+        dataset: the data set.
+        settings: settings of a data loader, for batches and workers.
+        items: indices of the images.
+        seed: seed of their augmentation.
+    """
+    return DataLoader(
+        dataset,
+        settings.batch_size,
+        sampler=[SampleKey(seed, 0, item) for item in items],
+        num_workers=settings.num_workers,
+        collate_fn=FUNCTIONS.get(settings.collate_fn.type) if "collate_fn" in settings else pseudo_collate,
+    )
 
 
 def complete_search(config: Config) -> None:

@@ -69,7 +69,8 @@ class Evaluator(Protocol):
 class SupernetEvaluator:
     """Validation scores of a supernet's sub-networks.
 
-    In evaluation mode the body of block ``l`` depends only on ``a_1 … a_(l-1)``. The schemes of a call form a prefix
+    In evaluation mode the body of block ``l`` depends only on ``a_1 … a_(l-1)``, each of which may also be a constant
+    gate that the network holds. The schemes of a call form a prefix
     tree that is walked depth-first, so a body is computed once per distinct prefix. One activation is kept per open
     branch, together with DIA's state. The rest of the network, before and after the backbone, runs as in any
     validation: its backbone then returns the feature maps that were computed here. A network may call its backbone
@@ -79,8 +80,8 @@ class SupernetEvaluator:
     :func:`serve`.
 
     Args:
-        supernet: a network of a task with a scorer, whose backbone has a module for every connection; set to evaluation
-            mode.
+        supernet: a network of a task with a scorer, whose backbone has a module for every connection of the schemes in
+            question; set to evaluation mode.
         batches: batches of the validation loader, this process' part of the images; read on first use and kept. Not an
             iterator: timing reads the first batch separately.
         fingerprint: identifies the images of all processes, see :meth:`Scorer.fingerprint`.
@@ -217,7 +218,9 @@ class SupernetEvaluator:
         """The rows of this process' images for each of the distinct ``schemes``."""
         if not schemes:
             return []
-        self.backbone.set_scheme("full")
+        # No block is constant here, so that a block's own branch is unscaled; each scheme's constants follow.
+        connected = tuple(int(any(bits)) for bits in zip(*(scheme.bits for scheme in schemes), strict=True))
+        self.backbone.set_scheme(ConnectionScheme(self.stages, connected))
         found: dict[ConnectionScheme, list[Tensor]] = {scheme: [] for scheme in schemes}
         with self._exact():
             for batch in self.batches:
@@ -313,8 +316,8 @@ class SupernetEvaluator:
         """Walk the remaining blocks, ``stages``, for ``schemes`` with the same prefix.
 
         ``x`` is the input of the first of these blocks, ``state`` the attention state there, and ``maps`` the feature
-        maps of earlier stages that the backbone returns. Where schemes diverge, those without the connection continue
-        in a recursive call. ``finish`` is called with each scheme and all its maps.
+        maps of earlier stages that the backbone returns. Where schemes diverge, those without the connection, or with a
+        constant gate in its place, continue in recursive calls. ``finish`` is called with each scheme and all its maps.
         """
 
         def step(place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -325,18 +328,26 @@ class SupernetEvaluator:
             residual, shortcut = block.branches(x)
             self.bodies += 1
             depth = sum(self.stages[:k]) + i
-            plain = [scheme for scheme in schemes if not scheme.bits[depth]]
-            connected = [scheme for scheme in schemes if scheme.bits[depth]]
-            if not connected:
-                return join(residual, shortcut), state
-            if plain:
+            by_mark: dict[tuple[int, int], list[ConnectionScheme]] = {}
+            for scheme in schemes:
+                by_mark.setdefault((scheme.bits[depth], scheme.constant_bits[depth]), []).append(scheme)
+
+            def finished(connected: int, constant: int) -> tuple[Tensor, State]:
+                if constant:
+                    return join(block.scaled(residual), shortcut), state
+                if not connected:
+                    return join(residual, shortcut), state
+                attention = self.backbone.attention_at(k, i)
+                assert attention is not None  # every connection of any scheme is there
+                recalibrated, advanced = attention(residual, state)
+                return join(recalibrated, shortcut), advanced
+
+            *others, own = sorted(by_mark)
+            for mark in others:
                 left = [self._places[k][i + 1 :], *self._places[k + 1 :]]
-                self._score(left, join(residual, shortcut), state, plain, maps, finish)
-            schemes = connected
-            attention = self.backbone.attention_at(k, i)
-            assert attention is not None  # the supernet is fully connected here
-            residual, state = attention(residual, state)
-            return join(residual, shortcut), state
+                self._score(left, *finished(*mark), by_mark[mark], maps, finish)
+            schemes = by_mark[own]
+            return finished(*own)
 
         (x,) = walk(stages, x, step, state=state)
         (scheme,) = schemes

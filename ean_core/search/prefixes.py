@@ -19,7 +19,7 @@ def count_bodies(schemes: Iterable[ConnectionScheme]) -> int:
         >>> count_bodies([ConnectionScheme.parse('00-0'), ConnectionScheme.parse('10-0')])
         5
     """
-    return len({scheme.bits[:depth] for scheme in schemes for depth in range(len(scheme.bits))})
+    return len({scheme.marks[:depth] for scheme in schemes for depth in range(len(scheme.bits))})
 
 
 def walk_seconds(schemes: Iterable[ConnectionScheme], times: BlockTimes) -> float:
@@ -38,8 +38,8 @@ def walk_seconds(schemes: Iterable[ConnectionScheme], times: BlockTimes) -> floa
     blocks = len(next(iter(distinct)).bits)
     seconds = times.stem + len(distinct) * times.head
     for depth in range(blocks):
-        branches = {scheme.bits[: depth + 1] for scheme in distinct}
+        branches = {scheme.marks[: depth + 1] for scheme in distinct}
         seconds += len({branch[:depth] for branch in branches}) * times.bodies[depth]
         seconds += len(branches) * times.joins[depth]
-        seconds += sum(branch[depth] for branch in branches) * times.connections[depth]
+        seconds += sum(branch[depth] == "1" for branch in branches) * times.connections[depth]
     return seconds

@@ -40,6 +40,16 @@ class Score(float):
         return made
 
 
+def span(value: float, standard_error: float) -> tuple[float, float]:
+    """Return the 95 % interval of a normal distribution.
+
+    Examples:
+        >>> span(70.0, 0.5)
+        (69.02, 70.98)
+    """
+    return value - 1.96 * standard_error, value + 1.96 * standard_error
+
+
 @dataclass(frozen=True)
 class Difference:
     """Paired difference of two schemes over the same images, in the metric's unit.
@@ -53,6 +63,11 @@ class Difference:
     value: float
     standard_error: float
     interval: tuple[float, float] | None = None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """95 % interval: that of the bootstrap, or of a normal distribution."""
+        return self.interval or span(self.value, self.standard_error)
 
     def text(self, unit: str = "") -> str:
         """Describe the difference.

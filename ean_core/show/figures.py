@@ -5,42 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Tick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from matplotlib.text import Text
 
 from ean_core.common.text import visible
 from ean_core.common.writing import replacing
-from ean_core.scheme import ConnectionScheme
+from ean_core.scheme import CONSTANT, ConnectionScheme
 
-from .colours import COLOURS, EMPTY
+from .colours import COLOURS, EMPTY, INK
 from .table import NetworkRow
 
 
 def draw_schemes(schemes: dict[str, ConnectionScheme], axes: Axes, colours: Sequence[str] = COLOURS) -> None:
-    """Draw each scheme as a row of squares, one per block, filled if connected, with a gap between stages.
+    """Draw each scheme as a row of squares, one per block, with a gap between stages.
 
+    Squares are filled for connected blocks, and outlined for those with a constant gate, which a legend then explains.
     Rows cycle through the colors; by default they match those of :func:`draw_trade` for networks in the same order.
     """
     for row, ((name, scheme), colour) in enumerate(zip(schemes.items(), cycle(colours), strict=False)):
         x = 0.0
-        for stage in scheme.by_stage:
-            for bit in stage:
-                axes.add_patch(Rectangle((x, -row - 0.35), 0.86, 0.7, facecolor=colour if bit else EMPTY, linewidth=0))
+        for stage in scheme.marks_by_stage:
+            for mark in stage:
+                axes.add_patch(Rectangle((x, -row - 0.35), 0.86, 0.7, **_look(mark, colour)))
                 x += 1
             x += 0.5
         axes.text(-0.4, -row, name, ha="right", va="center")
     longest = max(len(s.bits) + 0.5 * (len(s.stages) - 1) for s in schemes.values())
     axes.set_xlim(-0.2, longest)
+    if any(scheme.constants for scheme in schemes.values()):
+        looks = {"connected": "1", "constant gate": CONSTANT}
+        handles = [Patch(label=label, **_look(mark, INK)) for label, mark in looks.items()]
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), ncols=2, frameon=False, fontsize=8)
     axes.set_ylim(-len(schemes) + 0.4, 0.6)
     axes.set_aspect("equal")
     axes.axis("off")
+
+
+def _look(mark: str, colour: str) -> dict[str, Any]:
+    """Colors of a block: filled if it is connected, outlined if its gate is constant."""
+    outlined = {"edgecolor": colour, "linewidth": 2} if mark == CONSTANT else {"linewidth": 0}
+    return {"facecolor": colour if mark == "1" else EMPTY, **outlined}
 
 
 def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
@@ -64,19 +75,22 @@ def draw_trade(rows: Sequence[NetworkRow], axes: Axes) -> None:
 
 
 def draw_network(scheme: ConnectionScheme, attention: str, axes: Axes) -> None:
-    """Draw a network from left to right: its blocks, and below each stage the module shared by its connected blocks."""
+    """Draw a network from left to right: its blocks, and below each stage the module shared by its connected blocks.
+
+    Blocks with a constant gate are outlined.
+    """
     x = 0.0
-    for k, (stage, colour) in enumerate(zip(scheme.by_stage, cycle(COLOURS), strict=False)):
+    for k, (stage, colour) in enumerate(zip(scheme.marks_by_stage, cycle(COLOURS), strict=False)):
         centre = x + (len(stage) - 1) / 2
-        used = any(stage)
-        for bit in stage:
-            if bit:
+        used = "1" in stage
+        for mark in stage:
+            if mark == "1":
                 axes.plot((x, centre), (-0.42, -1.5), color=colour, linewidth=2, zorder=1, solid_capstyle="round")
-            axes.add_patch(_rounded(x, 0, 0.8, 0.8, colour if bit else EMPTY))
+            axes.add_patch(_rounded(x, 0, 0.8, 0.8, **_look(mark, colour)))
             if x > 0:
                 axes.plot((x - 0.6, x - 0.4), (0, 0), color="#777777", linewidth=1.5, zorder=0)
             x += 1
-        axes.add_patch(_rounded(centre, -1.8, 1.5, 0.7, colour if used else EMPTY))
+        axes.add_patch(_rounded(centre, -1.8, 1.5, 0.7, facecolor=colour if used else EMPTY, linewidth=0))
         axes.text(
             centre, -1.83, attention, ha="center", va="center", color="white" if used else "#777777", weight="bold"
         )
@@ -90,11 +104,9 @@ def draw_network(scheme: ConnectionScheme, attention: str, axes: Axes) -> None:
     axes.axis("off")
 
 
-def _rounded(x: float, y: float, width: float, height: float, colour: str) -> FancyBboxPatch:
+def _rounded(x: float, y: float, width: float, height: float, **look: Any) -> FancyBboxPatch:
     corner = (x - width / 2 + 0.1, y - height / 2 + 0.1)
-    return FancyBboxPatch(
-        corner, width - 0.2, height - 0.2, boxstyle="round,pad=0.1", facecolor=colour, linewidth=0, zorder=2
-    )
+    return FancyBboxPatch(corner, width - 0.2, height - 0.2, boxstyle="round,pad=0.1", zorder=2, **look)
 
 
 def network_figure(scheme: ConnectionScheme, attention: str, path: Path) -> None:

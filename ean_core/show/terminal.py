@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from ean_core.scheme import ConnectionScheme
+from ean_core.scheme import CONSTANT, ConnectionScheme
 
+#: A block without a gate, a connected one, and one with a constant gate.
+SQUARES = str.maketrans({"0": "□", "1": "■", CONSTANT: "▣"})
 LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def squares(scheme: ConnectionScheme) -> str:
-    """Format a scheme as squares, one per block, filled if connected, with a space between stages.
+    """Format a scheme as squares, one per block, filled if connected, with a square inside if its gate is constant;
+    with a space between stages.
 
     Examples:
-        >>> squares(ConnectionScheme.parse('010-100'))
-        '□■□ ■□□'
+        >>> squares(ConnectionScheme.parse('010-1c0'))
+        '□■□ ■▣□'
     """
-    return " ".join("".join("■" if bit else "□" for bit in stage) for stage in scheme.by_stage)
+    return " ".join(scheme.marks_by_stage).translate(SQUARES)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -201,7 +201,7 @@ def _description(seen: Standing) -> list[str]:
 
 def _scheme(seen: Standing) -> ConnectionScheme | None:
     text = str(((seen.run.settings.get("model") or {}).get("backbone") or {}).get("scheme"))
-    fixed = re.fullmatch(r"[01]+(-[01]+)+", text) and "scheme" not in _hooks(seen)
+    fixed = re.fullmatch(r"[01c]+(-[01c]+)+", text) and "scheme" not in _hooks(seen)
     return ConnectionScheme.parse(text) if fixed else None
 
 

@@ -23,13 +23,13 @@ from ean_core.common.places import SCHEME
 
 from .addresses import read_metadata, resolve
 from .files import heads_of, read_state_dict
-from .names import matching_prefixes, translate
+from .names import is_gate, matching_prefixes, translate
 
 _BLOCK = re.compile(r"((?:.*\.)?layer\d+)\.(\d+)\.")
 _ATTENTION = re.compile(r"((?:.*\.)?layer\d+)\.attention\.")
 _STEM = re.compile(r"(?:backbone\.)?(stem|conv1)\.")
 #: Stem or residual block that a tensor belongs to.
-_PART = re.compile(r"(.*\.)?(layer\d+\.\d+(?!\.attention)|stem|conv1|bn1)\.")
+_PART = re.compile(r"(.*\.)?(layer\d+\.\d+(?!\.attention|\.constant_gate)|stem|conv1|bn1)\.")
 
 
 def load_weights(
@@ -77,6 +77,14 @@ def load_weights(
             f"{kind}: attention is new to these weights and at first shrinks the blocks that it is connected to; with "
             "attention=dict(type=..., identity_start=True) it starts without effect",
             logger="current",
+        )
+    constant = [name for name in own.keys() - state.keys() if name.endswith("constant_gate")]
+    if constant:
+        print_log(
+            f"{kind}: constant gates are not in these weights and start at the value of a fresh module's: "
+            f"{heads_of(constant, depth=4)}; `ean fold` gives them the means of the gates that they replace",
+            logger="current",
+            level=logging.WARNING,
         )
     _compare_networks(module, source, path)
 
@@ -280,7 +288,7 @@ def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kin
     """Log tensors that only the file or only the network has."""
     missing, left = own.keys() - state.keys(), state.keys() - own.keys()
     if missing:
-        expected = all("attention" in name.split(".") for name in missing)
+        expected = all(map(is_gate, missing))
         print_log(
             f"{source}: not in the file, left as initialized: {heads_of(missing, depth=2)}",
             logger="current",
@@ -292,7 +300,7 @@ def _log_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kin
         print_log(f"{source}: {kind} has no {', '.join(gone)}, skipped entirely", "current", logging.WARNING)
         left = {name for name in left if _stage_of(name) not in gone}
     if left:
-        recalibrates = any("attention" in name.split(".") for name in left)  # without attention the output differs
+        recalibrates = any(map(is_gate, left))  # without attention the output differs
         print_log(
             f"{source}: not in {kind}, ignored: {heads_of(left, depth=2)}",
             logger="current",
@@ -346,10 +354,10 @@ def _compare_networks(module: nn.Module, source: object, path: str | os.PathLike
         return
     stages = len(backbone.scheme.stages)
     own = {"scheme": str(backbone.scheme)}
-    if backbone.scheme.connections:
+    if backbone.scheme.gates:
         own.update(attention=backbone.attention_cfg["type"], shared=str(backbone.shared))
     theirs = {**trained, "scheme": "-".join(trained["scheme"].split("-")[:stages])}
-    if backbone.scheme.connections and "1" in trained["scheme"]:  # from weights without attention it is new
+    if backbone.scheme.gates and set(trained["scheme"]) - set("0-"):  # from weights without attention it is new
         defaults = {"identity_start": "False", "window": "None"}
         own.update(defaults | {name: str(value) for name, value in untraced_options(backbone.attention_cfg).items()})
         theirs = defaults | theirs

@@ -47,6 +47,16 @@ def current_name(name: str) -> str:
     return f"{match[1]}{owner}.attention.{name[match.end() :]}"
 
 
+def is_gate(name: str) -> bool:
+    """Whether a tensor belongs to an attention module or is a constant gate.
+
+    Examples:
+        >>> is_gate("layer1.attention.fc1.weight"), is_gate("layer1.0.constant_gate"), is_gate("layer1.0.bn1.weight")
+        (True, True, False)
+    """
+    return not {"attention", "constant_gate"}.isdisjoint(name.split("."))
+
+
 def are_current(names: Iterable[str]) -> bool:
     """Whether no name is one of an earlier version."""
     return all(current_name(name) == name for name in names)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ean_core import ConnectionScheme
 from ean_core.search.evaluator import FIXED_NORMS, RecalibratedEvaluator, SupernetEvaluator, dismiss, serve
+from ean_core.search.fold import measure_constants
 from ean_core.search.ledger import Ledger
 from ean_core.weights.files import save_weights
 from tasks.cli import main
@@ -98,6 +99,15 @@ def validated(counter, images, scheme):
     found = evaluator.evaluate(len(images))["count/MAE"]
     counter.backbone.set_scheme("full")
     return found
+
+
+def test_constants_in_the_place_of_gates_score_as_a_validation(images):
+    counter = network()
+    measure_constants(counter, loader(images))
+    chosen = [ConnectionScheme.parse(text) for text in ("c1-11-11", "cc-1c-11", "11-11-1c")]
+    scores = SupernetEvaluator(counter, loader(images), "data").evaluate(chosen)
+    assert scores == [validated(counter, images, scheme) for scheme in chosen]
+    assert len({*scores}) == 3
 
 
 @pytest.mark.parametrize("attention", ["SE", "DIA"])

@@ -37,6 +37,15 @@ def lively(network, seed=0):
     return network.eval()
 
 
+def constant(network, seed=2):
+    """Constant gates with values as after a training."""
+    draw = torch.Generator().manual_seed(seed)
+    for name, value in network.state_dict().items():
+        if name.endswith("constant_gate"):
+            value.uniform_(0.1, 0.9, generator=draw)
+    return network
+
+
 def small(attention="SE", scheme="full", **options):
     """A bottleneck network with narrow stages, in fp64."""
     options = {"base_channels": 8, "out_indices": (3,), **options}
@@ -120,6 +129,51 @@ def test_networks_of_the_paper_agree_in_both_precisions(attention, depth, pixels
     assert error(deploy(network), network, inputs.float()) <= 1e-5
     double = network.double()
     assert error(deploy(double), double, inputs) <= EXACT
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SE", "identity_start": True, "window": (32, 32)}])
+@pytest.mark.parametrize(("depth", "cifar"), [(18, False), (50, False), (20, True), (164, True)])
+def test_constant_gates_are_folded_exactly(depth, cifar, attention, shared):
+    kind = EANResNetCIFAR if cifar else EANResNet
+    draw = torch.Generator().manual_seed(depth)
+    stages = kind.depths[depth][1]
+    marks = torch.randint(3, (sum(stages),), generator=draw).tolist()
+    scheme = ConnectionScheme.parse("".join("01c"[mark] for mark in marks), stages)
+    network = constant(lively(kind(depth, attention, scheme=scheme, shared=shared, base_channels=8)).double())
+    inputs = images(2, 3, 48, 40)
+    for made in (deploy(network), fold(network)):
+        assert error(made, network, inputs) <= EXACT
+        forms = [block.form for block in made.blocks()]
+        assert [form == "constant" for form in forms] == [mark == 2 for mark in marks]
+        assert not any(block.attention for block in made.blocks() if block.form == "constant")
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({}, ["Conv2d"]),
+        ({"norm_cfg": {"type": "GN", "num_groups": 4}}, ["Conv2d", "GroupNorm"]),
+        ({"norm_cfg": {"type": "IN"}}, ["Conv2d", "InstanceNorm2d", "ChannelScale"]),
+    ],
+)
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_constant_gate_goes_into_the_last_layer_with_weights(depth, options, parts):
+    scheme = "c" + "0" * (sum(EANResNet.depths[depth][1]) - 1)
+    network = constant(lively(EANResNet(depth, scheme=scheme, base_channels=8, **options)).double())
+    made = deploy(network)
+    assert [type(part).__name__ for part in next(made.blocks()).last] == parts
+    assert error(made, network, images(2, 3, 64, 64)) <= EXACT
+
+
+def test_a_network_of_constant_gates_has_the_operations_of_the_plain_one():
+    network = constant(lively(EANResNetCIFAR(20, scheme="ccc-ccc-ccc")))
+    made, plain = deploy(network), deploy(EANResNetCIFAR(20, scheme="none"))
+    assert made.summary() == "scheme ccc-ccc-ccc: 9 constant"
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (made, plain)]
+    assert shapes[0] == shapes[1]
+    graphs = [torch.export.export(each, (torch.randn(1, 3, 32, 32),)).graph for each in (made, plain)]
+    assert len({tuple(str(node.target) for node in graph.nodes if node.op == "call_function") for graph in graphs}) == 1
 
 
 def test_a_map_of_one_position_has_a_gate_too():

@@ -6,14 +6,17 @@ import onnxruntime
 import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
+from onnx.reference import ReferenceEvaluator
 
 from ean_core import EANResNet, EANResNetCIFAR, ImageClassifier
 from ean_core.inference import export
+from ean_core.weights.names import is_gate
 
 PREPROCESSOR = {"type": "ImagePreprocessor", "mean": [120.0, 110.0, 100.0], "std": [60.0, 50.0, 70.0]}
 BACKBONES = {
     "SE": lambda: EANResNetCIFAR(20, "SE", scheme="010-110-001"),
     "DIA": lambda: EANResNetCIFAR(20, "DIA", scheme="full"),
+    "constant": lambda: EANResNetCIFAR(20, "DIA", scheme="1c1-cc0-00c"),
     # Channels are reordered by group in the first stage, not in the second.
     "SGE": lambda: EANResNet(
         50, {"type": "SGE", "groups": 8}, scheme="full", base_channels=8, num_stages=2, out_indices=(1,)
@@ -27,7 +30,7 @@ def model(attention):
     for name, value in made.state_dict().items():
         if "running_var" in name:
             value.uniform_(0.5, 2)
-        elif value.is_floating_point() and ("bn" in name or "running_mean" in name or "attention" in name):
+        elif value.is_floating_point() and ("bn" in name or "running_mean" in name or is_gate(name)):
             value.normal_(0.3, 0.3)
     return made
 
@@ -79,6 +82,27 @@ def test_a_program_runs_without_this_package(tmp_path):
             with torch.no_grad():
                 expected = network(network.data_preprocessor({"inputs": given})["inputs"])
             assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("attention", ["SE", "DIA"])
+def test_files_fold_constant_gates_exactly(attention, tmp_path):
+    backbone = EANResNetCIFAR(20, attention, scheme="1c1-cc0-00c", base_channels=4)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if is_gate(name):
+                parameter.uniform_(-0.5, 0.9)
+    made = ImageClassifier(backbone, 10, PREPROCESSOR).double().eval()
+    images = torch.rand(2, 3, 24, 24) * 255
+    with torch.no_grad():
+        expected = made(made.data_preprocessor({"inputs": images})["inputs"].double())
+    program = export.export_program(made, 24)
+    torch.export.save(program, tmp_path / "network.pt2")
+    found = [torch.export.load(tmp_path / "network.pt2").module()(images)]
+    onnx_program = torch.onnx.export(program, (), dynamo=True, verbose=False)  # runtimes lack convolutions in fp64
+    found += [torch.from_numpy(ReferenceEvaluator(onnx_program.model_proto).run(None, {"images": images.numpy()})[0])]
+    for got in found:
+        assert got.dtype == torch.float64
+        assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
 def test_the_model_itself_is_not_touched(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from ean_core.commands.report import write_report
 from ean_core.common.record import read_record, write_record
+from ean_core.report.page import _part
 
 from .drawn import save_groups, save_run, save_timing
 
@@ -281,3 +282,8 @@ def test_schemes_have_strips(shown):
 def test_the_keyboard_reaches_what_is_wider_than_the_screen(shown):
     for name in ("figure1", "table1"):
         assert shown.locator(f"#{name} .scroll").get_attribute("tabindex") == "0"
+
+
+def test_a_scheme_with_constant_gates_is_shown_as_a_strip():
+    assert _part("`0c0-1`").startswith('<span class="scheme"><svg')
+    assert _part("`0x0-1`") == "<code>0x0-1</code>"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from ean_core import ConnectionScheme
 from ean_core.networks import build_network
 from ean_core.search.evaluator import RecalibratedEvaluator, SupernetEvaluator
+from ean_core.search.fold import measure_constants
 from ean_core.weights.files import save_weights
 from tasks.segmentation.dataset import PreparedVOC
 from tasks.segmentation.metrics import ClassIoU
@@ -103,6 +104,15 @@ def test_schemes_score_as_a_validation_of_each(images, more):
     alone = [SupernetEvaluator(segmentor, loader(images), "data").evaluate([scheme])[0] for scheme in chosen[:2]]
     assert alone == scores[:2]  # to the last bit
     assert not any("seg_logits" in sample for batch in evaluator.batches for sample in batch["data_samples"])
+
+
+def test_constants_in_the_place_of_gates_score_as_a_validation(images):
+    segmentor = network()
+    measure_constants(segmentor, loader(images))
+    chosen = [ConnectionScheme.parse(text) for text in ("c1-11-11", "cc-1c-11", "11-11-cc")]
+    scores = SupernetEvaluator(segmentor, loader(images), "data").evaluate(chosen)
+    assert scores == [validated(segmentor, images, scheme) for scheme in chosen]
+    assert len({*scores}) == 3
 
 
 def test_norms_of_the_head_are_estimated_again_too(images):

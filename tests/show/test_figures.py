@@ -102,6 +102,18 @@ def test_a_scheme_is_a_row_of_squares_filled_where_connected(axes):
     assert [text.get_text() for text in axes.texts] == list(SCHEMES)
 
 
+def test_constant_gates_are_outlined_with_a_legend(axes):
+    draw_schemes({"folded": ConnectionScheme.parse("1c0-c1")}, axes)
+    looks = [(to_hex(s.get_facecolor()).upper(), s.get_linewidth() > 0) for s in axes.patches]
+    assert looks == [{"1": (COLOURS[0], False), "c": (EMPTY, True), "0": (EMPTY, False)}[mark] for mark in "1c0c1"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["connected", "constant gate"]
+    network = Figure().subplots()
+    draw_network(ConnectionScheme.parse("1c0-c00"), "SE", network)
+    assert len([line for line in network.lines if line.get_linewidth() == 2]) == 1
+    outlined = [patch for patch in network.patches if patch.get_linewidth() > 0]
+    assert [to_hex(patch.get_edgecolor()).upper() for patch in outlined] == [*COLOURS[:2]]
+
+
 def test_circles_are_at_increment_and_accuracy_and_as_large_as_the_networks(axes):
     draw_trade(ROWS, axes)
     places = [float(value) for circle in axes.collections for value in circle.get_offsets()[0]]

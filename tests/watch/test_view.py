@@ -190,6 +190,13 @@ def test_a_search_from_its_first_evaluation_to_its_result(tmp_path, width):
     assert seen["found"] == "■□ ■■, 10-11, accuracy 71.00 ± 0.50 %, 3 connections, reward 71.00, by rule mode"
 
 
+def test_a_constant_gate_is_a_third_kind_of_square(tmp_path):
+    made.training(tmp_path / "run", scheme="0c0-1c0-000")
+    text = "\n".join(shown(tmp_path / "run", 100))
+    assert "SE 0c0-1c0-000, classifier" in text
+    assert "□▣□ ■▣□ □□□" in text
+
+
 def test_schemes_of_many_blocks_break_between_stages(tmp_path):
     made.training(tmp_path / "run", scheme=str(ConnectionScheme.every((18, 18, 18), 2)))
     lines = shown(tmp_path / "run", 60)

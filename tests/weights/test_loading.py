@@ -97,3 +97,34 @@ def test_networks_without_attention_have_no_options_of_it_to_compare(tmp_path, l
         load_weights(built, tmp_path / "w.safetensors")
     assert "was trained as a different network" in log.text  # of their schemes
     assert "identity_start='" not in log.text
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_constant_gates_are_saved_and_loaded(tmp_path, log, name):
+    source, target = (EANResNetCIFAR(20, scheme="0c0-1c0-c00") for _ in range(2))
+    torch.nn.init.uniform_(source.layer1[1].constant_gate)
+    if name.endswith("pth"):
+        torch.save(source.state_dict(), tmp_path / name)
+    else:
+        save_weights(source.state_dict(), tmp_path / name, describe(source))
+    load_weights(target, tmp_path / name, strict=True)
+    assert same(source.state_dict(), target.state_dict())
+    assert log.messages == []
+
+
+def test_weights_without_constant_gates_load_with_a_warning_that_names_the_command(tmp_path, log):
+    torch.save(EANResNetCIFAR(20, scheme="full").state_dict(), tmp_path / "w.pth")
+    network = EANResNetCIFAR(20, scheme="c11-111-111")
+    load_weights(network, tmp_path / "w.pth")
+    (warning,) = [message for message in log.messages if "`ean fold`" in message]
+    assert "start at the value of a fresh module's: layer1.0.constant_gate" in warning
+    with pytest.raises(ValueError, match=r"lacks layer1\.0\.constant_gate"):
+        load_weights(network, tmp_path / "w.pth", strict=True)
+
+
+def test_weights_with_constant_gates_say_so_to_other_networks(tmp_path, log):
+    source = EANResNetCIFAR(20, scheme="c00-000-000")
+    save_weights(source.state_dict(), tmp_path / "w.safetensors", describe(source))
+    load_weights(EANResNetCIFAR(20, scheme="none"), tmp_path / "w.safetensors")
+    assert "scheme='c00-000-000' there, '000-000-000' here" in log.text
+    assert "ignored: layer1.0" in log.text

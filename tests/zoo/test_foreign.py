@@ -7,7 +7,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from ean_core import ConnectionScheme
+from ean_core import ConnectionScheme, EANResNet, ImageClassifier
+from ean_core.inference import deploy
+from ean_core.search.fold import measure_constants
 from zoo.foreign import _authors_name, import_weights
 
 from .authors import Network
@@ -174,6 +176,31 @@ def test_mmpretrains_networks_give_their_logits(tmp_path, kind):
             import_weights(tmp_path / "w.pth", "none")
     else:
         assert (backbone["deep_stem"], backbone["avg_down"], "attention" in backbone) == (True, True, False)
+
+
+def test_timms_se_resnet_is_folded_exactly(tmp_path):
+    theirs = lively(ImageClassifier(EANResNet(50, "SE", scheme="full", shared=False), 10))
+    state = {}
+    for name, value in theirs.state_dict().items():
+        within = ".attention." in name and value.ndim == 2  # 1x1 convolutions in timm's `seresnet50`
+        state[name.removeprefix("backbone.").replace("attention", "se")] = value[:, :, None, None] if within else value
+    torch.save(state, tmp_path / "seresnet50.pth")
+    network = import_weights(tmp_path / "seresnet50.pth").network.double().eval()
+    images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    measure_constants(network, [{"inputs": images, "labels": torch.zeros(4, dtype=torch.int64)}])
+    inputs = network.data_preprocessor({"inputs": images})["inputs"].double()
+    full, outputs = network.backbone.scheme, []
+    for blocks in ((), (1, 4, 7, 15), range(16)):
+        network.backbone.set_scheme(full.with_constants(blocks))
+        deployed = deploy(network)
+        assert [block.form for block in deployed.backbone.blocks()] == [
+            "constant" if number in blocks else "commuted" for number in range(16)
+        ]
+        with torch.no_grad():
+            outputs.append(network(inputs))
+            assert (deployed(inputs) - outputs[-1]).abs().max() <= 1e-10 * outputs[-1].abs().max()
+    assert not torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[1], outputs[2])
 
 
 def test_other_networks_are_refused(tmp_path):

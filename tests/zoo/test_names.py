@@ -34,7 +34,16 @@ def test_an_unknown_data_set_is_answered_with_the_nearest():
 
 @pytest.mark.parametrize(
     ("scheme", "shared", "variant"),
-    [("00-0", True, ""), ("00-0", False, ""), ("11-1", True, "full"), ("11-1", False, "org"), ("10-1", True, "ean")],
+    [
+        ("00-0", True, ""),
+        ("00-0", False, ""),
+        ("11-1", True, "full"),
+        ("11-1", False, "org"),
+        ("10-1", True, "ean"),
+        ("1c-1", True, "fold"),
+        ("cc-c", True, "fold"),
+        ("1c-0", False, "fold"),
+    ],
 )
 def test_the_variant_follows_from_the_connections(scheme, shared, variant):
     assert variant_of(ConnectionScheme.parse(scheme), shared) == variant

@@ -8,11 +8,16 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from ean_core.commands.fold import run_fold
 from ean_core.common.config import load_config
 from ean_core.common.hashes import file_hash
 from ean_core.common.record import read_record
+from ean_core.networks import build_network
+from ean_core.runs.training import run_test
+from ean_core.weights.loading import load_weights
 from zoo.index import Index
 from zoo.names import ModelName
+from zoo.page import card
 from zoo.publish import publish, renew_timing
 
 from .conftest import SCHEMES
@@ -270,3 +275,29 @@ def test_a_timing_record_gives_one_row_a_form(run, tmp_path):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=run / "record.json")
     with pytest.raises(ValueError, match=r"timing.json has no network with scheme 100-010-001 and"):
         publish(run / "epoch_1.pth", config(), tmp_path / "zoo", timing=tmp_path / "timing.json")
+
+
+def test_a_folded_network_is_published_with_the_record_of_its_training(run, tmp_path):
+    folder = tmp_path / "folded"
+    run_fold(config(), run / "epoch_1.pth", folder, margin=100, images=50)
+    given = load_config("resnet20_se_digits", ["model.backbone.scheme=c00-0c0-00c"])
+    with pytest.raises(FileNotFoundError, match=r"there is no test\.json beside .*folded\.pth"):
+        publish(folder / "folded.pth", given, tmp_path / "zoo")
+    run_test(given, folder / "folded.pth", folder)
+    with pytest.raises(ValueError, match=r"other settings: model\.backbone\.scheme"):
+        publish(folder / "folded.pth", config(), tmp_path / "zoo")
+    entry = publish(folder / "folded.pth", given, tmp_path / "zoo")
+    assert (str(entry.name), str(entry.scheme)) == ("fold_resnet20_se.digits", "c00-0c0-00c")
+    assert (entry.metadata["Connections"], entry.metadata["Constant Gates"]) == (0, 3)
+    training = entry.record("record")
+    assert training["fold"]["source"]["scheme"] == SCHEMES["ean"]
+    assert {name: training[name] for name in ("epochs", "seed", "command")} == {
+        name: read_record(run / "record.json")[name] for name in ("epochs", "seed", "command")
+    }
+    text = card(entry)
+    assert "0 of 9 blocks, 3 more with a constant gate" in text
+    assert "(test images of even index) chose the constant gates: errors on other images may be larger" in text
+    assert "test images of odd index: accuracy" in text
+    network = build_network(entry.network)
+    load_weights(network, entry.packaged_file, strict=True)
+    assert str(network.backbone.scheme) == "c00-0c0-00c"
