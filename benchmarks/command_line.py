@@ -23,6 +23,7 @@ from rich.console import Console
 
 from ean_core.common.record import write_record
 from ean_core.show.table import print_table
+from tasks.pictures import save_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "command_line.json"
@@ -79,7 +80,7 @@ def main() -> None:
             folders = {name: Path(temporary, name) for name in codes}
             for folder in folders.values():
                 folder.mkdir()
-                Image.new("RGB", (320, 240), "gray").save(folder / "gray.png")
+                save_picture(Image.new("RGB", (320, 240), "gray"), folder / "gray.png")
             for call, words in calls.items():
                 for name, code in codes.items():
                     own = [word.replace("FOLDER", str(folders[name])) for word in words]

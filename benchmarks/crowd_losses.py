@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.config import load_config
-from ean_core.common.record import write_record
+from ean_core.common.record import write_record, write_text
 from ean_core.runs.folder import Run
 from ean_core.show.table import print_table
 from tasks.crowd_counting.metrics import CountMetric, mean_interval
@@ -38,8 +38,7 @@ def measure(config: str, loss: str, rate: float, options: list[str], train: list
     changed = load_config(config, [f"model.loss.type={loss}", f"optim_wrapper.optimizer.lr={rate}", *options])
     del changed.default_hooks["familiar"]  # these counters only answer for their errors
     written = runs / f"{folder.name}.py"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    changed.dump(written)
+    write_text(written, changed.pretty_text)
     if Run(folder).record is None:
         ean("train", str(written), "--resume", "--work-dir", str(folder), *train)
     if Run(folder).test is None:
