@@ -78,6 +78,19 @@ def images_of(config: Config) -> tuple[Images, Images]:
     return Images("test images of even index", test, 0), Images("test images of odd index", test, 1)
 
 
+def training_images(config: Config) -> Any:
+    """Return the settings of a loader of training images, read as test images if both are splits of one data set.
+
+    The gates of augmented images differ: those of CIFAR images with a border of zeros, by up to 5 %.
+    """
+    training, test = config.train_dataloader.dataset, config.test_dataloader.dataset
+    if training.get("type") != test.get("type") or "split" not in training or "split" not in test:
+        return config.train_dataloader
+    settings = copy.deepcopy(config.test_dataloader)
+    settings.dataset.split = training.split
+    return settings
+
+
 def run_fold(
     config: Config,
     checkpoint: Path,
@@ -127,13 +140,14 @@ def run_fold(
     seed = config.randomness.get("seed") or 0
     choice, report = images_of(config)
     evaluator = choice.evaluator(network, seed)
-    training = DATASETS.build(config.train_dataloader.dataset)
-    chosen_images = some_images(training, images, seed)
+    training = training_images(config)
+    dataset = DATASETS.build(training.dataset)
+    chosen_images = some_images(dataset, images, seed)
     key = {"fold": {"images": len(chosen_images), "seed": seed, "margin": margin}, **evaluator.key}
     with Ledger(work_dir / LEDGER, key) as ledger:
         if ledger.notice:
             typer.echo(ledger.notice)
-        measure_constants(network, loader_of(training, config.train_dataloader, chosen_images, seed))
+        measure_constants(network, loader_of(dataset, training, chosen_images, seed))
         front = Folding(evaluator, base, ledger, margin, typer.echo).run()
     chosen = front[-1]
     replaced = chosen.scheme != base
@@ -164,7 +178,7 @@ def run_fold(
         "margin": margin,
         "seed": seed,
         **evaluator.key,
-        "mean_gates": {"images": len(chosen_images), "data": config.train_dataloader.dataset.to_dict()},
+        "mean_gates": {"images": len(chosen_images), "data": training.dataset.to_dict()},
         "chosen_on": {
             "which": choice.name,
             "images": evaluator.images,

@@ -84,7 +84,7 @@ def measure_constants(network: nn.Module, batches: Batches) -> None:
 
     Args:
         network: a network of a task with a scorer, in evaluation mode.
-        batches: training batches, in the format of validation batches.
+        batches: training images, read as validation images are.
 
     Raises:
         ValueError: if the gates of its attention module are not one per channel.
@@ -101,7 +101,7 @@ def measure_constants(network: nn.Module, batches: Batches) -> None:
         Progress("mean gates", len(batches)) as progress,
     ):
         for batch in batches:
-            scorer.calibrate(batch)
+            scorer.rows(scorer.prepare(batch))  # as the network runs later, in tiles for example
             progress.advance()
     blocks = [block for _, _, block in backbone.blocks()]
     for number, found in moments.items():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, MODELS
 
-from ean_core.commands.fold import FOLDED, images_of
+from ean_core.commands.fold import FOLDED, images_of, training_images
 from ean_core.common.config import load_config
 from ean_core.data.sampler import SampleKey
 from ean_core.inference import deploy
@@ -144,3 +144,11 @@ def test_validation_images_choose_where_training_leaves_them_out():
     ]
     searched.train_dataloader.dataset.split = "trainval"
     assert [images.half for images in images_of(searched)] == [0, 1]
+
+
+def test_means_are_of_training_images_read_as_test_images():
+    config = load_config(CONFIG, ())
+    assert training_images(config).dataset.to_dict() == {"type": "Digits", "split": "trainval"}
+    assert config.test_dataloader.dataset.split == "test"
+    config.train_dataloader.dataset.type = "Other"
+    assert training_images(config) == config.train_dataloader
