@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ean_core.common.text import from_csv_cell
+from ean_core.inference import engine
 from ean_core.weights.files import save_weights
 from tasks.cli import main
 from tasks.crowd_counting import predict
@@ -690,6 +691,23 @@ def test_an_error_measured_on_too_few_images_is_not_given(capsys, tmp_path, know
     content = json.loads((out / "counts.json").read_text())
     assert content["reliability"] == few_text
     assert content["validation_images"] == 2
+
+
+def test_a_folder_goes_on_in_onnx_runtime_and_says_so(capsys, tmp_path, monkeypatch, counter_file):
+    monkeypatch.setenv("EAN_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(engine, "LOADING_S", 1e-9)
+    monkeypatch.setattr(engine, "EXPORTING_S", 1e-9)
+    for name in "abc":
+        draw_crowd(5, (64, 96))[0].save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    words = [*(str(tmp_path / f"{name}.png") for name in "abc"), "--model", str(counter_file), "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main(["crowd", "predict", *words, "--device", "cpu", "--no-overlay"])
+    assert ended.value.code == 0
+    assert "3 of 3 counted by counter.safetensors (PyTorch and ONNX Runtime): " in capsys.readouterr().out
+    assert json.loads((out / "counts.json").read_text())["passes"] == {"PyTorch": 1, "ONNX Runtime": 2}
+    one, *others = (result["count"] for result in counted(out).values())
+    assert others == pytest.approx([one, one], rel=1e-4)
 
 
 def test_an_annotated_video_has_all_its_frames_also_where_only_some_are_unfamiliar(capsys, tmp_path, knowing):
