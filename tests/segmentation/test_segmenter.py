@@ -7,6 +7,7 @@ from PIL import Image
 from ean_core.inference import engine
 from ean_core.inference.engine import ONNXRUNTIME, PYTORCH
 from ean_core.networks import build_network
+from tasks.segmentation import register  # noqa: F401
 from tasks.segmentation.segmenter import MOST_PIXELS, Segmentation, Segmenter
 from tasks.segmentation.voc import CLASSES
 
