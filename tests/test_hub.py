@@ -106,6 +106,18 @@ def test_a_published_network_with_other_arguments_is_not_the_published_one(tmp_p
     assert "Accuracy" not in (tmp_path / "README.md").read_text()
 
 
+def test_a_card_counts_connections_and_constant_gates(tmp_path):
+    ImageClassifier(EANResNetCIFAR(20, scheme="1c0-c00-000"), 4, PREPROCESSOR).save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "SE, connected to 1 blocks, and constant gates in 2 more" in text
+    assert "`1c0-c00-000`" in text
+    again = ImageClassifier.from_pretrained(tmp_path)
+    assert {name for name in again.backbone.state_dict() if "constant" in name} == {
+        "layer1.1.constant_gate",
+        "layer2.0.constant_gate",
+    }
+
+
 def test_a_card_that_is_there_stays(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     classifier().save_pretrained(tmp_path)

@@ -15,6 +15,13 @@ def test_a_config_has_the_variants_of_table_1():
     assert {variant.size for variant in found} == {8}
 
 
+@pytest.mark.parametrize("scheme", ["c10-0c0-000", "c00-000-000"])
+def test_a_network_with_constant_gates_is_compared_as_folded(scheme):
+    found = variants(load_config(CONFIG, [f"model.backbone.scheme={scheme}"]))
+    assert [variant.connection for variant in found] == ["vanilla", "Org-full", "Share-full", "Folded"]
+    assert [connection(variant.network) for variant in found][-1] == "Folded"
+
+
 def test_a_recurrent_module_has_no_org_full_and_a_full_scheme_no_ean():
     assert [variant.connection for variant in variants(load_config("resnet20_dia_digits"))] == ["vanilla", "Share-full"]
 
