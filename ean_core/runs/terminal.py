@@ -142,7 +142,7 @@ def _network_text(network: nn.Module, config: Config) -> str:
     backbone = next((module for module in network.modules() if isinstance(module, EANResNet)), None)
     if backbone is None:
         return f"{type(network).__name__}, {parameters}"
-    attention = f" {backbone.attention_cfg['type']}" if backbone.scheme.connections else ""
+    attention = f" {backbone.attention_cfg['type']}" if backbone.scheme.gates else ""
     random = "scheme" in (config.get("default_hooks") or {})  # of a supernet
     scheme = "a random scheme in every iteration" if random else f"scheme {backbone.scheme}"
     return f"ResNet-{backbone.depth}{attention}, {scheme}, {parameters}"
