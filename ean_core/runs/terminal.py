@@ -306,7 +306,8 @@ class ProgressHook(Hook):
 
     def _data_text(self, runner: Runner) -> str:
         training = data_text(runner.cfg.train_dataloader, runner.train_dataloader.dataset)
-        length = f"{self._total:,} iterations" if by_iterations(runner) else f"{runner.max_epochs} epochs"
+        number, unit = (self._total, "iteration") if by_iterations(runner) else (runner.max_epochs, "epoch")
+        length = f"{number:,} {unit}{'s' * (number != 1)}"
         validated = f"; validation on {len(runner.val_dataloader.dataset):,}" if runner.val_loop else ""
         return f"{training}, {length}{validated}"
 
