@@ -87,6 +87,13 @@ class Engine:
         self.passes[PYTORCH] += 1
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to this process, so that networks with an engine can be copied and saved."""
+        return {**vars(self), "_sessions": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     @property
     def used(self) -> str:
         """Names of the engines that have computed something."""
