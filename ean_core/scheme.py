@@ -91,9 +91,9 @@ class ConnectionScheme:
                 - a NumPy array or tensor of bits;
                 - one integer per stage (``stages`` required), as in the authors' code: its binary digits, most
                   significant first, are the bits of the stage's blocks, none of which has a constant gate;
-
-              Where bits are written one by one, ``'c'`` is a constant gate.
                 - a :class:`ConnectionScheme`, returned unchanged.
+
+                Where bits are written one by one, ``'c'`` is a constant gate.
             stages: blocks in each stage, which the scheme must fit. Optional where ``value`` implies it.
 
         Raises:

@@ -68,6 +68,7 @@ EXAMPLES: dict[str, str] = {
     "time": "resnet20_se_digits --batch 50",
     "explain": "photo.jpg --model ean_resnet20_se.cifar100",
     "gates": "resnet20_se_digits work_dirs/resnet20_se_digits",
+    "fold": "resnet20_se_digits work_dirs/resnet20_se_digits",
     "report": "work_dirs --out report",
     "export": "resnet20_se_digits work_dirs/resnet20_se_digits network.onnx",
     "crowd evaluate": "resnet20_se_shanghaitech_b work_dirs/resnet20_se_shanghaitech_b",

@@ -218,7 +218,7 @@ def timing_of(entry: Entry, form: str) -> Mapping[str, Any] | None:
 def increment(entry: Entry, form: str) -> str:
     """Format a model's relative inference time increment in percent with its 95 % interval; empty if not timed."""
     row = timing_of(entry, form)
-    if row is None or not entry.scheme.connections:
+    if row is None or not entry.scheme.gates:
         return ""
     return _increment(row)
 

@@ -253,10 +253,13 @@ def fold(
     epochs: Annotated[int, typer.Option(help="Epochs of training after folding, with constants.", min=0)] = 0,
     resume: Resume = False,
     cfg_options: CfgOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Replace gates that hardly move by constants, which cost nothing once deployed."""
+    """Replace gates that hardly vary by constants, which cost nothing once deployed."""
     check_config(config, cfg_options or ())
     check_checkpoint(checkpoint)
+    check_work_dir(work_dir, f"fold_{Path(config).stem}")
 
 
 @done_by("ean_core.commands.report:report")

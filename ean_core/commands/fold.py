@@ -1,8 +1,9 @@
-"""The command ``ean fold``: constants in the place of gates that hardly move."""
+"""The command ``ean fold``: constants in the place of gates that hardly vary."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from torch import nn
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_name
 from ean_core.common.memory import keep_freed_memory
+from ean_core.common.output import Output, chosen
 from ean_core.common.record import write_record
 from ean_core.common.tasks import Metric
 from ean_core.common.writing import replacing
 from ean_core.runs.folder import FOLD, Run, check_same_network, chosen_checkpoint
+from ean_core.runs.outside import check_data
+from ean_core.runs.terminal import announce
 from ean_core.runs.training import run_training
 from ean_core.search.bench import loader_of, some_images
 from ean_core.search.evaluator import SupernetEvaluator
@@ -32,7 +36,7 @@ from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import WeightsFile, read_meta
 from ean_core.weights.loading import load_weights
 
-from .options import prepare, resumable
+from .options import prepare, resumable, suggest
 
 #: The folded network's checkpoint, the ledger of schemes, and the folder of the run that tunes it.
 FOLDED, LEDGER, TUNED = "folded.pth", "fold.jsonl", "tuned"
@@ -117,6 +121,7 @@ def run_fold(
 
     Raises:
         FileExistsError: if ``work_dir`` holds a ledger and ``resume`` is not set.
+        FileNotFoundError: if a data set's files are missing.
         ValueError: if the checkpoint does not belong to the config's network, no block is connected, gates are not one
             per channel, or ``epochs`` is given for a config that counts iterations.
     """
@@ -129,6 +134,7 @@ def run_fold(
             f"--epochs {epochs}: this config counts iterations; leave it out, and train the folded network with `ean "
             "train` and load_from"
         )
+    check_data(config, "train_dataloader", "val_dataloader", "test_dataloader")
     file = WeightsFile(checkpoint)
     check_same_network(file, config)
     keep_freed_memory()
@@ -142,28 +148,31 @@ def run_fold(
     evaluator = choice.evaluator(network, seed)
     training = training_images(config)
     dataset = DATASETS.build(training.dataset)
-    chosen_images = some_images(dataset, images, seed)
-    key = {"fold": {"images": len(chosen_images), "seed": seed, "margin": margin}, **evaluator.key}
+    mean_images = some_images(dataset, images, seed)
+    data = f"{len(mean_images):,} training images for means, {evaluator.images:,} {choice.name} to choose constants on"
+    announce("fold", config, network, data, work_dir, f"weights: {checkpoint}")
+    say = typer.echo if chosen() is not Output.quiet else lambda _: None
+    key = {"fold": {"images": len(mean_images), "seed": seed, "margin": margin}, **evaluator.key}
     with Ledger(work_dir / LEDGER, key) as ledger:
         if ledger.notice:
-            typer.echo(ledger.notice)
-        measure_constants(network, loader_of(dataset, training, chosen_images, seed))
-        front = Folding(evaluator, base, ledger, margin, typer.echo).run()
-    chosen = front[-1]
-    replaced = chosen.scheme != base
+            say(ledger.notice)
+        measure_constants(network, loader_of(dataset, training, mean_images, seed))
+        front = Folding(evaluator, base, ledger, margin, say).run()
+    scheme = front[-1].scheme
+    replaced = scheme != base
     settings = copy.deepcopy(config)
-    settings.model.backbone.scheme = str(chosen.scheme)
+    settings.model.backbone.scheme = str(scheme)
     if replaced:
         _save(network, settings, file, work_dir / FOLDED)
     tuned = _tuned(settings, work_dir / FOLDED, work_dir / TUNED, epochs, resume) if epochs and replaced else None
     final = report.evaluator(network, seed)
-    rows = final.rows([base, chosen.scheme])
+    rows = final.rows([base, scheme])
     reported = {"computed": compared(final.scorer, base, rows[base], rows[base])}
     if replaced:
-        reported["folded"] = compared(final.scorer, chosen.scheme, rows[chosen.scheme], rows[base])
+        reported["folded"] = compared(final.scorer, scheme, rows[scheme], rows[base])
     if tuned is not None:
-        own = report.evaluator(tuned, seed).rows([chosen.scheme])[chosen.scheme]
-        reported["tuned"] = compared(final.scorer, chosen.scheme, own, rows[base])
+        own = report.evaluator(tuned, seed).rows([scheme])[scheme]
+        reported["tuned"] = compared(final.scorer, scheme, own, rows[base])
     origin: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": file.sha256, "scheme": str(base)}
     if checkpoint.suffix == ".safetensors":
         origin["name"] = read_metadata(checkpoint).get("name")
@@ -173,12 +182,12 @@ def run_fold(
         "config": config_name(config),
         "source": origin,
         "attention": find_backbone(network).attention_cfg["type"],
-        "scheme": str(chosen.scheme),
+        "scheme": str(scheme),
         **({"checkpoint": {"name": FOLDED, "sha256": WeightsFile(work_dir / FOLDED).sha256}} if replaced else {}),
         "margin": margin,
         "seed": seed,
         **evaluator.key,
-        "mean_gates": {"images": len(chosen_images), "data": training.dataset.to_dict()},
+        "mean_gates": {"images": len(mean_images), "data": training.dataset.to_dict()},
         "chosen_on": {
             "which": choice.name,
             "images": evaluator.images,
@@ -233,34 +242,38 @@ def _cells(name: str, found: Folded, metric: Metric) -> Cells:
 def fold(
     config: str,
     checkpoint: Path,
-    work_dir: Path | None = None,
-    margin: float | None = None,
-    images: int = 2000,
-    epochs: int = 0,
-    resume: bool = False,
-    cfg_options: list[str] | None = None,
+    work_dir: Path | None,
+    margin: float | None,
+    images: int,
+    epochs: int,
+    resume: bool,
+    cfg_options: list[str] | None,
 ) -> None:
     """Do the work of the command; :mod:`ean_core.commands.cli` declares its arguments and options."""
     checkpoint = chosen_checkpoint(checkpoint)
-    cfg, folder = prepare(config, work_dir, cfg_options)
+    cfg, _ = prepare(config, work_dir, cfg_options)
     folder = work_dir or Path("work_dirs") / f"fold_{config_name(cfg)}"
     with resumable(folder):
         record = run_fold(cfg, checkpoint, folder, margin=margin, images=images, epochs=epochs, resume=resume)
-    metric, chosen, reported = Metric.of(record), record["chosen_on"], dict(record["reported_on"])
+    metric, choice, reported = Metric.of(record), record["chosen_on"], dict(record["reported_on"])
     which, number = reported.pop("which"), reported.pop("images")
-    names = [f"{line['connections']} computed" for line in chosen["front"][:-1]] + ["chosen"]
-    rows = [_cells(name, Folded.of(line), metric) for name, line in zip(names, chosen["front"], strict=True)]
-    print_table(rows, title=f"Best schemes on {chosen['images']:,} {chosen['which']}, which chose among them")
+    names = [f"{line['connections']} computed" for line in choice["front"][:-1]] + ["chosen"]
+    rows = [_cells(name, Folded.of(line), metric) for name, line in zip(names, choice["front"], strict=True)]
+    print_table(rows, title=f"Best schemes on {choice['images']:,} {choice['which']}, which chose among them")
     rows = [_cells(name, Folded.of(line), metric) for name, line in reported.items()]
     print_table(rows, title=f"On {number:,} {which}, read once, and not used for the choice")
     typer.echo("in brackets: 95 % intervals; differences are paired, from the network with all gates computed")
     if "folded" not in reported:
         typer.echo(f"no gate can be constant within the margin; record: {folder / FOLD}")
         return
-    option = f"--cfg-options model.backbone.scheme={record['scheme']}"
     saved = folder / TUNED if "tuned" in reported else folder / FOLDED
-    typer.echo(
-        f"checkpoint: {folder / FOLDED}, record: {folder / FOLD}\n"
-        f"test it: ean test {config} {saved} {option}\n"
-        f"deploy it: ean export {config} {saved} --format onnx {option}"
-    )
+    typer.echo(f"checkpoint: {saved}, record: {folder / FOLD}")
+    _suggest_next(config, saved, record["scheme"], cfg_options or ())
+
+
+def _suggest_next(config: str, saved: Path, scheme: str, cfg_options: Sequence[str]) -> None:
+    """Suggest the test and the export of a folded network, with the options that the command had."""
+    entry = "model.backbone.scheme="
+    options = [*(each for each in cfg_options if not each.startswith(entry)), f"{entry}{scheme}"]
+    suggest("test it", "ean", "test", config, saved, cfg_options=options)
+    suggest("deploy it", "ean", "export", config, saved, "--format", "onnx", cfg_options=options)

@@ -25,7 +25,7 @@ from ean_core.show.table import Cells, print_table
 from ean_core.weights.files import WeightsFile
 from ean_core.weights.loading import load_weights
 
-from .options import prepare
+from .options import prepare, suggest
 
 
 def run_gates(config: Config, checkpoint: Path, work_dir: Path) -> dict[str, GateStatistics]:
@@ -93,10 +93,8 @@ def gates(
     constant = [name for name, found in statistics.items() if found.nearly_constant]
     share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
     if constant:
-        typer.echo(
-            f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}\n"
-            f"put constants in their place: ean fold {config} {checkpoint}"
-        )
+        typer.echo(f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}")
+        suggest("put constants in their place", "ean", "fold", config, checkpoint, cfg_options=cfg_options)
     else:
         typer.echo(f"no gate varies between images by {share}")
     typer.echo(f"record: {folder / 'gates.json'}, figure: {folder / 'gates.png'}")

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 #: Temporary files: ``.NAME.XXXXXXXX.part``, followed by the suffix of the target for libraries that look at it.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", re.DOTALL)
 #: Files that a training or a search writes from its first step on, and a test at its end.
-_BEGUN = ("progress.json", "ledger.jsonl", "test.json", "*.pth")
+_BEGUN = ("progress.json", "*.jsonl", "test.json", "*.pth")
+#: Names of what a start leaves: mmengine's folder of logs, named after a second, locks, and TensorBoard's file.
+_STARTED = re.compile(r"\d{8}_\d{6}|.+\.lock|events\.out\.tfevents\..+")
 #: Characters of the target's name in that of its temporary file; a file name has at most 255 bytes, a character four.
 _NAME = 48
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag; links need privileges there
@@ -150,9 +152,11 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
-    """Remove from a folder, if the block fails before it got anywhere, what is new in it, and the folder if it is new.
+    """Remove from a folder, if the block fails before it got anywhere, the logs, configs and locks that it wrote, and
+    the folder if it is new and then empty.
 
-    A file of :data:`_BEGUN` that is new or has changed tells that there is something to keep.
+    A file of :data:`_BEGUN` that is new or has changed tells that there is something to keep. Other new files stay,
+    too: they may be another command's, or the user's.
 
     Args:
         folder: folder of a run, which the block creates if necessary.
@@ -166,11 +170,15 @@ def nothing_left(folder: Path) -> Iterator[None]:
         raise
     except BaseException:
         if folder.is_dir() and _begun(folder) == begun:
-            for path in [each for each in folder.iterdir() if each.name not in before and not is_leftover(each)]:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
+            new = [each for each in folder.iterdir() if each.name not in before]
+            logged = {each.read_bytes() for path in new for each in path.glob("vis_data/config.py")}
+            for path in new:
+                if path.is_file() and (
+                    _STARTED.fullmatch(path.name) or (path.suffix == ".py" and path.read_bytes() in logged)
+                ):
                     path.unlink(missing_ok=True)
+                elif _STARTED.fullmatch(path.name) and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
             for each in missing:
                 with suppress(OSError):  # another process may use it by now
                     each.rmdir()

@@ -87,6 +87,13 @@ class Engine:
         self.passes[PYTORCH] += 1
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to this process, so that networks with an engine can be copied and saved."""
+        return {**vars(self), "_sessions": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     @property
     def used(self) -> str:
         """Names of the engines that have computed something."""
@@ -104,23 +111,26 @@ class Engine:
         size, threads = self._size(images), torch.get_num_threads()
         if self._spent[size] < LOADING_S or not self._is_suited():
             return None
-        with self._lock:
-            known = self._sessions.get(size)
-            if known is not None and known[0] == threads:
-                return known[1]
-            try:
-                content = self._content(size)
-                if content is None:
-                    return None
-                session = _session(content, threads)
-            except Exception as error:  # exporters raise anything
-                self._give_up(error)
+        known = self._sessions.get(size)
+        if known is not None and known[0] == threads:
+            return known[1]
+        if not self._lock.acquire(blocking=False):
+            return None  # another thread exports or loads, which takes seconds
+        try:
+            content = self._content(size)
+            if content is None:
                 return None
+            session = _session(content, threads)
             self._sessions.pop(size, None)
             self._sessions[size] = (threads, session)
             if len(self._sessions) > LOADED:
                 del self._sessions[next(iter(self._sessions))]
             return session
+        except Exception as error:  # exporters raise anything
+            self._give_up(error)
+            return None
+        finally:
+            self._lock.release()
 
     def _content(self, size: tuple[int, int] | None) -> bytes | None:
         """The graph, from the folder, or exported if that pays by now."""

@@ -24,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from ean_core.attention import ATTENTION
+from ean_core.networks import KeepsSettings
 
 #: Entries of other libraries' classes that are built by a registry, as they are.
 _BUILT = frozenset(
@@ -112,7 +113,7 @@ def arguments_of(kind: Callable[..., Any]) -> frozenset[str] | None:
     if not inspect.isclass(kind):
         return _names(kind, open_end=False)
     known: frozenset[str] = frozenset()
-    if any("__new__" in vars(base) for base in kind.__mro__[:-1]):
+    if any("__new__" in vars(base) for base in kind.__mro__[:-1] if base is not KeepsSettings):  # which changes nothing
         return None
     for base in kind.__mro__:
         if "__init__" not in vars(base):

@@ -142,7 +142,7 @@ def _network_text(network: nn.Module, config: Config) -> str:
     backbone = next((module for module in network.modules() if isinstance(module, EANResNet)), None)
     if backbone is None:
         return f"{type(network).__name__}, {parameters}"
-    attention = f" {backbone.attention_cfg['type']}" if backbone.scheme.connections else ""
+    attention = f" {backbone.attention_cfg['type']}" if backbone.scheme.gates else ""
     random = "scheme" in (config.get("default_hooks") or {})  # of a supernet
     scheme = "a random scheme in every iteration" if random else f"scheme {backbone.scheme}"
     return f"ResNet-{backbone.depth}{attention}, {scheme}, {parameters}"
@@ -306,7 +306,8 @@ class ProgressHook(Hook):
 
     def _data_text(self, runner: Runner) -> str:
         training = data_text(runner.cfg.train_dataloader, runner.train_dataloader.dataset)
-        length = f"{self._total:,} iterations" if by_iterations(runner) else f"{runner.max_epochs} epochs"
+        number, unit = (self._total, "iteration") if by_iterations(runner) else (runner.max_epochs, "epoch")
+        length = f"{number:,} {unit}{'s' * (number != 1)}"
         validated = f"; validation on {len(runner.val_dataloader.dataset):,}" if runner.val_loop else ""
         return f"{training}, {length}{validated}"
 

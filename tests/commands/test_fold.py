@@ -9,6 +9,7 @@ from ean_core.common.config import load_config
 from ean_core.data.sampler import SampleKey
 from ean_core.inference import deploy
 from ean_core.runs.folder import FOLD, Run
+from ean_core.search.ledger import Ledger
 from ean_core.weights.files import read_state_dict, save_weights
 from ean_core.weights.loading import load_weights
 
@@ -65,8 +66,8 @@ def test_a_network_is_folded_and_measured_on_images_that_did_not_choose(ean, che
     said = done(ean, *words(checkpoint, tmp_path, "--margin", 100))
     record = json.loads((tmp_path / FOLD).read_text())
     assert record["scheme"] == "cc0-00c-000"
-    assert "cc0-00c-000" in said
-    assert f"ean test {CONFIG} {tmp_path / FOLDED} --cfg-options {SCHEME}=cc0-00c-000" in said
+    assert said.startswith("fold resnet20_se_digits: ResNet-20 SE, scheme 110-001-000")
+    assert f"ean test {CONFIG} {tmp_path / FOLDED} --cfg-options {SMALL[0]} {SCHEME}=cc0-00c-000" in said
     assert (record["chosen_on"]["which"], record["reported_on"]["which"]) == (
         "test images of even index",
         "test images of odd index",
@@ -104,6 +105,38 @@ def test_a_folder_is_not_overwritten_and_an_ended_search_is_read_again(ean, chec
     assert "belongs to another search: fold.margin is 100" in refused(
         ean, *words(checkpoint, tmp_path, "--margin", 1, "--resume")
     )
+
+
+def test_an_interrupted_search_keeps_the_scores_that_it_has(ean, checkpoint, tmp_path, monkeypatch):
+    append = Ledger.append
+
+    def interrupted(self, *lines):
+        append(self, *lines)
+        if "scheme" in lines[0]:  # not the key
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "append", interrupted)
+    given = words(checkpoint, tmp_path / "out", "--margin", 100)
+    assert ean(*given)[0] == 130
+    monkeypatch.undo()
+    scores = (tmp_path / "out/fold.jsonl").read_bytes()
+    done(ean, *given, "--resume")
+    assert (tmp_path / "out/fold.jsonl").read_bytes() == scores  # all eight schemes were scored together
+
+
+def test_quiet_prints_the_result_only(ean, checkpoint, tmp_path):
+    said = done(ean, *words(checkpoint, tmp_path / "b", "--margin", 100, "--quiet"))
+    assert said.startswith("Best schemes on")
+    assert "ean test" not in said
+
+
+def test_missing_images_are_said_before_the_checkpoint_is_read(ean, tmp_path, monkeypatch):
+    monkeypatch.setenv("EAN_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    (tmp_path / "damaged.pth").write_text("damaged")
+    given = ("fold", "resnet20_se_cifar100", tmp_path / "damaged.pth", "--work-dir", tmp_path / "out")
+    assert "CIFAR-100 is missing" in refused(ean, *given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_constants_are_tuned_by_the_ordinary_training(ean, checkpoint, tmp_path):

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ean_core.common.config import find_config
-from ean_core.common.writing import file_lock
+from ean_core.common.writing import file_lock, nothing_left
 from ean_core.runs.folder import Run
 
 DIGITS = "resnet20_se_digits"
@@ -168,6 +168,23 @@ def test_a_start_that_fails_late_leaves_no_new_folder_and_an_old_one_as_it_was(e
     (here / "old/notes.txt").write_text("mine")
     ean("train", "mine.py", "--work-dir", "old")
     assert [path.name for path in (here / "old").iterdir()] == ["notes.txt"]
+
+
+def test_a_start_that_fails_removes_nothing_that_others_wrote_meanwhile(tmp_path):
+    folder = tmp_path / "run"
+
+    def start():
+        logs = folder / "20260101_000000/vis_data"
+        logs.mkdir(parents=True)
+        for config in (logs / "config.py", folder / "resnet20_se_digits.py"):
+            config.write_text("model = None")
+        for name in ("timing.json", "mine.py"):
+            (folder / name).write_text("of another command")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), nothing_left(folder):
+        start()
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.py", "timing.json"]
 
 
 def test_damaged_weights_are_named_before_anything_is_built(ean, here):

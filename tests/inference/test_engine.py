@@ -1,6 +1,8 @@
 """Networks are exported once that pays, kept, and computed by ONNX Runtime; PyTorch goes on if anything fails."""
 
+import copy
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -76,6 +78,19 @@ def test_a_graph_is_exported_when_that_pays_and_loaded_by_the_next(network, fold
         third(images)
         third(images)
     assert third.passes == {PYTORCH: 2}
+
+
+def test_a_copy_of_an_engine_computes_with_its_own_weights(network, folder):
+    images = torch.randn(1, 3, 40, 33)
+    with torch.inference_mode():
+        first = Engine(network, FromPixels)
+        for _ in range(2):
+            expected = first(images)[0]
+        copied = copy.deepcopy(first)
+        assert copied.network is not first.network
+        for _ in range(2):
+            torch.testing.assert_close(copied(images)[0], expected, rtol=1e-4, atol=1e-5)
+    assert copied.passes == first.passes + Counter({ONNXRUNTIME: 2})
 
 
 def test_a_damaged_graph_is_removed_and_not_loaded(content, folder, log):

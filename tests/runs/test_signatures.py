@@ -6,8 +6,10 @@ from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.utils import deprecated_api_warning
 
+from ean_core import EANResNet, EANResNetCIFAR, ImageClassifier
 from ean_core.common.config import load_config
 from ean_core.runs.signatures import arguments_of, check_signatures
+from tasks.crowd_counting.network import CrowdCounter
 
 DIGITS = "resnet20_se_digits"
 #: Configs of other libraries, with ``**kwargs`` of all kinds.
@@ -128,6 +130,11 @@ class Made:
 def test_constructors_that_take_other_names_are_not_checked():
     assert arguments_of(Renamed) is None
     assert arguments_of(Made) is None
+
+
+@pytest.mark.parametrize("kind", [EANResNet, EANResNetCIFAR, ImageClassifier, CrowdCounter])
+def test_networks_of_this_package_are_checked(kind):
+    assert "init_cfg" in arguments_of(kind)
 
 
 def test_kwargs_are_followed_where_they_are_only_passed_on():
