@@ -84,7 +84,7 @@ def test_a_killed_step_is_resumed_and_then_there_is_nothing_to_do(tmp_path, monk
 
     assert campaign.main(steps, ["run", "-n", "2"]) == 0
     output = supernet.made.with_name("output.txt")
-    assert "resumed epoch: " in output.read_text()
+    assert "resumed: after epoch 1" in output.read_text()
     assert read_record(supernet.kept)["epochs"] == 3
     assert read_record(search.kept)["evaluations"] == 12
     assert campaign.ean_scheme(search.results / "ledger.jsonl").count("-") == 2

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .errors import CannotWriteError, InUseError, writing
+from .errors import InUseError, writing
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -147,7 +147,9 @@ def check_folder(folder: Path) -> None:
         where = "" if place == folder else f", in which {folder} would be"
         raise NotADirectoryError(f"{place} is {kind}, not a folder{where}; remove it, or choose another folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise CannotWriteError(f"{folder} cannot be written: no permission in {place}; choose another folder")
+        read_only = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+        with writing(folder):
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written", str(folder))
 
 
 @contextmanager

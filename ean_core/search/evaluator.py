@@ -191,6 +191,7 @@ class SupernetEvaluator:
     def rows(self, schemes: Sequence[ConnectionScheme]) -> dict[ConnectionScheme, Rows]:
         """Return the numbers per image from which the metric is computed, for all images in order; errors as in
         :meth:`evaluate`."""
+        before = self.backbone.scheme
         for scheme in schemes:
             self.backbone.set_scheme(scheme)  # raises if the supernet lacks a connection
         distinct = sorted(set(schemes))
@@ -202,6 +203,7 @@ class SupernetEvaluator:
             own = self._own_rows(distinct)
         except Exception as raised:
             error = raised
+        self.backbone.set_scheme(before)
         # A failure must reach all processes, or the others would wait forever.
         self.failed = _any_process(error is not None, self.device)
         if error is not None:

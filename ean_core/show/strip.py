@@ -21,7 +21,7 @@ def scheme_strip(scheme: ConnectionScheme, colour: str = COLOURS[0]) -> str:
         <rect x="0" width="9" height="9" fill="#0072B2"/>
         <rect x="16" width="9" height="9" fill="#E4E4E4"/>
         </svg>
-        >>> print(scheme_strip(ConnectionScheme.parse('c')).splitlines()[1])
+        >>> print(scheme_strip(ConnectionScheme.parse('c', stages=(1,))).splitlines()[1])
         <rect x="1" y="1" width="7" height="7" fill="#E4E4E4" stroke="#0072B2" stroke-width="2"/>
     """
     side, gap, between_stages = WIDE if len(scheme.bits) <= MANY_BLOCKS else NARROW

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,6 +253,8 @@ def test_the_supernet_is_the_latest_of_its_config_unless_said_otherwise(tmp_path
         find_supernet(config, None)
     (folder / "record.json").touch()
     assert find_supernet(config, None).name == "epoch_10.pth"
+    for name in ("there.pth", "x.pth"):
+        Path(name).touch()
     assert find_supernet(load_config(CONFIG, ["search.supernet=there.pth"]), None).name == "there.pth"
     assert find_supernet(load_config(CONFIG, ["search.supernet=there.pth"]), tmp_path / "x.pth").name == "x.pth"
 

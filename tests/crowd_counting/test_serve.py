@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ean_core.data.images import read_image
-from tasks.crowd_counting import serve
+from tasks.crowd_counting import cli, serve
 from tasks.crowd_counting.box import box_between, picture_point
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.overlay import Heat, draw_overlay, people
@@ -48,18 +48,18 @@ REDRAWN = """() => {
 @pytest.mark.parametrize(("options", "name"), [({"max_mb": 0}, "--max-mb"), ({"max_pixels": -1}, "--max-pixels")])
 def test_limits_are_above_zero(options, name):
     with pytest.raises(ValueError, match=rf"{name} must be a number above 0, got"):
-        serve.serve_command(**options)
+        cli.serve(**options)
 
 
 def test_a_host_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"--host must be an address of this machine, such as 127.*'no such host'"):
-        serve.serve_command(host="no such host")
+        cli.serve(host="no such host")
 
 
 def test_without_gradio_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=re.escape('pip install "ean-zoo[serve]"')):
-        serve.serve_command()
+        cli.serve()
 
 
 def test_the_next_port_is_used_where_one_is_taken():

@@ -96,7 +96,7 @@ SCHEME = "--cfg-options model.backbone.scheme=100-010-001"
         (f"train {SUPERNET} --work-dir run", "run"),
         ("crowd prepare --root {data}/crowd --out run", "run"),
         (f"zoo publish {{run}}/epoch_1.pth resnet20_se_digits --to run {SCHEME}", "run"),
-        ("search search_resnet20_se_digits --supernet {supernet} --work-dir run", "run/ledger.jsonl"),
+        ("search search_resnet20_se_digits --supernet {supernet} --work-dir run", "run"),
         ("report {run} --out run", "run"),
         (f"export resnet20_se_digits {{run}}/epoch_1.pth run/a.safetensors {SCHEME}", "run/a.safetensors"),
     ],

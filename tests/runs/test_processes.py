@@ -19,6 +19,7 @@ atexit.register(lambda: print("threads:", gloo_threads()))  # called last
 from torch import nn
 from mmengine.config import Config
 from ean_core.runs.processes import initialize_processes
+import mmengine.runner  # as in any run; with it PyTorch's compiler, which keeps a group that is there before
 
 initialize_processes(Config({"env_cfg": {}}), "pytorch")
 

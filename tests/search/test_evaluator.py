@@ -506,4 +506,4 @@ def test_a_scheme_that_does_not_fit_is_refused_and_the_evaluator_goes_on():
 def test_a_network_that_cannot_be_connected_everywhere_is_no_supernet():
     model = ImageClassifier(EANResNetCIFAR(20, scheme="100-010-000", base_channels=4), CLASSES)
     with pytest.raises(ValueError, match="build it with scheme='full'"):
-        SupernetEvaluator(model, batches(in_channels=3), "data").evaluate([ConnectionScheme.parse("100-000-000")])
+        SupernetEvaluator(model, batches(in_channels=3), "data").evaluate([ConnectionScheme.parse("000-000-100")])
