@@ -28,7 +28,7 @@ from ean_core.runs.terminal import announce
 from ean_core.runs.training import run_training
 from ean_core.search.bench import loader_of, some_images
 from ean_core.search.evaluator import SupernetEvaluator
-from ean_core.search.fold import Folded, Folding, compared, measure_constants
+from ean_core.search.fold import Folded, Folding, compared, difference_unit, measure_constants
 from ean_core.search.ledger import Ledger
 from ean_core.search.scorer import scorer_of, span
 from ean_core.show.table import Cells, print_table
@@ -66,7 +66,7 @@ class Images:
         items = range(len(dataset))[slice(self.half, None, None if self.half is None else 2)]
         fingerprint = f"{self.name}: {scorer.fingerprint(dataset, self.settings.dataset)}"
         batches: Any = loader_of(dataset, self.settings, items, seed)
-        return SupernetEvaluator(network, batches, fingerprint, images=len(items))
+        return SupernetEvaluator(network, batches, fingerprint, images=len(items), name=self.name)
 
 
 def images_of(config: Config) -> tuple[Images, Images]:
@@ -235,7 +235,7 @@ def _cells(name: str, found: Folded, metric: Metric) -> Cells:
         "computed": str(found.scheme.connections),
         "constant": str(found.scheme.constants),
         metric.axis: f"{found.score:.2f} ({low:.2f} to {high:.2f})",
-        "difference": f"{found.difference.value:+.2f} ({less:+.2f} to {more:+.2f})",
+        f"difference ({difference_unit(metric)})": f"{found.difference.value:+.2f} ({less:+.2f} to {more:+.2f})",
     }
 
 
