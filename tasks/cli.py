@@ -11,7 +11,7 @@ from importlib import import_module
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "quickstart",
-        "run a supernet, a search, training and timing on a small data set",
+        "supernet, search, training and timing on a small data set",
         "ean_core.commands.cli:quickstart",
     ),
     ("train", "train a network or a supernet from a config", "ean_core.commands.cli:train"),
@@ -22,8 +22,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("test", "evaluate a checkpoint on test images", "ean_core.commands.cli:test"),
     ("time", "time vanilla, Share-full and EAN side by side", "ean_core.commands.cli:time"),
     ("explain", "show where decisions come from, side by side (Grad-CAM)", "tasks.options:explain"),
-    ("gates", "measure how much attention varies between images, per block", "ean_core.commands.cli:gates"),
-    ("fold", "replace gates that hardly vary by constants, which cost nothing", "ean_core.commands.cli:fold"),
+    ("gates", "measure per block how much attention varies over images", "ean_core.commands.cli:gates"),
+    ("fold", "replace gates that hardly vary by constants, at no cost", "ean_core.commands.cli:fold"),
     ("report", "make the paper's tables and figures from run records", "ean_core.commands.cli:report"),
     ("export", "export a trained network (ONNX, pt2) or its backbone", "ean_core.commands.cli:export"),
     ("crowd prepare", "check annotated images and write density maps", "tasks.crowd_counting.cli:prepare"),
@@ -34,7 +34,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "crowd characterize",
-        "store a counter's errors and known images in its checkpoint",
+        "store errors and known images in a counter's checkpoint",
         "tasks.crowd_counting.cli:characterize",
     ),
     (
@@ -49,7 +49,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("zoo list", "list pretrained models", "zoo.command:list_"),
     ("zoo info", "show the details of a model", "zoo.command:info"),
     ("zoo download", "download weights for offline use", "zoo.command:download"),
-    ("zoo clean", "show the cache's size, and remove files that are no longer used", "zoo.command:clean"),
+    ("zoo clean", "show the cache's size, and remove unused files", "zoo.command:clean"),
     ("zoo verify", "check published files against the index", "zoo.command:verify"),
     ("zoo publish", "publish a trained network from its records", "zoo.command:publish"),
     ("zoo retime", "update the timings on a model's card", "zoo.command:retime"),
@@ -189,8 +189,9 @@ def _overview() -> str:
     return (
         "ean: search, train and time efficient attention networks\n\n"
         f"usage: ean COMMAND [OPTIONS]\n\n{_listing(COMMANDS)}\n\n"
-        "`ean COMMAND --help` shows details. EAN_DATA is the folder of data sets, EAN_HOME that of downloads; "
-        "EAN_OFFLINE=1 forbids network access, EAN_TRACEBACK=1 shows tracebacks."
+        "`ean COMMAND --help` shows details. EAN_DATA is the folder of data sets,\n"
+        "EAN_HOME that of downloads; EAN_OFFLINE=1 forbids network access,\n"
+        "EAN_TRACEBACK=1 shows tracebacks."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from ean_core.common.output import Output, chosen
 from ean_core.common.record import write_record
 from ean_core.common.tasks import Metric
 from ean_core.common.writing import replacing
-from ean_core.runs.folder import FOLD, Run, check_same_network, chosen_checkpoint
+from ean_core.runs.folder import FOLD, Run, check_same_network, check_same_settings, chosen_checkpoint, trained_config
 from ean_core.runs.outside import check_data
 from ean_core.runs.terminal import announce
 from ean_core.runs.training import run_training
 from ean_core.search.bench import loader_of, some_images
 from ean_core.search.evaluator import SupernetEvaluator
-from ean_core.search.fold import Folded, Folding, compared, measure_constants
+from ean_core.search.fold import Folded, Folding, compared, difference_unit, measure_constants
 from ean_core.search.ledger import Ledger
 from ean_core.search.scorer import scorer_of, span
 from ean_core.show.table import Cells, print_table
@@ -66,7 +66,7 @@ class Images:
         items = range(len(dataset))[slice(self.half, None, None if self.half is None else 2)]
         fingerprint = f"{self.name}: {scorer.fingerprint(dataset, self.settings.dataset)}"
         batches: Any = loader_of(dataset, self.settings, items, seed)
-        return SupernetEvaluator(network, batches, fingerprint, images=len(items))
+        return SupernetEvaluator(network, batches, fingerprint, images=len(items), name=self.name)
 
 
 def images_of(config: Config) -> tuple[Images, Images]:
@@ -122,8 +122,9 @@ def run_fold(
     Raises:
         FileExistsError: if ``work_dir`` holds a ledger and ``resume`` is not set.
         FileNotFoundError: if a data set's files are missing.
-        ValueError: if the checkpoint does not belong to the config's network, no block is connected, gates are not one
-            per channel, or ``epochs`` is given for a config that counts iterations.
+        ValueError: if the config is that of a supernet, the checkpoint does not belong to its network or was trained on
+            other images, no block is connected, gates are not one per channel, or ``epochs`` is given for a config that
+            counts iterations.
     """
     if (work_dir / LEDGER).exists() and not resume:
         raise FileExistsError(
@@ -134,9 +135,10 @@ def run_fold(
             f"--epochs {epochs}: this config counts iterations; leave it out, and train the folded network with `ean "
             "train` and load_from"
         )
+    _check_one_scheme(config, f"{config_name(config)} is the config of a supernet")
     check_data(config, "train_dataloader", "val_dataloader", "test_dataloader")
     file = WeightsFile(checkpoint)
-    check_same_network(file, config)
+    _check_source(file, checkpoint, config)
     keep_freed_memory()
     network = MODELS.build(config.model).to(get_device()).eval()
     load_weights(network, file, strict=True)
@@ -203,6 +205,30 @@ def run_fold(
     return fields
 
 
+def _check_one_scheme(settings: Mapping[str, Any], what: str) -> None:
+    """Refuse a supernet, whose weights belong to no scheme in particular."""
+    if "scheme" in (settings.get("default_hooks") or {}):
+        raise ValueError(
+            f"{what}, which trains a random scheme in every iteration; fold a trained network, for example: ean fold "
+            "resnet20_se_digits work_dirs/resnet20_se_digits"
+        )
+
+
+def _check_source(file: WeightsFile, checkpoint: Path, config: Config) -> None:
+    """Refuse a checkpoint of a supernet or of another network, and one trained on other images than the config's.
+
+    Images that the config leaves out of training may have been training images of that checkpoint.
+    """
+    check_same_network(file, config)
+    before = trained_config(file)
+    if before is not None:
+        _check_one_scheme(before, f"{checkpoint} is a checkpoint of a supernet")
+        images = [f"train_dataloader.dataset.{entry}" for entry in ("type", "part", "split", "dataset")]
+        own = Run(checkpoint.parent).config
+        hint = f" (its config is {own})" if own not in (None, config_name(config)) else ""
+        check_same_settings(before, config, images, f"{checkpoint}{hint} was trained with")
+
+
 def _save(network: nn.Module, config: Config, source: WeightsFile, path: Path) -> None:
     """Write the checkpoint of a folded network: the tensors that a network of this config has."""
     own = MODELS.build(config.model).state_dict()
@@ -232,10 +258,8 @@ def _cells(name: str, found: Folded, metric: Metric) -> Cells:
     return {
         "network": name,
         "scheme": str(found.scheme),
-        "computed": str(found.scheme.connections),
-        "constant": str(found.scheme.constants),
         metric.axis: f"{found.score:.2f} ({low:.2f} to {high:.2f})",
-        "difference": f"{found.difference.value:+.2f} ({less:+.2f} to {more:+.2f})",
+        f"difference ({difference_unit(metric)})": f"{found.difference.value:+.2f} ({less:+.2f} to {more:+.2f})",
     }
 
 
@@ -272,8 +296,9 @@ def fold(
 
 
 def _suggest_next(config: str, saved: Path, scheme: str, cfg_options: Sequence[str]) -> None:
-    """Suggest the test and the export of a folded network, with the options that the command had."""
+    """Suggest the test, the export and the timing of a folded network, with the options that the command had."""
     entry = "model.backbone.scheme="
     options = [*(each for each in cfg_options if not each.startswith(entry)), f"{entry}{scheme}"]
     suggest("test it", "ean", "test", config, saved, cfg_options=options)
     suggest("deploy it", "ean", "export", config, saved, "--format", "onnx", cfg_options=options)
+    suggest("time it", "ean", "time", config, cfg_options=options)

@@ -87,6 +87,7 @@ class SupernetEvaluator:
         fingerprint: identifies the images of all processes, see :meth:`Scorer.fingerprint`.
         precision: ``'fp32'``, or ``'bf16'`` for autocast.
         images: number of images in all processes together; those in ``batches`` if None.
+        name: what the images are, for messages.
 
     Raises:
         ValueError: if the precision is unknown, the head is not on the last stage, there are no images, or no task
@@ -100,6 +101,7 @@ class SupernetEvaluator:
         fingerprint: str,
         precision: Precision = "fp32",
         images: int | None = None,
+        name: str = "validation images",
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise unknown_name("precision", precision, ("fp32", "bf16"))
@@ -120,8 +122,9 @@ class SupernetEvaluator:
         self.failed = False
         self._source = batches
         self._images = images
+        self._name = name
         if images == 0:
-            raise ValueError("there are no validation images to score schemes on")
+            raise ValueError(f"there are no {name} to score schemes on")
         self._places = self.backbone.stages()
 
     @property
@@ -149,7 +152,7 @@ class SupernetEvaluator:
     def batches(self) -> list[Mapping[str, Any]]:
         """Batches of this process, with uint8 images."""
         kept = []
-        reading = Progress("reading validation images", len(self._source)) if is_main_process() else nullcontext()
+        reading = Progress(f"reading {self._name}", len(self._source)) if is_main_process() else nullcontext()
         with reading as progress:
             for batch in self._source:
                 # Copy out of the loader processes' shared or pinned memory, which is scarce.
@@ -160,14 +163,14 @@ class SupernetEvaluator:
 
     @cached_property
     def images(self) -> int:
-        """Number of validation images in all processes together.
+        """Number of images in all processes together.
 
         Raises:
             ValueError: if there are none.
         """
         images = sum(len(batch["inputs"]) for batch in self.batches) if self._images is None else self._images
         if not images:
-            raise ValueError("there are no validation images to score schemes on")
+            raise ValueError(f"there are no {self._name} to score schemes on")
         return images
 
     def standard_error(self, score: float) -> float:

@@ -6,6 +6,7 @@ A gate that hardly depends on the image is a scale that the deployed network fol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -153,7 +154,7 @@ class Folding:
             found = self._scored([self.base.with_constants({*self.blocks} - {*some}) for some in kept])
             within = [each for each in found if each.within(self.metric, self.margin)]
             best.append(self._best(within or found))
-            self._say_step(best[-1], f"the best of {len(found)}")
+            self._say_step(best[-1], f", the best of {len(found)} schemes" if len(found) > 1 else "")
             if within:
                 break
         return best
@@ -162,9 +163,8 @@ class Folding:
         (chosen,) = self._scored([self.base])
         for block in reversed(self.blocks):
             (tried,) = self._scored([chosen.scheme.with_constants({block})])
-            within = tried.within(self.metric, self.margin)
-            self._say_step(tried, "kept" if within else "not kept")
-            if within:
+            self._say_step(tried)
+            if tried.within(self.metric, self.margin):
                 chosen = tried
         return [chosen]
 
@@ -173,20 +173,35 @@ class Folding:
 
     def _scored(self, schemes: Sequence[ConnectionScheme]) -> list[Folded]:
         unknown = sorted({scheme for scheme in schemes if scheme not in self._known})
-        for start in range(0, len(unknown), CHUNK):
-            rows = self.evaluator.rows(unknown[start : start + CHUNK])
-            found = [compared(self.evaluator.scorer, scheme, own, self._base_rows) for scheme, own in rows.items()]
-            self.ledger.append(*(each.plain() for each in found))
-            self._known.update((each.scheme, each) for each in found)
-            if len(unknown) > CHUNK:
-                self.say(f"{min(start + CHUNK, len(unknown))} of {len(unknown)} schemes scored")
+        with Progress("scoring schemes", len(unknown)) if len(unknown) > CHUNK else nullcontext() as progress:
+            for start in range(0, len(unknown), CHUNK):
+                rows = self.evaluator.rows(unknown[start : start + CHUNK])
+                found = [compared(self.evaluator.scorer, scheme, own, self._base_rows) for scheme, own in rows.items()]
+                self.ledger.append(*(each.plain() for each in found))
+                self._known.update((each.scheme, each) for each in found)
+                if progress:
+                    progress.advance(steps=len(found))
         return [self._known[scheme] for scheme in schemes]
 
-    def _say_step(self, found: Folded, what: str) -> None:
+    def _say_step(self, found: Folded, which: str = "") -> None:
+        computed = found.scheme.connections
+        accepted = "within" if found.within(self.metric, self.margin) else "beyond"
         self.say(
-            f"{found.scheme}, {what}: {self.metric.text(found.score)}, {found.difference.text(self.metric.unit)} "
-            f"from the {len(self.blocks)} computed gates"
+            f"{computed or 'no'} gate{'s' * (computed > 1)} computed: {found.scheme}{which}: "
+            f"{self.metric.text(found.score)}, {found.difference.text(difference_unit(self.metric))} from the network "
+            f"with all gates computed, {accepted} the margin"
         )
+
+
+def difference_unit(metric: Metric) -> str:
+    """The unit of differences of a metric: a difference of percentages is in points.
+
+    Examples:
+        >>> from ean_core.common.tasks import ACCURACY
+        >>> difference_unit(ACCURACY)
+        'points'
+    """
+    return "points" if metric.unit == "%" else metric.unit
 
 
 def compared(scorer: Scorer, scheme: ConnectionScheme, rows: Rows, base: Rows) -> Folded:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -119,17 +121,72 @@ def markdown_table(rows: Sequence[Cells]) -> str:
 
 
 def print_table(rows: Sequence[Cells], title: str) -> None:
-    """Print the rows on the terminal at full width; columns of numbers are right-aligned."""
+    """Print the rows: at full width into files and pipes, and in a form that fits on a terminal.
+
+    Columns of numbers are right-aligned. On a terminal narrower than the table, titles and texts are wrapped; where the
+    numbers, the first column and the longest words leave no room for that, each row is a block of lines.
+    """
     titles, texts = columns(rows)
-    table = Table(title=Text(visible(title), "table.title"), title_justify="left")
-    for number, column in enumerate(titles):
+    titles, texts = [visible(each) for each in titles], [[visible(cell, "\n") for cell in row] for row in texts]
+    console = Console(markup=False)
+    widths = _full_widths(titles, texts)
+    borders = 3 * len(titles) + 1
+    if not sys.stdout.isatty():
+        console.width = max(console.width, sum(widths) + borders, cell_len(title))
+    elif sum(widths) + borders > console.width:
+        widths = _wrapped_widths(titles, texts, console.width - borders, longest=console.width // 2)
+    console.print(Text(visible(title), "table.title"))
+    if not widths:
+        _print_blocks(console, titles, texts)
+        return
+    table = Table()
+    for number, (column, width) in enumerate(zip(titles, widths, strict=True)):
         numbers = are_numbers(row[number] for row in texts)
-        table.add_column(Text(visible(column)), justify="right" if numbers else "left", no_wrap=True)
+        table.add_column(Text(column), justify="right" if numbers else "left", width=width, overflow="fold")
     for row in texts:
-        table.add_row(*(Text(visible(cell, "\n")) for cell in row))
-    console = Console()
-    needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    Console(width=max(console.width, needed), markup=False).print(table)
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _full_widths(titles: Sequence[str], texts: Sequence[Sequence[str]]) -> list[int]:
+    """Return the widths of columns in which no line is wrapped."""
+    by_column = zip(titles, *texts, strict=True)
+    return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in by_column]
+
+
+def _wrapped_widths(titles: Sequence[str], texts: Sequence[Sequence[str]], room: int, longest: int) -> list[int]:
+    """Return the widths of columns that share ``room``; an empty list if they do not fit.
+
+    Numbers and the first column are not wrapped, and words not broken unless they are longer than ``longest``.
+    """
+    full, least = _full_widths(titles, texts), []
+    for number, column in enumerate(zip(titles, *texts, strict=True)):
+        whole = column[1:] if number == 0 or are_numbers(column[1:]) else ()
+        words = [min(cell_len(word), longest) for cell in column for word in cell.split()]
+        least.append(max(*words, *(cell_len(line) for cell in whole for line in cell.split("\n")), 1, 1))
+    spare = room - sum(least)
+    if spare < 0:
+        return []
+    widths = list(least)
+    for done, number in enumerate(sorted(range(len(full)), key=lambda number: full[number] - least[number])):
+        more = min(full[number] - least[number], spare // (len(full) - done))
+        widths[number] += more
+        spare -= more
+    return widths
+
+
+def _print_blocks(console: Console, titles: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    """Print each row as its first cell and, indented, a line for each of the others that is not empty."""
+    width = max(map(cell_len, titles[1:]), default=0) + 3
+    for name, *row in texts:
+        console.print(Text(name, "table.header"))
+        block = Table.grid(padding=(0, 1))
+        block.add_column(width=min(width, console.width // 2))
+        block.add_column(overflow="fold")
+        for title, cell in zip(titles[1:], row, strict=True):
+            if cell:
+                block.add_row(Text(f"  {title}:"), Text(cell))
+        console.print(block)
 
 
 def columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]]]:

@@ -68,6 +68,7 @@ def test_a_network_is_folded_and_measured_on_images_that_did_not_choose(ean, che
     assert record["scheme"] == "cc0-00c-000"
     assert said.startswith("fold resnet20_se_digits: ResNet-20 SE, scheme 110-001-000")
     assert f"ean test {CONFIG} {tmp_path / FOLDED} --cfg-options {SMALL[0]} {SCHEME}=cc0-00c-000" in said
+    assert said.endswith(f"ean time {CONFIG} --cfg-options {SMALL[0]} {SCHEME}=cc0-00c-000")
     assert (record["chosen_on"]["which"], record["reported_on"]["which"]) == (
         "test images of even index",
         "test images of odd index",
@@ -163,6 +164,33 @@ def test_what_has_no_gates_to_replace_is_refused(ean, tmp_path, options, message
     path = tmp_path / "network.safetensors"
     save_weights(MODELS.build(load_config(CONFIG, given).model).state_dict(), path, {})
     assert message in refused(ean, *words(path, tmp_path / "out", options=given))
+
+
+def trained(settings, folder):
+    """A checkpoint as a training with these settings writes it."""
+    state = MODELS.build(settings.model).state_dict()
+    torch.save({"meta": {"cfg": settings.pretty_text}, "state_dict": state}, folder / "epoch_1.pth")
+    return folder / "epoch_1.pth"
+
+
+def test_a_supernet_is_refused_as_config_and_as_checkpoint(ean, checkpoint, tmp_path):
+    said = refused(ean, "fold", "supernet_resnet20_se_digits", checkpoint, "--work-dir", tmp_path / "out")
+    assert "supernet_resnet20_se_digits is the config of a supernet" in said
+    assert "fold a trained network, for example: ean fold resnet20_se_digits" in said
+    path = trained(load_config("supernet_resnet20_se_digits", (SMALL[0],)), tmp_path)
+    said = refused(ean, *words(path, tmp_path / "out", options=(SMALL[0],)))
+    assert f"{path} is a checkpoint of a supernet" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_was_trained_on_other_images_is_refused(ean, tmp_path):
+    split = "train_dataloader.dataset.split"
+    path = trained(load_config(CONFIG, SMALL), tmp_path)
+    (tmp_path / "mine.py").touch()
+    said = refused(ean, *words(path, tmp_path / "out", options=(*SMALL, f"{split}=train")))
+    assert f"{path} (its config is mine) was trained with other settings" in said
+    assert f"{split} is 'trainval' there, 'train' here" in said
+    done(ean, *words(path, tmp_path / "out", "--margin", 100))
 
 
 def test_validation_images_choose_where_training_leaves_them_out():

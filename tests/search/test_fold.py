@@ -149,6 +149,21 @@ def test_many_connections_become_constant_one_by_one_late_blocks_first(tmp_path,
     assert [*map(str, evaluator.asked)][2:] == ["11-1c", "11-cc", "1c-cc", "c1-cc"]
 
 
+def test_steps_are_said_in_words_and_schemes_counted_by_a_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fold, "CHUNK", 4)
+    with Ledger(tmp_path / "fold.jsonl", {}) as ledger:
+        Folding(Images((0, 5, 9)), ConnectionScheme.parse("11-1"), ledger, 0.2).run()
+    assert capsys.readouterr().out.splitlines() == [
+        "scoring schemes: 8/8, 0 s left",
+        "no gate computed: cc-c: accuracy 88.60 %, -1.40 ± 0.37 points from the network with all gates computed, "
+        "beyond the margin",
+        "1 gate computed: cc-1, the best of 3 schemes: accuracy 89.50 %, -0.50 ± 0.22 points from the network with all "
+        "gates computed, beyond the margin",
+        "2 gates computed: c1-1, the best of 3 schemes: accuracy 90.00 %, +0.00 ± 0.00 points from the network with "
+        "all gates computed, within the margin",
+    ]
+
+
 def test_an_interrupted_search_scores_only_what_its_ledger_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(fold, "CHUNK", 1)
     first, second = Images((9, 9, 9)), Images((9, 9, 9))

@@ -1,3 +1,6 @@
+import re
+import sys
+
 import pytest
 
 from ean_core import ConnectionScheme
@@ -89,6 +92,56 @@ def test_a_long_scheme_is_neither_cut_nor_broken(capsys, monkeypatch, columns):
     row = NetworkRow("EAN", ConnectionScheme.parse(LONG), 1946132, 75.0, 0.1, 0.9, (0.8, 1.0))
     print_table([row.cells()], title="t")
     assert LONG in capsys.readouterr().out
+
+
+@pytest.fixture
+def on_terminal(capsys, monkeypatch):
+    """Prints a table on a terminal of some columns; returns its lines."""
+
+    def shown(rows, columns):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_table(rows, title="t")
+        return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
+
+    return shown
+
+
+def test_texts_are_wrapped_between_words_on_a_narrow_terminal(on_terminal):
+    rows = [{"what": "Training Command", "value": "ean train resnet20 " * 8}, {"what": "sha256", "value": "f88a" * 16}]
+    lines = on_terminal(rows, 80)
+    assert all(len(line) == 80 for line in lines[1:])
+    wrapped = [cells(line) for line in lines[4:-1]]
+    assert [name for name, _ in wrapped] == ["Training Command", "", "", "sha256", ""]
+    assert all(part.startswith("ean train") or part.endswith("resnet20") for _, part in wrapped[:3])
+    assert "".join(part for _, part in wrapped[3:]) == "f88a" * 16
+    assert on_terminal(rows, 200)[-2].count("f88a") == 16
+
+
+def test_numbers_and_names_are_never_wrapped(on_terminal):
+    rows = [{"network": "EAN of two", "increment (%)": "+2.1 (+1.8 to +2.6)", "note": "some words " * 9}]
+    lines = on_terminal(rows, 60)
+    assert max(map(len, lines)) == 60
+    assert cells(lines[4])[:2] == ["EAN of two", "+2.1 (+1.8 to +2.6)"]
+
+
+def test_rows_that_cannot_fit_are_blocks_of_aligned_lines(on_terminal):
+    long = NetworkRow("EAN", ConnectionScheme.parse(LONG), 1946132, None, 0.1, 0.9, (0.8, 1.0))
+    assert on_terminal([VANILLA.cells(), long.cells()], 73) == [
+        "t",
+        "vanilla",
+        "  parameters:    1,727,284",
+        "  accuracy (%):  74.10",
+        "  latency (ms):  12.34",
+        "  increment (%): +0.0 (-1.2 to +1.3)",
+        "  scheme:        00-00",
+        "EAN",
+        "  parameters:    1,946,132",
+        "  latency (ms):  100.00",
+        "  increment (%): +90.0 (+80.0 to +100.0)",
+        f"  scheme:        {LONG}",
+    ]
+    assert max(map(len, on_terminal([long.cells()], 30))) <= 30
 
 
 def test_the_metric_that_a_task_is_judged_by_comes_from_the_task():
