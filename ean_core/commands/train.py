@@ -12,8 +12,8 @@ from mmengine.dist import is_main_process
 
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, packaged_configs
-from ean_core.inference.export import export_backbone, export_network
 from ean_core.common.tasks import task_of_network
+from ean_core.inference.export import export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import TEST, Run, chosen_checkpoint
