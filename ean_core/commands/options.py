@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import Enum
 from functools import wraps
 from importlib import import_module
@@ -18,7 +18,7 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
-from ean_core.common.output import Output, chosen, printing
+from ean_core.common.output import Output, chosen, printing, without_deprecations
 from ean_core.common.plain import read_plain_files_only
 from ean_core.common.text import visible
 from ean_core.common.writing import check_folder
@@ -115,7 +115,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
     without importing anything that is slow to import. Then ``target`` is called with all arguments, those that were not
     given at their declared defaults. The options ``verbose`` and ``quiet``, if the function declares them, set the
-    output meanwhile and are not passed on.
+    output meanwhile and are not passed on; without them, warnings about OpenMMLab's own code are hidden.
 
     Args:
         target: ``module:function`` with the same parameters, without defaults.
@@ -129,7 +129,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             given = signature.bind(*arguments, **options)
             given.apply_defaults()
             flags = {name: given.arguments.pop(name) for name in ("verbose", "quiet") if name in given.arguments}
-            with printing(**flags) if flags else nullcontext():
+            with printing(**flags) if flags else without_deprecations():
                 check(*arguments, **options)
                 if flags:
                     import_module("ean_core.runs.terminal").restrain()

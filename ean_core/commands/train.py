@@ -69,7 +69,8 @@ def train(
             last = run.chosen_validation
             assert last is not None  # it was selected by one
             typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(last)]))
-        _suggest_next(config, cfg, folder, final, cfg_options)
+        if final != ended:
+            _suggest_next(config, cfg, folder, final, cfg_options)
         change = worsening(validations, last) if last else None
         if change:
             typer.echo(
