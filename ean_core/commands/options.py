@@ -7,6 +7,7 @@ import pkgutil
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import Enum
 from functools import wraps
 from importlib import import_module
@@ -19,7 +20,9 @@ from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
 from ean_core.common.output import Output, chosen, printing, without_deprecations
+from ean_core.common.places import SCHEME
 from ean_core.common.plain import read_plain_files_only
+from ean_core.common.tasks import known_datasets
 from ean_core.common.text import visible
 from ean_core.common.writing import check_folder
 
@@ -145,10 +148,20 @@ def check_checkpoint(path: Path) -> None:
     """Refuse a checkpoint, or a folder of a run, that does not exist.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none; the message says how to get the file of a model of the zoo, or gives the
+            nearest name in the same folder.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.exists():
+        return
+    address = path.parts[0] == SCHEME.rstrip("/")  # ean://NAME as a path is ean:/NAME
+    if address or (len(path.parts) == 1 and path.suffix.removeprefix(".") in known_datasets()):
+        raise FileNotFoundError(
+            f"{SCHEME if address else ''}{path.name} is a model of the zoo; expected a file or the folder of a run: "
+            f"`ean zoo download {path.name} --to FOLDER` gives the file"
+        )
+    there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, there, n=1)
+    raise FileNotFoundError(f"no checkpoint at {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
 
 
 def check_work_dir(work_dir: Path | None, config: str) -> None:

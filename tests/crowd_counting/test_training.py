@@ -292,7 +292,7 @@ def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_netwo
 
 def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):
     folder, _ = trained
-    assert Counter.load(str(folder)).name == f"epoch_{EPOCHS}.pth"
+    assert Counter.load(str(folder)).name == f"{folder.name}/epoch_{EPOCHS}.pth"
     with pytest.raises(FileNotFoundError, match="there is no checkpoint in the folder"):
         Counter.load(str(tmp_path))
 
