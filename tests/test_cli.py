@@ -140,7 +140,7 @@ def test_help_of_a_command_imports_nothing_heavy(name):
         (
             ["train", "a", "--cfg-options", "train_cfg.max_epochs", "2"],
             2,
-            "takes KEY=VALUE: --cfg-options train_cfg.max_epochs=2",
+            "KEY=VALUE: --cfg-options train_cfg.max_epochs=2",
         ),
         (["crowd", "predict", "x.jpg", "--out", "README.md"], 1, "README.md is a file, not a folder; remove it, or"),
         (["seg", "predict", "x.jpg", "--out", "README.md"], 1, "README.md is a file, not a folder; remove it, or"),

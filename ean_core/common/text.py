@@ -1,7 +1,8 @@
-"""Numbers with their nouns, and foreign text in output: names of files, and values of records, that could act on what displays them.
+"""Numbers with their nouns, and foreign text in output.
 
-Names may hold escape sequences, newlines and characters that reverse the reading direction; Markdown and spreadsheets
-take some characters for markup and formulas. Each kind of output has one function here.
+Foreign text, in names of files and values of records, could act on what displays it. Names may hold escape sequences,
+newlines and characters that reverse the reading direction; Markdown and spreadsheets take some characters for markup
+and formulas. Each kind of output has one function here.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_info(ean, root):
     for fact in ("Top 1 Accuracy", "100-010-001", "275,014", "Training Command", f"in {root}"):
         assert fact in text
     assert json.loads(ean("info", NAME, "--json"))["scheme"] == "100-010-001"
-    assert "there is no model 'x', `ean zoo list --all` lists all" in ean("info", "x", fails=True)
+    assert "there is no model 'x', `ean zoo list` lists those with weights" in ean("info", "x", fails=True)
 
 
 def test_download(ean, elsewhere, tmp_path):
