@@ -503,8 +503,8 @@ def _correlation(label: str, record: Mapping[str, Any]) -> Section:
         f"correlation_{slug(record['config'] or label)}",
         f"Supernet {name} against stand-alone {name}{_of(record)}",
         f"Validation {several} of {len(record['schemes'])} random schemes, each trained for "
-        f"{number_of(record['epochs'], 'epoch')}; one standard error is {record['standard_error']:.2f}. The paper reports "
-        f"a Pearson correlation of 0.71 over 42 schemes. Source: `{label}`.",
+        f"{number_of(record['epochs'], 'epoch')}; one standard error is {record['standard_error']:.2f}. The paper "
+        f"reports a Pearson correlation of 0.71 over 42 schemes. Source: `{label}`.",
         _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
         lambda path: correlation_figure(record, path),
     )
