@@ -157,7 +157,8 @@ def check_checkpoint(path: Path) -> None:
     if address or (len(path.parts) == 1 and path.suffix.removeprefix(".") in known_datasets()):
         raise FileNotFoundError(
             f"{SCHEME if address else ''}{path.name} is a model of the zoo; expected a file or the folder of a run: "
-            f"`ean zoo download {path.name} --to FOLDER` gives the file"
+            f"`ean zoo download {path.name} --to FOLDER` gives the file, `ean zoo info {path.name}` "
+            "the config and the connections to test it with"
         )
     there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, there, n=1)
