@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from importlib import import_module
 
 #: Command name (one or two words), one-line help, and ``module:function``.
@@ -82,6 +82,15 @@ EXAMPLES: dict[str, str] = {
     "zoo import": "torchvision://resnet50 resnet50.safetensors",
 }
 
+#: Options that users of similar tools try, and the entry of configs to set with ``--cfg-options`` instead.
+ENTRIES: dict[str, str] = {
+    "--epochs": "train_cfg.max_epochs",
+    "--lr": "optim_wrapper.optimizer.lr",
+    "--batch": "train_dataloader.batch_size",
+    "--batch-size": "train_dataloader.batch_size",
+    "--seed": "randomness.seed",
+}
+
 #: Commands that users of similar tools try, and what to type instead.
 INSTEAD: dict[str, str] = {
     "crowd train": "ean train resnet20_se_crowd",
@@ -138,6 +147,7 @@ def _no_command(given: str, known: Iterable[str], group: Sequence[str]) -> str:
 
 def _run(name: str, target: str, arguments: list[str]) -> None:
     import logging
+    from inspect import signature
 
     import typer
 
@@ -148,11 +158,13 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     example = f"For example: ean {name} {EXAMPLES[name]}" if name in EXAMPLES else None
     try:
-        app.command(name, epilog=example)(getattr(import_module(module), function))
+        command = getattr(import_module(module), function)
+        app.command(name, epilog=example)(command)
         app(arguments, prog_name=f"ean {name}")
     except SystemExit as ended:
-        if ended.code == 2 and example:  # the arguments cannot be parsed
-            print(example, file=sys.stderr)
+        if ended.code == 2:  # the arguments cannot be parsed
+            hints = (*_corrections(arguments, signature(command).parameters), example)
+            print(*filter(None, hints), sep="\n", end="\n" if any(hints) else "", file=sys.stderr)
         raise
     except (ValueError, OSError, TypeError, KeyError, ImportError) as error:  # the last three: mistyped configs
         if os.environ.get("EAN_TRACEBACK"):
@@ -160,6 +172,31 @@ def _run(name: str, target: str, arguments: list[str]) -> None:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         hint = "" if isinstance(error, (ValueError, OSError)) else " (EAN_TRACEBACK=1 shows where)"
         sys.exit(visible(f"ean {name}: {text}{hint}", "\n"))
+
+
+def _corrections(words: Sequence[str], known: Container[str]) -> Iterator[str]:
+    """Say how to set with ``--cfg-options`` what the words of a command do not set.
+
+    Args:
+        words: arguments of the command.
+        known: names of its parameters.
+
+    Examples:
+        >>> list(_corrections(['config', '--epochs', '2'], {'cfg_options'}))
+        ['instead of --epochs, use --cfg-options train_cfg.max_epochs=2']
+        >>> list(_corrections(['config', '--cfg-options', 'train_cfg.max_epochs', '2'], {'cfg_options'}))
+        ['--cfg-options takes KEY=VALUE: --cfg-options train_cfg.max_epochs=2']
+    """
+    if "cfg_options" not in known:
+        return
+    for position, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        after = next(iter(words[position + 1 :]), "-")
+        value = value if equals else "VALUE" if after.startswith("-") else after
+        if option in ENTRIES and option.removeprefix("--").replace("-", "_") not in known:
+            yield f"instead of {option}, use --cfg-options {ENTRIES[option]}={value}"
+        elif words[position - 1 : position] == ["--cfg-options"] and not equals:
+            yield f"--cfg-options takes KEY=VALUE: --cfg-options {word}={value}"
 
 
 def _spread_cfg_options(words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ean_core.commands.options import done_by
+from ean_core.common.writing import check_folder
 
 from .named import check_model
 
@@ -27,3 +28,4 @@ def explain(
     """Show where the decisions of classifiers, counters or segmentors come from, side by side."""
     for each in model or ():
         check_model(each)
+    check_folder(out)

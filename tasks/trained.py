@@ -15,6 +15,7 @@ from torch import nn
 
 import zoo
 from ean_core.common.tasks import Task, task_of_network
+from ean_core.common.text import visible
 from ean_core.inference import deploy
 from ean_core.inference.engine import ONNXRUNTIME, Engine
 from ean_core.inference.export import FromPixels
@@ -66,7 +67,12 @@ class Trained(Generic[Network]):
             ValueError, OSError: as in :meth:`from_zoo` and :meth:`from_checkpoint`.
         """
         path = checkpoint_of(model)
-        return cls.from_zoo(model, device=device) if path is None else cls.from_checkpoint(path, device=device)
+        if path is None:
+            return cls.from_zoo(model, device=device)
+        trained = cls.from_checkpoint(path, device=device)
+        if Path(model).is_dir():
+            trained.name = visible(f"{Path(model).resolve().name}/{path.name}")  # every run has files of the same names
+        return trained
 
     @classmethod
     def from_zoo(cls: type[Own], name: str, *, device: str | None = None) -> Own:

@@ -22,7 +22,7 @@ from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
 from ean_core.common.tasks import headline
 from ean_core.common.text import visible
-from ean_core.common.writing import replacing
+from ean_core.common.writing import check_folder, replacing
 from ean_core.show.table import Cells, print_table
 
 from .index import PACKAGED, Entry, Index, find_entry, published
@@ -56,8 +56,8 @@ def list_(
         others = [] if all_ else list_models(pattern)
         near = list_models(f"*{pattern}*", pretrained=not all_)
         hint = f"; models without weights: {', '.join(others)}" if others else ""
-        hint = hint or (f"; '*{pattern}*' matches {len(near)}" if near else "")
-        typer.echo(f"no model matches {pattern!r}{hint}")
+        hint = hint or (f"; '*{pattern}*' matches {len(near)}" if near else "; `ean zoo list` lists them")
+        raise ValueError(f"no model matches {pattern!r}{hint}")
 
 
 def info(name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: Json = False) -> None:
@@ -91,6 +91,8 @@ def download(
     """Download weights into the cache, for offline use."""
     if backbone and to is None:
         raise ValueError("--backbone writes new files: give --to FOLDER")
+    if to is not None:
+        check_folder(to)
     with _log_elsewhere(as_json):
         chosen = _chosen(names)
     files: dict[str, str] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ean_core.common.record import write_text
 from ean_core.common.tasks import Metric, find_dataset, find_metric
-from ean_core.common.text import markdown, markdown_cell, markdown_code
+from ean_core.common.text import markdown, markdown_cell, markdown_code, number_of
 from ean_core.show.strip import scheme_strip
 from ean_core.show.table import NetworkRow, in_percent, size_text
 
@@ -155,7 +155,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     made = {
         "command": markdown_code(metadata["Training Command"]),
         "config": markdown_code(entry.config),
-        "length": f"{_count(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
+        "length": f"{number_of(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
         **({"constant gates": _folding(fold)} if fold else {}),
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
@@ -305,12 +305,8 @@ def _conditions(entries: Sequence[Entry]) -> str:
     return markdown("; ".join(dict.fromkeys(texts)))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _duration(seconds: int) -> str:
-    return _count(seconds, "second") if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    return number_of(seconds, "second") if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _precision(wrapper: Mapping[str, Any]) -> str:

@@ -91,10 +91,10 @@ def gates(
     statistics = run_gates(cfg, checkpoint, folder)
     print_table([_cells(name, found) for name, found in statistics.items()], title="Gates of connected blocks")
     constant = [name for name, found in statistics.items() if found.nearly_constant]
-    share = f"less than {100 * NEARLY_CONSTANT:.0f} % of its mean"
+    share = f"less than {100 * NEARLY_CONSTANT:.0f} % of"
     if constant:
-        typer.echo(f"nearly constant gates, which vary between images by {share}: {', '.join(constant)}")
+        typer.echo(f"nearly constant gates, which vary between images by {share} their mean: {', '.join(constant)}")
         suggest("put constants in their place", "ean", "fold", config, checkpoint, cfg_options=cfg_options)
     else:
-        typer.echo(f"no gate varies between images by {share}")
+        typer.echo(f"no gate varies between images by {share} its mean")
     typer.echo(f"record: {folder / 'gates.json'}, figure: {folder / 'gates.png'}")

@@ -6,7 +6,8 @@ import inspect
 import pkgutil
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import Enum
 from functools import wraps
 from importlib import import_module
@@ -18,8 +19,10 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
-from ean_core.common.output import Output, chosen, printing
+from ean_core.common.output import Output, chosen, printing, without_deprecations
+from ean_core.common.places import SCHEME
 from ean_core.common.plain import read_plain_files_only
+from ean_core.common.tasks import known_datasets
 from ean_core.common.text import visible
 from ean_core.common.writing import check_folder
 
@@ -115,7 +118,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
     without importing anything that is slow to import. Then ``target`` is called with all arguments, those that were not
     given at their declared defaults. The options ``verbose`` and ``quiet``, if the function declares them, set the
-    output meanwhile and are not passed on.
+    output meanwhile and are not passed on; without them, warnings about OpenMMLab's own code are hidden.
 
     Args:
         target: ``module:function`` with the same parameters, without defaults.
@@ -129,7 +132,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             given = signature.bind(*arguments, **options)
             given.apply_defaults()
             flags = {name: given.arguments.pop(name) for name in ("verbose", "quiet") if name in given.arguments}
-            with printing(**flags) if flags else nullcontext():
+            with printing(**flags) if flags else without_deprecations():
                 check(*arguments, **options)
                 if flags:
                     import_module("ean_core.runs.terminal").restrain()
@@ -145,10 +148,21 @@ def check_checkpoint(path: Path) -> None:
     """Refuse a checkpoint, or a folder of a run, that does not exist.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none; the message says how to get the file of a model of the zoo, or gives the
+            nearest name in the same folder.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.exists():
+        return
+    address = path.parts[0] == SCHEME.rstrip("/")  # ean://NAME as a path is ean:/NAME
+    if address or (len(path.parts) == 1 and path.suffix.removeprefix(".") in known_datasets()):
+        raise FileNotFoundError(
+            f"{SCHEME if address else ''}{path.name} is a model of the zoo; expected a file or the folder of a run: "
+            f"`ean zoo download {path.name} --to FOLDER` gives the file, `ean zoo info {path.name}` "
+            "the config and the connections to test it with"
+        )
+    there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, there, n=1)
+    raise FileNotFoundError(f"no checkpoint at {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
 
 
 def check_work_dir(work_dir: Path | None, config: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +12,23 @@ from mmengine.dist import is_main_process
 
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, packaged_configs
+from ean_core.common.tasks import task_of_network
 from ean_core.inference.export import export_backbone, export_network
 from ean_core.runs.capture import use_capture
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import TEST, Run, chosen_checkpoint
 from ean_core.runs.hooks import worsening
+from ean_core.runs.outside import check_data
 from ean_core.runs.terminal import started_from
 from ean_core.runs.training import beyond, planned, run_test, run_training
 from ean_core.show.table import metric_texts
 
 from .options import Launcher, chosen_format, prepare, resumable, suggest, use_bf16
+
+#: Entries of configs that only a training reads.
+_TRAINING = ("train_cfg", "optim_wrapper", "param_scheduler", "default_hooks", "custom_hooks", "load_from")
+#: Further entries that a test does not read.
+_OTHER_IMAGES = ("train_dataloader", "val_dataloader", "val_evaluator", "val_cfg", "randomness")
 
 
 def train(
@@ -61,7 +69,8 @@ def train(
             last = run.chosen_validation
             assert last is not None  # it was selected by one
             typer.echo(", ".join([f"best: {folder / best['checkpoint']}", *metric_texts(last)]))
-        _suggest_next(config, cfg, folder, final, cfg_options)
+        if final != ended:
+            _suggest_next(config, cfg, folder, final, cfg_options)
         change = worsening(validations, last) if last else None
         if change:
             typer.echo(
@@ -72,14 +81,30 @@ def train(
 
 
 def _suggest_next(config: str, cfg: Config, folder: Path, final: Path, cfg_options: Sequence[str] | None) -> None:
-    """Suggest the search of a supernet, and the test of any other network."""
+    """Suggest the search of a supernet, and of any other network the test or, without test images, the use."""
     if "scheme" in (cfg.get("default_hooks") or {}):
         search = f"search_{(config_name(cfg) or '').removeprefix('supernet_')}"
         if search in packaged_configs():
             elsewhere = [] if folder == Path("work_dirs") / str(config_name(cfg)) else ["--supernet", final]
-            suggest("search it", "ean", "search", search, *elsewhere, cfg_options=cfg_options)
-    elif cfg.get("test_dataloader"):
-        suggest("test it", "ean", "test", config, folder, cfg_options=cfg_options)
+            suggest("search it", "ean", "search", search, *elsewhere, cfg_options=_without(cfg_options, _TRAINING))
+    elif _has_test_images(cfg):
+        options = _without(cfg_options, (*_TRAINING, *_OTHER_IMAGES))
+        suggest("test it", "ean", "test", config, folder, cfg_options=options)
+    elif (task := task_of_network(cfg.model.type)) and task.predict and cfg.model.type == task.networks[0]:
+        suggest("use it", "ean", *task.predict.split(), "IMAGES", "--model", folder)
+
+
+def _has_test_images(cfg: Config) -> bool:
+    try:
+        check_data(cfg, "test_dataloader")
+    except (FileNotFoundError, ValueError):  # as in a folder without test images
+        return False
+    return bool(cfg.get("test_dataloader"))
+
+
+def _without(cfg_options: Sequence[str] | None, entries: Sequence[str]) -> list[str]:
+    """Return the ``--cfg-options`` that set none of these entries of a config, nor anything in them."""
+    return [option for option in cfg_options or () if re.split(r"[.=]", option, maxsplit=1)[0] not in entries]
 
 
 def test(

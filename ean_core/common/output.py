@@ -28,6 +28,15 @@ def chosen() -> Output | None:
 
 
 @contextmanager
+def without_deprecations(*, verbose: bool = False) -> Iterator[None]:
+    """Hide Python's warnings about OpenMMLab's own code, unless ``verbose``."""
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
+        yield
+
+
+@contextmanager
 def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
     """Set the output of a command by its flags; only verbose ones show Python's warnings about OpenMMLab's own code.
 
@@ -43,9 +52,7 @@ def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
         raise ValueError("--verbose and --quiet exclude each other; give one of them, or neither")
     _chosen.append(Output.verbose if verbose else Output.quiet if quiet else Output.short)
     try:
-        with warnings.catch_warnings():
-            if not verbose:
-                warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
+        with without_deprecations(verbose=verbose):
             yield
     finally:
         _chosen.pop()

@@ -121,6 +121,8 @@ class Task:
         exporter: ``'module:Class'``, a :class:`~ean_core.inference.export.FromPixels` of its networks for ``ean
             export``; empty if there is none.
         scorer: ``'module:Class'`` that scores its networks in ``ean search``; empty if there is none.
+        predict: command that applies this package's own networks to images, such as ``'crowd predict'``; empty if there
+            is none.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Task:
     explainer: str = ""
     exporter: str = ""
     scorer: str = ""
+    predict: str = ""
 
 
 #: The task that the core registers.

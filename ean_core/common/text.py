@@ -1,7 +1,8 @@
-"""Foreign text in output: names of files, and values of records, that could act on what displays them.
+"""Numbers with their nouns, and foreign text in output.
 
-Names may hold escape sequences, newlines and characters that reverse the reading direction; Markdown and spreadsheets
-take some characters for markup and formulas. Each kind of output has one function here.
+Foreign text, in names of files and values of records, could act on what displays it. Names may hold escape sequences,
+newlines and characters that reverse the reading direction; Markdown and spreadsheets take some characters for markup
+and formulas. Each kind of output has one function here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,16 @@ _NUMBER = re.compile(
 _BEGINS = r"(?:^|(?<=[;\t\r\n]))"
 _FORMULA = re.compile(rf"{_BEGINS}(?='*[=+\-@\t\r\n＝＋－＠])")
 _MARKED = re.compile(rf"{_BEGINS}'(?='*[=+\-@\t\r\n＝＋－＠])")
+
+
+def number_of(number: int, what: str) -> str:
+    """Return a number and what it counts, in the plural unless it is one.
+
+    Examples:
+        >>> number_of(1, 'epoch'), number_of(20_000, 'iteration'), number_of(0, 'image')
+        ('1 epoch', '20,000 iterations', '0 images')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def visible(text: str, keep: str = "") -> str:

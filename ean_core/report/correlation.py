@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ean_core.common.tasks import Metric
+from ean_core.common.text import number_of
 from ean_core.show.colours import COLOURS, EMPTY
 from ean_core.show.figures import save, style
 
@@ -46,6 +47,6 @@ def correlation_figure(record: Mapping[str, Any], path: Path) -> None:
         style(one, title="\n".join([title, *coefficients]))
         one.set_xlabel(f"supernet validation {metric.axis}")
     axes[0].set_ylabel(
-        f"stand-alone {metric.label}, {record['epochs']} epochs" + f" ({metric.unit})" * bool(metric.unit)
+        f"stand-alone {metric.label}, {number_of(record['epochs'], 'epoch')}" + f" ({metric.unit})" * bool(metric.unit)
     )
     save(figure, path)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ean_core.common.config import parse_name
 from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
+from ean_core.common.text import number_of
 from ean_core.runs.folder import RECORD, TEST, Run
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.table import Cells, in_percent, size_text, spread_text
@@ -384,8 +385,8 @@ def schedule_text(training: Mapping[str, Any]) -> str:
     """Training length, e.g. ``24 epochs on 50,000 images`` or ``20,000 iterations on 1,464 images``."""
     images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
     if "iterations" in training:
-        return f"{training['iterations']:,} iterations{images}"
-    return f"{training['epochs']} epochs{images}"
+        return f"{number_of(training['iterations'], 'iteration')}{images}"
+    return f"{number_of(training['epochs'], 'epoch')}{images}"
 
 
 def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[Result | PaperRow]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ean_core.common.config import parse_name
 from ean_core.common.record import significant
 from ean_core.common.tasks import ACCURACY, Metric, find_dataset, known_datasets
+from ean_core.common.text import number_of
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.scorer import Difference
 from ean_core.show.table import Cells, in_percent, size_text, spread_text
@@ -501,9 +502,9 @@ def _correlation(label: str, record: Mapping[str, Any]) -> Section:
     return Section(
         f"correlation_{slug(record['config'] or label)}",
         f"Supernet {name} against stand-alone {name}{_of(record)}",
-        f"Validation {several} of {len(record['schemes'])} random schemes, each trained for {record['epochs']} "
-        f"epochs; one standard error is {record['standard_error']:.2f}. The paper reports a Pearson correlation of "
-        f"0.71 over 42 schemes. Source: `{label}`.",
+        f"Validation {several} of {len(record['schemes'])} random schemes, each trained for "
+        f"{number_of(record['epochs'], 'epoch')}; one standard error is {record['standard_error']:.2f}. The paper "
+        f"reports a Pearson correlation of 0.71 over 42 schemes. Source: `{label}`.",
         _rounded({name: row[name] for name in ("scheme", *PROXIES, "alone")} for row in record["schemes"]),
         lambda path: correlation_figure(record, path),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
+from mmengine.runner import runner as mmengine_runner
 from torch import nn
 
 from ean_core.common.places import SCHEME
@@ -76,7 +78,7 @@ class EANRunner(Runner):
         """As in mmengine; published models and safetensors go through :func:`load_weights`, which refuses misfits."""
         if not filename.startswith(SCHEME) and not filename.endswith(".safetensors"):
             refuse_expanding(Path(filename))
-            with weights_only():
+            with weights_only(), _logged_loading():
                 checkpoint = super().load_checkpoint(filename, *args, **kwargs)
             if not isinstance(checkpoint, dict):
                 return checkpoint
@@ -101,6 +103,17 @@ class EANRunner(Runner):
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
         return None
+
+
+@contextmanager
+def _logged_loading() -> Iterator[None]:
+    """Let mmengine log which file it reads a checkpoint from; it prints that otherwise, whatever a command's output."""
+    load = mmengine_runner._load_checkpoint
+    mmengine_runner._load_checkpoint = partial(load, logger="current")
+    try:
+        yield
+    finally:
+        mmengine_runner._load_checkpoint = load
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -23,7 +23,7 @@ from ean_core.common.config import config_name
 from ean_core.common.output import Output, chosen
 from ean_core.common.progress import Progress, duration
 from ean_core.common.tasks import dataset_of, find_metric, headline
-from ean_core.common.text import visible
+from ean_core.common.text import number_of, visible
 
 from .hooks import by_iterations, scalars
 
@@ -134,7 +134,7 @@ def data_text(loader: Mapping[str, Any], dataset: Any) -> str:
     name = known.title if known else str(settings.get("type"))
     split = f" {settings['split']}" if isinstance(settings.get("split"), str) else ""
     place = getattr(dataset, "folder", None) or settings.get("data_root") or settings.get("root")
-    return f"{name}{split}, {len(dataset):,} images" + (f" in {place}" if place else "")
+    return f"{name}{split}, {number_of(len(dataset), 'image')}" + (f" in {place}" if place else "")
 
 
 def _network_text(network: nn.Module, config: Config) -> str:
@@ -307,7 +307,7 @@ class ProgressHook(Hook):
     def _data_text(self, runner: Runner) -> str:
         training = data_text(runner.cfg.train_dataloader, runner.train_dataloader.dataset)
         number, unit = (self._total, "iteration") if by_iterations(runner) else (runner.max_epochs, "epoch")
-        length = f"{number:,} {unit}{'s' * (number != 1)}"
+        length = number_of(number, unit)
         validated = f"; validation on {len(runner.val_dataloader.dataset):,}" if runner.val_loop else ""
         return f"{training}, {length}{validated}"
 

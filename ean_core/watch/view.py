@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ean_core.common.progress import duration
 from ean_core.common.tasks import Metric, find_metric, headline, task_of_network
-from ean_core.common.text import visible
+from ean_core.common.text import number_of, visible
 from ean_core.report.search import read_evaluation
 from ean_core.scheme import ConnectionScheme
 from ean_core.search.strategy import Evaluation
@@ -315,9 +315,9 @@ def _cells(name: str, part: Standing | str) -> dict[str, str]:
         file, test, validations = part.run.progress or {}, part.run.test or {}, _validations(part)
         what = "supernet" if "scheme" in _hooks(part) else "training"
         if part.finished and part.record and "iterations" in part.record:
-            progress = f"{part.record['iterations']} iterations"
+            progress = number_of(part.record["iterations"], "iteration")
         elif part.finished and part.record and (file.get("epochs") or not file):
-            progress = f"{part.record['epochs']} epochs"
+            progress = number_of(part.record["epochs"], "epoch")
         elif file:
             counted = f"{part.done}/{part.total or '?'}"
             progress = f"epoch {file['epoch']}/{file['epochs']}" if file["epochs"] else counted

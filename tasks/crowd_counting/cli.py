@@ -20,6 +20,7 @@ from ean_core.commands.options import (
     done_by,
 )
 from ean_core.common.config import check_config
+from ean_core.common.writing import check_folder
 from tasks.named import check_model
 
 from .choices import FORMAT_NAMES, MEGAPIXELS, OPACITY, OUTSIDE, PORT, UPLOAD_MB
@@ -123,6 +124,7 @@ def predict(
     if top is not None and not (math.isfinite(top) and top > 0):
         raise ValueError(f"--top must be a number above 0, got {top}")
     check_model(model, TASK)
+    check_folder(out)
 
 
 @done_by("tasks.crowd_counting.serve:serve_command")

@@ -26,6 +26,7 @@ from ean_core.data.images import read_image
 from ean_core.data.sampler import SampleKey
 from ean_core.data.split import Split, check_split
 
+from .annotations import OWN
 from .density import is_inside, last_below, resample
 from .prepare import read_manifest, read_prepared
 
@@ -180,7 +181,7 @@ def _listed(split: Split, root: str | os.PathLike[str], part: str | None) -> tup
     if not entries:
         there = sorted({entry["split"] for entry in manifest["images"] if part in (None, entry["part"])})
         raise ValueError(
-            f"{folder} has no image in split {split!r}{f' of part {part}' if part else ''}, only in "
+            f"{folder} has no image in split {split!r}{f' of part {part}' if part not in (None, OWN) else ''}, only in "
             f"{' and '.join(map(repr, there))}; annotations may name the split of an image, and --cfg-options "
             f"{'test' if split == 'test' else 'val'}_dataloader.dataset.split=SPLIT selects another"
         )

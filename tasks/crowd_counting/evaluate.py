@@ -16,6 +16,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS, MODELS
 
 from ean_core.commands.options import Launcher, prepare, suggest
+from ean_core.common.text import number_of
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
@@ -89,7 +90,7 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
 def _verdict(difference: Interval, images: int) -> str:
     """Whether two counters differ, by the interval of their difference over this number of images."""
     if images < FEWEST:
-        return f"{images} images are too few to tell them apart"
+        return f"{number_of(images, 'image')} {'is' if images == 1 else 'are'} too few to tell them apart"
     return "not told apart by these images" if difference.low <= 0 <= difference.high else "told apart"
 
 
@@ -160,7 +161,8 @@ def evaluate_command(
         increments=increments,
     )
     errors = f"{metrics['count/MAE']:.1f} / {metrics['count/RMSE']:.1f}"
-    mae = Interval(metrics["count/MAE"], *test["intervals"]["count/MAE"])
+    mean = metrics["count/MAE"]
+    mae = Interval(mean, *test.get("intervals", {}).get("count/MAE", (mean, mean)))  # a single image has no interval
     cells = row.cells({"MAE / MSE (RMSE)": errors, "NAE": f"{metrics['count/NAE']:.3f}"})
     naive = _naive_error(cfg, measured)
     facts: dict[str, Any] = {"images": test["images"], "test": test["checkpoint"], "naive_MAE": naive}
@@ -174,7 +176,8 @@ def evaluate_command(
     counter = Counter(own.network, checkpoint.name)  # type: ignore[arg-type]
     draw_figures(counter, measured, checkpoint, folder, naive if validated else None)
     print_table([cells], title=f"As Table 3; time of one image of {size_text(list(cfg.image_size))} pixels")
-    typer.echo(f"MAE {mae.text()} over {test['images']} images (95 %)")
+    several = test["images"] > 1
+    typer.echo(f"MAE {mae.text()} over {number_of(test['images'], 'image')}{' (95 %)' * several}")
     if against is not None:
         typer.echo(
             f"MAE of {other.name} {theirs.text()}; difference {difference.text(sign='+')}: "

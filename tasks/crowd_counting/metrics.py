@@ -60,14 +60,16 @@ class Interval(NamedTuple):
     high: float
 
     def text(self, digits: int = 1, sign: str = "") -> str:
-        """The mean and its interval in words.
+        """The mean and its interval in words; the mean alone if they are equal, as over a single image.
 
         Examples:
             >>> Interval(11.19, 8.06, 14.98).text(), Interval(-0.84, -2.1, 0.4).text(sign='+')
             ('11.2 [8.1, 15.0]', '-0.8 [-2.1, +0.4]')
+            >>> Interval(10.1, 10.1, 10.1).text()
+            '10.1'
         """
         mean, low, high = (f"{value:{sign}.{digits}f}" for value in self)
-        return f"{mean} [{low}, {high}]"
+        return mean if self.low == self.high else f"{mean} [{low}, {high}]"
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -100,7 +102,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
 class CountMetric(BaseMetric):
     """:func:`count_errors` as ``count/MAE``, ``count/RMSE``, ``count/NAE``; the truth is the number of points.
 
-    The MAE is logged with its 95 % interval, and the interval is kept in :attr:`intervals` for the record of a test.
+    The MAE of several images is logged with its 95 % interval, and the interval is kept in :attr:`intervals` for the
+    record of a test.
 
     Args:
         csv: file to write, one line per image; not written if None. ``MetricTableHook`` sets it for tests.
@@ -125,9 +128,11 @@ class CountMetric(BaseMetric):
             write_text(Path(self.csv), counts_csv(results))
         _, counts, truths = zip(*results, strict=True)
         errors = count_errors(counts, truths)
-        mae = mean_interval([abs(count - truth) for count, truth in zip(counts, truths, strict=True)])
-        self.intervals = {f"{self.default_prefix}/MAE": [mae.low, mae.high]}
-        print_log(f"MAE {mae.text()} over {len(counts)} images", "current")
+        self.intervals = {}
+        if len(counts) > 1:
+            mae = mean_interval([abs(count - truth) for count, truth in zip(counts, truths, strict=True)])
+            self.intervals = {f"{self.default_prefix}/MAE": [mae.low, mae.high]}
+            print_log(f"MAE {mae.text()} over {len(counts)} images", "current")
         return errors
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ean_core.commands.options import suggest
 from ean_core.common.places import data_root
-from ean_core.common.text import visible
+from ean_core.common.text import number_of, visible
 from ean_core.common.writing import replacing
 from ean_core.data.images import MAX_PIXELS, read_image
 from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
@@ -368,7 +368,7 @@ def _suggest_training(manifest: Mapping[str, Any], out: Path, *, chosen: bool) -
     part = next((part for part in sorted(splits) if {"train", "val"} <= splits[part]), None)
     if part is None:
         return
-    config = "resnet18_se_crowd" if part == OWN else f"resnet18_se_shanghaitech_{part.lower()}"
+    config = "resnet20_se_crowd" if part == OWN else f"resnet18_se_shanghaitech_{part.lower()}"
     roots = [f"{name}_dataloader.dataset.root={out.resolve()}" for name in ("train", "val", "test")]
     suggest("train a counter", "ean", "train", config, cfg_options=roots if chosen else None)
 
@@ -396,7 +396,10 @@ def say(manifest: Mapping[str, Any], out: Path) -> None:
         heads[entry["part"], entry["split"]] += entry["heads"]
     for part in sorted({part for part, _ in images}):
         splits = [split for split in ("train", "val", "test") if images[part, split]]
-        texts = [f"{split} {images[part, split]} images with {heads[part, split]:,} heads" for split in splits]
+        texts = [
+            f"{split} {number_of(images[part, split], 'image')} with {number_of(heads[part, split], 'head')}"
+            for split in splits
+        ]
         typer.echo(f"{'own images' if part == OWN else f'part {part}'}: {', '.join(texts)}")
         missing = {
             "train": "training images",

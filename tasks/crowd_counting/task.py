@@ -23,4 +23,5 @@ TASK = Task(
     explainer="tasks.crowd_counting.explain:CounterExplainer",
     exporter="tasks.crowd_counting.export:CounterFromPixels",
     scorer="tasks.crowd_counting.score:CounterScorer",
+    predict="crowd predict",
 )

@@ -19,6 +19,7 @@ from ean_core.commands.options import (
     done_by,
 )
 from ean_core.common.config import check_config
+from ean_core.common.writing import check_folder
 from tasks.named import check_model
 
 from .task import MODEL, TASK
@@ -67,3 +68,4 @@ def predict(
 ) -> None:
     """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
     check_model(model, TASK)
+    check_folder(out)

@@ -21,4 +21,5 @@ TASK = Task(
     explainer="tasks.segmentation.explain:SegmentorExplainer",
     exporter="tasks.segmentation.export:SegmentorFromPixels",
     scorer="tasks.segmentation.score:SegmentorScorer",
+    predict="seg predict",
 )

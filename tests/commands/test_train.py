@@ -103,9 +103,7 @@ def test_images_that_a_split_lacks_are_said_before_a_checkpoint_is_read(ean, her
     (here / "a.pth").write_text("not read")
     for command in (("test",), ("crowd", "evaluate")):
         code, out = ean(*command, "resnet18_se_crowd", "a.pth")
-        assert code.startswith(
-            f"ean {' '.join(command)}: {own} has no image in split 'test' of part own, only in 'train'"
-        )
+        assert code.startswith(f"ean {' '.join(command)}: {own} has no image in split 'test', only in 'train'")
         assert out == ""
     assert [path.name for path in here.iterdir()] == ["a.pth"]
 

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from ean_core.common.output import Output, chosen, printing
+from ean_core.common.output import Output, chosen, printing, without_deprecations
 
 
 def warn(module):
@@ -14,6 +14,8 @@ def test_deprecations_of_openmmlab_are_shown_if_verbose(recwarn, verbose):
     with printing(verbose=verbose, quiet=False):
         warn("mmseg.models.builder")
         warn("tasks.segmentation.network")
+    with without_deprecations():  # of a command without --verbose
+        warn("mmseg.models.builder")
     warn("mmengine.runner.loops")
     shown = [str(each.message) for each in recwarn]
     assert shown == ["from mmseg.models.builder"] * verbose + [

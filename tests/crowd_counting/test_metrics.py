@@ -53,6 +53,9 @@ def test_the_metric_is_named_and_writes_a_line_a_picture(tmp_path):
         {"image": "a, b", "people": "5", "counted": "3.250", "error": "-1.750"},
         {"image": "c", "people": "3", "counted": "4.000", "error": "+1.000"},
     ]
+    metric.process(None, samples(("c", 4.0, 3)))
+    assert metric.evaluate(1)["count/MAE"] == 1
+    assert metric.intervals == {}  # there is none over a single image
 
 
 def test_the_interval_is_seeded_and_about_two_standard_errors_wide():

@@ -292,7 +292,7 @@ def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_netwo
 
 def test_the_folder_of_a_run_is_its_chosen_checkpoint(trained, tmp_path):
     folder, _ = trained
-    assert Counter.load(str(folder)).name == f"epoch_{EPOCHS}.pth"
+    assert Counter.load(str(folder)).name == f"{folder.name}/epoch_{EPOCHS}.pth"
     with pytest.raises(FileNotFoundError, match="there is no checkpoint in the folder"):
         Counter.load(str(tmp_path))
 
@@ -325,5 +325,8 @@ def test_a_training_on_five_own_images_works(tmp_path, monkeypatch, ean):
     (tmp_path / "points.csv").write_text("\n".join(["image,x,y", *lines]))
     assert ean("crowd", "prepare", "--root", "images", "--points", "points.csv")[0] == 0
     options = ("train_cfg.max_epochs=5", *SMALL)  # an epoch is one iteration, of four images
-    assert ean("train", "resnet20_se_crowd", "--work-dir", "run", "--cfg-options", *options)[0] == 0
+    status, output = ean("train", "resnet20_se_crowd", "--work-dir", "run", "--cfg-options", *options)
+    assert status == 0
     assert Run(tmp_path / "run").record["epochs"] == 5
+    assert "test it" not in output  # all images are for training and validation
+    assert "use it: ean crowd predict IMAGES --model run\n" in output

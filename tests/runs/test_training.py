@@ -181,6 +181,9 @@ def test_resuming_a_finished_run_says_how_to_train_longer(supernet, ean):
     assert not status
     assert f"{supernet} has ended, at train_cfg.max_epochs={EPOCHS}: nothing to resume; to train on" in output
     assert f"load_from={supernet}/epoch_{EPOCHS}.pth train_cfg.max_epochs=N" in output
+    assert "search it" not in output
+    assert "Loads checkpoint" not in output
+    assert "Loads checkpoint by local backend" in "".join(path.read_text() for path in supernet.glob("*/*.log"))
 
 
 def test_a_run_whose_schedule_depends_on_its_length_is_not_resumed_with_another(tmp_path, ean):
