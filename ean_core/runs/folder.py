@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
+from ean_core.backbone import EANResNet, EANResNetCIFAR
 from ean_core.common.errors import differences
 from ean_core.common.record import read_json, read_record, read_small
+from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import WeightsFile, read_meta
 
 from .logs import training_log
@@ -228,12 +231,15 @@ def check_same_settings(before: Config | Mapping[str, Any], now: Config, names: 
 def check_same_network(checkpoint: Path | WeightsFile, config: Config) -> None:
     """Refuse an EAN checkpoint trained with a network other than the config's, even if the tensors would fit.
 
-    A shared module has the same tensors for every scheme, so only the settings in the checkpoint tell such networks
-    apart. Any sub-network of a supernet is allowed.
+    A shared module has the same tensors for every scheme, so only the settings in the checkpoint, or the scheme in the
+    header of a published file, tell such networks apart. Any sub-network of a supernet is allowed.
 
     Raises:
         ValueError: if the networks differ; the message lists the entries that do.
     """
+    path = Path(checkpoint)
+    if path.suffix == ".safetensors" and path.is_file():
+        _check_same_scheme(path, config)
     before = trained_config(checkpoint)
     if before is None:
         return
@@ -243,6 +249,20 @@ def check_same_network(checkpoint: Path | WeightsFile, config: Config) -> None:
     if "scheme" in (before.get("default_hooks") or {}):
         now.model.backbone.scheme = before.model.backbone.scheme
     check_same_settings(before, now, NETWORK_SETTINGS, f"{checkpoint} was trained with")
+
+
+def _check_same_scheme(path: Path, config: Config) -> None:
+    """Refuse a published file whose header states another scheme than that of the config's backbone."""
+    stated = read_metadata(path).get("scheme")
+    settings = (config.get("model") or {}).get("backbone") or {}
+    if stated is None or settings.get("type") not in (EANResNet.__name__, EANResNetCIFAR.__name__):
+        return
+    own = str(MODELS.build({**settings, "init_cfg": None}).scheme)
+    if own != stated:
+        raise ValueError(
+            f"{path} is of a network with scheme {stated}, and the config has {own}; give --cfg-options "
+            f"model.backbone.scheme={stated}"
+        )
 
 
 def trained_config(checkpoint: Path | WeightsFile) -> Config | None:

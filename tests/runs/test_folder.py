@@ -1,11 +1,14 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from ean_core.common.config import load_config
 from ean_core.common.record import write_record
-from ean_core.runs.folder import RECORD, TEST, TIMING, Run, chosen_checkpoint
+from ean_core.runs.folder import RECORD, TEST, TIMING, Run, check_same_network, chosen_checkpoint
+
+ZOO = Path(__file__).resolve().parents[2] / "zoo/weights"
 
 
 def save_checkpoint(path, **settings):
@@ -148,3 +151,10 @@ def test_a_test_in_its_folder_does_not_change_a_runs_settings(tmp_path):
     dump_config(tmp_path, "20260102_000000", scheme="010-000-000")
     (tmp_path / "20260102_000000" / "20260102_000000.json").write_text("{}")  # metrics, which mmengine's test writes
     assert Run(tmp_path).settings == {"scheme": "full"}
+
+
+def test_a_published_file_of_another_scheme_is_refused():
+    (file,) = ZOO.glob("ean_resnet20_se.digits-*.safetensors")
+    check_same_network(file, load_config("resnet20_se_digits", ["model.backbone.scheme=100-101-001"]))
+    with pytest.raises(ValueError, match=r"with scheme 100-101-001, and the config has 111-111-111; give --cfg-opt"):
+        check_same_network(file, load_config("resnet20_se_digits"))
