@@ -45,7 +45,7 @@ NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 class Contents(MutableMapping[str, Any]):
-    """What a registry holds, together with names whose modules are imported, and register them, on the first look-up.
+    """Contents of a registry, with further names whose modules are imported, and register them, on the first look-up.
 
     Args:
         registered: what has been registered.

@@ -110,7 +110,7 @@ class Trained(Generic[Network]):
 
 
 def engine_note(trained: Trained[Any]) -> str:
-    """What to say of the engines behind a result: nothing if PyTorch computed it alone."""
+    """Name the engines behind a result; empty if PyTorch computed it alone."""
     return f" ({trained.engine.used})" if ONNXRUNTIME in trained.engine.passes else ""
 
 

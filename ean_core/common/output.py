@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Output(Enum):
-    """What the running command prints, besides errors."""
+    """Amount of output of the running command, besides errors."""
 
     #: The result.
     quiet = "quiet"

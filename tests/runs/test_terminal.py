@@ -1,4 +1,4 @@
-"""What trainings and tests print, in processes of their own as users start them, and what is in their log file only."""
+"""Terminal output of trainings and tests, in processes of their own as users start them, and of their log files."""
 
 import logging
 import os
