@@ -63,7 +63,7 @@ def test_the_command_says_the_format_and_needs_no_points_beside_the_images(tmp_p
     assert ean("crowd", "prepare", "--root", images, "--out", tmp_path / "out", "--workers", "1") == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("annotation format: labelme, from 2 files\n")
-    assert "own images: train 1 images with " in printed.out
+    assert "own images: train 1 image with " in printed.out
     assert {entry["image"]: entry["heads"] for entry in read_manifest(tmp_path / "out")["images"]} == {
         name: len(heads) for name, heads in HEADS.items()
     }
