@@ -189,7 +189,8 @@ def nothing_left(folder: Path) -> Iterator[None]:
 
 def _begun(folder: Path) -> dict[Path, int]:
     """When the files of :data:`_BEGUN` were written."""
-    return {path: path.stat().st_mtime_ns for pattern in _BEGUN for path in folder.rglob(pattern) if path.is_file()}
+    found = (path for path in folder.rglob("*") if any(map(path.match, _BEGUN)))
+    return {path: path.stat().st_mtime_ns for path in found if path.is_file()}
 
 
 def refuse_link(path: str | os.PathLike[str]) -> None:

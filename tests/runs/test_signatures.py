@@ -1,6 +1,3 @@
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 from mmengine.model import BaseModule
@@ -10,6 +7,8 @@ from ean_core import EANResNet, EANResNetCIFAR, ImageClassifier
 from ean_core.common.config import load_config
 from ean_core.runs.signatures import arguments_of, check_signatures
 from tasks.crowd_counting.network import CrowdCounter
+
+from ..test_openmmlab import of_library
 
 DIGITS = "resnet20_se_digits"
 #: Configs of other libraries, with ``**kwargs`` of all kinds.
@@ -89,13 +88,7 @@ def test_the_classes_of_a_library_are_those_of_its_scope():
 
 @pytest.mark.parametrize(("library", "name"), THEIRS)
 def test_configs_of_other_libraries_pass(library, name):
-    pytest.importorskip("mmcv")
-    pytest.importorskip(library)
-    (package,) = find_spec(library).submodule_search_locations
-    path = Path(package, ".mim", "configs", name)
-    if not path.is_file():
-        pytest.skip(f"this {library} comes without its configs")
-    check_signatures(Config.fromfile(path))
+    check_signatures(Config.fromfile(of_library(library, name)))
 
 
 class Open(BaseModule):
