@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         "length": f"{number_of(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
         **({"constant gates": _folding(fold)} if fold else {}),
+        **{"initial weights": markdown_code(weights) for weights in _initial_weights(training["settings"]["model"])},
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
         "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
         "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
@@ -203,6 +204,15 @@ def _folding(fold: Mapping[str, Any]) -> str:
         f"{fold['chosen_on']['which']}; on {reported['images']:,} {reported['which']}: {metric.label} "
         f"{difference['value']:+.2f} ± {metric.measured(difference['standard_error'])}"
     )
+
+
+def _initial_weights(model: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the checkpoint that training started from, if it did not start from random weights."""
+    for part in (model, model.get("backbone") or {}):
+        given = part.get("init_cfg")
+        for each in given if isinstance(given, list) else [given]:
+            if isinstance(each, Mapping) and each.get("checkpoint"):
+                yield each["checkpoint"]
 
 
 def validated(test: Mapping[str, Any]) -> bool:
