@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    weights = _initial_weights(training["settings"]["model"])
     fold = training.get("fold")
     if fold:
         share = fold["chosen_on"]
@@ -158,7 +159,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         "length": f"{number_of(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
         **({"constant gates": _folding(fold)} if fold else {}),
-        **{"initial weights": markdown_code(weights) for weights in _initial_weights(training["settings"]["model"])},
+        **({"initial weights": markdown_code(weights)} if weights else {}),
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
         "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
         "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
@@ -206,13 +207,14 @@ def _folding(fold: Mapping[str, Any]) -> str:
     )
 
 
-def _initial_weights(model: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the checkpoint that training started from, if it did not start from random weights."""
-    for part in (model, model.get("backbone") or {}):
+def _initial_weights(model: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint that training started from; None if it started from random weights."""
+    for part in (model.get("backbone") or {}, model):
         given = part.get("init_cfg")
         for each in given if isinstance(given, list) else [given]:
             if isinstance(each, Mapping) and each.get("checkpoint"):
-                yield each["checkpoint"]
+                return str(each["checkpoint"])
+    return None
 
 
 def validated(test: Mapping[str, Any]) -> bool:
