@@ -127,6 +127,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    stored = markdown_cell(metadata.get("Stored Precision", ""))
     weights = _initial_weights(training["settings"]["model"])
     fold = training.get("fold")
     if fold:
@@ -150,7 +151,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         + (f", {entry.scheme.constants} more with a constant gate" if entry.scheme.constants else ""),
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
-        "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB",
+        "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB"
+        + (f", weights in {stored}; metrics measured before rounding" if stored else ""),
         "SHA-256": markdown_code(entry.sha256),
     }
     made = {
