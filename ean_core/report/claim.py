@@ -15,7 +15,8 @@ from ean_core.show.table import Cells
 
 from .paper import PAPER
 from .recipes import Recipes
-from .results import METRICS, Key, Result, timed_text
+from .results import METRICS, Key, Result
+from .rows import timed_text
 
 ACCURACY = "accuracy/top1"
 CLAIM = (
