@@ -13,6 +13,8 @@ from ean_core.common.tasks import find_dataset, known_datasets
 from ean_core.scheme import ConnectionScheme
 
 from .alone import SchemeGroups, TrainedAlone, read_groups
+from .folds import Fold
+from .per_image import Values, read_values
 from .recipes import Recipes
 from .records import LeaveOut, label, of_kind, read_records, refuse
 from .results import ATTENTIONS, Key, Result, find_results
@@ -32,6 +34,9 @@ class Records:
         correlations: correlations of supernet accuracy with stand-alone accuracy.
         timings: timing records.
         gates: records of gates, block by block.
+        folds: networks with constants in the place of gates.
+        tables: rows of Table 3, whose folders have the counts of each image.
+        values: the metric of each image by its name, for tests that keep it, by the folder of the run.
         groups: records of schemes to be trained individually, and the groups they list.
         folders: folders searched.
     """
@@ -42,6 +47,9 @@ class Records:
     correlations: Mapping[Path, Mapping[str, Any]]
     timings: Mapping[Path, Mapping[str, Any]]
     gates: Mapping[Path, Mapping[str, Any]]
+    folds: Mapping[Path, Fold]
+    tables: Mapping[Path, Mapping[str, Any]]
+    values: Mapping[Path, Values]
     groups: Mapping[Path, tuple[Mapping[str, Any], SchemeGroups]]
     folders: Sequence[Path]
 
@@ -65,24 +73,32 @@ class Records:
         searches = {
             path: record for path, record in of_kind(records, "search").items() if inside.isdisjoint(path.parents)
         }
-        listed = of_kind(records, "schemes trained alone")
+        folds, listed = of_kind(records, "fold"), of_kind(records, "schemes trained alone")
         histories = _read_each(searches, lambda path: read_search(path.parent / "ledger.jsonl"), leave_out)
+        results, tables = find_results(records, leave_out), of_kind(records, "table 3")
         found = cls(
-            find_results(records, leave_out),
-            {path: (searches[path], histories[path]) for path in sorted(histories, key=lambda p: _place(searches[p]))},
-            _read_each(compared, lambda path: read_comparison(path.parent), leave_out),
-            of_kind(records, "correlation"),
-            of_kind(records, "timing"),
-            of_kind(records, "gates"),
-            _read_each(listed, lambda path: (listed[path], read_groups(listed[path])), leave_out),
-            folders,
+            results=results,
+            searches={
+                path: (searches[path], histories[path]) for path in sorted(histories, key=lambda p: _place(searches[p]))
+            },
+            comparisons=_read_each(compared, lambda path: read_comparison(path.parent), leave_out),
+            correlations=of_kind(records, "correlation"),
+            timings=of_kind(records, "timing"),
+            gates=of_kind(records, "gates"),
+            folds=_read_each(
+                sorted(folds, key=lambda p: _place(folds[p])), lambda path: Fold.read(folds[path]), leave_out
+            ),
+            tables=tables,
+            values=read_values(results, tables, leave_out),
+            groups=_read_each(listed, lambda path: (listed[path], read_groups(listed[path])), leave_out),
+            folders=folders,
         )
-        everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates, found.groups)
-        if not (found.results or any(everything)):
+        everything = (found.searches, found.comparisons, found.correlations, found.timings, found.gates, found.folds)
+        if not (found.results or found.groups or any(everything)):
             raise FileNotFoundError(
                 f"nothing to report below {', '.join(map(str, folders))}: expected records of `ean train` with "
-                "`ean test`, `ean search`, `ean search compare`, `ean search correlate`, `ean time` or `ean gates` "
-                "in their work directories"
+                "`ean test`, `ean search`, `ean search compare`, `ean search correlate`, `ean time`, `ean gates` "
+                "or `ean fold` in their work directories"
             )
         return found
 

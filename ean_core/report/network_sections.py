@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from ean_core.common.tasks import Task
 from ean_core.show.table import in_percent, size_text
 
-from .claim import CLAIM, find_claims, transferred_text
+from .claim import CLAIM, METHOD, find_claims, transferred_text
 from .gathered import Records
 from .paper import PaperRow
+from .per_image import pair_rows
+from .records import slug
 from .results import BORROWED, BORROWED_TEXT, Result
 from .rows import machine_text, result_cells, table_rows, timing_text
 from .section import Section, rounded
@@ -77,8 +80,28 @@ def claim_section(records: Records) -> Section | None:
     rows = [row for each in claims for row in each.rows(recipes, records.label)]
     marked = BORROWED_TEXT if any(BORROWED in row["timed in"] for row in rows) else ""
     first = " ".join(filter(None, (CLAIM, marked, recipes.note(each.networks["EAN"] for each in claims))))
-    texts = [first, *(each.in_short(recipes) for each in claims), transferred_text(records.own, recipes)]
+    parts = dict.fromkeys(text for each in claims for text in each.paragraphs(recipes))  # some EANs share a Share-full
+    texts = [first, METHOD, *parts, transferred_text(records.own, recipes)]
     return Section("claim", "The paper's claim", "\n\n".join(filter(None, texts)), rows)
+
+
+def pairs_section(records: Records, task: Task) -> Section | None:
+    """Networks of a task compared image by image; None if their tests keep no values, or there are no two."""
+    rows = pair_rows(records.own, records.values, task, records.recipes)
+    if not rows:
+        return None
+    label = task.metrics[0].label
+    note = (
+        f"Differences of {label}, first minus second, over the same images, with paired 95 % bootstrap intervals over "
+        "these images; they hold for these trainings."
+    )
+    ours = [each for each in records.own if task.metrics[0].name in each.runs[0].test["metrics"]]
+    return Section(
+        f"pairs_{slug(task.noun)}",
+        f"{task.noun.capitalize()}s compared image by image",
+        " ".join(filter(None, (note, records.recipes.note(ours)))),
+        rows,
+    )
 
 
 def times_section(records: Records) -> Section | None:

@@ -9,12 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ean_core.common.bits import unpack_bits
 from ean_core.common.config import parse_name
-from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
+from ean_core.common.tasks import ACCURACY, dataset_of, find_dataset, known_datasets
 from ean_core.runs.folder import RECORD, TEST, Run
 from ean_core.scheme import ConnectionScheme
 from ean_core.show.table import in_percent
 
+from .paired import Flags
 from .records import LeaveOut, of_kind, read_records, refuse
 
 #: Metrics of each table of the paper: name in records, and the paper's title.
@@ -25,7 +29,7 @@ METRICS: dict[int, dict[str, str]] = {
 }
 #: Forms whose times stand in tables.
 FORMS = ("eager", "deployed")
-ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
+ORDER = ("vanilla", "Org-full", "Share-full", "EAN", "Folded")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
 #: Marks a time that was not measured in a network's own folder.
 BORROWED = "†"
@@ -102,6 +106,27 @@ class Measured:
             _recipe(settings, self.test),
         )
 
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent."""
+        return self.test["metrics"][ACCURACY.name]
+
+    @cached_property
+    def correct(self) -> Flags | None:
+        """Whether each test image was classified correctly ``(images,)``; None for other networks than classifiers, and
+        in records of earlier versions.
+
+        Raises:
+            ValueError: if the bits do not give the accuracy beside them.
+        """
+        if "correct" not in self.test:
+            return None
+        flags = np.array(unpack_bits(self.test["correct"]["bits"], self.test["images"]))
+        share = 100 * float(flags.mean())
+        if abs(share - self.accuracy) > 1e-6:
+            raise ValueError(f"test.json has an accuracy of {self.accuracy}, its images that were right give {share}")
+        return flags
+
 
 def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     """Name of the data that a network was measured on, from its settings."""
@@ -155,6 +180,15 @@ class Timing(NamedTuple):
     record: Mapping[str, Any]
     path: Path
     own: bool
+
+    @property
+    def increment(self) -> str:
+        """Relative inference time increment with its interval, in percent."""
+        return in_percent(self.row["increment"], self.row["increment_interval"])
+
+    def place(self, label: Callable[[Path], str]) -> str:
+        """Where it was timed: ``own folder``, or the marked label of another record."""
+        return "own folder" if self.own else f"{BORROWED} {label(self.path)}"
 
 
 @dataclass(frozen=True)
@@ -228,15 +262,7 @@ class Result:
 
     def increment(self, form: str) -> str:
         """Relative inference time increment in a form with its interval, in percent; empty if it was not timed."""
-        timing = self.timings.get(form)
-        return in_percent(timing.row["increment"], timing.row["increment_interval"]) if timing else ""
-
-    def timed(self, form: str, label: Callable[[Path], str]) -> str:
-        """Where it was timed in a form: ``own folder``, the marked label of another record, or ``not timed``."""
-        timing = self.timings.get(form)
-        if timing is None:
-            return "not timed"
-        return "own folder" if timing.own else f"{BORROWED} {label(timing.path)}"
+        return self.timings[form].increment if form in self.timings else ""
 
 
 def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Measured]:
@@ -255,18 +281,25 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
             continue
         run = Measured(path.parent, training, test)
         try:
-            unit, length = ("iter", "iterations") if "iterations" in training else ("epoch", "epochs")
-            best = training.get("best") or {"checkpoint": f"{unit}_{training[length]}.pth"}
-            trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
+            trained, tested = (training["config"], _produced(training)), (test["config"], test["checkpoint"]["name"])
             if trained != tested:
                 produced = f"record.json is for {trained[0]} and {trained[1]}, "
                 raise ValueError(f"{produced}test.json for {tested[0]} and {tested[1]}")
             hash(run.key)
+            _ = run.correct  # which may be damaged
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error.args[0]}")
             continue
         found.append(run)
     return found
+
+
+def _produced(training: Mapping[str, Any]) -> str:
+    """File name of the checkpoint that represents a training: the folded one, the best one or the last one."""
+    if "fold" in training:
+        return training["fold"]["checkpoint"]["name"]
+    unit, length = ("iter", "iterations") if "iterations" in training else ("epoch", "epochs")
+    return training["best"]["checkpoint"] if training.get("best") else f"{unit}_{training[length]}.pth"
 
 
 def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Result]:
@@ -287,12 +320,27 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
     results = []
     for key, seeds in grouped.items():
         runs = tuple(run for _, run in sorted(seeds.items()))
-        results.append(Result(runs, _timings(key, [run.folder for run in runs], of_kind(records, "timing"))))
+        of_network = (str(key.scheme), key.parameters, key.attention)
+        timings = find_timings(*of_network, [run.folder for run in runs], of_kind(records, "timing"))
+        results.append(Result(runs, timings))
     return sorted(results, key=_place)
 
 
-def _timings(key: Key, folders: Sequence[Path], records: Mapping[Path, Mapping[str, Any]]) -> dict[str, Timing]:
-    """Times of a network by form, from its own folders if they are there, otherwise from the nearest folder."""
+def find_timings(
+    scheme: str,
+    parameters: int,
+    attention: str,
+    folders: Sequence[Path],
+    records: Mapping[Path, Mapping[str, Any]],
+) -> dict[str, Timing]:
+    """Times of a network by form, from its own folders if they are there, otherwise from the nearest folder.
+
+    Args:
+        scheme, parameters: its connections and number of parameters.
+        attention: its attention module; empty for the plain network, which is timed beside any.
+        folders: folders of its runs.
+        records: timing records.
+    """
 
     def far(path: Path) -> tuple[bool, int]:
         shared = (len({*folder.parents, folder} & {*path.parents}) for folder in folders)
@@ -301,8 +349,8 @@ def _timings(key: Key, folders: Sequence[Path], records: Mapping[Path, Mapping[s
     found: dict[str, Timing] = {}
     for path in sorted(records, key=far):
         for row in records[path]["networks"].values():
-            same = (row.get("scheme"), row.get("parameters")) == (str(key.scheme), key.parameters)
-            if same and row.get("attention") in (key.attention or row.get("attention"), None):
+            same = (row.get("scheme"), row.get("parameters")) == (scheme, parameters)
+            if same and row.get("attention") in (attention or row.get("attention"), None):
                 timing = Timing(row, records[path], path, path.parent in folders)
                 found.setdefault(row.get("form", "eager"), timing)
     return found

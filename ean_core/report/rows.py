@@ -10,7 +10,7 @@ from ean_core.common.text import number_of
 from ean_core.show.table import Cells, size_text, spread_text
 
 from .paper import PAPER, PaperRow
-from .results import BORROWED_TEXT, FORMS, METRICS, Result
+from .results import BORROWED_TEXT, FORMS, METRICS, Result, Timing
 
 
 def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[Result | PaperRow]:
@@ -62,8 +62,7 @@ def result_cells(
             "increment (%)": f"{row.increment:+.2f}" if row.increment is not None else "",
             "parameters": f"{row.parameters:.3f} M" if row.parameters else "",
         }
-    training, test = row.runs[0].training, row.runs[0].test
-    split = test.get("data", {}).get("split", "test")
+    training = row.runs[0].training
     return {
         "source": "here",
         **names,
@@ -73,18 +72,24 @@ def result_cells(
         "seeds": str(len(row.runs)),
         "increment (%)": row.increment("eager"),
         "deployed (%)": row.increment("deployed"),
-        "timed in": timed_text(row, label),
+        "timed in": timed_text(row.timings, label),
         "parameters": f"{row.parameters:,}",
         "connections": f"{row.scheme.connections} `{row.scheme}`",
         "iterations": f"{training['iterations']:,}" if "iterations" in training else "",
         "training images": f"{training['images']:,}" if "images" in training else "",  # older records lack them
-        "measured on": f"{row.images:,} {({'val': 'validation'}).get(split, split)} images",
+        "measured on": measured_text(row),
     }
 
 
-def timed_text(result: Result, label: Callable[[Path], str]) -> str:
-    """Where a network was timed, see :meth:`Result.timed`; with the form if forms were timed in different places."""
-    places = {form: result.timed(form, label) for form in FORMS if form in result.timings}
+def measured_text(result: Result) -> str:
+    """Images that a network was measured on, e.g. ``40 validation images``."""
+    split = result.runs[0].test.get("data", {}).get("split", "test")
+    return f"{result.images:,} {'validation' if split == 'val' else split} images"
+
+
+def timed_text(timings: Mapping[str, Timing], label: Callable[[Path], str]) -> str:
+    """Where a network was timed, see :meth:`Timing.place`; with the form if forms were timed in different places."""
+    places = {form: timings[form].place(label) for form in FORMS if form in timings}
     if len({*places.values()}) < 2:
         return next(iter(places.values()), "not timed")
     return ", ".join(f"{form}: {place}" for form, place in places.items())

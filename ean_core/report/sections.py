@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ean_core.common.tasks import known_tasks
 from ean_core.show.table import Cells
 
-from .gate_sections import gates_section
+from .gate_sections import folds_section, gates_section
 from .gathered import Records
-from .network_sections import claim_section, results_section, times_section, trade_section
+from .network_sections import claim_section, pairs_section, results_section, times_section, trade_section
 from .rows import machine_text
 from .search_sections import (
     alone_section,
@@ -56,6 +57,8 @@ def _sections(records: Records) -> Iterator[Section | None]:
     for path, record in records.correlations.items():
         yield correlation_section(records.label(path), record)
     yield results_section(records, 3, "Crowd counting")
+    for task in known_tasks():
+        yield pairs_section(records, task)
     yield methods_section(records)
     for path, (_, groups) in records.groups.items():
         yield alone_section(records.label(path), records.trained_alone(groups))
@@ -65,6 +68,7 @@ def _sections(records: Records) -> Iterator[Section | None]:
     yield results_section(records, 5, "Semantic segmentation")
     for path, record in records.gates.items():
         yield gates_section(records.label(path), record)
+    yield folds_section(records)
     yield times_section(records)
     yield Section("records", "Source records", SOURCES, list(_sources(records)))
 
@@ -76,7 +80,9 @@ def _sources(records: Records) -> Iterator[Cells]:
         found += [(run.folder / "record.json", run.training), (run.folder / "test.json", run.test)]
     found += [(path, record) for path, (record, _) in (*records.searches.items(), *records.groups.items())]
     found += [(path, comparison.record) for path, comparison in records.comparisons.items()]
-    for path, record in (*found, *records.correlations.items(), *records.timings.items(), *records.gates.items()):
+    found += [(path, fold.record) for path, fold in records.folds.items()]
+    kinds = (records.correlations, records.timings, records.gates, records.tables)
+    for path, record in (*found, *(pair for each in kinds for pair in each.items())):
         yield {
             "record": records.label(path),
             "kind": record["kind"],

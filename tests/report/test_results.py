@@ -39,6 +39,22 @@ def test_seeds_are_gathered_and_other_settings_are_not(tmp_path):
     assert [result_cells(row, 1)["epochs"] for row in table_rows(found, 1)[3:5]] == ["24", "100"]
 
 
+def test_a_network_with_constant_gates_stands_after_the_others(tmp_path):
+    for scheme in ("0c0-100-000", "010-100-000", "000-000-000"):
+        save_run(tmp_path / scheme, scheme=scheme)
+    assert [each.connection for each in read_results([tmp_path])] == ["vanilla", "EAN", "Folded"]
+
+
+def test_a_published_folded_network_is_tested_with_its_own_checkpoint(tmp_path):
+    save_run(tmp_path / "fold", scheme="0c0-100-000", checkpoint={"name": "folded.pth"})
+    with pytest.raises(ValueError, match=r"is for resnet20_se_cifar100 and epoch_24.pth, test.json for .*folded"):
+        read_results([tmp_path])
+    path = tmp_path / "fold/record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fold": {"checkpoint": {"name": "folded.pth"}}}))
+    (found,) = read_results([tmp_path])
+    assert (found.connection, str(found.scheme)) == ("Folded", "0c0-100-000")
+
+
 def test_times_are_those_of_the_same_network(tmp_path):
     save_run(tmp_path / "ean")
     rows = [
