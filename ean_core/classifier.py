@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn import functional as F
 
+from ean_core.common.bits import pack_bits
 from ean_core.common.errors import unknown_name
 from ean_core.common.inputs import check_images
 from ean_core.weights.loading import PretrainedOrRaise
@@ -236,6 +238,8 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 class TopK(BaseMetric):
     """Top-k accuracies in percent, ``accuracy/top1``, ``accuracy/top5``, …, and Wilson's 95 % intervals over images.
 
+    :attr:`correct` says which images were right, so that two networks can be compared image by image.
+
     Args:
         topk: the values of k.
     """
@@ -247,13 +251,19 @@ class TopK(BaseMetric):
         self.topk = tuple(topk)
         #: 95 % intervals of the last evaluation, by name of the metric.
         self.intervals: dict[str, list[float]] = {}
+        #: Of the last evaluation: ``bits``, whether each image's top class was right (:func:`pack_bits`), and
+        #: ``labels``, a hash of the labels in the same order, which differs if the images or their order do.
+        self.correct: dict[str, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        self.results.extend(sample["rank"] for sample in data_samples)
+        self.results.extend((sample["rank"], sample["label"]) for sample in data_samples)
 
-    def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        correct = {f"top{k}": sum(rank < k for rank in results) for k in self.topk}
+    def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
+        ranks, labels = zip(*results, strict=True)
+        correct = {f"top{k}": sum(rank < k for rank in ranks) for k in self.topk}
         self.intervals = {f"{self.prefix}/{name}": _wilson(count, len(results)) for name, count in correct.items()}
+        order = hashlib.sha256(" ".join(map(str, labels)).encode()).hexdigest()
+        self.correct = {"bits": pack_bits([rank == 0 for rank in ranks]), "labels": order}
         return {name: 100 * count / len(results) for name, count in correct.items()}
 
 

@@ -254,8 +254,8 @@ def test_the_rank_counts_classes_scored_at_least_as_high(logits, label, rank):
 
 def test_topk_is_the_share_of_labels_among_the_k_best():
     metric = TopK((1, 2, 5))
-    metric.process(None, [{"rank": rank} for rank in (0, 1, 4)])
-    metric.process(None, [{"rank": 0}])
+    metric.process(None, [{"rank": rank, "label": label} for rank, label in ((0, 7), (1, 2), (4, 2))])
+    metric.process(None, [{"rank": 0, "label": 0}])
     assert metric.evaluate(4) == {"accuracy/top1": 50.0, "accuracy/top2": 75.0, "accuracy/top5": 100.0}
     low, high = metric.intervals["accuracy/top1"]
     assert (low, high) == pytest.approx((15.0, 85.0), abs=0.1)  # Wilson's, of 2 in 4
@@ -264,8 +264,23 @@ def test_topk_is_the_share_of_labels_among_the_k_best():
 
 def test_topk_cuts_off_the_repetitions_that_fill_up_an_epoch():
     metric = METRICS.build({"type": "TopK"})
-    metric.process(None, [{"rank": rank} for rank in (0, 0, 1, 1)])
+    metric.process(None, [{"rank": rank, "label": 3} for rank in (0, 0, 1, 1)])
     assert metric.evaluate(2) == {"accuracy/top1": 100.0}
+    assert metric.correct["bits"] == "c0"
+
+
+def test_topk_keeps_which_images_were_right_and_tells_other_images_apart():
+    def measured(*pairs):
+        metric = TopK()
+        metric.process(None, [{"rank": rank, "label": label} for rank, label in pairs])
+        metric.evaluate(len(pairs))
+        return metric.correct
+
+    first = measured((0, 7), (1, 12), (0, 2))
+    assert first["bits"] == "a0"  # 101, filled up
+    assert measured((1, 7), (0, 12), (0, 2)) == {"bits": "60", "labels": first["labels"]}
+    assert measured((0, 12), (1, 7), (0, 2))["labels"] != first["labels"]  # another order
+    assert measured((0, 71), (1, 2), (0, 2))["labels"] != first["labels"]
 
 
 def test_a_backbone_made_for_the_classifier_returns_what_the_classifier_needs():

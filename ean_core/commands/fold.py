@@ -166,6 +166,7 @@ def run_fold(
     settings.model.backbone.scheme = str(scheme)
     if replaced:
         _save(network, settings, file, work_dir / FOLDED)
+    parameters = sum(each.numel() for each in MODELS.build(settings.model).parameters())
     tuned = _tuned(settings, work_dir / FOLDED, work_dir / TUNED, epochs, resume) if epochs and replaced else None
     final = report.evaluator(network, seed)
     rows = final.rows([base, scheme])
@@ -185,6 +186,7 @@ def run_fold(
         "source": origin,
         "attention": find_backbone(network).attention_cfg["type"],
         "scheme": str(scheme),
+        "parameters": parameters,
         **({"checkpoint": {"name": FOLDED, "sha256": WeightsFile(work_dir / FOLDED).sha256}} if replaced else {}),
         "margin": margin,
         "seed": seed,

@@ -9,9 +9,11 @@ import typer
 
 from ean_core.common.record import csv_text, write_text
 from ean_core.common.text import markdown, visible
+from ean_core.report.gathered import Records
 from ean_core.report.page import page_text
 from ean_core.report.records import LeaveOut, label, refuse
-from ean_core.report.sections import Records, Section, sections
+from ean_core.report.section import Section
+from ean_core.report.sections import sections
 from ean_core.show.table import columns, markdown_table
 
 TITLE = "Efficient attention networks: results"

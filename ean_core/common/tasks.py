@@ -121,6 +121,8 @@ class Task:
         exporter: ``'module:Class'``, a :class:`~ean_core.inference.export.FromPixels` of its networks for ``ean
             export``; empty if there is none.
         scorer: ``'module:Class'`` that scores its networks in ``ean search``; empty if there is none.
+        per_image: ``'module:function'`` that reads its primary metric of each image from the folder of a test, as pairs
+            of the image's name and the value; empty if no test keeps it.
         predict: command that applies this package's own networks to images, such as ``'crowd predict'``; empty if there
             is none.
     """
@@ -133,6 +135,7 @@ class Task:
     explainer: str = ""
     exporter: str = ""
     scorer: str = ""
+    per_image: str = ""
     predict: str = ""
 
 

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy import stats
-
-from ean_core.common.tasks import find_metric
+from ean_core.common.tasks import ACCURACY, find_metric
 from ean_core.show.table import Cells
 
+from .evidence import MARGINS, SEEDS, Evidence, points_of, points_text
 from .paper import PAPER
 from .recipes import Recipes
-from .results import METRICS, Key, Result, timed_text
+from .results import FORMS, METRICS, Key, Result
+from .rows import timed_text
 
-ACCURACY = "accuracy/top1"
 CLAIM = (
     "The paper claims that connections found by its search keep or improve the accuracy of attention in all blocks "
     "(Share-full), which improves on the plain network, at a fraction of the time. Differences are in percentage "
-    "points of test accuracy, with 95 % intervals: over seeds if both networks have several; otherwise from the test "
-    "images alone, treated as two samples, which ignores the variance between trainings. Times are increments over "
-    "vanilla."
+    "points of test accuracy; times are increments over vanilla."
+)
+METHOD = (
+    f"Intervals are 95 %. With {SEEDS} or more seeds in common, they are Student's, over the differences of trainings "
+    "with equal seeds, and hold for these test images. With fewer, they are over the test images, on which both "
+    "networks are compared one by one (Agresti and Min), and hold for these trainings; where it is not recorded which "
+    "images were right, they are those of two independent samples of images, which are wider (unpaired). McNemar's b "
+    "and c are the numbers of images that only the first and only the second network got right, for each seed in "
+    "common; p is exact and two-sided. EAN keeps the accuracy of Share-full if the interval lies above minus a margin "
+    f"of {points_of(MARGINS[0])}, or {points_of(MARGINS[1])} with {SEEDS} or more seeds. Otherwise a network is better "
+    "than another one if the interval lies above 0. A claim is contradicted if the interval lies below. Verdicts are "
+    "not corrected for their number."
 )
 PAIRS = (("EAN", "Share-full"), ("EAN", "vanilla"), ("Share-full", "vanilla"))
+#: The pair of which the first keeps the accuracy of the second; the first of the others is better.
+KEPT = ("EAN", "Share-full")
 #: Tables of the tasks that networks are transferred to; the first metric of each ranks them.
 TRANSFERRED = (3, 5)
-IN_SHORT = {
-    "shown": "the paper's difference is also seen here for {}",
-    "not seen": "the paper's difference lies outside our interval for {}",
-    "open": "the paper's difference is neither confirmed nor excluded for {}",
-}
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,21 @@ class Claim:
 
     Args:
         networks: the EAN, and Share-full, vanilla or both, by connection.
-        paper: the paper's accuracies with the same attention on the same data set, by connection.
+        paper: the paper's accuracies with the same attention on the same data set, by connection; empty if it has none.
     """
 
     networks: Mapping[str, Result]
     paper: Mapping[str, float]
 
     @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Pairs of :data:`PAIRS` for which both networks exist."""
-        return [pair for pair in PAIRS if self.networks.keys() >= {*pair}]
+    def pairs(self) -> dict[tuple[str, str], Evidence]:
+        """The evidence on those of :data:`PAIRS` for which both networks exist."""
+        there = (pair for pair in PAIRS if self.networks.keys() >= {*pair})
+        return {(one, other): Evidence.of(self.networks[one], self.networks[other]) for one, other in there}
+
+    def published(self, one: str, other: str) -> float | None:
+        """The paper's difference of a pair in points; None if it has none."""
+        return self.paper[one] - self.paper[other] if self.paper.keys() >= {one, other} else None
 
     def rows(self, recipes: Recipes | None = None, label: Callable[[Path], str] = Path.as_posix) -> Iterator[Cells]:
         """One row per pair.
@@ -61,71 +70,73 @@ class Claim:
         """
         ean = self.networks["EAN"]
         letter = (recipes or Recipes.of([*self.networks.values()])).letter(ean)
-        for one, other in self.pairs:
-            first, second = self.networks[one], self.networks[other]
-            gap, low, high = compared(first, second)
-            several = min(len(first.runs), len(second.runs)) > 1
+        for (one, other), found in self.pairs.items():
+            first, paper, kept = self.networks[one], self.published(one, other), (one, other) == KEPT
+            over_vanilla = other == "vanilla"
             yield {
                 "network": f"{ean.network} {ean.attention}",
                 "compared": f"{one} against {other}",
                 "data": ean.data,
-                "accuracy (points)": f"{gap:+.2f} ({low:+.2f} to {high:+.2f})",
-                "paper (points)": f"{self.paper[one] - self.paper[other]:+.2f}",
-                "interval of": f"{len(first.runs)} and {len(second.runs)} seeds" if several else "the test images",
-                "verdict": verdict(first, second),
+                "accuracy (points)": points_text(found.difference),
+                "paper (points)": "" if paper is None else f"{paper:+.2f}",
+                "interval of": found.source,
+                "verdict": found.verdict(kept) + f" (margin {found.margin})" * kept,
+                "McNemar b, c": found.counts_text(),
+                "p": found.p_text(),
+                "over seeds (points)": found.seeds_text(),
                 "epochs": ean.epochs,
                 "recipe": letter,
-                "eager (%)": first.increment("eager") if other == "vanilla" else "",
-                "deployed (%)": first.increment("deployed") if other == "vanilla" else "",
-                "timed in": timed_text(first, label) if other == "vanilla" else "",
+                "eager (%)": first.increment("eager") * over_vanilla,
+                "deployed (%)": first.increment("deployed") * over_vanilla,
+                "timed in": timed_text(first.timings, label) * over_vanilla,
                 "EAN": f"`{ean.scheme}`",
             }
 
-    def in_short(self, recipes: Recipes | None = None) -> str:
-        """Summarize the rows in a sentence or two."""
+    def paragraphs(self, recipes: Recipes | None = None) -> Iterator[str]:
+        """State for each part of the claim whether it is shown, with the numbers, and data that would show it."""
         ean = self.networks["EAN"]
-        how = (recipes or Recipes.of([*self.networks.values()])).text(ean)
-        what = f"{ean.attention} `{ean.scheme}`, {ean.network} on {ean.data}, {how}"
-        if len(self.pairs) < len(PAIRS):
-            return f"{what}: not all three networks are trained yet."
-        trainings = {name: len(self.networks[name].runs) for name in ("vanilla", "Share-full", "EAN")}
-        seen: dict[str, list[str]] = {name: [] for name in IN_SHORT}
-        for one, other in self.pairs:
-            _, low, high = compared(self.networks[one], self.networks[other])
-            within = low <= self.paper[one] - self.paper[other] <= high
-            clear = "shown" if min(trainings[one], trainings[other]) > 1 and low * high > 0 else "open"
-            seen[clear if within else "not seen"].append(f"{one} against {other}")
-        listed = {
-            name: " and ".join(filter(None, (", ".join(pairs[:-1]), *pairs[-1:]))) for name, pairs in seen.items()
-        }
-        texts = [IN_SHORT[name].format(listed[name]) for name, pairs in seen.items() if pairs]
-        over = "trainings: " + ", ".join(f"{name} {count}" for name, count in trainings.items())
-        time = "holds" if faster(ean, self.networks["Share-full"]) else "is not confirmed"
-        return f"{what} ({over}): {'; '.join(texts)}. The claim about time {time}."
+        where = f"({ean.network} on {ean.data}, {(recipes or Recipes.of([*self.networks.values()])).text(ean)})"
+        names = {"EAN": f"EAN {ean.attention} `{ean.scheme}`", "Share-full": f"Share-full {ean.attention}"}
+        for other in ("Share-full", "vanilla"):
+            if other not in self.networks:
+                yield f"Not shown: {names['EAN']} against {other} {where}; {other} is not trained with this recipe."
+        for (one, other), found in self.pairs.items():
+            kept = (one, other) == KEPT
+            verdict = found.verdict(kept)
+            claim = f"loses less than {points_of(found.margin)} against {other}" if kept else f"is better than {other}"
+            text = f"{verdict.capitalize()}: {names[one]} {claim} {where}. "
+            text += found.numbers(one, other, self.published(one, other))
+            yield text + f" {found.needed(kept)}" * (verdict == "not shown")
+        if "Share-full" in self.networks:
+            yield self._time(f"{names['EAN']} adds less time than Share-full {where}")
 
-
-def _listed(items: Sequence[str]) -> str:
-    """Join items as a sentence lists them: ``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+    def _time(self, claim: str) -> str:
+        ean, full = self.networks["EAN"], self.networks["Share-full"]
+        forms = [form for form in FORMS if form in ean.timings and form in full.timings]
+        if not forms:
+            return f"Not shown: {claim}. Needed: `ean time`, which times both side by side."
+        verdict = "Shown" if faster(ean, full) else "Contradicted" if faster(full, ean) else "Not shown"
+        numbers = (f"{ean.increment(form)} against {full.increment(form)} {form}" for form in forms)
+        return f"{verdict}: {claim}. Increments over vanilla, in percent: {'; '.join(numbers)}."
 
 
 def find_claims(results: Sequence[Result]) -> list[Claim]:
-    """Find EAN classifiers on the paper's data sets for which other networks with the same recipe exist."""
+    """Find EAN classifiers for which other networks with the same recipe exist."""
     recipes: dict[Key, list[Result]] = {}
     for each in results:
-        if ACCURACY in each.runs[0].test["metrics"]:
+        if ACCURACY.name in each.runs[0].test["metrics"]:
             recipes.setdefault(each.runs[0].key.common, []).append(each)
     claims = []
     for ean in results:
         beside = recipes.get(ean.runs[0].key.common, []) if ean.connection == "EAN" else []
         networks = {each.connection: each for each in beside if each.attention in ("", ean.attention)}
         paper: dict[str, float] = {
-            row.connection: row.metrics[ACCURACY]
+            row.connection: row.metrics[ACCURACY.name]
             for row in PAPER
             if row.table == 1 and row.data == ean.data and row.attention in ("", ean.attention)
         }
         claim = Claim({**networks, "EAN": ean}, paper)
-        if "EAN" in paper and claim.pairs:
+        if claim.pairs:
             claims.append(claim)
     return claims
 
@@ -157,45 +168,3 @@ def faster(first: Result, second: Result) -> bool:
         for form in first.timings.keys() & second.timings.keys()
     ]
     return bool(intervals) and all(mine and other and mine[1] < other[0] for mine, other in intervals)
-
-
-def difference(first: Sequence[float], second: Sequence[float], noise: float) -> tuple[float, float, float]:
-    """Difference of the means (first minus second) and its 95 % interval.
-
-    Args:
-        first, second: one value per seed.
-        noise: standard error of a single value due to the finite number of test images.
-
-    Returns:
-        The difference and the bounds of its interval: Welch's over seeds if both have several; otherwise from the test
-        images alone, which ignores the variance between trainings.
-
-    Examples:
-        >>> [round(value, 2) for value in difference([2.0, 2.2], [1.0, 1.2], noise=9)]
-        [1.0, 0.39, 1.61]
-        >>> [round(value, 2) for value in difference([65.6], [65.2], noise=0.5)]
-        [0.4, -0.99, 1.79]
-    """
-    gap = statistics.fmean(first) - statistics.fmean(second)
-    if min(len(first), len(second)) > 1 and len({*first}) + len({*second}) > 2:  # none for constant values
-        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-        return gap, float(interval.low), float(interval.high)
-    return gap, gap - 1.96 * math.sqrt(2) * noise, gap + 1.96 * math.sqrt(2) * noise
-
-
-def compared(first: Result, second: Result) -> tuple[float, float, float]:
-    """Accuracy of the first network minus that of the second, in points, with the interval of :func:`difference`."""
-    ours, others = first.values(ACCURACY), second.values(ACCURACY)
-    share = statistics.fmean(others) / 100
-    return difference(ours, others, noise=100 * math.sqrt(share * (1 - share) / first.images))
-
-
-def verdict(first: Result, second: Result) -> str:
-    """State whether the first network's accuracy is better or worse than the second's. Without several seeds of both,
-    the interval only covers sampling of the test images, and a difference remains undecided."""
-    gap, low, high = compared(first, second)
-    if low <= 0 <= high:
-        return "no significant difference"
-    if min(len(first.runs), len(second.runs)) == 1:
-        return "undecided"
-    return "better" if gap > 0 else "worse"

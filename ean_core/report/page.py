@@ -15,7 +15,7 @@ from ean_core.show.strip import scheme_strip
 from ean_core.show.table import Cells, are_numbers, columns
 
 from .results import BORROWED
-from .sections import Section
+from .section import Section
 
 HERE = Path(__file__).resolve().parent
 #: Cells with more characters may wrap.

@@ -21,12 +21,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "correlation": ("config", "epochs", "standard_error", "correlations", "schemes"),
     "timing": ("batch", "size", "dtype", "rounds", "networks"),
     "gates": ("config", "attention", "scheme", "images", "blocks"),
+    "fold": ("config", "source", "attention", "scheme", "chosen_on", "reported_on"),
+    "table 3": ("metrics",),
     "schemes trained alone": ("config", "groups"),
 }
 #: Fields that all records have, and those of their environment.
 OF_ALL, MACHINE = ("command", "finished", "environment"), {"cpu", "threads", "gpus", "packages"}
 #: File names of records; damage is reported for these only.
-_NAMED = re.compile(r"(record|test|search|compare|correlation|gates|schemes|timing\w*)\.json")
+_NAMED = re.compile(r"(record|test|search|compare|correlation|gates|fold|schemes|timing\w*)\.json")
 _NO_SLUG = re.compile(r"[^A-Za-z0-9.-]+")
 
 
@@ -87,7 +89,7 @@ def label(path: Path, folders: Sequence[Path]) -> str:
         >>> label(Path('there/runs/ean/record.json'), [Path('here/runs'), Path('there/runs')])
         'there/runs/ean'
     """
-    usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "schemes", "timing")
+    usual = path.stem in ("record", "test", "search", "compare", "correlation", "gates", "fold", "schemes", "timing")
     place = (path.parent if usual else path.with_suffix("")).resolve()
     common = os.path.commonpath([folder.resolve() for folder in folders])
     return place.relative_to(common).as_posix()

@@ -9,14 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ean_core.common.bits import unpack_bits
 from ean_core.common.config import parse_name
-from ean_core.common.tasks import dataset_of, find_dataset, known_datasets
-from ean_core.common.text import number_of
+from ean_core.common.tasks import ACCURACY, dataset_of, find_dataset, known_datasets
 from ean_core.runs.folder import RECORD, TEST, Run
 from ean_core.scheme import ConnectionScheme
-from ean_core.show.table import Cells, in_percent, size_text, spread_text
+from ean_core.show.table import in_percent
 
-from .paper import PAPER, PaperRow
+from .paired import Flags
 from .records import LeaveOut, of_kind, read_records, refuse
 
 #: Metrics of each table of the paper: name in records, and the paper's title.
@@ -27,7 +29,7 @@ METRICS: dict[int, dict[str, str]] = {
 }
 #: Forms whose times stand in tables.
 FORMS = ("eager", "deployed")
-ORDER = ("vanilla", "Org-full", "Share-full", "EAN")
+ORDER = ("vanilla", "Org-full", "Share-full", "EAN", "Folded")
 ATTENTIONS = ("", "SE", "SGE", "DIA")
 #: Marks a time that was not measured in a network's own folder.
 BORROWED = "†"
@@ -104,6 +106,27 @@ class Measured:
             _recipe(settings, self.test),
         )
 
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent."""
+        return self.test["metrics"][ACCURACY.name]
+
+    @cached_property
+    def correct(self) -> Flags | None:
+        """Whether each test image was classified correctly ``(images,)``; None for other networks than classifiers, and
+        in records of earlier versions.
+
+        Raises:
+            ValueError: if the bits do not give the accuracy beside them.
+        """
+        if "correct" not in self.test:
+            return None
+        flags = np.array(unpack_bits(self.test["correct"]["bits"], self.test["images"]))
+        share = 100 * float(flags.mean())
+        if abs(share - self.accuracy) > 1e-6:
+            raise ValueError(f"test.json has an accuracy of {self.accuracy}, its images that were right give {share}")
+        return flags
+
 
 def _data_name(settings: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     """Name of the data that a network was measured on, from its settings."""
@@ -157,6 +180,15 @@ class Timing(NamedTuple):
     record: Mapping[str, Any]
     path: Path
     own: bool
+
+    @property
+    def increment(self) -> str:
+        """Relative inference time increment with its interval, in percent."""
+        return in_percent(self.row["increment"], self.row["increment_interval"])
+
+    def place(self, label: Callable[[Path], str]) -> str:
+        """Where it was timed: ``own folder``, or the marked label of another record."""
+        return "own folder" if self.own else f"{BORROWED} {label(self.path)}"
 
 
 @dataclass(frozen=True)
@@ -230,15 +262,7 @@ class Result:
 
     def increment(self, form: str) -> str:
         """Relative inference time increment in a form with its interval, in percent; empty if it was not timed."""
-        timing = self.timings.get(form)
-        return in_percent(timing.row["increment"], timing.row["increment_interval"]) if timing else ""
-
-    def timed(self, form: str, label: Callable[[Path], str]) -> str:
-        """Where it was timed in a form: ``own folder``, the marked label of another record, or ``not timed``."""
-        timing = self.timings.get(form)
-        if timing is None:
-            return "not timed"
-        return "own folder" if timing.own else f"{BORROWED} {label(timing.path)}"
+        return self.timings[form].increment if form in self.timings else ""
 
 
 def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Measured]:
@@ -257,18 +281,25 @@ def find_runs(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = r
             continue
         run = Measured(path.parent, training, test)
         try:
-            unit, length = ("iter", "iterations") if "iterations" in training else ("epoch", "epochs")
-            best = training.get("best") or {"checkpoint": f"{unit}_{training[length]}.pth"}
-            trained, tested = (training["config"], best["checkpoint"]), (test["config"], test["checkpoint"]["name"])
+            trained, tested = (training["config"], _produced(training)), (test["config"], test["checkpoint"]["name"])
             if trained != tested:
                 produced = f"record.json is for {trained[0]} and {trained[1]}, "
                 raise ValueError(f"{produced}test.json for {tested[0]} and {tested[1]}")
             hash(run.key)
+            _ = run.correct  # which may be damaged
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             leave_out(path.parent, str(error) if isinstance(error, ValueError) else f"its records lack {error.args[0]}")
             continue
         found.append(run)
     return found
+
+
+def _produced(training: Mapping[str, Any]) -> str:
+    """File name of the checkpoint that represents a training: the folded one, the best one or the last one."""
+    if "fold" in training:
+        return training["fold"]["checkpoint"]["name"]
+    unit, length = ("iter", "iterations") if "iterations" in training else ("epoch", "epochs")
+    return training["best"]["checkpoint"] if training.get("best") else f"{unit}_{training[length]}.pth"
 
 
 def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut = refuse) -> list[Result]:
@@ -289,12 +320,27 @@ def find_results(records: Mapping[Path, Mapping[str, Any]], leave_out: LeaveOut 
     results = []
     for key, seeds in grouped.items():
         runs = tuple(run for _, run in sorted(seeds.items()))
-        results.append(Result(runs, _timings(key, [run.folder for run in runs], of_kind(records, "timing"))))
+        of_network = (str(key.scheme), key.parameters, key.attention)
+        timings = find_timings(*of_network, [run.folder for run in runs], of_kind(records, "timing"))
+        results.append(Result(runs, timings))
     return sorted(results, key=_place)
 
 
-def _timings(key: Key, folders: Sequence[Path], records: Mapping[Path, Mapping[str, Any]]) -> dict[str, Timing]:
-    """Times of a network by form, from its own folders if they are there, otherwise from the nearest folder."""
+def find_timings(
+    scheme: str,
+    parameters: int,
+    attention: str,
+    folders: Sequence[Path],
+    records: Mapping[Path, Mapping[str, Any]],
+) -> dict[str, Timing]:
+    """Times of a network by form, from its own folders if they are there, otherwise from the nearest folder.
+
+    Args:
+        scheme, parameters: its connections and number of parameters.
+        attention: its attention module; empty for the plain network, which is timed beside any.
+        folders: folders of its runs.
+        records: timing records.
+    """
 
     def far(path: Path) -> tuple[bool, int]:
         shared = (len({*folder.parents, folder} & {*path.parents}) for folder in folders)
@@ -303,8 +349,8 @@ def _timings(key: Key, folders: Sequence[Path], records: Mapping[Path, Mapping[s
     found: dict[str, Timing] = {}
     for path in sorted(records, key=far):
         for row in records[path]["networks"].values():
-            same = (row.get("scheme"), row.get("parameters")) == (str(key.scheme), key.parameters)
-            if same and row.get("attention") in (key.attention or row.get("attention"), None):
+            same = (row.get("scheme"), row.get("parameters")) == (scheme, parameters)
+            if same and row.get("attention") in (attention or row.get("attention"), None):
                 timing = Timing(row, records[path], path, path.parent in folders)
                 found.setdefault(row.get("form", "eager"), timing)
     return found
@@ -326,119 +372,3 @@ def _place(result: Result) -> tuple[int, str, int, str, int]:
     known = ATTENTIONS.index(key.attention) if key.attention in ATTENTIONS else len(ATTENTIONS)
     data = names.index(key.data) if key.data in names else len(names)
     return data, key.data, known, key.attention, ORDER.index(result.connection)
-
-
-def result_cells(
-    row: Result | PaperRow, table: int, recipe: str = "", label: Callable[[Path], str] = Path.as_posix
-) -> Cells:
-    """Format a network, ours or the paper's, as a row of Table 1, 3 or 5.
-
-    Args:
-        row: the network.
-        table: 1, 3 or 5.
-        recipe: letter of its recipe, where others were trained differently.
-        label: names the records that its times are from.
-    """
-    names = {
-        "network": " ".join(filter(None, (row.network, row.attention))),
-        "connection": row.connection,
-        "data": row.data,
-    }
-    if isinstance(row, PaperRow):
-        digits = "g" if table == 3 else ".2f"
-        return {
-            "source": f"paper, Table {row.table}",
-            **names,
-            **{title: f"{row.metrics[name]:{digits}}" for name, title in METRICS[table].items()},
-            "increment (%)": f"{row.increment:+.2f}" if row.increment is not None else "",
-            "parameters": f"{row.parameters:.3f} M" if row.parameters else "",
-        }
-    training, test = row.runs[0].training, row.runs[0].test
-    split = test.get("data", {}).get("split", "test")
-    return {
-        "source": "here",
-        **names,
-        **{title: spread_text(row.values(name), 2) for name, title in METRICS[table].items()},
-        "epochs": row.epochs,
-        "recipe": recipe,
-        "seeds": str(len(row.runs)),
-        "increment (%)": row.increment("eager"),
-        "deployed (%)": row.increment("deployed"),
-        "timed in": timed_text(row, label),
-        "parameters": f"{row.parameters:,}",
-        "connections": f"{row.scheme.connections} `{row.scheme}`",
-        "iterations": f"{training['iterations']:,}" if "iterations" in training else "",
-        "training images": f"{training['images']:,}" if "images" in training else "",  # older records lack them
-        "measured on": f"{row.images:,} {({'val': 'validation'}).get(split, split)} images",
-    }
-
-
-def timed_text(result: Result, label: Callable[[Path], str]) -> str:
-    """Where a network was timed, see :meth:`Result.timed`; with the form if forms were timed in different places."""
-    places = {form: result.timed(form, label) for form in FORMS if form in result.timings}
-    if len({*places.values()}) < 2:
-        return next(iter(places.values()), "not timed")
-    return ", ".join(f"{form}: {place}" for form, place in places.items())
-
-
-def schedule_text(training: Mapping[str, Any]) -> str:
-    """Training length, e.g. ``24 epochs on 50,000 images`` or ``20,000 iterations on 1,464 images``."""
-    images = f" on {training['images']:,} images" if "images" in training else ""  # older records lack them
-    if "iterations" in training:
-        return f"{number_of(training['iterations'], 'iteration')}{images}"
-    return f"{number_of(training['epochs'], 'epoch')}{images}"
-
-
-def table_rows(results: Sequence[Result], table: int, *, everything: bool = False) -> list[Result | PaperRow]:
-    """Return the rows of one of the paper's tables; for each data set ours, then the paper's.
-
-    Args:
-        results: networks; those without the table's metrics are ignored.
-        table: 1, 3 or 5.
-        everything: include the paper's rows for data sets on which nothing was measured here.
-    """
-    metrics = METRICS[table]
-    ours = [each for each in results if metrics.keys() <= each.runs[0].test["metrics"].keys()]
-    theirs = [row for row in PAPER if row.table == table]
-    own = dict.fromkeys(map(_plain_data, ours))
-    rows: list[Result | PaperRow] = []
-    for data in {**own, **dict.fromkeys(row.data for row in theirs if everything)}:
-        rows += [each for each in ours if _plain_data(each) == data]
-        rows += [row for row in theirs if row.data == data]
-    return rows
-
-
-def _plain_data(result: Result) -> str:
-    """The paper's name of the data set."""
-    return result.data.removesuffix(" with SBD")
-
-
-def machine_text(record: Mapping[str, Any]) -> str:
-    """Machine that a record was made on: the GPU if one was used, otherwise the processor."""
-    where = record["environment"]
-    if str(record.get("device", "cpu")) != "cpu" and where["gpus"]:
-        return str(where["gpus"][0])
-    return f"{where['cpu']}, {where['threads']} thread{'s' * (where['threads'] != 1)}"
-
-
-def timing_text(results: Sequence[Result]) -> str:
-    """Conditions under which increments were measured; empty if none were."""
-    conditions: dict[str, list[str]] = {}
-    for each in results:
-        for timing in each.timings.values():
-            record = timing.record
-            where = (
-                f"batch {record['batch']} at {size_text(record['size'])} pixels, {record['dtype']}, "
-                f"{machine_text(record)}, {record['rounds']} rounds"
-            )
-            names = conditions.setdefault(where, [])
-            names += [each.attention] * bool(each.attention and each.attention not in names)
-    if not conditions:
-        return ""
-    borrowed = any(not timing.own for each in results for timing in each.timings.values())
-    measured = "; ".join(f"{', '.join(names)}: {where}" for where, names in conditions.items() if names)
-    return (
-        "Increments (Eqn 9) are medians over rounds in which all networks with the same attention are timed side by "
-        "side, relative to the vanilla network in the same form, with 95 % intervals within that process. "
-        f"{f'{measured}. ' if measured else ''}The paper: batch 50 on a V100.{f' {BORROWED_TEXT}' if borrowed else ''}"
-    )

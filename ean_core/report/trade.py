@@ -114,7 +114,7 @@ def _points(row: Result | PaperRow, recipes: Recipes, label: Callable[[Path], st
         low, high = [100 * value for value in timing["increment_interval"] or ()] or (None, None)
         numbers = (row.parameters, fmean(values), deviation, 100 * timing["increment"], low, high)
         recipe = (row.epochs, recipes.letter(row), form, str(row.scheme))
-        yield TradePoint("here", *(*names, *recipe, *numbers, row.timed(form, label)))
+        yield TradePoint("here", *(*names, *recipe, *numbers, row.timings[form].place(label)))
 
 
 def panels(points: Sequence[TradePoint]) -> list[tuple[str, list[TradePoint]]]:

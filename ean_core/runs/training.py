@@ -114,17 +114,19 @@ def _test(config: Config, checkpoint: Path, work_dir: Path, launcher: str) -> di
             data=config.test_dataloader.dataset.to_dict(),
             images=len(runner.test_dataloader.dataset),
             metrics=metrics,
-            **({"intervals": intervals} if (intervals := _intervals(runner)) else {}),
+            **_stated(runner),
         )
     return metrics
 
 
-def _intervals(runner: Runner) -> dict[str, list[float]]:
-    """95 % intervals of the test metrics, by name, of those metrics that have any."""
-    found: dict[str, list[float]] = {}
+def _stated(runner: Runner) -> dict[str, dict[str, Any]]:
+    """Fields of the test record from metrics that have them: ``intervals``, the 95 % intervals by name of the metric,
+    and ``correct``, the images that a classifier got right (see :class:`~ean_core.classifier.TopK`)."""
+    found: dict[str, dict[str, Any]] = {"intervals": {}, "correct": {}}
     for metric in runner.test_evaluator.metrics:
-        found.update(getattr(metric, "intervals", {}))
-    return found
+        for name, values in found.items():
+            values.update(getattr(metric, name, {}))
+    return {name: values for name, values in found.items() if values}
 
 
 def _train(config: Config, work_dir: Path, resume: bool, launcher: str) -> Path:

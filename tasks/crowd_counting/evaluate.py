@@ -16,6 +16,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS, MODELS
 
 from ean_core.commands.options import Launcher, prepare, suggest
+from ean_core.common.intervals import Interval, mean_interval, told_apart
 from ean_core.common.text import number_of
 from ean_core.inference.comparison import increments_over_vanilla, variant
 from ean_core.runs.folder import TIMING, Run, chosen_checkpoint
@@ -31,12 +32,10 @@ from .counter import Counter
 from .dataset import CrowdDataset
 from .familiar import characterize, summary
 from .figures import learning_curve, naive_error, prediction_figure
-from .metrics import CountMetric, Interval, mean_interval, read_errors
+from .metrics import read_errors
 from .prepare import prepare as prepare_pictures
 from .prepare import say
 
-#: Fewer images do not tell two counters apart, whatever their bootstrap interval.
-FEWEST = 10
 PARTS = {"A": "ShanghaiTech A", "B": "ShanghaiTech B", "own": "custom images"}
 
 
@@ -85,13 +84,6 @@ def draw_figures(counter: Counter, measured: CrowdDataset, checkpoint: Path, fol
     run = Run(checkpoint.parent)
     if run.record and run.validations:
         learning_curve(run, folder / "learning_curve.png", naive)
-
-
-def _verdict(difference: Interval, images: int) -> str:
-    """Whether two counters differ, by the interval of their difference over this number of images."""
-    if images < FEWEST:
-        return f"{number_of(images, 'image')} {'is' if images == 1 else 'are'} too few to tell them apart"
-    return "not told apart by these images" if difference.low <= 0 <= difference.high else "told apart"
 
 
 def _naive_error(config: Config, measured: CrowdDataset) -> float | None:
@@ -169,7 +161,7 @@ def evaluate_command(
     facts["MAE_interval"] = [mae.low, mae.high]
     if against is not None:
         other = Counter.load(against)
-        theirs, difference = compare(read_errors(folder / CountMetric.table), other, measured)
+        theirs, difference = compare([error for _, error in read_errors(folder)], other, measured)
         facts["against"] = {"model": against, "MAE": theirs._asdict(), "difference": difference._asdict()}
     write_row(folder, 3, row, cells, **facts)
     validated = cfg.test_dataloader.dataset.split == "val"
@@ -181,7 +173,7 @@ def evaluate_command(
     if against is not None:
         typer.echo(
             f"MAE of {other.name} {theirs.text()}; difference {difference.text(sign='+')}: "
-            + _verdict(difference, test["images"])
+            + told_apart(difference, test["images"])
         )
     if naive is not None:
         typer.echo(f"always predicting the mean of the training images has an MAE of {naive:.1f}")

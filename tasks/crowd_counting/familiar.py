@@ -24,11 +24,10 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ean_core.common.intervals import Interval, mean_interval
 from ean_core.runs.folder import Run
 from ean_core.weights.files import WeightsFile, add_tensors, read_state_dict
 from ean_core.weights.loading import load_weights
-
-from .metrics import Interval, mean_interval
 
 #: Name of the submodule of a counter, and of its tensors in files.
 NAME = "familiar"

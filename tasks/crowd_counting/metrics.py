@@ -7,17 +7,14 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
+from ean_core.common.intervals import mean_interval
 from ean_core.common.record import csv_text, read_small, write_text
-
-#: Resamples of a bootstrap, and its random seed: the same errors give the same interval.
-RESAMPLES, SEED = 10_000, 0
 
 
 def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, float]:
@@ -50,52 +47,6 @@ def count_errors(counts: Sequence[float], truths: Sequence[float]) -> dict[str, 
         "RMSE": math.sqrt(sum(error**2 for error in errors) / len(errors)),
         "NAE": sum(shares) / len(shares) if shares else 0.0,
     }
-
-
-class Interval(NamedTuple):
-    """A mean over images, and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def text(self, digits: int = 1, sign: str = "") -> str:
-        """The mean and its interval in words; the mean alone if they are equal, as over a single image.
-
-        Examples:
-            >>> Interval(11.19, 8.06, 14.98).text(), Interval(-0.84, -2.1, 0.4).text(sign='+')
-            ('11.2 [8.1, 15.0]', '-0.8 [-2.1, +0.4]')
-            >>> Interval(10.1, 10.1, 10.1).text()
-            '10.1'
-        """
-        mean, low, high = (f"{value:{sign}.{digits}f}" for value in self)
-        return mean if self.low == self.high else f"{mean} [{low}, {high}]"
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Return the mean over images and its 95 % interval, by a percentile bootstrap over the images.
-
-    Args:
-        values: one value per image: its absolute error, or the difference of two counters' absolute errors.
-
-    Raises:
-        ValueError: if there are no values.
-
-    Examples:
-        >>> mean_interval([2.0, 2.0, 2.0])
-        Interval(mean=2.0, low=2.0, high=2.0)
-    """
-    if not len(values):
-        raise ValueError("expected a value per image, got none")
-    every = np.asarray(values, np.float64)
-    draws = np.random.default_rng(SEED)
-    means = np.empty(RESAMPLES)
-    step = max(1, 2_000_000 // len(every))  # resamples at once, to bound memory
-    for start in range(0, RESAMPLES, step):
-        chosen = draws.integers(0, len(every), (min(step, RESAMPLES - start), len(every)))
-        means[start : start + step] = every[chosen].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(every.mean()), float(low), float(high))
 
 
 @METRICS.register_module()
@@ -142,7 +93,11 @@ def counts_csv(results: Sequence[tuple[str, float, int]]) -> str:
     return csv_text(("image", "people", "counted", "error"), lines)
 
 
-def read_errors(path: Path) -> list[float]:
-    """Absolute error of each image in a file of :func:`counts_csv`, in order."""
+def read_errors(folder: Path) -> list[tuple[str, float]]:
+    """Name and absolute error of each image in the table that a test left in a folder, in order; empty if there is
+    none."""
+    path = folder / CountMetric.table
+    if not path.exists():
+        return []
     lines = csv.DictReader(io.StringIO(read_small(path).decode("utf-8")))
-    return [abs(float(line["counted"]) - float(line["people"])) for line in lines]
+    return [(line["image"], abs(float(line["counted"]) - float(line["people"]))) for line in lines]

@@ -23,5 +23,6 @@ TASK = Task(
     explainer="tasks.crowd_counting.explain:CounterExplainer",
     exporter="tasks.crowd_counting.export:CounterFromPixels",
     scorer="tasks.crowd_counting.score:CounterScorer",
+    per_image="tasks.crowd_counting.metrics:read_errors",
     predict="crowd predict",
 )

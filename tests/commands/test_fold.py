@@ -77,6 +77,7 @@ def test_a_network_is_folded_and_measured_on_images_that_did_not_choose(ean, che
     tensors = read_state_dict(tmp_path / FOLDED)
     assert not [name for name in tensors if "attention" in name]
     folded, own = correct(config, tmp_path / FOLDED, "cc0-00c-000", 1)
+    assert record["parameters"] == sum(each.numel() for each in folded.parameters())
     assert all(block.form in ("constant", "plain") for block in deploy(folded.backbone).blocks())
     _, base = correct(config, checkpoint, "110-001-000", 1)
     reported = record["reported_on"]

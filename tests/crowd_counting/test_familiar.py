@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from ean_core.common.intervals import Interval
 from ean_core.inference import deploy
 from ean_core.weights.files import add_tensors, read_meta, save_weights
 from ean_core.weights.loading import load_weights
@@ -25,7 +26,6 @@ from tasks.crowd_counting.familiar import (
     statistics_of,
     summary,
 )
-from tasks.crowd_counting.metrics import Interval
 
 from .conftest import SETTINGS
 

@@ -11,7 +11,7 @@ from ean_core.commands.report import write_report
 from ean_core.common.record import read_record, write_record
 from ean_core.report.page import _part
 
-from .drawn import save_groups, save_run, save_timing
+from .drawn import save_fold, save_groups, save_run, save_timing
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZES = {"phone": (390, 844), "desk": (1280, 900)}
@@ -57,6 +57,7 @@ def drawn(tmp_path_factory):
     )
     accuracies = {scheme: [round(draws.normal(64, 0.5), 2)] for scheme in (*random[:12], *searched)}
     save_groups(runs / "alone", accuracies, random=random, EAN=searched, HSP=searched[:2], GA=random[-1:])
+    save_fold(runs / "fold", [("0c0-c00-000", 60.0, -5.0), ("0c0-100-000", 65.0, -0.1)], {})
     save_groups(runs / "hardly", {}, config="resnet20_dia_cifar100", random=random, EAN=searched)
     shutil.copytree(BENCHMARKS / "results/search_resnet20_se_cifar100", runs / "comparison")
     shutil.copytree(BENCHMARKS / "results/gates/full_resnet20_se.cifar100", runs / "gates")

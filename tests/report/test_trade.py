@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ean_core.report.results import read_results, table_rows
+from ean_core.report.results import read_results
+from ean_core.report.rows import table_rows
 from ean_core.report.trade import _draw, _write_names, panels, panels_figure, trade_points
 
 from .drawn import save_run, save_timing

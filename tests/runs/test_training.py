@@ -16,6 +16,7 @@ from mmengine.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file
 
+from ean_core.common.bits import unpack_bits
 from ean_core.common.config import load_config
 from ean_core.data import Digits
 from ean_core.inference.export import export_backbone
@@ -300,11 +301,12 @@ def test_test_measures_what_was_trained(tmp_path, scheme):
     images = torch.stack([digits[i]["inputs"] for i in range(len(digits))])
     data = network.data_preprocessor({"inputs": images, "labels": digits.labels})
     with torch.no_grad():
-        right = (network(data["inputs"]).argmax(1) == digits.labels).float().mean().item()
-    assert metrics["accuracy/top1"] == pytest.approx(100 * right, abs=1e-4)
+        right = network(data["inputs"]).argmax(1) == digits.labels
+    assert metrics["accuracy/top1"] == pytest.approx(100 * right.float().mean().item(), abs=1e-4)
     assert metrics["accuracy/top1"] > 60, "three epochs of digits should teach more than that"
     record = json.loads((tmp_path / "test.json").read_text())
     assert record["images"] == 400
+    assert unpack_bits(record["correct"]["bits"], 400) == right.tolist()
     assert record["parameters"] == sum(p.numel() for p in network.parameters())
     assert re.fullmatch("[01]{3}-[01]{3}-[01]{3}", record["scheme"])
 

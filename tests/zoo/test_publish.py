@@ -9,6 +9,7 @@ import yaml
 from safetensors import safe_open
 
 from ean_core.commands.fold import run_fold
+from ean_core.common.bits import unpack_bits
 from ean_core.common.config import load_config
 from ean_core.common.hashes import file_hash
 from ean_core.common.record import read_record
@@ -101,6 +102,8 @@ def test_figures_are_those_of_the_records(run, tmp_path):
     assert entry.metadata["Training Images"] == training["images"] == 1397
     assert entry.metadata["FLOPs"] == pytest.approx(2.54e6, rel=0.01)
     assert entry.record("test") == test
+    right = unpack_bits(test["correct"]["bits"], test["images"])
+    assert test["metrics"]["accuracy/top1"] == pytest.approx(100 * sum(right) / len(right))
 
 
 def test_the_metafile_is_openmmlabs(run, tmp_path):
