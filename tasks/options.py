@@ -11,6 +11,7 @@ from ean_core.commands.options import done_by
 from ean_core.common.writing import check_folder
 
 from .named import check_model
+from .sources import check_sources
 
 
 @done_by("tasks.explain:explain")
@@ -29,3 +30,4 @@ def explain(
     for each in model or ():
         check_model(each)
     check_folder(out)
+    check_sources(sources)

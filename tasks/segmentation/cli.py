@@ -21,6 +21,7 @@ from ean_core.commands.options import (
 from ean_core.common.config import check_config
 from ean_core.common.writing import check_folder
 from tasks.named import check_model
+from tasks.sources import check_sources
 
 from .task import MODEL, TASK
 
@@ -69,3 +70,4 @@ def predict(
     """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
     check_model(model, TASK)
     check_folder(out)
+    check_sources(sources)
