@@ -122,9 +122,17 @@ def test_gates_have_a_header_and_quiet_leaves_the_table(shown, ean, monkeypatch)
     assert quiet.splitlines()[-1] == printed.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["train", "test", "gates", "crowd evaluate", "seg evaluate"])
-def test_verbose_and_quiet_exclude_each_other(command, ean):
-    words = [*command.split(), "resnet20_se_digits", *["none.pth"] * (command != "train")]
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("quickstart", []),
+        *((name, ["resnet20_se_digits"]) for name in ("train", "search", "search compare", "search correlate")),
+        *((name, ["resnet20_se_digits", "a.pth"]) for name in ("test", "gates", "fold")),
+        *((f"{name} evaluate", ["resnet20_se_digits", "a.pth"]) for name in ("crowd", "seg")),
+    ],
+)
+def test_verbose_and_quiet_exclude_each_other(command, given, ean):
+    words = [*command.split(), *given]
     status, _ = ean(*words, "--verbose", "--quiet")
     assert status == f"ean {command}: --verbose and --quiet exclude each other; give one of them, or neither"
 
