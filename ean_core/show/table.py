@@ -238,16 +238,14 @@ def spread_text(values: Sequence[float], digits: int) -> str:
 
 
 def metric_texts(metrics: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None = None) -> list[str]:
-    """Format metrics with their units, and with their 95 % intervals where they have one.
+    """Format metrics with their labels and units, and with their 95 % intervals where they have one.
 
     Examples:
         >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})
-        ['accuracy/top1 70.50 %', 'loss 0.12']
+        ['accuracy 70.50 %', 'loss 0.12']
         >>> metric_texts({'count/MAE': 11.2}, {'count/MAE': [8.06, 15.0]})
-        ['count/MAE 11.20 [8.06, 15.00] people']
+        ['MAE 11.20 people [8.06, 15.00]']
     """
     named = {name: value for name, value in metrics.items() if name not in ("epoch", "iteration")}
     between = {name: " [" + ", ".join(f"{end:.2f}" for end in ends) + "]" for name, ends in (intervals or {}).items()}
-    return [
-        f"{name} {value:.2f}{between.get(name, '')} {find_metric(name).unit}".rstrip() for name, value in named.items()
-    ]
+    return [find_metric(name).text(value) + between.get(name, "") for name, value in named.items()]

@@ -68,7 +68,7 @@ def test_a_training_prints_a_header_a_line_per_epoch_and_the_next_command(tmp_pa
             r"output: run",
             rf"epoch 1/2: {epoch}, \d+ .*left",
             rf"epoch 2/2: {epoch}",
-            r"trained: run/epoch_2.pth, \d+ images/s; validation: accuracy/top1 [\d.]+ %",
+            r"trained: run/epoch_2.pth, \d+ images/s; validation: accuracy [\d.]+ %",
             r"search it: ean search search_resnet20_se_digits --supernet run/epoch_2.pth --cfg-options "
             r"train_dataloader.batch_size=400",
         ],
@@ -90,7 +90,7 @@ def test_verbose_prints_mmengines_log_too(shown):
 def test_the_suggested_test_runs_and_quiet_leaves_its_result(shown):
     folder, lines = shown
     command = shlex.split(lines[-1].removeprefix("test it: ean "))
-    result = r"accuracy/top1 [\d.]+ \[[\d.]+, [\d.]+\] %; record: a run/test.json"
+    result = r"accuracy [\d.]+ % \[[\d.]+, [\d.]+\]; record: a run/test.json"
     matches(run_ean(*command, "--quiet", folder=folder), [result])
     header = [
         r"test resnet20_se_digits: ResNet-20 SE, scheme 100-010-001, [\d,]+ parameters",

@@ -167,8 +167,8 @@ def test_the_metric_that_a_task_is_judged_by_comes_from_the_task():
 
 def test_metrics_have_the_units_of_their_tasks():
     assert metric_texts({"epoch": 3, "count/MAE": 12.345, "mIoU": 30.1, "accuracy/top5": 91.0, "other": 1}) == [
-        "count/MAE 12.35 people",
+        "MAE 12.35 people",
         "mIoU 30.10 %",
-        "accuracy/top5 91.00 %",
+        "top-5 accuracy 91.00 %",
         "other 1.00",
     ]
