@@ -45,6 +45,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EAN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("EAN_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("EAN_TRACEBACK", raising=False)
     return folder
 
@@ -86,6 +87,27 @@ def test_a_start_that_must_fail_fails_first_and_leaves_nothing(ean, here, config
     assert "\n" not in code
     assert out == ""
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_weights_that_cannot_be_downloaded_are_answered_with_what_needs_no_network(
+    ean, here, own, monkeypatch, offline
+):
+    monkeypatch.setenv("EAN_OFFLINE", offline)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies of its first use
+    code, out = ean("train", "resnet18_se_crowd")
+    entry = "model.backbone.init_cfg"
+    assert code.startswith(f"ean train: {entry}: torchvision://resnet18 cannot be downloaded (")
+    assert code.endswith(
+        f"; without network access, give a file with --cfg-options {entry}.checkpoint=FILE (from "
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth), or use resnet20_se_crowd, which needs no download"
+    )
+    assert ("EAN_OFFLINE" in code) is (offline == "1")
+    assert out.count("\n") == (offline == "0")  # PyTorch says what it downloads
+    assert not list(here.iterdir())
+    code, _ = ean("train", "resnet20_se_digits", "--cfg-options", *f"{WEIGHTS}torchvision://resnet18".split())
+    assert code.endswith(f", or start from random weights with {entry}=None")
 
 
 def test_missing_data_of_segmentors_name_the_command_or_the_folder(ean, here):
