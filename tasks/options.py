@@ -26,7 +26,10 @@ def explain(
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder for figures and scores.")] = Path("work_dirs/explained"),
 ) -> None:
-    """Show where the decisions of classifiers, counters or segmentors come from, side by side."""
+    """Show where the decisions of classifiers, counters or segmentors come from, side by side.
+
+    The exit status is 1 if any of the images could not be explained.
+    """
     for each in model or ():
         check_model(each)
     check_folder(out)

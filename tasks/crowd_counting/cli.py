@@ -54,7 +54,10 @@ def prepare(
     outside: Annotated[str, typer.Option(help="Points outside of their image: clamp, drop or keep.")] = OUTSIDE[0],
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
-    """Check annotated images and write points and density maps for training."""
+    """Check annotated images and write points and density maps for training.
+
+    The exit status is 1 if a file was skipped; the others are prepared.
+    """
 
 
 @done_by("tasks.crowd_counting.evaluate:evaluate_command")

@@ -104,7 +104,7 @@ def predict_command(
     typer.echo(f"{len(good)} of {len(listed)} labeled by {segmenter.name}{engine_note(segmenter)}: {out}")
     if stopped:
         raise typer.Exit(130)
-    if not good:
+    if len(good) < len(listed):
         raise typer.Exit(1)
 
 
