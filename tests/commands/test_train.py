@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +189,39 @@ def test_a_start_that_fails_late_leaves_no_new_folder_and_an_old_one_as_it_was(e
     (here / "old/notes.txt").write_text("mine")
     ean("train", "mine.py", "--work-dir", "old")
     assert [path.name for path in (here / "old").iterdir()] == ["notes.txt"]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_resume_changes_nothing_of_the_run(ean, here, digits_supernet):
+    shutil.copytree(digits_supernet.parent, here / "run")
+    before = contents(here / "run")
+    own = here / f"{SUPERNET}.py"  # the name under which the run keeps its config
+    assert own.name in {str(path) for path in before}
+    own.write_text(f"_base_ = {str(find_config(SUPERNET))!r}\ncustom_hooks = [dict(type='Refusing')]\n")
+    words = ("train", own, "--work-dir", "run", "--resume", "--cfg-options", "train_cfg.max_epochs=1")
+    refusals = {
+        "optim_wrapper.optimizer.lr=7": "run holds a run with",
+        "train_cfg.val_interval=3": "refused once everything is built",
+    }
+    for option, message in refusals.items():
+        assert message in ean(*words, option)[0]
+        assert contents(here / "run") == before
+    assert ean(*words, "train_cfg.val_interval=3", "custom_hooks=[]")[0] == 0
+    assert "val_interval=3" in (here / "run" / own.name).read_text()
+
+
+def test_a_test_leaves_the_config_of_the_training(ean, here, digits_supernet):
+    shutil.copytree(digits_supernet.parent, here / "run")
+    before = contents(here / "run")
+    assert ean("test", SUPERNET, "run", "--cfg-options", "test_dataloader.batch_size=100")[0] == 0
+    after = contents(here / "run")
+    assert {path: after[path] for path in before} == before
+    assert Path("test.json") in after
+    assert ean("test", SUPERNET, "run", "--work-dir", "other")[0] == 0
+    assert (here / f"other/{SUPERNET}.py").is_file()
 
 
 def test_a_start_that_fails_removes_nothing_that_others_wrote_meanwhile(tmp_path):
