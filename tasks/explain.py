@@ -228,3 +228,5 @@ def explain(
     )
     print_table([_cells(one) for one in found], title=f"Scores ({explainers[0].unit})")
     typer.echo(f"{good} of {len(listed)} images explained: {out}")
+    if good < len(listed):
+        raise typer.Exit(1)

@@ -11,6 +11,7 @@ from ean_core.commands.options import done_by
 from ean_core.common.writing import check_folder
 
 from .named import check_model
+from .sources import check_sources
 
 
 @done_by("tasks.explain:explain")
@@ -25,7 +26,11 @@ def explain(
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder for figures and scores.")] = Path("work_dirs/explained"),
 ) -> None:
-    """Show where the decisions of classifiers, counters or segmentors come from, side by side."""
+    """Show where the decisions of classifiers, counters or segmentors come from, side by side.
+
+    The exit status is 1 if any of the images could not be explained.
+    """
     for each in model or ():
         check_model(each)
     check_folder(out)
+    check_sources(sources)

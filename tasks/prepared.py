@@ -21,10 +21,12 @@ from filelock import Timeout
 from ean_core.common.errors import InUseError, writing
 from ean_core.common.progress import Progress
 from ean_core.common.record import command, read_small, write_text
-from ean_core.common.text import visible
+from ean_core.common.text import number_of, visible
 from ean_core.common.writing import file_lock, remove_leftovers
 
 MANIFEST = "manifest.json"
+#: In the problem of a file that is not used, a hint may follow; problems without it are remarks.
+SKIPPED = "; skipped"
 #: One in this many training images is held out: the paper's 30 of 300 and 40 of 400 of ShanghaiTech.
 HELD_OUT = 10
 
@@ -209,8 +211,28 @@ def held_out(names: Sequence[str]) -> set[str]:
 
 
 def say_problems(problems: Sequence[Mapping[str, str]], out: Path, most: int = 20) -> None:
-    """Print the first problems of a manifest, and where to find the rest."""
-    for problem in problems[:most]:
+    """Print the first problems of a manifest, those of skipped files before remarks, and where to find the rest."""
+    for problem in sorted(problems, key=lambda problem: SKIPPED not in problem["problem"])[:most]:
         typer.echo(visible(f"{problem['file']}: {problem['problem']}"), err=True)
     if len(problems) > most:
         typer.echo(f"... and {len(problems) - most} more, in {out / MANIFEST}", err=True)
+
+
+def number_skipped(problems: Sequence[Mapping[str, str]]) -> int:
+    """Return the number of problems of a manifest that are skipped files."""
+    return sum(SKIPPED in problem["problem"] for problem in problems)
+
+
+def say_written(manifest: Mapping[str, Any], out: Path) -> None:
+    """Print how much was written to a prepared folder, and how many problems there were."""
+    problems, skipped = manifest["problems"], number_skipped(manifest["problems"])
+    typer.echo(
+        f"{out}: {manifest['made']} of {number_of(len(manifest['images']), 'file')} written, "
+        f"{number_of(len(problems), 'problem')}" + f", {number_of(skipped, 'file')} skipped" * bool(skipped)
+    )
+
+
+def end_with_status(manifest: Mapping[str, Any]) -> None:
+    """End a command with status 1 if it skipped a file; what could be used is prepared."""
+    if number_skipped(manifest["problems"]):
+        raise typer.Exit(1)

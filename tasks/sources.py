@@ -12,7 +12,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 OVERLAY = ".overlay"
 #: The same for explanation images.
 EXPLAINED = ".explained"
-MADE = (OVERLAY, EXPLAINED)
+#: The same for label images of ``ean seg predict``.
+LABELS = ".labels"
+MADE = (OVERLAY, EXPLAINED, LABELS)
 #: Longer numbers are not webcams.
 WEBCAM_DIGITS = 4
 #: The first bytes of images.
@@ -34,6 +36,28 @@ _QUICKTIME = (b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 #: Bytes of a packet of an MPEG transport stream, each of which begins with ``G``.
 _PACKET = 188
+
+
+def check_sources(given: Sequence[str], *, videos: bool = False) -> None:
+    """Refuse inputs of a command in which there is nothing to read; where there is, the others become problems.
+
+    Args:
+        given: as in :func:`find_sources`.
+        videos: whether the command also reads videos and webcams.
+
+    Raises:
+        FileNotFoundError: if none of them is usable, and some do not exist.
+        ValueError: if none of them is usable.
+    """
+    missing: list[str] = []
+    for kind, source, _ in find_sources(given):
+        if kind == "picture" or (kind == "video" and videos):
+            return
+        missing += [source] * (kind == "missing")
+    if missing:
+        raise FileNotFoundError(f"there is no such file or folder: {', '.join(missing)}")
+    suffixes = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES))
+    raise ValueError(f"no image{' or video' * videos} in {', '.join(given)}; supported: {suffixes}")
 
 
 def find_sources(given: Sequence[str]) -> Iterator[tuple[str, str, str]]:

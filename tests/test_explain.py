@@ -57,7 +57,7 @@ def test_the_command_writes_pictures_scores_and_a_record(explain, pictures, tmp_
     (pictures / "clip.mp4").write_bytes(b"")
     words = [word for model in COUNTERS for word in ("--model", model)]
     status, printed, errors = explain(pictures, tmp_path / "nowhere.png", *words, "--out", tmp_path / "out")
-    assert status == 0, (status, errors)
+    assert status == 1, (status, errors)
     assert "2 of 5 images explained" in printed
     assert "broken.jpg: cannot be read as an image" in errors
     assert "clip.mp4: a video is not an image; skipped" in errors

@@ -20,7 +20,7 @@ import typer
 
 from ean_core.commands.options import CfgOptions, ConfigName, prepare
 from ean_core.common.config import check_config
-from ean_core.common.tasks import headline
+from ean_core.common.tasks import find_metric, headline
 from ean_core.common.text import visible
 from ean_core.common.writing import check_folder, replacing
 from ean_core.show.table import Cells, print_table
@@ -44,20 +44,21 @@ def list_(
     all_: Annotated[bool, typer.Option("--all", help="Include models without weights.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List pretrained models."""
+    """List pretrained models, one per line; a wide terminal shows more columns, and `ean zoo info` everything."""
     with _log_elsewhere(as_json):
         entries = {str(name): entry for name, entry in published().items()}
         names = list_models(pattern, pretrained=not all_)
-    if as_json:
-        _print_json([get_weights(name).meta if name in entries else {"name": name} for name in names])
-    elif names:
-        print_table([_model_cells(name, entries.get(name)) for name in names], title="Models")
-    else:
+    if not names:
         others = [] if all_ else list_models(pattern)
         near = list_models(f"*{pattern}*", pretrained=not all_)
         hint = f"; models without weights: {', '.join(others)}" if others else ""
         hint = hint or (f"; '*{pattern}*' matches {len(near)}" if near else "; `ean zoo list` lists them")
         raise ValueError(f"no model matches {pattern!r}{hint}")
+    if as_json:
+        _print_json([get_weights(name).meta if name in entries else {"name": name} for name in names])
+    else:
+        rows = [_model_cells(name, entries.get(name)) for name in names]
+        print_table(rows, title="Models", extra=("connections", "increment (%)", "parameters", "MB", "weights"))
 
 
 def info(name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: Json = False) -> None:
@@ -360,23 +361,20 @@ def _own_index() -> Path:
 
 
 def _model_cells(name: str, entry: Entry | None) -> Cells:
-    """Row of a model in ``ean zoo list``, with the images that its metric is of; without an entry it has no weights
-    yet."""
-    titles = ("model", "connections", "metric", "images", "parameters", "increment (%)", "MB", "weights")
+    """Row of a model in ``ean zoo list``; without an entry it has no weights yet."""
     if entry is None:
-        return {**dict.fromkeys(titles, ""), "model": name, "weights": "none yet"}
+        return {"model": name, "result": "no weights yet"}
     key, value = headline(entry.metrics)
-    texts = (
-        name,
-        str(entry.scheme),
-        f"{key} {value:.2f}",
-        entry.split,
-        f"{entry.metadata['Parameters']:,}",
-        increment(entry, "eager"),
-        f"{entry.size / 1e6:.2f}",
-        _place(entry),
-    )
-    return dict(zip(titles, texts, strict=True))
+    return {
+        "model": name,
+        "result": find_metric(key).text(value),
+        "images": "val" if entry.split == "validation" else entry.split,
+        "connections": str(entry.scheme),
+        "increment (%)": increment(entry, "eager"),
+        "parameters": f"{entry.metadata['Parameters']:,}",
+        "MB": f"{entry.size / 1e6:.2f}",
+        "weights": _place(entry),
+    }
 
 
 def _verdict_cells(found: Verdict) -> Cells:

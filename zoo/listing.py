@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ean_core.common.tasks import known_datasets
+
 from .index import Entry, find_entry, published
 from .names import trained_by
 from .preprocessing import Preprocessing
@@ -33,7 +35,7 @@ TRAINING = (
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """List model names, sorted by depth, data set, variant and attention.
+    """List model names, sorted by task, data set, depth, variant and attention.
 
     Args:
         pattern: name pattern with shell wildcards, e.g. ``'ean_resnet*_se*'``.
@@ -44,7 +46,9 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         ['ean_resnet50_dia.imagenet', 'full_resnet50_dia.imagenet']
     """
     names = set(published()) if pretrained else {*published(), *trained_by()}
-    return [str(name) for name in sorted(names) if fnmatchcase(str(name), pattern)]
+    order = list(known_datasets())  # a task's stand together
+    found = sorted(names, key=lambda name: (order.index(name.dataset), name))
+    return [str(name) for name in found if fnmatchcase(str(name), pattern)]
 
 
 def get_weights(name: str) -> Weights:

@@ -47,6 +47,8 @@ def quickstart(
     resume: Resume = False,
     amp: Amp = False,
     cfg_options: CfgOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole pipeline on a small data set: supernet, search, training, timing, and a final table."""
     check_folder(work_dir or Path("quickstart") / dataset.value)
@@ -86,6 +88,8 @@ def search(
     tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
     launcher: LauncherName = Launcher.none,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search a trained supernet for the best connection scheme."""
     check_config(config, cfg_options or ())
@@ -113,6 +117,8 @@ def compare(
     amp: Amp = False,
     tensorboard: Tensorboard = False,
     cfg_options: CfgOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare search strategies on one supernet: table, Pareto front, convergence and distributions."""
     check_config(config, cfg_options or ())
@@ -132,6 +138,8 @@ def correlate(
     amp: Amp = False,
     capture: Capture = False,
     cfg_options: CfgOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a few random schemes stand-alone and correlate their accuracies with the supernet's."""
     check_config(config, cfg_options or ())

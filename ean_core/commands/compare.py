@@ -12,6 +12,7 @@ import typer
 from mmengine.config import Config, ConfigDict
 
 from ean_core.common.config import config_name
+from ean_core.common.output import progress_only, say
 from ean_core.common.record import write_record
 from ean_core.common.tasks import ACCURACY
 from ean_core.inference.latency import BlockTimes
@@ -24,7 +25,7 @@ from ean_core.search.strategy import Evaluation, Strategy, build_strategy, strat
 from ean_core.show.table import Cells, print_table
 
 from .options import prepare, resumable, use_bf16
-from .search import find_supernet, record_search
+from .search import announce_search, find_supernet, record_search
 
 #: Cost of a training step in forward passes: the forward pass, and a backward pass with twice the operations.
 PASSES_PER_STEP = 3
@@ -67,11 +68,12 @@ def run_comparison(
     if "darts" in strategies and bench.plain.metric != ACCURACY:
         others = ",".join(name for name in strategies if name != "darts")
         raise ValueError(f"darts trains classifiers only; leave it out: --strategies {others or 'exhaustive'}")
+    announce_search("compare", bench, work_dir, f"strategies: {', '.join(strategies)}")
     reward = bench.reward(work_dir)
     history: list[Evaluation] = []
     for name in sorted(strategies, key=lambda name: name != "exhaustive"):  # first: the others reuse its scores
         for seed in range(1 if name in SEEDLESS else seeds):
-            typer.echo(f"{name}, seed {seed}")
+            say(f"{name}, seed {seed}")
             folder = work_dir / name / f"seed_{seed}"
             settings: dict[str, Any] = {"type": name}
             if name == "darts":
@@ -145,11 +147,10 @@ def _trained(bench: Bench, settings: dict[str, Any], reward: Reward, folder: Pat
     """Run DARTS and return its scheme as a strategy that proposes only this scheme."""
     config = copy.deepcopy(bench.config)
     config.randomness.seed = seed
-    config.log_level = "ERROR"  # show progress only
-    config.default_hooks.progress.always = True
     config.search.strategy = ConfigDict(settings)
     assert bench.supernet is not None
-    return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
+    with progress_only():
+        return GivenScheme(run_darts(config, bench.supernet, folder, times=reward.table, resume=True))
 
 
 def _block_times(bench: Bench, path: Path) -> BlockTimes:

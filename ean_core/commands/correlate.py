@@ -12,6 +12,7 @@ import typer
 from mmengine.config import Config
 
 from ean_core.common.config import config_name
+from ean_core.common.output import progress_only, say
 from ean_core.common.record import csv_text, read_record, write_record, write_text
 from ean_core.common.tasks import Metric
 from ean_core.report.correlation import correlation_figure
@@ -24,7 +25,7 @@ from ean_core.search.correlate import Correlation, correlation, sample_schemes
 from ean_core.search.scores import RememberedScores
 
 from .options import prepare, resumable, use_bf16
-from .search import find_supernet
+from .search import announce_search, find_supernet
 
 
 def run_correlation(
@@ -51,10 +52,11 @@ def run_correlation(
         FileExistsError: if ``work_dir`` holds runs and ``resume`` is not set.
     """
     bench = Bench(config, supernet)
+    announce_search("correlate", bench, work_dir, f"{schemes} schemes, {config.train_cfg.max_epochs} epochs each")
     chosen = sample_schemes(bench.plain.stages, schemes, bench.seed)
     rows: list[dict[str, Any]] = []
     for number, scheme in enumerate(chosen, 1):
-        typer.echo(f"{number}/{schemes}: training {scheme} stand-alone")
+        say(f"{number}/{schemes}: training {scheme} stand-alone")
         alone_score = _train_alone(config, scheme, work_dir / str(scheme), resume, bench.plain.metric)
         rows.append({"scheme": str(scheme), "connections": scheme.connections, "alone": alone_score})
     for name, evaluator in (("supernet", bench.plain), ("recalibrated", bench.finalists)):
@@ -115,14 +117,13 @@ def _train_alone(config: Config, scheme: ConnectionScheme, folder: Path, resume:
     settings.pop("search")
     settings.default_hooks.pop("scheme")
     settings.model.backbone.scheme = str(scheme)
-    settings.log_level = "ERROR"  # show progress only
-    settings.default_hooks.progress.always = True
     run = Run(folder)
     if resume and run.latest and run.record:
         what = (*RUN_SETTINGS, "train_cfg.max_epochs")
         check_same_settings(run.record["settings"], settings, what, f"{folder} holds a run with")
     else:
-        run_training(settings, folder, resume=resume)
+        with progress_only():
+            run_training(settings, folder, resume=resume)
         run = Run(folder)
     assert run.record is not None  # the training has ended
     return float(run.record["validation"][metric.name])

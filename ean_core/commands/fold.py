@@ -18,7 +18,7 @@ from torch import nn
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_name
 from ean_core.common.memory import keep_freed_memory
-from ean_core.common.output import Output, chosen
+from ean_core.common.output import say
 from ean_core.common.record import write_record
 from ean_core.common.tasks import Metric
 from ean_core.common.writing import replacing
@@ -153,13 +153,12 @@ def run_fold(
     mean_images = some_images(dataset, images, seed)
     data = f"{len(mean_images):,} training images for means, {evaluator.images:,} {choice.name} to choose constants on"
     announce("fold", config, network, data, work_dir, f"weights: {checkpoint}")
-    say = typer.echo if chosen() is not Output.quiet else lambda _: None
     key = {"fold": {"images": len(mean_images), "seed": seed, "margin": margin}, **evaluator.key}
     with Ledger(work_dir / LEDGER, key) as ledger:
         if ledger.notice:
             say(ledger.notice)
         measure_constants(network, loader_of(dataset, training, mean_images, seed))
-        front = Folding(evaluator, base, ledger, margin, say).run()
+        front = Folding(evaluator, base, ledger, margin).run()
     scheme = front[-1].scheme
     replaced = scheme != base
     settings = copy.deepcopy(config)

@@ -19,11 +19,10 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
-from ean_core.common.output import Output, chosen, printing, without_deprecations
+from ean_core.common.output import printing, say, without_deprecations
 from ean_core.common.places import SCHEME
 from ean_core.common.plain import read_plain_files_only
 from ean_core.common.tasks import known_datasets
-from ean_core.common.text import visible
 from ean_core.common.writing import check_folder
 
 if TYPE_CHECKING:
@@ -225,8 +224,7 @@ def suggest(purpose: str, *words: object, cfg_options: Sequence[str] | None = No
         test it: ean test resnet20_se_digits 'my runs/a' --cfg-options 'model.x=[1,2]'
     """
     options = ["--cfg-options", *cfg_options] if cfg_options else []
-    if chosen() is not Output.quiet:
-        typer.echo(visible(f"{purpose}: {shlex.join(map(str, (*words, *options)))}"))
+    say(f"{purpose}: {shlex.join(map(str, (*words, *options)))}")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS
 from torch import nn
 
+from ean_core.common.output import progress_only, say
 from ean_core.common.record import write_text
 from ean_core.inference.comparison import Variant, candidates, image_shape, record_timing
 from ean_core.runs.folder import RUN_SETTINGS, TIMING, Run, check_same_settings
@@ -37,7 +38,7 @@ def quickstart(
     folder = work_dir or Path("quickstart") / dataset.value
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; add --resume to continue it, or --work-dir to start elsewhere")
-    with resumable(folder):
+    with resumable(folder), progress_only():
         rows = run_quickstart(dataset.value, folder, amp=amp, options=cfg_options or [])
     print_table([row.cells() for row in rows], title=_title(dataset.value, folder))
     typer.echo(f"figure, ledger and records: {folder}")
@@ -57,25 +58,23 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
 
     def config(name: str, *more: str) -> Config:
         cfg = checked_config(name, [*options, *more])
-        cfg.log_level = "ERROR"  # show progress only
-        cfg.default_hooks.progress.always = True
         if amp:
             use_bf16(cfg)
         return cfg
 
-    _say("1/4", "supernet: a random connection scheme in every iteration")
+    _say_step("1/4", "supernet: a random connection scheme in every iteration")
     supernet = _trained(config(f"supernet_resnet20_se_{dataset}"), folder / "supernet")
 
-    _say("2/4", "search: a controller proposes schemes, rewarded for validation accuracy and sparsity")
+    _say_step("2/4", "search: a controller proposes schemes, rewarded for validation accuracy and sparsity")
     result = run_search(config(f"search_resnet20_se_{dataset}"), supernet, folder / "search", resume=True)
     assert result is not None  # this is the only process
     found = result.scheme.scheme
-    typer.echo(f"found {found}")
+    say(f"found {found}")
 
     schemes = {"vanilla": "none", "Share-full": "full", "EAN": str(found)}
     networks, tests = {}, {}
     for name, scheme in schemes.items():
-        _say("3/4", f"training {name} from scratch")
+        _say_step("3/4", f"training {name} from scratch")
         cfg = config(f"resnet20_se_{dataset}", f"model.backbone.scheme={scheme}")
         place = folder / name.lower()
         checkpoint = _trained(cfg, place)
@@ -84,7 +83,7 @@ def run_quickstart(dataset: str, folder: Path, *, amp: bool, options: list[str])
         tests[name] = _test(place)
         networks[name] = _loaded(cfg, checkpoint)
 
-    _say("4/4", "timing, batch 50")
+    _say_step("4/4", "timing, batch 50")
     size = config(f"resnet20_se_{dataset}").image_size
     variants = [Variant("", name, network, size=size) for name, network in networks.items()]
     timing = record_timing(folder / TIMING, candidates(variants), batch=50, shape=image_shape(variants), rounds=100)
@@ -123,6 +122,6 @@ def _title(dataset: str, folder: Path) -> str:
     return f"ResNet20-SE on {dataset}, {_test(folder / 'vanilla')['images']:,} test images"
 
 
-def _say(step: str, text: str) -> None:
+def _say_step(step: str, text: str) -> None:
     width = shutil.get_terminal_size().columns
-    typer.echo(f"[{step}] {text}"[:width])
+    say(f"[{step}] {text}"[:width])

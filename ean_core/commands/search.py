@@ -13,11 +13,13 @@ from mmengine.config import Config, ConfigDict
 
 from ean_core.backbone import find_backbone
 from ean_core.common.config import config_name, packaged_configs
+from ean_core.common.output import progress_only
 from ean_core.common.record import read_record, write_record
 from ean_core.common.tasks import ACCURACY
 from ean_core.runs.curves import use_tensorboard
 from ean_core.runs.folder import Run, chosen_checkpoint
 from ean_core.runs.processes import initialize_processes
+from ean_core.runs.terminal import announce, data_text
 from ean_core.search.bench import Bench, complete_search, supernet_name
 from ean_core.search.darts import DartsSettings, GivenScheme, run_darts
 from ean_core.search.evaluator import FIXED_NORMS, has_fixed_norms
@@ -26,7 +28,7 @@ from ean_core.search.loop import SearchResult
 from ean_core.search.scorer import Difference
 from ean_core.search.strategy import Strategy, build_strategy, check_strategy
 
-from .options import Launcher, prepare, resumable, use_bf16
+from .options import Launcher, prepare, resumable, suggest, use_bf16
 
 #: The record of a search, in its folder.
 SEARCH = "search.json"
@@ -58,13 +60,18 @@ def run_search(
     initialize_processes(config, launcher)
     bench = Bench(config, supernet)
     settings = config.search.strategy.to_dict()
-    if settings.get("type") == "darts":
+    darts = settings.get("type") == "darts"
+    if darts:
         if bench.plain.metric != ACCURACY:
             raise ValueError("darts trains classifiers only; choose another strategy, such as --strategy exhaustive")
         if launcher != "none":
             raise ValueError(f"darts trains in one process; start it without --launcher {launcher}")
+    announce_search("search", bench, work_dir, f"strategy: {settings.get('type')}")
+    if darts:
         times = bench.reward(work_dir).table
-        strategy: Strategy = GivenScheme(run_darts(config, supernet, work_dir / "training", times=times, resume=resume))
+        with progress_only():
+            found = run_darts(config, supernet, work_dir / "training", times=times, resume=resume)
+        strategy: Strategy = GivenScheme(found)
     else:
         strategy = build_strategy(settings, bench.plain.stages, bench.seed)
     with bench.processes() as first:
@@ -89,6 +96,20 @@ def run_search(
         fixed_norms=has_fixed_norms(bench.plain.supernet),
     )
     return result
+
+
+def announce_search(verb: str, bench: Bench, work_dir: Path, what: str) -> None:
+    """Print what a search, or a command about searches, is about to do.
+
+    Args:
+        verb: what is done, such as ``'search'``.
+        bench: bench of the search.
+        work_dir: output folder.
+        what: one more line.
+    """
+    data = data_text(bench.config.val_dataloader, bench.validation_images.dataset)
+    more = (f"weights: {bench.supernet}", what)
+    announce(verb, bench.config, bench.plain.supernet, data, work_dir, *more)
 
 
 def record_search(
@@ -184,10 +205,8 @@ def search(
         _say_coefficients(result, before)
     if not found.scheme.connections:
         typer.echo("no connection is worth its cost: lower search.reward.sparsity, or use search.rule=best-seen")
-    typer.echo(
-        f"record: {folder / 'search.json'}\n"
-        f"train it: ean train {_trained_by(cfg)} --cfg-options model.backbone.scheme={found.scheme}"
-    )
+    typer.echo(f"record: {folder / SEARCH}")
+    suggest("train it", "ean", "train", _trained_by(cfg), cfg_options=[f"model.backbone.scheme={found.scheme}"])
 
 
 def choose_strategy(config: Config, name: str, overrides: Sequence[str]) -> None:

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
+from .text import visible
+
 
 class Output(Enum):
     """Amount of output of the running command, besides errors."""
 
     #: The result.
     quiet = "quiet"
-    #: A short header, progress, warnings and the result.
+    #: Progress, warnings and the result.
+    progress = "progress"
+    #: The same with a short header.
     short = "short"
     #: All that mmengine logs, and the result.
     verbose = "verbose"
@@ -25,6 +29,25 @@ _chosen: list[Output] = []
 def chosen() -> Output | None:
     """Return the output of the running command; None outside of commands that let one choose, such as in a script."""
     return _chosen[-1] if _chosen else None
+
+
+def say(text: str) -> None:
+    """Print what is going on, as a line or several; nothing if quiet."""
+    if chosen() is not Output.quiet:
+        print(visible(text, "\n"), flush=True)
+
+
+@contextmanager
+def progress_only() -> Iterator[None]:
+    """Drop headers, and lines of epochs, of what a command runs as one of its steps."""
+    if chosen() is not Output.short:
+        yield
+        return
+    _chosen.append(Output.progress)
+    try:
+        yield
+    finally:
+        _chosen.pop()
 
 
 @contextmanager

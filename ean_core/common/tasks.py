@@ -144,7 +144,7 @@ CLASSIFICATION = Task(
     "Image Classification",
     noun="classifier",
     networks=("ImageClassifier",),
-    metrics=(ACCURACY, Metric("accuracy/top5", "Top 5 Accuracy", "%")),
+    metrics=(ACCURACY, Metric("accuracy/top5", "Top 5 Accuracy", "%", short="top-5 accuracy")),
     datasets=(
         Dataset("cifar100", "CIFAR-100", {"type": "CIFAR100"}),
         Dataset("imagenet", "ImageNet-1k"),

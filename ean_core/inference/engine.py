@@ -46,12 +46,15 @@ KEPT, LOADED = 16, 4
 TRACED = (64, 96)
 PYTORCH, ONNXRUNTIME = "PyTorch", "ONNX Runtime"
 
+#: Address and version of each tensor of a network.
+Weights = tuple[tuple[int, int], ...]
+
 
 class Engine:
     """A deployed network, computed by PyTorch at first and by ONNX Runtime later.
 
     It stays with PyTorch on GPUs, in half precision, and where ONNX Runtime is missing or fails; the reason is logged
-    once.
+    once. If the network's weights change, their graph takes the place of the earlier one.
 
     Args:
         network: the deployed network; used, not copied.
@@ -65,10 +68,10 @@ class Engine:
         #: Number of passes by engine.
         self.passes: Counter[str] = Counter()
         self._spent: dict[Any, float] = defaultdict(float)
-        self._sessions: dict[Any, tuple[int, Any]] = {}
+        self._sessions: dict[Any, tuple[int, Weights, Any]] = {}
         self._lock = threading.Lock()
         self._failed = importlib.util.find_spec("onnxruntime") is None
-        self._key = ""
+        self._key: tuple[Weights, str] | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of ``wrap`` for images ``(N, C, H, W)``, also if there is only one."""
@@ -89,7 +92,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to this process, so that networks with an engine can be copied and saved."""
-        return {**vars(self), "_sessions": {}, "_lock": None}
+        return {**vars(self), "_sessions": {}, "_key": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock())
@@ -106,25 +109,32 @@ class Engine:
         parameter = next(self.network.parameters())
         return not self._failed and (parameter.device.type, parameter.dtype) == ("cpu", torch.float32)
 
+    def _weights(self) -> Weights:
+        """What changes with the network's weights: the place of each tensor, and how often it was written to."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
+
     def _session(self, images: Tensor) -> Any:
         """The session for these images; None if PyTorch computes them."""
         size, threads = self._size(images), torch.get_num_threads()
         if self._spent[size] < LOADING_S or not self._is_suited():
             return None
-        known = self._sessions.get(size)
-        if known is not None and known[0] == threads:
-            return known[1]
+        weights, known = self._weights(), self._sessions.get(size)
+        if known is not None and known[:2] == (threads, weights):
+            return known[2]
         if not self._lock.acquire(blocking=False):
             return None  # another thread exports or loads, which takes seconds
         try:
-            content = self._content(size)
+            self._sessions.pop(size, None)
+            content = self._content(size, weights)
             if content is None:
                 return None
             session = _session(content, threads)
-            self._sessions.pop(size, None)
-            self._sessions[size] = (threads, session)
+            self._sessions[size] = (threads, weights, session)
             if len(self._sessions) > LOADED:
-                del self._sessions[next(iter(self._sessions))]
+                oldest = next(iter(self._sessions))
+                del self._sessions[oldest]
+                self._spent[oldest] = 0.0  # loading it again has to pay again
             return session
         except Exception as error:  # exporters raise anything
             self._give_up(error)
@@ -132,10 +142,11 @@ class Engine:
         finally:
             self._lock.release()
 
-    def _content(self, size: tuple[int, int] | None) -> bytes | None:
+    def _content(self, size: tuple[int, int] | None, weights: Weights) -> bytes | None:
         """The graph, from the folder, or exported if that pays by now."""
-        self._key = self._key or network_key(self.network, self.wrap)
-        name = self._key + ("" if size is None else "-{}x{}".format(*size))
+        if self._key is None or self._key[0] != weights:
+            self._key = weights, network_key(self.network, self.wrap)
+        name = self._key[1] + ("" if size is None else "-{}x{}".format(*size))
         content = read_graph(name)
         if content is None and self._spent[size] >= EXPORTING_S:
             content = self._exported(size)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmengine.runner.checkpoint import get_torchvision_models
 
-from ean_core.common.places import SCHEME, offline
+from ean_core.common.config import config_name, load_config, packaged_configs
+from ean_core.common.places import SCHEME
 from ean_core.weights.addresses import resolve
-from ean_core.weights.files import WeightsFile, read_state_dict
+from ean_core.weights.files import WeightsFile, download_address, is_downloaded, read_state_dict
 from ean_core.weights.loading import PretrainedOrRaise
 
 from .folder import chosen_checkpoint
 from .signatures import class_of
 
-_TORCHVISION = "torchvision://"
+#: The depth in the name of a config.
+_DEPTH = re.compile(r"(?<=resnet)\d+")
 
 
 def check_weights(config: Config) -> None:
@@ -33,15 +32,20 @@ def check_weights(config: Config) -> None:
     """
     scope = config.get("default_scope") or "mmengine"
     for entry, address in _named(config.get("model"), "model", scope):
-        instead = (
-            f"give a file with --cfg-options {entry}.checkpoint=FILE, or start from random weights with {entry}=None"
-        )
+        give = f"give a file with --cfg-options {entry}.checkpoint=FILE"
+        instead = f"{give}, or start from random weights with {entry}=None"
         try:
             _obtain(address)
         except FileNotFoundError:
             raise FileNotFoundError(f"{entry}: there is no file {address}; {instead}") from None
         except OSError as error:
-            raise FileNotFoundError(f"{entry}: {address} cannot be downloaded ({error}); {instead}") from error
+            url = download_address(address)
+            elsewhere = f"; without network access, {give}" + f" (from {url})" * (url != address)
+            light = _without_downloads(config)
+            last = f"use {light}, which needs no download" if light else f"start from random weights with {entry}=None"
+            raise FileNotFoundError(
+                f"{entry}: {address} cannot be downloaded ({error}){elsewhere}, or {last}"
+            ) from error
         except ValueError as error:
             raise ValueError(f"{entry}: {error}; {instead}") from error
 
@@ -61,6 +65,19 @@ def checkpoint_to_load(source: str) -> str:
     path = chosen_checkpoint(path)
     _ = WeightsFile(path).content  # which mmengine would read after everything is built, and name no file
     return str(path)
+
+
+def _without_downloads(config: Config) -> str | None:
+    """Return the packaged config of a smaller network for the same data and attention whose weights are no download."""
+    name = config_name(config) or ""
+    alike = sorted(other for other in packaged_configs() if _DEPTH.sub("", other) == _DEPTH.sub("", name))
+    return next((other for other in alike if other != name and not _downloads(load_config(other))), None)
+
+
+def _downloads(config: Config) -> bool:
+    """Whether the networks of a config start from weights that come from elsewhere than this package's models."""
+    named = _named(config.get("model"), "model", config.get("default_scope") or "mmengine")
+    return any("://" in address and not address.startswith(SCHEME) for _, address in named)
 
 
 def _named(settings: Any, entry: str, scope: str) -> Iterator[tuple[str, str]]:
@@ -88,17 +105,5 @@ def _obtain(address: str) -> None:
             raise FileNotFoundError(address)
     elif address.startswith(SCHEME):
         resolve(address)
-    elif not _is_cached(address) or offline():  # an unknown name is said first
+    elif not is_downloaded(address):
         read_state_dict(address)
-
-
-def _is_cached(address: str) -> bool:
-    """Whether PyTorch's cache has the file of an address already."""
-    if address.startswith(_TORCHVISION):
-        known = get_torchvision_models()
-        name = address.removeprefix(_TORCHVISION)
-        if name not in known:
-            near = get_close_matches(name, known, n=2)
-            raise ValueError(f"torchvision has no weights {name!r}{'; did you mean ' * bool(near)}{' or '.join(near)}")
-        address = known[name]
-    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(address).path).name).is_file()

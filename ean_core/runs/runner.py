@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner import runner as mmengine_runner
 from torch import nn
 
@@ -25,12 +25,16 @@ from ean_core.weights.files import refuse_expanding, weights_only
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import are_current
 
+from .folder import Run
 from .terminal import restrain
 
 
 @RUNNERS.register_module()
 class EANRunner(Runner):
     """mmengine's Runner with atomic checkpoint writes, and writes that follow no link out of the run's folder."""
+
+    #: Whether a training is about to take its first step: its settings were accepted, and its weights loaded.
+    _begins = False
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -41,11 +45,24 @@ class EANRunner(Runner):
 
     @master_only
     def dump_config(self) -> None:
-        """As in mmengine, but a link of the file's name is replaced."""
+        """As in mmengine, but a link of the file's name is replaced.
+
+        The config of a training in this folder stays until the next one begins: neither a test nor a start that is
+        refused changes it.
+        """
+        if not self._begins and Run(Path(self.work_dir)).is_training:
+            return
         remove_link(
             Path(self.work_dir) / (Path(self.cfg.filename).name if self.cfg.filename else f"{self.timestamp}.py")
         )
         super().dump_config()
+
+    def load_or_resume(self) -> None:
+        """As in mmengine; then the config of a training is written."""
+        super().load_or_resume()
+        if isinstance(self._train_loop, BaseLoop):
+            self._begins = True
+            self.dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """As in mmengine, after a check of the folder of this start, which mmengine and its backends write to.

@@ -145,6 +145,8 @@ def _network_text(network: nn.Module, config: Config) -> str:
     attention = f" {backbone.attention_cfg['type']}" if backbone.scheme.gates else ""
     random = "scheme" in (config.get("default_hooks") or {})  # of a supernet
     scheme = "a random scheme in every iteration" if random else f"scheme {backbone.scheme}"
+    if config.get("search"):
+        scheme = f"a supernet of {sum(backbone.scheme.stages)} blocks"
     return f"ResNet-{backbone.depth}{attention}, {scheme}, {parameters}"
 
 
@@ -175,15 +177,11 @@ class ProgressHook(Hook):
 
     Nothing is shown by commands that run with ``--quiet``, nor with ``--verbose``, where mmengine's own lines appear.
     Outside of commands, a bar replaces mmengine's lines on a terminal.
-
-    Args:
-        always: report progress without a terminal too, for runs with log lines turned off.
     """
 
     priority = "LOW"
 
-    def __init__(self, always: bool = False) -> None:
-        self.always = always
+    def __init__(self) -> None:
         self._progress: Progress | None = None
         self._says = False
         self._pending: tuple[str, list[str]] | None = None  # line of an epoch that may have a validation yet
@@ -274,9 +272,9 @@ class ProgressHook(Hook):
 
     def _begin(self, runner: Runner, name: str, total: int, done: int = 0) -> None:
         output = chosen()
-        bar = sys.stdout.isatty() and output in (None, Output.short)
-        lines = output is Output.short and not self._says  # of a test
-        if not (bar or lines or self.always):
+        bar = sys.stdout.isatty() and output in (None, Output.progress, Output.short)
+        lines = output is Output.progress or (output is Output.short and not self._says)  # the latter of a test
+        if not (bar or lines):
             return
         for handler in runner.logger.handlers if output is None else ():
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import typer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -104,7 +103,7 @@ class Bench:
         if self.supernet is not None:
             load_weights(model, self.supernet, strict=True)
             _refuse_other_than_numbers(model, self.supernet)
-        images = OwnPart(Runner.build_dataloader(self.config.val_dataloader, seed=self.seed))
+        images = self.validation_images
         scorer = scorer_of(model)
         scorer.check(images.dataset)
         return SupernetEvaluator(
@@ -114,6 +113,11 @@ class Bench:
             self.config.search.precision,
             images=len(images.dataset),
         )
+
+    @cached_property
+    def validation_images(self) -> OwnPart:
+        """Batches of the images that schemes are scored on, those of this process."""
+        return OwnPart(Runner.build_dataloader(self.config.val_dataloader, seed=self.seed))
 
     @cached_property
     def training_images(self) -> Any:
@@ -209,7 +213,6 @@ class Bench:
                 reward,
                 work_dir / "ledger.jsonl",
                 {"strategy": dict(settings), "seed": seed},
-                typer.echo,
                 finalists=RememberedScores(self.finalists, self.scores) if finalists else None,
                 final_count=self.config.search.finalists.count,
                 rule=self.config.search.rule,
@@ -242,7 +245,6 @@ class Bench:
             reward,
             ledger,
             key,
-            typer.echo,
         )
 
 

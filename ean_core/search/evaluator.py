@@ -194,7 +194,19 @@ class SupernetEvaluator:
     def rows(self, schemes: Sequence[ConnectionScheme]) -> dict[ConnectionScheme, Rows]:
         """Return the numbers per image from which the metric is computed, for all images in order; errors as in
         :meth:`evaluate`."""
+        with self._scheme_kept():
+            return self._rows(schemes)
+
+    @contextmanager
+    def _scheme_kept(self) -> Iterator[None]:
+        """Restore the supernet's scheme, also where schemes are refused."""
         before = self.backbone.scheme
+        try:
+            yield
+        finally:
+            self.backbone.set_scheme(before)
+
+    def _rows(self, schemes: Sequence[ConnectionScheme]) -> dict[ConnectionScheme, Rows]:
         for scheme in schemes:
             self.backbone.set_scheme(scheme)  # raises if the supernet lacks a connection
         distinct = sorted(set(schemes))
@@ -206,7 +218,6 @@ class SupernetEvaluator:
             own = self._own_rows(distinct)
         except Exception as raised:
             error = raised
-        self.backbone.set_scheme(before)
         # A failure must reach all processes, or the others would wait forever.
         self.failed = _any_process(error is not None, self.device)
         if error is not None:
@@ -277,19 +288,20 @@ class SupernetEvaluator:
 
     def block_times(self, images: int, rounds: int = 20) -> BlockTimes:
         """Time each part of the supernet as it is scored here, on up to ``images`` images of a validation batch."""
-        self.backbone.set_scheme("full")
         batch = {name: value[:images] for name, value in self._first_batch.items()}
         data = self.scorer.prepare(batch)
-        call = self._predict(data, ())
-        assert isinstance(call, _BackboneCalled)  # networks without a backbone have no blocks to time
-        with torch.no_grad():
-            *earlier, _ = self.backbone(call.inputs)
+        with self._scheme_kept():
+            self.backbone.set_scheme("full")
+            call = self._predict(data, ())
+            assert isinstance(call, _BackboneCalled)  # networks without a backbone have no blocks to time
+            with torch.no_grad():
+                *earlier, _ = self.backbone(call.inputs)
 
-        def head(x: Tensor) -> Any:
-            return self._predict(data, [self.scorer.early((*earlier, x.float()))])
+            def head(x: Tensor) -> Any:
+                return self._predict(data, [self.scorer.early((*earlier, x.float()))])
 
-        with self._exact(), self._autocast():
-            return time_blocks(self.backbone, call.inputs, head, rounds=rounds)
+            with self._exact(), self._autocast():
+                return time_blocks(self.backbone, call.inputs, head, rounds=rounds)
 
     def images_timed(self, images: int) -> int:
         """Number of images that :meth:`block_times` times the parts on, given the same argument."""

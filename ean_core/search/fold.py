@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ean_core.backbone import find_backbone
+from ean_core.common.output import say
 from ean_core.common.progress import Progress
 from ean_core.common.tasks import Metric
 from ean_core.inference.statistics import GateMoments, watched_gates
@@ -132,7 +133,7 @@ class Folding:
         base: ConnectionScheme,
         ledger: Ledger,
         margin: float | None = None,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = say,
     ) -> None:
         self.evaluator, self.base, self.ledger, self.margin, self.say = evaluator, base, ledger, margin, say
         self.metric = evaluator.metric

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ean_core.common.errors import unknown_name
+from ean_core.common.output import say
 from ean_core.common.progress import Progress
 from ean_core.common.tasks import Metric
 from ean_core.scheme import ConnectionScheme
@@ -57,7 +58,7 @@ def search(
     reward: Reward,
     ledger_path: Path,
     key: Mapping[str, Any],
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
     *,
     finalists: Evaluator | None = None,
     final_count: int = 20,
@@ -144,7 +145,7 @@ def rescore(
     reward: Reward,
     ledger_path: Path,
     key: Mapping[str, Any],
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
 ) -> list[Evaluation]:
     """Score schemes with the finalists' evaluator, resuming from the ledger.
 

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import Timeout
 
 from ean_core.common.errors import InUseError
+from ean_core.common.output import say
 from ean_core.common.tasks import Metric
 from ean_core.common.writing import file_lock, open_in_place
 from ean_core.scheme import ConnectionScheme
@@ -41,7 +42,7 @@ class RememberedScores:
         LinkError: if the file is a link.
     """
 
-    def __init__(self, evaluator: Evaluator, folder: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, evaluator: Evaluator, folder: Path, say: Callable[[str], None] = say) -> None:
         self.evaluator = evaluator
         self._key = json.dumps(evaluator.key, sort_keys=True)
         self.path = folder / f"scores_{hashlib.sha256(self._key.encode()).hexdigest()[:12]}.jsonl"

@@ -120,16 +120,24 @@ def markdown_table(rows: Sequence[Cells]) -> str:
     )
 
 
-def print_table(rows: Sequence[Cells], title: str) -> None:
+def print_table(rows: Sequence[Cells], title: str, extra: Sequence[str] = ()) -> None:
     """Print the rows: at full width into files and pipes, and in a form that fits on a terminal.
 
     Columns of numbers are right-aligned. On a terminal narrower than the table, titles and texts are wrapped; where the
     numbers, the first column and the longest words leave no room for that, each row is a block of lines.
+
+    Args:
+        rows: cells by title.
+        title: title of the table.
+        extra: titles of columns that are left out of a terminal narrower than the table, the last one first, until
+            the others fit.
     """
-    titles, texts = columns(rows)
-    titles, texts = [visible(each) for each in titles], [[visible(cell, "\n") for cell in row] for row in texts]
     console = Console(markup=False)
-    widths = _full_widths(titles, texts)
+    titles, texts, widths = _visible_columns(rows)
+    for name in reversed(extra if sys.stdout.isatty() else ()):
+        if sum(widths) + 3 * len(titles) + 1 > console.width:
+            rows = [{title: cell for title, cell in row.items() if title != name} for row in rows]
+            titles, texts, widths = _visible_columns(rows)
     borders = 3 * len(titles) + 1
     if not sys.stdout.isatty():
         console.width = max(console.width, sum(widths) + borders, cell_len(title))
@@ -146,6 +154,13 @@ def print_table(rows: Sequence[Cells], title: str) -> None:
     for row in texts:
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _visible_columns(rows: Sequence[Cells]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return titles and texts as they are printed, and the widths of columns in which no line is wrapped."""
+    titles, texts = columns(rows)
+    titles, texts = [visible(each) for each in titles], [[visible(cell, "\n") for cell in row] for row in texts]
+    return titles, texts, _full_widths(titles, texts)
 
 
 def _full_widths(titles: Sequence[str], texts: Sequence[Sequence[str]]) -> list[int]:
@@ -223,16 +238,14 @@ def spread_text(values: Sequence[float], digits: int) -> str:
 
 
 def metric_texts(metrics: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None = None) -> list[str]:
-    """Format metrics with their units, and with their 95 % intervals where they have one.
+    """Format metrics with their labels and units, and with their 95 % intervals where they have one.
 
     Examples:
         >>> metric_texts({'epoch': 3, 'accuracy/top1': 70.5, 'loss': 0.125})
-        ['accuracy/top1 70.50 %', 'loss 0.12']
+        ['accuracy 70.50 %', 'loss 0.12']
         >>> metric_texts({'count/MAE': 11.2}, {'count/MAE': [8.06, 15.0]})
-        ['count/MAE 11.20 [8.06, 15.00] people']
+        ['MAE 11.20 people [8.06, 15.00]']
     """
     named = {name: value for name, value in metrics.items() if name not in ("epoch", "iteration")}
     between = {name: " [" + ", ".join(f"{end:.2f}" for end in ends) + "]" for name, ends in (intervals or {}).items()}
-    return [
-        f"{name} {value:.2f}{between.get(name, '')} {find_metric(name).unit}".rstrip() for name, value in named.items()
-    ]
+    return [find_metric(name).text(value) + between.get(name, "") for name, value in named.items()]

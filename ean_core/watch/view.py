@@ -81,7 +81,7 @@ def _training(seen: Standing, inner: int) -> Rows:
         key = headline(validations[when])[0]
         values = [metrics[key] for metrics in validations.values() if key in metrics]
         if len(values) > 2:
-            rows.append(_curve("", key, values, inner))
+            rows.append(_curve("", find_metric(key).label, values, inner))
     if run.test:
         rows.append(("test", packed(metric_texts(run.test["metrics"]), inner)))
     if checkpoint := run.latest or run.best:
@@ -283,7 +283,7 @@ def _table(several: Several, width: int) -> Table:
     def needed(title: str) -> int:
         return max(len(title), *(len(row.get(title, "")) for row in rows)) + 2
 
-    for title, name in (("what", 42), ("scheme", 26), ("progress", 22), ("result", 22)):
+    for title, name in (("what", 42), ("scheme", 26), ("progress", 22), ("result", 20)):
         full = min(needed("run"), name) + sum(map(needed, titles[1:])) > width + 2
         if title in titles and (full or (title == "what" and several.kind != "runs")):
             titles.remove(title)
@@ -323,8 +323,7 @@ def _cells(name: str, part: Standing | str) -> dict[str, str]:
             progress = f"epoch {file['epoch']}/{file['epochs']}" if file["epochs"] else counted
         if measured := test.get("metrics") or (validations and validations[_best(part)]):
             metric, value = headline(measured)
-            text = metric_texts({metric: value})[0].replace(metric, metric.rpartition("/")[2])
-            result = f"{text} {'test' if test else 'val'}"
+            result = f"{find_metric(metric).text(value)} {'test' if test else 'val'}"
         elif file.get("loss") is not None:
             result = f"loss {file['loss']:.3f}"
     since, style = duration(part.silence or 0, units=1), SILENT

@@ -10,9 +10,11 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from mmengine.logging import print_log
@@ -25,6 +27,8 @@ from ean_core.common.writing import replacing
 
 from .addresses import check_safetensors, load_from_ean, read_metadata
 
+#: Beginning of the addresses of torchvision's weights.
+TORCHVISION = "torchvision://"
 #: Bytes of an archive entry's own header, before its name.
 _LOCAL_HEADER = 30
 #: Flag of an archive entry with its name in UTF-8.
@@ -79,6 +83,7 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
 
     Raises:
         FileNotFoundError: if there is no such file.
+        OSError: if it cannot be downloaded, or is not in PyTorch's cache and ``EAN_OFFLINE`` forbids downloading it.
         ValueError: if the file is not a checkpoint, has several networks, would have to execute code, or has no key
             with the prefix.
     """
@@ -89,7 +94,7 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
     elif source.startswith(SCHEME):
         content = load_from_ean(source)
     elif "://" in source and not source.startswith("file:"):
-        if offline():
+        if offline() and not is_downloaded(source):
             raise OSError(f"EAN_OFFLINE forbids downloading {source}; unset it, or give a file")
         from mmengine.runner import CheckpointLoader  # slow to import
 
@@ -108,6 +113,31 @@ def read_state_dict(source: str | os.PathLike[str], prefix: str | None = None) -
             raise ValueError(f"no key of {source} starts with {prefix!r}; its keys start with {heads_of(state)}")
         return chosen
     return state
+
+
+def download_address(address: str) -> str:
+    """Return the web address of the file that an address of mmengine's loader stands for, such as
+    ``torchvision://resnet50``; other addresses stand for themselves.
+
+    Raises:
+        ValueError: if torchvision has no weights of that name; the message suggests the nearest.
+    """
+    if not address.startswith(TORCHVISION):
+        return address
+    from mmengine.runner.checkpoint import get_torchvision_models  # slow to import
+
+    known, name = get_torchvision_models(), address.removeprefix(TORCHVISION)
+    if name not in known:
+        near = get_close_matches(name, known, n=2)
+        raise ValueError(f"torchvision has no weights {name!r}{'; did you mean ' * bool(near)}{' or '.join(near)}")
+    return known[name]
+
+
+def is_downloaded(address: str) -> bool:
+    """Whether PyTorch's cache has the file of an address already; errors as in :func:`download_address`."""
+    parts = urlsplit(download_address(address))
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(parts.path).name)
+    return parts.scheme in ("http", "https") and file.is_file()
 
 
 def read_meta(path: Path | WeightsFile) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from ean_core.commands.options import (
 from ean_core.common.config import check_config
 from ean_core.common.writing import check_folder
 from tasks.named import check_model
+from tasks.sources import check_sources
 
 from .choices import FORMAT_NAMES, MEGAPIXELS, OPACITY, OUTSIDE, PORT, UPLOAD_MB
 from .task import MODEL, TASK
@@ -53,7 +54,10 @@ def prepare(
     outside: Annotated[str, typer.Option(help="Points outside of their image: clamp, drop or keep.")] = OUTSIDE[0],
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
-    """Check annotated images and write points and density maps for training."""
+    """Check annotated images and write points and density maps for training.
+
+    The exit status is 1 if a file was skipped; the others are prepared.
+    """
 
 
 @done_by("tasks.crowd_counting.evaluate:evaluate_command")
@@ -125,6 +129,7 @@ def predict(
         raise ValueError(f"--top must be a number above 0, got {top}")
     check_model(model, TASK)
     check_folder(out)
+    check_sources(sources, videos=True)
 
 
 @done_by("tasks.crowd_counting.serve:serve_command")

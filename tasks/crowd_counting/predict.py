@@ -23,9 +23,9 @@ from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
 from ean_core.common.text import csv_line, visible
 from ean_core.common.writing import open_new, replacing, temporary
-from ean_core.data.images import MAX_PIXELS, SUFFIXES, read_image
+from ean_core.data.images import MAX_PIXELS, read_image
 from tasks.pictures import save_picture
-from tasks.sources import OVERLAY, VIDEO_SUFFIXES, content_of, find_sources, printable, problem_of
+from tasks.sources import OVERLAY, content_of, find_sources, printable, problem_of
 from tasks.trained import engine_note
 
 from .counter import Counter, Prediction, is_familiar
@@ -372,10 +372,6 @@ def predict_command(
     """Do the work of the command; :mod:`tasks.crowd_counting.cli` declares its arguments and options."""
     within = Region.read(region) if region is not None else None
     listed = list(find_sources(sources))
-    if not listed:
-        raise ValueError(
-            f"no image or video in {', '.join(sources)}; supported: {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
-        )
     keep_freed_memory()
     counter = Counter.load(model, device=device)
     predictor = Predictor(counter, out, heat=Heat(opacity, top) if overlay else None, region=within, seconds=seconds)

@@ -25,7 +25,7 @@ from ean_core.common.places import data_root
 from ean_core.common.text import number_of, visible
 from ean_core.common.writing import replacing
 from ean_core.data.images import MAX_PIXELS, read_image
-from tasks.prepared import Prepared, held_out, prepare_folder, relative, say_problems
+from tasks.prepared import Prepared, end_with_status, held_out, prepare_folder, relative, say_problems, say_written
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .annotations import OWN, AnnotatedPicture, Found, find_own, find_shanghaitech
@@ -352,6 +352,7 @@ def prepare_command(
     manifest = prepare(found, root, out, kernel, workers or os.cpu_count() or 1)
     say(manifest, out)
     _suggest_training(manifest, out, chosen=given is not None)
+    end_with_status(manifest)
 
 
 def _suggest_training(manifest: Mapping[str, Any], out: Path, *, chosen: bool) -> None:
@@ -385,8 +386,7 @@ def _find(root: Path) -> Found:
 
 def say(manifest: Mapping[str, Any], out: Path) -> None:
     """Print the problems found, what may be wrong, and the number of images and heads in each split."""
-    problems = manifest["problems"]
-    say_problems(problems, out)
+    say_problems(manifest["problems"], out)
     for doubt in manifest["doubts"]:
         typer.echo(visible(f"warning: {doubt}"), err=True)
     heads: Counter[tuple[str, str]] = Counter()
@@ -409,7 +409,7 @@ def say(manifest: Mapping[str, Any], out: Path) -> None:
         for split, what in missing.items():
             if not images[part, split]:
                 typer.echo(f"no {what}", err=True)
-    typer.echo(f"{out}: {manifest['made']} of {len(manifest['images'])} files written, {len(problems)} problems")
+    say_written(manifest, out)
 
 
 def _sigma(text: str | None) -> float | Literal["adaptive"] | None:

@@ -21,6 +21,7 @@ from ean_core.commands.options import (
 from ean_core.common.config import check_config
 from ean_core.common.writing import check_folder
 from tasks.named import check_model
+from tasks.sources import check_sources
 
 from .task import MODEL, TASK
 
@@ -36,7 +37,10 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="Output folder; by default EAN_DATA/segmentation/voc2012.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.", min=1)] = None,
 ) -> None:
-    """Check the images and masks of Pascal VOC and SBD, and write masks and lists for training."""
+    """Check the images and masks of Pascal VOC and SBD, and write masks and lists for training.
+
+    The exit status is 1 if a file was skipped; the others are prepared.
+    """
 
 
 @done_by("tasks.segmentation.evaluate:evaluate_command")
@@ -66,6 +70,10 @@ def predict(
     opacity: Annotated[float, typer.Option(help="Opacity of the colors.", min=0, max=1)] = 0.55,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if there is a GPU.")] = None,
 ) -> None:
-    """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv."""
+    """Label the pixels of images; writes NAME.labels.png, NAME.overlay.jpg with a legend, and classes.csv.
+
+    The exit status is 1 if any of them could not be labeled.
+    """
     check_model(model, TASK)
     check_folder(out)
+    check_sources(sources)

@@ -10,16 +10,14 @@ import typer
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import csv_text, write_text
 from ean_core.common.text import visible
-from ean_core.data.images import SUFFIXES, read_image
+from ean_core.data.images import read_image
 from tasks.pictures import save_picture
-from tasks.sources import OVERLAY, find_sources, printable, problem_of
+from tasks.sources import LABELS, OVERLAY, find_sources, printable, problem_of
 from tasks.trained import engine_note
 
 from .overlay import draw_overlay
 from .segmenter import Segmenter
 from .voc import as_image, colours
-
-LABELS = ".labels.png"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def label_picture(segmenter: Segmenter, path: Path, name: str, out: Path, opacit
         return Labelled(str(path), width, height, problem=f"is too large for this machine's memory: {width} x {height}")
     palette = colours()
     palette[: len(segmenter.palette)] = segmenter.palette
-    save_picture(as_image(found.labels, palette), out / f"{name}{LABELS}")
+    save_picture(as_image(found.labels, palette), out / f"{name}{LABELS}.png")
     save_picture(overlay, out / f"{name}{OVERLAY}.jpg", quality=90)
     return Labelled(str(path), width, height, found.shares)
 
@@ -78,9 +76,7 @@ def predict_command(
     device: str | None,
 ) -> None:
     """Do the work of the command; :mod:`tasks.segmentation.cli` declares its arguments and options."""
-    listed = [found for found in find_sources(sources) if not found[1].endswith(LABELS)]  # written by this command
-    if not listed:
-        raise ValueError(f"no image in {', '.join(sources)}; supported: {' '.join(sorted(SUFFIXES))}")
+    listed = list(find_sources(sources))
     keep_freed_memory()
     segmenter = Segmenter.load(model, device=device)
     found: list[Labelled] = []
@@ -108,7 +104,7 @@ def predict_command(
     typer.echo(f"{len(good)} of {len(listed)} labeled by {segmenter.name}{engine_note(segmenter)}: {out}")
     if stopped:
         raise typer.Exit(130)
-    if not good:
+    if len(good) < len(listed):
         raise typer.Exit(1)
 
 

@@ -18,7 +18,16 @@ from ean_core.common.places import data_root
 from ean_core.common.record import write_text
 from ean_core.data.images import read_image
 from tasks.pictures import save_picture
-from tasks.prepared import MANIFEST, Prepared, held_out, prepare_folder, relative, say_problems
+from tasks.prepared import (
+    MANIFEST,
+    Prepared,
+    end_with_status,
+    held_out,
+    prepare_folder,
+    relative,
+    say_problems,
+    say_written,
+)
 from tasks.prepared import read_manifest as read_prepared_manifest
 
 from .voc import CLASSES, Found, Pair, as_image, class_pixels, find_voc, read_mask
@@ -186,9 +195,8 @@ def prepare_command(
     seen = np.sum([entry["pixels"] for entry in manifest["images"]], 0) > 0
     if not seen.all():
         typer.echo(f"no pixels of {', '.join(np.array(CLASSES)[~seen])}", err=True)
-    typer.echo(
-        f"{out}: {manifest['made']} of {len(manifest['images'])} masks written, {len(manifest['problems'])} problems"
-    )
+    say_written(manifest, out)
     if "train" in sizes:
         roots = [f"{name}_dataloader.dataset.root={out.resolve()}" for name in ("train", "test")]
         suggest("train a segmentor", "ean", "train", "resnet18_se_voc2012", cfg_options=roots if given else None)
+    end_with_status(manifest)

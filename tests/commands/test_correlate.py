@@ -68,6 +68,9 @@ def test_what_is_trained_is_not_trained_again(again, digits_supernet, ean):
     record = json.loads((again / "correlation.json").read_text())
     code, out = ean(*words(digits_supernet, again, 3, "--epochs", 1, "--resume"))
     assert code == 0
+    assert out.startswith(f"correlate {CONFIG}: ResNet-20 SE, a supernet of 9 blocks, ")
+    code, quiet = ean(*words(digits_supernet, again, 3, "--epochs", 1, "--resume", "--quiet"))
+    assert (code, quiet.splitlines()) == (0, out.splitlines()[-3:])
     assert checkpoints(again) == before
     assert json.loads((again / "correlation.json").read_text())["schemes"] == record["schemes"]
     assert out.count("over 3 schemes") == 2

@@ -45,6 +45,9 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, quickstart, 
     for word in ("vanilla", "Share-full", "EAN", *COLUMNS):
         assert word in table
         assert word in out
+    assert "[1/4] supernet: " in out
+    assert "\ndata: " not in out  # a header of each step
+    assert "Epoch(train)" in next((folder / "supernet").glob("*/*.log")).read_text()
     found = ConnectionScheme.parse(json.loads((folder / "search" / "search.json").read_text())["scheme"]["scheme"])
     assert str(found) in table
     (key, *lines), torn = read_lines(folder / "search" / "ledger.jsonl")
@@ -67,7 +70,8 @@ def test_quickstart_ends_with_a_table_a_figure_and_records(dataset, quickstart, 
     assert "belongs to another search" in message
 
     weights = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
-    code, out = quickstart(dataset, "--resume")
+    code, out = quickstart(dataset, "--resume", "--quiet")
     assert code == 0, out
+    assert out.lstrip().startswith("ResNet20-SE on ")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")} == weights, "trained again"
     assert (folder / "search" / "search.json").read_bytes() == searched

@@ -104,6 +104,19 @@ def validation():
     return torch.stack([images[i]["inputs"] for i in range(len(images))]), images.labels
 
 
+def test_a_search_has_a_header_and_quiet_leaves_the_result(said, search_again, digits_supernet):
+    lines = said[1].splitlines()
+    assert re.fullmatch(rf"search {CONFIG}: ResNet-20 SE, a supernet of 9 blocks, [\d,]+ parameters", lines[0])
+    assert lines[1].startswith("data: scikit-learn digits val, 400 images")
+    assert lines[2].startswith("device: ")
+    assert lines[3:6] == [f"weights: {digits_supernet}", "strategy: random", f"output: {said[0]}"]
+    quiet = searched([*search_again[1], "--quiet"]).splitlines()
+    result = lines.index(next(line for line in lines if "chosen by rule" in line))
+    assert quiet[:-1] == lines[result:-2]
+    assert quiet[-1].startswith("record: ")
+    assert lines[-1].startswith("train it: ")
+
+
 def accuracy_alone(supernet, scheme, validation):
     """Return the validation accuracy of a network set to this scheme, from a plain forward pass."""
     model = MODELS.build({**load_config(CONFIG).model, "backbone": {**load_config(CONFIG).model.backbone}}).eval()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +46,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EAN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("EAN_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("EAN_TRACEBACK", raising=False)
     return folder
 
@@ -86,6 +88,27 @@ def test_a_start_that_must_fail_fails_first_and_leaves_nothing(ean, here, config
     assert "\n" not in code
     assert out == ""
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_weights_that_cannot_be_downloaded_are_answered_with_what_needs_no_network(
+    ean, here, own, monkeypatch, offline
+):
+    monkeypatch.setenv("EAN_OFFLINE", offline)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies of its first use
+    code, out = ean("train", "resnet18_se_crowd")
+    entry = "model.backbone.init_cfg"
+    assert code.startswith(f"ean train: {entry}: torchvision://resnet18 cannot be downloaded (")
+    assert code.endswith(
+        f"; without network access, give a file with --cfg-options {entry}.checkpoint=FILE (from "
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth), or use resnet20_se_crowd, which needs no download"
+    )
+    assert ("EAN_OFFLINE" in code) is (offline == "1")
+    assert out.count("\n") == (offline == "0")  # PyTorch says what it downloads
+    assert not list(here.iterdir())
+    code, _ = ean("train", "resnet20_se_digits", "--cfg-options", *f"{WEIGHTS}torchvision://resnet18".split())
+    assert code.endswith(f", or start from random weights with {entry}=None")
 
 
 def test_missing_data_of_segmentors_name_the_command_or_the_folder(ean, here):
@@ -166,6 +189,39 @@ def test_a_start_that_fails_late_leaves_no_new_folder_and_an_old_one_as_it_was(e
     (here / "old/notes.txt").write_text("mine")
     ean("train", "mine.py", "--work-dir", "old")
     assert [path.name for path in (here / "old").iterdir()] == ["notes.txt"]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_resume_changes_nothing_of_the_run(ean, here, digits_supernet):
+    shutil.copytree(digits_supernet.parent, here / "run")
+    before = contents(here / "run")
+    own = here / f"{SUPERNET}.py"  # the name under which the run keeps its config
+    assert own.name in {str(path) for path in before}
+    own.write_text(f"_base_ = {str(find_config(SUPERNET))!r}\ncustom_hooks = [dict(type='Refusing')]\n")
+    words = ("train", own, "--work-dir", "run", "--resume", "--cfg-options", "train_cfg.max_epochs=1")
+    refusals = {
+        "optim_wrapper.optimizer.lr=7": "run holds a run with",
+        "train_cfg.val_interval=3": "refused once everything is built",
+    }
+    for option, message in refusals.items():
+        assert message in ean(*words, option)[0]
+        assert contents(here / "run") == before
+    assert ean(*words, "train_cfg.val_interval=3", "custom_hooks=[]")[0] == 0
+    assert "val_interval=3" in (here / "run" / own.name).read_text()
+
+
+def test_a_test_leaves_the_config_of_the_training(ean, here, digits_supernet):
+    shutil.copytree(digits_supernet.parent, here / "run")
+    before = contents(here / "run")
+    assert ean("test", SUPERNET, "run", "--cfg-options", "test_dataloader.batch_size=100")[0] == 0
+    after = contents(here / "run")
+    assert {path: after[path] for path in before} == before
+    assert Path("test.json") in after
+    assert ean("test", SUPERNET, "run", "--work-dir", "other")[0] == 0
+    assert (here / f"other/{SUPERNET}.py").is_file()
 
 
 def test_a_start_that_fails_removes_nothing_that_others_wrote_meanwhile(tmp_path):

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from ean_core.common.output import Output, chosen, printing, without_deprecations
+from ean_core.common.output import Output, chosen, printing, progress_only, say, without_deprecations
 
 
 def warn(module):
@@ -34,3 +34,29 @@ def test_an_output_ends_with_its_command():
     with pytest.raises(KeyError), printing(verbose=False, quiet=True):
         fail()
     assert chosen() is None
+
+
+def test_what_is_said_is_seen_unless_quiet_and_cannot_act_on_the_terminal(capsys):
+    say("outside of commands")
+    for quiet in (False, True):
+        with printing(verbose=False, quiet=quiet):
+            say(f"quiet: {quiet}\x1b[2J\nin a second line")
+    assert capsys.readouterr().out == "outside of commands\nquiet: False\\x1b[2J\nin a second line\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "inside"),
+    [
+        ({"verbose": False, "quiet": False}, Output.progress),
+        ({"verbose": True, "quiet": False}, Output.verbose),
+        ({"verbose": False, "quiet": True}, Output.quiet),
+    ],
+)
+def test_a_step_of_a_command_has_progress_only_unless_more_or_less_was_asked_for(flags, inside):
+    with printing(**flags):
+        before = chosen()
+        with progress_only():
+            assert chosen() is inside
+        assert chosen() is before
+    with progress_only():
+        assert chosen() is None

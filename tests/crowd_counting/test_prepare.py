@@ -129,17 +129,25 @@ def test_problems_are_named_by_file_and_the_rest_is_prepared(root, tmp_path, cap
     write_truth(b / "ground-truth/GT_IMG_5.mat", [[5, 5], [-3, 5], [5, 500]])
     write_truth(b / "ground-truth/GT_IMG_6.mat", [[5, 5]], number=7)
     (b / "images/IMG_7.jpg").unlink()
-    assert ean("crowd", "prepare", "--root", root, "--out", tmp_path / "out", "--workers", "2") == 0
+    assert ean("crowd", "prepare", "--root", root, "--out", tmp_path / "out", "--workers", "2") == 1
     printed = capsys.readouterr()
     names = [line.split(":")[0].rpartition("/")[2] for line in printed.err.strip().splitlines()]
-    assert names == [f"GT_IMG_{n}.mat" for n in (3, 5, 6, 7)] + [f"IMG_{n}.jpg" for n in (1, 2, 4)]
+    skipped = [*(f"GT_IMG_{n}.mat" for n in (3, 7)), *(f"IMG_{n}.jpg" for n in (1, 2, 4))]
+    assert names == [*skipped, "GT_IMG_5.mat", "GT_IMG_6.mat"]
     assert "has 2 of 3 points outside of part_B/train_data/images/IMG_5.jpg (128 x 96); moved to" in printed.err
     assert "GT_IMG_6.mat: states 7 heads but has 1 points; the points are used" in printed.err
-    assert "7 problems" in printed.out
+    assert "30 of 30 files written, 7 problems, 5 files skipped\n" in printed.out
+    assert printed.out.splitlines()[-1].startswith("train a counter: ")
     manifest = read_manifest(tmp_path / "out")
     assert len(manifest["images"]) == 35 - 5
     assert len(manifest["problems"]) == 7
     assert next(e["outside"] for e in manifest["images"] if e["name"] == "B/train/IMG_5") == 2
+
+
+def test_remarks_are_not_a_failure(root, tmp_path, capsys):
+    write_truth(root / "part_B/train_data/ground-truth/GT_IMG_6.mat", [[5, 5]], number=7)
+    assert ean("crowd", "prepare", "--root", root, "--out", tmp_path / "out", "--workers", "1") == 0
+    assert "35 of 35 files written, 1 problem\n" in capsys.readouterr().out
 
 
 def test_outside_points_count_or_not_by_the_rule(root, tmp_path):

@@ -113,7 +113,7 @@ def test_the_last_moving_average_represents_the_run_and_the_starting_weights_are
     errors = [abs(counter(image["inputs"].permute(1, 2, 0).numpy()).count - len(image["points"])) for image in images]
     expected = record["validation"]["count/MAE"]
     assert sum(errors) / len(errors) == pytest.approx(expected, rel=1e-4)
-    assert f"count/MAE {expected:.2f}" in output
+    assert f"MAE {expected:.2f} people" in output
 
 
 def data_of(folder):
@@ -177,7 +177,7 @@ def test_test_measures_the_test_images_and_writes_a_row_of_table_3(trained, data
     # and the same counter on what was prepared, by `ean test`, to which the folder stands for its last checkpoint
     status, again = ean("test", CONFIG, folder, "--work-dir", tmp_path / "again")
     assert not status, status
-    assert f"count/MAE {metrics['count/MAE']:.2f} [{low:.2f}, {high:.2f}]" in again
+    assert f"MAE {metrics['count/MAE']:.2f} people [{low:.2f}, {high:.2f}]" in again
 
 
 @pytest.mark.usefixtures("own_data")

@@ -68,7 +68,7 @@ def test_a_training_prints_a_header_a_line_per_epoch_and_the_next_command(tmp_pa
             r"output: run",
             rf"epoch 1/2: {epoch}, \d+ .*left",
             rf"epoch 2/2: {epoch}",
-            r"trained: run/epoch_2.pth, \d+ images/s; validation: accuracy/top1 [\d.]+ %",
+            r"trained: run/epoch_2.pth, \d+ images/s; validation: accuracy [\d.]+ %",
             r"search it: ean search search_resnet20_se_digits --supernet run/epoch_2.pth --cfg-options "
             r"train_dataloader.batch_size=400",
         ],
@@ -90,7 +90,7 @@ def test_verbose_prints_mmengines_log_too(shown):
 def test_the_suggested_test_runs_and_quiet_leaves_its_result(shown):
     folder, lines = shown
     command = shlex.split(lines[-1].removeprefix("test it: ean "))
-    result = r"accuracy/top1 [\d.]+ \[[\d.]+, [\d.]+\] %; record: a run/test.json"
+    result = r"accuracy [\d.]+ % \[[\d.]+, [\d.]+\]; record: a run/test.json"
     matches(run_ean(*command, "--quiet", folder=folder), [result])
     header = [
         r"test resnet20_se_digits: ResNet-20 SE, scheme 100-010-001, [\d,]+ parameters",
@@ -122,9 +122,17 @@ def test_gates_have_a_header_and_quiet_leaves_the_table(shown, ean, monkeypatch)
     assert quiet.splitlines()[-1] == printed.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["train", "test", "gates", "crowd evaluate", "seg evaluate"])
-def test_verbose_and_quiet_exclude_each_other(command, ean):
-    words = [*command.split(), "resnet20_se_digits", *["none.pth"] * (command != "train")]
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("quickstart", []),
+        *((name, ["resnet20_se_digits"]) for name in ("train", "search", "search compare", "search correlate")),
+        *((name, ["resnet20_se_digits", "a.pth"]) for name in ("test", "gates", "fold")),
+        *((f"{name} evaluate", ["resnet20_se_digits", "a.pth"]) for name in ("crowd", "seg")),
+    ],
+)
+def test_verbose_and_quiet_exclude_each_other(command, given, ean):
+    words = [*command.split(), *given]
     status, _ = ean(*words, "--verbose", "--quiet")
     assert status == f"ean {command}: --verbose and --quiet exclude each other; give one of them, or neither"
 

@@ -352,6 +352,7 @@ def test_an_interruption_in_the_middle_leaves_the_supernet_whole(interrupted_aft
         anew.evaluate(schemes)
     for hook in hooks:
         hook.remove()
+    assert model.backbone.scheme == ConnectionScheme.full(STAGES)
     assert same_values(model, before)
     assert not any(module.training for module in model.modules())
     assert plain.evaluate(schemes) == scores
@@ -495,12 +496,17 @@ def test_an_unknown_precision_is_answered_with_the_valid_ones():
 
 
 def test_a_scheme_that_does_not_fit_is_refused_and_the_evaluator_goes_on():
-    evaluator = SupernetEvaluator(supernet(), batches(), "data")
-    fits = ConnectionScheme.parse("100-000-001")
+    model = supernet()
+    evaluator = SupernetEvaluator(model, batches(), "data")
+    fits, chosen = ConnectionScheme.parse("100-000-001"), ConnectionScheme.parse("010-010-010")
+    model.backbone.set_scheme(chosen)
     expected = evaluator.evaluate([fits])
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 3, 3\)"):
         evaluator.evaluate([fits, ConnectionScheme.parse("100-0001")])
+    assert model.backbone.scheme == chosen
     assert evaluator.evaluate([fits]) == expected
+    evaluator.block_times(2, rounds=2)
+    assert model.backbone.scheme == chosen
 
 
 def test_a_network_that_cannot_be_connected_everywhere_is_no_supernet():

@@ -31,7 +31,7 @@ def pictures(tmp_path):
 def test_a_folder_is_labelled_and_what_is_broken_is_named(pictures, segmentor_file, segmenter, tmp_path, capsys):
     out = tmp_path / "out"
     code, output, errors = run(capsys, pictures, "--model", segmentor_file, "--out", out, "--device", "cpu")
-    assert code == 0
+    assert code == 1
     assert "broken.jpg: cannot be read as an image" in errors
     assert "2 of 3 labeled by segmentor.safetensors" in output
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -56,7 +56,7 @@ def test_videos_are_said_to_be_none_of_it(pictures, segmentor_file, tmp_path, ca
     (pictures / "clip.mp4").write_bytes(b"")
     words = (pictures / "a.png", pictures / "clip.mp4", "--model", segmentor_file, "--out", tmp_path / "out")
     code, output, errors = run(capsys, *words)
-    assert (code, "1 of 2 labeled" in output, "clip.mp4: is a video or a webcam" in errors) == (0, True, True)
+    assert (code, "1 of 2 labeled" in output, "clip.mp4: is a video or a webcam" in errors) == (1, True, True)
 
 
 def test_what_was_written_is_not_read_again(pictures, segmentor_file, capsys):
@@ -66,8 +66,11 @@ def test_what_was_written_is_not_read_again(pictures, segmentor_file, capsys):
 
 
 def test_nothing_to_label_is_an_error(segmentor_file, tmp_path, capsys):
-    code, output, errors = run(capsys, tmp_path / "gone.jpg", "--model", segmentor_file, "--out", tmp_path / "out")
-    assert (code, "0 of 1 labeled" in output, "there is no such file or folder" in errors) == (1, True, True)
+    gone = tmp_path / "gone.jpg"
+    code, _, _ = run(capsys, gone, "--model", tmp_path / "none.pth", "--out", tmp_path / "out")
+    assert code == f"ean seg predict: there is no such file or folder: {gone}"
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    (tmp_path / "a.png.labels.png").write_bytes(b"")
     assert not (tmp_path / "out").exists()
     code, _, _ = run(capsys, tmp_path, "--model", segmentor_file)
     assert code == f"ean seg predict: no image in {tmp_path}; supported: " + code.rpartition("supported: ")[2]

@@ -181,9 +181,9 @@ def test_the_command_says_what_it_found(devkit, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["seg", "prepare", "--workers", "1"])
     output, errors = (re.sub(r"\x1b\[[\d;]*m", "", text) for text in capsys.readouterr())
-    assert ended.value.code == 0
+    assert ended.value.code == 1
     assert "train 11 images, val 3 images" in output
-    assert "14 of 14 masks written, 1 problems" in output
+    assert "14 of 14 files written, 1 problem, 1 file skipped\n" in output
     assert output.splitlines()[-1] == "train a segmentor: ean train resnet18_se_voc2012"
     assert "2007_000005.jpg: has no mask" in errors
     assert "no pixels of aeroplane" in errors

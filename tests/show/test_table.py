@@ -98,10 +98,10 @@ def test_a_long_scheme_is_neither_cut_nor_broken(capsys, monkeypatch, columns):
 def on_terminal(capsys, monkeypatch):
     """Prints a table on a terminal of some columns; returns its lines."""
 
-    def shown(rows, columns):
+    def shown(rows, columns, **options):
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", str(columns))
-        print_table(rows, title="t")
+        print_table(rows, title="t", **options)
         return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
 
     return shown
@@ -123,6 +123,21 @@ def test_numbers_and_names_are_never_wrapped(on_terminal):
     lines = on_terminal(rows, 60)
     assert max(map(len, lines)) == 60
     assert cells(lines[4])[:2] == ["EAN of two", "+2.1 (+1.8 to +2.6)"]
+
+
+def test_extra_columns_are_left_out_of_a_narrow_terminal_the_last_first(on_terminal, capsys, monkeypatch):
+    rows = [{"network": "EAN", "a": "a" * 20, "b": "1", "c": "c" * 20}]
+
+    def titles(columns):
+        return cells(on_terminal(rows, columns, extra=("c", "b", "a"))[2])
+
+    assert titles(61) == ["network", "a", "b", "c"]
+    assert titles(60) == ["network", "b", "c"]
+    assert titles(37) == ["network", "c"]
+    assert titles(33) == ["network"]
+    monkeypatch.undo()
+    print_table(rows, title="t", extra=("c", "b", "a"))
+    assert "a" * 20 in capsys.readouterr().out
 
 
 def test_rows_that_cannot_fit_are_blocks_of_aligned_lines(on_terminal):
@@ -152,8 +167,8 @@ def test_the_metric_that_a_task_is_judged_by_comes_from_the_task():
 
 def test_metrics_have_the_units_of_their_tasks():
     assert metric_texts({"epoch": 3, "count/MAE": 12.345, "mIoU": 30.1, "accuracy/top5": 91.0, "other": 1}) == [
-        "count/MAE 12.35 people",
+        "MAE 12.35 people",
         "mIoU 30.10 %",
-        "accuracy/top5 91.00 %",
+        "top-5 accuracy 91.00 %",
         "other 1.00",
     ]

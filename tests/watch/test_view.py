@@ -53,8 +53,8 @@ def test_a_training(training, width):
     assert seen["time"] == "1 min 20 s, about 20 s left"
     assert seen["loss"] == "2.0000  █▅▁"
     assert seen["learning rate"] == "0.1"
-    assert seen["validation"] == "epoch 2, count/MAE 30.00 people, count/RMSE 60.00 people"
-    assert seen["best"] == "epoch 1, count/MAE 20.00 people, count/RMSE 40.00 people"
+    assert seen["validation"] == "epoch 2, MAE 30.00 people, RMSE 60.00 people"
+    assert seen["best"] == "epoch 1, MAE 20.00 people, RMSE 40.00 people"
 
 
 @pytest.mark.parametrize("name", ["[red]a", "[bold]", "a\x1b[31m\x1b]0;t\x07", "a\u202eb\nc"])
@@ -110,7 +110,7 @@ def test_the_best_validation_is_by_the_rule_of_its_checkpoint(tmp_path, rule, me
 def test_a_metric_that_is_not_in_every_validation(tmp_path):
     made.training(tmp_path, validations=[validation(1, count_MAE=9.0), validation(2), validation(3, mIoU=3.0)])
     seen = panel(tmp_path, 80)
-    assert (seen["validation"], seen["best"]) == ("epoch 3, mIoU 3.00 %", "epoch 1, count/MAE 9.00 people")
+    assert (seen["validation"], seen["best"]) == ("epoch 3, mIoU 3.00 %", "epoch 1, MAE 9.00 people")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -132,7 +132,7 @@ def test_a_finished_training(training, width):
     assert seen["state"] == "finished 2 h ago"
     assert seen["progress"].endswith("100 % epoch 4 of 4 iteration 200 of 200, 64 images/s")
     assert seen["time"] == "1 min 40 s of training"
-    assert seen["test"] == "count/MAE 25.50 people"
+    assert seen["test"] == "MAE 25.50 people"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -216,7 +216,7 @@ def test_several_runs_are_one_line_each(tmp_path, width):
     assert rows[0].endswith("running, 10 s ago" if "progress" in header else "running, epoch 3/4")
     assert "1/12" in rows[1]
     assert "reward 71.00" in rows[1]
-    assert "top1 57.00 % val" in rows[2]
+    assert "accuracy 57.00 % val" in rows[2]
     assert rows[2].endswith("finished 2 h ago")
     if width >= 100:
         assert "ean_resnet20_se.shanghaitech_b " in rows[0]

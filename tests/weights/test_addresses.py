@@ -180,7 +180,27 @@ def test_a_backbone_alone_for_modules_of_others(trained):
     load_weights(zoo.get_model(NAME).backbone, f"{ADDRESS}/backbone", strict=True)
 
 
-def test_offline_forbids_other_addresses_too(monkeypatch):
+@pytest.fixture
+def hub_folder(monkeypatch, tmp_path):
+    """Where PyTorch keeps downloaded weights; empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    return tmp_path / "hub/checkpoints"
+
+
+def test_what_pytorch_has_downloaded_is_used_offline(monkeypatch, hub_folder):
+    monkeypatch.setenv("EAN_OFFLINE", "1")
+    state = {"weight": torch.arange(3.0)}
+    torch.save(state, hub_folder / "resnet18-f37072fd.pth")
+    torch.save(state, hub_folder / "w.pth")
+    for address in ("torchvision://resnet18", "https://127.0.0.1:1/w.pth"):
+        assert torch.equal(read_state_dict(address)["weight"], state["weight"])
+    for address in ("torchvision://resnet34", "https://127.0.0.1:1/v.pth", "s3://bucket/w.pth"):
+        with pytest.raises(OSError, match=rf"EAN_OFFLINE forbids downloading {address}; unset it, or give a file"):
+            read_state_dict(address)
+
+
+def test_offline_forbids_other_addresses_too(monkeypatch, hub_folder):
     monkeypatch.setenv("EAN_OFFLINE", "1")
     for address in ("torchvision://resnet18", "https://127.0.0.1:1/w.pth"):
         with pytest.raises(OSError, match=rf"EAN_OFFLINE forbids downloading {address}; unset it, or give a file"):

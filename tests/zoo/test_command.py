@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from ean_core import EANResNet, EANResNetCIFAR
+from ean_core.common.tasks import known_datasets
 from ean_core.weights.files import read_state_dict
 from ean_core.weights.loading import load_weights
 from tasks.cli import main
@@ -40,15 +42,16 @@ def test_list(ean):
     text = ean("list")
     assert NAME in text
     assert "100-010-001" in text
-    assert "none yet" not in text
-    assert re.search(r"Top 1 Accuracy \d+\.\d\d +│? *test ", text)
-    assert "none yet" in ean("list", "--all")
+    assert "no weights yet" not in text
+    assert re.search(r"accuracy \d+\.\d\d % +│? *test ", text)
+    assert "no weights yet" in ean("list", "--all")
     for pattern, message in (
         ("nothing", "'nothing'; `ean zoo list` lists them"),
         ("resnet20", "'resnet20'; '*resnet20*' matches"),
         ("*resnet50_dia*", "models without weights: ean_resnet50_dia.imagenet, full_"),
     ):
         assert message in ean("list", pattern, fails=True)
+        assert message in ean("list", pattern, "--json", fails=True)
     entries = json.loads(ean("list", "*.digits", "--json"))
     assert {"resnet20.digits", NAME} <= {entry["name"] for entry in entries}
     assert {"name": "ean_resnet50_se.imagenet"} in json.loads(ean("list", "--all", "--json"))
@@ -57,11 +60,26 @@ def test_list(ean):
 def test_the_list_says_of_which_images_a_figure_is(ean, monkeypatch):
     monkeypatch.delenv("EAN_ZOO_INDEX")
     lines = [line for line in ean("list").splitlines() if "resnet20" in line]
-    assert all(("validation" in line) == ("shanghai" in line or "voc" in line) for line in lines)
-    assert any("validation" in line for line in lines)
+    assert all((" val " in line) == ("shanghai" in line or "voc" in line) for line in lines)
+    assert any(" val " in line for line in lines)
     found = {entry["name"]: entry["measured_on"] for entry in json.loads(ean("list", "--json"))}
     assert found["resnet20.shanghaitech_b"] == "validation images"
     assert found["resnet20.cifar100"] == "test images"
+
+
+def test_a_terminal_of_80_columns_shows_a_line_per_model_by_data_set(ean, monkeypatch):
+    monkeypatch.delenv("EAN_ZOO_INDEX")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", ean("list", "--all")).splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if "resnet" in line]
+    assert len(rows) == len(lines) - 5  # title, head and borders
+    sets = [re.search(r"\.(\w+)", row)[1] for row in rows]
+    assert list(dict.fromkeys(sets)) == [name for name in known_datasets() if name in sets]
+    assert sum(one != other for one, other in pairwise(sets)) == len(set(sets)) - 1
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "with the package" in ean("list")
 
 
 def test_info(ean, root):

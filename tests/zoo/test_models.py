@@ -27,6 +27,8 @@ def test_all_models_are_listed_and_patterns_choose():
     assert zoo.list_models("ean_resnet*_se*", pretrained=True)
     assert set(zoo.list_models(pretrained=True)) < set(zoo.list_models())
     assert zoo.list_models("nothing*") == []
+    names = [name for name in zoo.list_models() if name.startswith(("resnet18.", "resnet20.c", "resnet50.imagenet"))]
+    assert names[:3] == ["resnet20.cifar100", "resnet50.imagenet", "resnet18.shanghaitech_a"]
 
 
 @pytest.mark.parametrize("name", [str(name) for name in trained_by() if name.depth != 164])
