@@ -17,6 +17,7 @@ from ean_core.common.tasks import find_metric
 from ean_core.networks import build_network
 from ean_core.runs.training import run_test
 from ean_core.weights.addresses import read_metadata
+from ean_core.weights.loading import optional_prefixes
 
 from .index import Entry
 from .places import places
@@ -105,9 +106,15 @@ def _file_problems(entry: Entry, file: Path) -> Iterator[str]:
         return  # do not read an altered file further
     with torch.device("meta"):  # its size is not known to be that of the file
         network = build_network(entry.network)
-    own, state = network.state_dict(), load_file(file)
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
-        differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    own, state = (
+        {name: value.shape for name, value in each.items()} for each in (network.state_dict(), load_file(file))
+    )
+    for name in own.keys() ^ state.keys():
+        if name.startswith(optional_prefixes(network)):
+            own.pop(name, None)
+            state.pop(name, None)
+    if own != state:
+        differ = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name] != state[name]]
         yield f"its network and its file differ in {', '.join(differ[:4])}"
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if entry.metadata.get("Connections", entry.scheme.connections) != entry.scheme.connections:
