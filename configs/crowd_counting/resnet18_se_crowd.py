@@ -4,7 +4,9 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-# The network of resnet18_se_shanghaitech_b, with the scheme found for SE there; starts from ImageNet's features. To start from a counter
-# of that config instead: load_from=work_dirs/RUN/epoch_80.pth model.backbone.init_cfg=None
-model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean:shanghaitech_b'))
+# Starts from the ShanghaiTech B counter of the same network, with the scheme found for SE there. To start from ImageNet's features instead:
+# load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=torchvision://resnet18
+model = dict(
+    backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean:shanghaitech_b', init_cfg=None))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
+load_from = 'ean://ean_resnet18_se.shanghaitech_b'
