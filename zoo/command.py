@@ -177,6 +177,9 @@ def publish(
     timing: Annotated[Path | None, typer.Option(help="A record of `ean time` that includes the network.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Name it best_…: best accuracy regardless of cost.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of the same name.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store convolutions and linear layers in fp16, in half the space.")
+    ] = False,
     cfg_options: CfgOptions = None,
     as_json: Json = False,
 ) -> None:
@@ -189,12 +192,14 @@ def publish(
 
         cfg, _ = prepare(config, None, cfg_options)
         checkpoint = chosen_checkpoint(checkpoint)
-        entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace)
+        entry = publish_model(checkpoint, cfg, to or _own_index(), timing=timing, best=best, replace=replace, half=half)
     if as_json:
         _print_json(dict(entry.fields))
         return
     figures = ", ".join(f"{key} {value:.2f}" for key, value in entry.metrics.items())
     typer.echo(visible(f"{entry.name}: {figures}; {entry.packaged_file}, {entry.size / 1e6:.2f} MB"))
+    if half:
+        typer.echo(f"metrics are those before rounding to fp16; `ean zoo verify {entry.name} --metrics` measures again")
     if entry.root != PACKAGED and entry.name in Index(PACKAGED).entries:
         typer.echo("if EAN_ZOO_INDEX names its folder, it takes precedence over the package's model of the same name")
 

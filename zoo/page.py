@@ -127,6 +127,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
     caution = ""
     if chosen and split == "validation":
         caution = " These images also selected the checkpoint: errors on other images are likely somewhat larger."
+    stored = markdown_cell(metadata.get("Stored Precision", ""))
+    weights = _initial_weights(training["settings"]["model"])
     fold = training.get("fold")
     if fold:
         share = fold["chosen_on"]
@@ -149,7 +151,8 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         + (f", {entry.scheme.constants} more with a constant gate" if entry.scheme.constants else ""),
         "parameters": f"{metadata['Parameters']:,}",
         "multiply-accumulates": f"{metadata['FLOPs'] / 1e6:,.1f} million per image{of_size}",
-        "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB",
+        "file": f"{markdown_code(entry.file)}, {entry.size / 1e6:.2f} MB"
+        + (f", weights in {stored}; metrics measured before rounding" if stored else ""),
         "SHA-256": markdown_code(entry.sha256),
     }
     made = {
@@ -158,6 +161,7 @@ def card(entry: Entry, on_hub: type | None = None) -> str:
         "length": f"{number_of(metadata['Epochs'], 'epoch')}, batch {metadata['Batch Size']}, seed {metadata['Seed']}"
         + (f"; checkpoint of epoch {chosen}, best on the validation images" if chosen else ""),
         **({"constant gates": _folding(fold)} if fold else {}),
+        **({"initial weights": markdown_code(weights)} if weights else {}),
         "optimization": markdown_cell(", ".join(metadata["Training Techniques"])),
         "precision": markdown_cell(_precision(training["settings"]["optim_wrapper"])),
         "machine": f"{markdown_cell(metadata['Training Resources'])}; {_duration(metadata['Training Time (s)'])}",
@@ -203,6 +207,16 @@ def _folding(fold: Mapping[str, Any]) -> str:
         f"{fold['chosen_on']['which']}; on {reported['images']:,} {reported['which']}: {metric.label} "
         f"{difference['value']:+.2f} ± {metric.measured(difference['standard_error'])}"
     )
+
+
+def _initial_weights(model: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint that training started from; None if it started from random weights."""
+    for part in (model.get("backbone") or {}, model):
+        given = part.get("init_cfg")
+        for each in given if isinstance(given, list) else [given]:
+            if isinstance(each, Mapping) and each.get("checkpoint"):
+                return str(each["checkpoint"])
+    return None
 
 
 def validated(test: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from ean_core import RECORDED, ConnectionScheme, EANResNet
 from ean_core.backbone import describe, find_backbone
@@ -61,6 +61,7 @@ def publish(
     timing: Path | None = None,
     best: bool = False,
     replace: bool = False,
+    half: bool = False,
 ) -> Entry:
     """Write the file of a trained network into an index, with its entry, its records and its card.
 
@@ -75,6 +76,8 @@ def publish(
         timing: record of ``ean time`` that includes the network.
         best: whether the network is the one with the best accuracy regardless of cost.
         replace: replace another network of the same name.
+        half: store the weights of convolutions and linear layers in fp16. The recorded metrics are those before;
+            ``ean zoo verify NAME --metrics`` tells whether they changed.
 
     Returns:
         The entry.
@@ -108,6 +111,8 @@ def publish(
         )
     selected = _selected_epoch(training, checkpoint.name)
     metadata = _metadata(network, config, name, training, timing, selected)
+    if half:
+        metadata["Stored Precision"] = "fp16"
     training, log, collection = _published(training), run.log(), _collection(name, file)
     refuse_secrets(
         {
@@ -122,7 +127,7 @@ def publish(
     with _changing(root):
         index = Index(root)
         before = index.entries.get(name)
-        path = _write_file(network, config, name, root / "weights")
+        path = _write_file(network, config, name, root / "weights", half)
         if before and before.file != path.name and not replace:
             path.unlink()
             figures = ", ".join(f"{key} {value:.2f}" for key, value in before.metrics.items())
@@ -324,7 +329,7 @@ def _built(config: Config, scheme: ConnectionScheme) -> dict[str, Any]:
     return dict(scrub(settings))
 
 
-def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path) -> Path:
+def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Path, half: bool) -> Path:
     """Write the file of a network, named by its hash; the same tensors give the same file."""
     backbone = find_backbone(network)
     description = {
@@ -333,9 +338,25 @@ def _write_file(network: nn.Module, config: Config, name: ModelName, folder: Pat
         "network": json.dumps(_built(config, backbone.scheme), sort_keys=True),
     }
     unnamed = folder / "unnamed.safetensors"  # overwrites one that a killed process left; the index is locked
-    save_weights(network.state_dict(), unnamed, description)
+    save_weights(_halved(network) if half else network.state_dict(), unnamed, description)
     final = folder / file_name(name, file_hash(unnamed))
     return unnamed.replace(final)
+
+
+def _halved(network: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a network, with weights of convolutions and linear layers in fp16.
+
+    Raises:
+        ValueError: if a weight exceeds the range of fp16.
+    """
+    state = dict(network.state_dict())
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            key = f"{name}.weight"
+            state[key] = state[key].half()
+            if not state[key].isfinite().all():
+                raise ValueError(f"{key} exceeds the range of fp16; publish without --half")
+    return state
 
 
 def _published(training: Mapping[str, Any]) -> dict[str, Any]:

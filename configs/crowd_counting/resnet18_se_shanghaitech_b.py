@@ -8,5 +8,5 @@ _base_ = [
 # crops.
 model = dict(backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
-train_cfg = dict(max_epochs=120, val_interval=10)
-default_hooks = dict(last=dict(epochs=20))
+train_cfg = dict(max_epochs=80, val_interval=10)
+default_hooks = dict(last=dict(epochs=14))

@@ -7,5 +7,5 @@ _base_ = [
 # Share-full; vanilla is scheme='none'. Gates see windows of the size of the training crops.
 model = dict(backbone=dict(attention=dict(type='SGE', identity_start=True, window=(256, 320)), scheme='full'))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
-train_cfg = dict(max_epochs=120, val_interval=10)
-default_hooks = dict(last=dict(epochs=20))
+train_cfg = dict(max_epochs=80, val_interval=10)
+default_hooks = dict(last=dict(epochs=14))

@@ -30,11 +30,25 @@ TILE, MARGIN = 2048, 128
 CELLS = 100.0
 
 
+class LiftedReLU(nn.ReLU):
+    """ReLU whose gradient also passes where it raises a negative input, so that a map that is zero everywhere can
+    recover. The Bayesian loss, whose background pushes most cells down, ends there otherwise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rectified = super().forward(input)
+        if not (self.training and input.requires_grad):
+            return rectified
+        below = input - input.detach()  # zero, with the gradient of the input
+        below.register_hook(lambda gradient: gradient.clamp(max=0) * (input <= 0))
+        return rectified + below
+
+
 @MODELS.register_module()
 class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
     """Maps images ``(N, 3, H, W)`` to people per cell, ``(N, 1, ceil(H / stride), ceil(W / stride))``, non-negative.
 
-    The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last feature map. Its raw output is
+    The head is 1x1 convolution, ReLU, 1x1 convolution, ReLU on the backbone's last feature map; the last ReLU is
+    :class:`LiftedReLU`. Its raw output is
     people per hundred cells, a number near one in a street scene, a scale that suits training. ResNet-50 with
     ``num_stages=3, strides=(1, 2, 1)`` is the network that Table 3 of the paper likely reports; it takes the leading
     stages of a scheme.
@@ -76,10 +90,10 @@ class CrowdCounter(HubNetwork, PretrainedOrRaise, BaseModel):
         self.stride: int = self.backbone.out_strides[-1]
         first = nn.Conv2d(self.backbone.out_channels[-1], head_channels, 1)
         last = nn.Conv2d(head_channels, 1, 1)
-        self.density = nn.Sequential(first, nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
+        self.density = nn.Sequential(first, nn.ReLU(inplace=True), last, LiftedReLU())
         nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
         nn.init.zeros_(first.bias)  # type: ignore[arg-type]
-        # Start above zero everywhere: a final ReLU that starts at zero may stay there.
+        # Start above zero everywhere: near one, what a street scene has.
         nn.init.normal_(last.weight, std=0.01)
         nn.init.ones_(last.bias)  # type: ignore[arg-type]
         self.loss: CountingLoss = MODELS.build(dict(loss or {"type": "DensityL2"}))

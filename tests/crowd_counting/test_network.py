@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ean_core.inference import deploy
-from tasks.crowd_counting.network import CrowdCounter, sum_cells
+from tasks.crowd_counting.network import CrowdCounter, LiftedReLU, sum_cells
 
 from .drawn import block_sum
 
@@ -143,6 +143,34 @@ def test_each_loss_trains_all_parameters_under_bf16_autocast_too(loss):
     sum(parts.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("loss", ["DensityL2", "BayesianLoss", "DMCountLoss"])
+def test_a_counter_that_sees_nobody_anywhere_learns_to_see_people(loss):
+    model = counter(loss={"type": loss}).train()
+    nn.init.constant_(model.density[2].bias, -1.0)
+    shown, heads = (
+        images(2, 3, 32, 48),
+        [torch.cartesian_prod(torch.arange(4, 48, 8), torch.arange(4, 32, 8)).float()] * 2,
+    )
+    density = torch.full((2, 1, 32, 48), 24 / (32 * 48))
+    with torch.no_grad():
+        assert model(shown).sum() == 0
+    optimizer = torch.optim.Adam(model.density[2].parameters(), lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        sum(model(shown, heads, density, mode="loss").values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert model(shown).sum() > 0.1
+
+
+def test_the_last_rectifier_only_raises_what_is_below_zero():
+    raw = torch.tensor([-2.0, -2.0, 3.0, 3.0], requires_grad=True)
+    rectifier = LiftedReLU()
+    rectifier(raw).backward(torch.tensor([1.0, -1.0, 1.0, -1.0]))
+    assert rectifier(raw).tolist() == rectifier.eval()(raw).tolist() == [0, 0, 3, 3]
+    assert raw.grad.tolist() == [0, -1, 1, -1]
 
 
 # ---------------------------------------------------------------- batch norms

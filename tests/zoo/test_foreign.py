@@ -178,6 +178,17 @@ def test_mmpretrains_networks_give_their_logits(tmp_path, kind):
         assert (backbone["deep_stem"], backbone["avg_down"], "attention" in backbone) == (True, True, False)
 
 
+def test_timms_se_resnet_gives_its_logits(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("seresnet50")
+    theirs = (lively(theirs) or theirs).double().eval()
+    torch.save(theirs.state_dict(), tmp_path / "seresnet50.pth")
+    found = import_weights(tmp_path / "seresnet50.pth").network.double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        agree(found(images), theirs(images))
+
+
 def test_timms_se_resnet_is_folded_exactly(tmp_path):
     theirs = lively(ImageClassifier(EANResNet(50, "SE", scheme="full", shared=False), 10))
     state = {}

@@ -39,6 +39,12 @@ def test_a_metric_with_an_interval_in_its_test_record_has_it_on_the_card(root):
     assert changed.replace(" [91.00, 95.50] (95 %)", "") == card_of(record, path, root, entry.name)
 
 
+def test_a_card_names_the_weights_that_training_started_from():
+    entries = {str(name): entry for name, entry in Index(PACKAGED).entries.items()}
+    assert "| initial weights | `ean://resnet20.cifar100` |" in card(entries["resnet20.shanghaitech_b"])
+    assert "initial weights" not in card(entries["resnet20.cifar100"])
+
+
 def card_of(record, path, root, name):
     path.write_text(json.dumps(record))
     return card(Index(root).entries[name])

@@ -60,6 +60,31 @@ def test_the_same_checkpoint_gives_the_same_bytes(run, tmp_path):
     assert first.packaged_file.read_bytes() == second.packaged_file.read_bytes()
 
 
+def test_weights_are_stored_in_half_the_space(run, tmp_path):
+    whole = publish(run / "epoch_1.pth", config(), tmp_path / "whole")
+    entry = publish(run / "epoch_1.pth", config(), tmp_path / "half", half=True)
+    assert entry.size < 0.6 * whole.size
+    assert "MB, weights in fp16; metrics measured before rounding |" in card(entry)
+    assert "fp16" not in card(whole)
+    network = build_network(entry.network)
+    load_weights(network, entry.packaged_file, strict=True)
+    state = torch.load(run / "epoch_1.pth", weights_only=False)["state_dict"]
+    for name, value in network.state_dict().items():
+        rounded = value.ndim >= 2
+        assert value.dtype == state[name].dtype
+        assert torch.equal(value, state[name].half().to(value.dtype) if rounded else state[name])
+
+
+def test_weights_beyond_half_precision_are_not_stored_in_it(run, tmp_path):
+    saved = torch.load(run / "epoch_1.pth", weights_only=False)
+    saved["state_dict"]["fc.weight"][0, 0] = 1e5
+    torch.save(saved, run / "epoch_1.pth")
+    run_test(config(), run / "epoch_1.pth", run)
+    with pytest.raises(ValueError, match=r"fc.weight exceeds the range of fp16; publish without --half"):
+        publish(run / "epoch_1.pth", config(), tmp_path / "zoo", half=True)
+    assert not Index(tmp_path / "zoo").entries
+
+
 def test_the_checkpoint_is_read_once(run, tmp_path, monkeypatch):
     read, load = [], torch.load
     monkeypatch.setattr(torch, "load", lambda path, **options: read.append(path) or load(path, **options))
