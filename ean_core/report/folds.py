@@ -11,6 +11,7 @@ from ean_core.common.tasks import Metric
 from ean_core.common.text import number_of
 from ean_core.scheme import CONSTANT, ConnectionScheme
 from ean_core.search.fold import POINTS, Folded, difference_unit
+from ean_core.search.scorer import Difference
 from ean_core.show.table import Cells
 
 from .results import FORMS, Timing
@@ -60,6 +61,11 @@ class Fold:
         """The chosen scheme."""
         return self.front[-1].scheme
 
+    @property
+    def source(self) -> str:
+        """The network that was folded: name of a published model, or of a checkpoint's file."""
+        return self.record["source"].get("name") or self.record["source"]["checkpoint"]
+
     def rows(self, timings: Mapping[str, Timing], label: Callable[[Path], str], place: Path) -> Iterator[Cells]:
         """One row per scheme of the front, and per network measured on other images.
 
@@ -72,17 +78,15 @@ class Fold:
         folded = self.scheme != self.base
 
         def cells(found: Folded, where: Mapping[str, Any], result: str, times: Mapping[str, Timing]) -> Cells:
-            low, high = found.difference.span
             return {
                 **network_cells(self.record["config"]),
-                f"difference ({difference_unit(self.metric)})": (
-                    f"{found.difference.value:+.2f} ({low:+.2f} to {high:+.2f})"
-                ),
+                f"difference ({difference_unit(self.metric)})": _text(found.difference),
                 f"{self.metric.axis} before": f"{found.score - found.difference.value:.2f}",
                 "after": f"{found.score:.2f}",
+                "checkpoint": f"`{self.source}`",
                 "images": f"{where['images']:,} {where['which']}",
                 "result": result,
-                "constant": blocks_text(found.scheme) or "none",
+                "constant": f"{found.scheme.constants} of {self.base.gates}",
                 **{f"{form} (%)": times[form].increment if form in times else "" for form in FORMS},
                 "timed in": timed_text(times, label) if times else "",
                 "scheme": f"`{found.scheme}`",
@@ -100,20 +104,23 @@ class Fold:
     def text(self) -> str:
         """Name the gates that became constant, or the loss if none did, in a sentence."""
         names, unit = network_cells(self.record["config"]), difference_unit(self.metric)
-        source = self.record["source"].get("name") or self.record["source"]["checkpoint"]
         data = f" on {names['data']}" if names["data"] else ""
-        start = f"{names['network']} `{self.base}`{data} (`{source}`), margin {self._margin()}:"
+        start = f"{names['network']} `{self.base}`{data} (`{self.source}`), margin {self._margin()}:"
         gates = number_of(self.base.connections, "gate")
         constants = self.scheme.constants - self.base.constants
         if constants:
-            return f"{start} {constants} of {gates} became constant ({blocks_text(self.scheme)})."
+            chosen, measured = self.front[-1].difference, self.reported.get("folded")
+            others = f", and by {_text(measured.difference, unit)} on the others" if measured else ""
+            return (
+                f"{start} {constants} of {gates} became constant ({blocks_text(self.scheme)}); the network differs by "
+                f"{_text(chosen, unit)} on the images that chose{others}."
+            )
         if len(self.front) < 2:
             return f"{start} none of {gates} became constant."
         best = self.front[-2]
-        low, high = best.difference.span
         return (
             f"{start} none of {gates} became constant; the best scheme with a constant gate, `{best.scheme}`, differs "
-            f"by {best.difference.value:+.2f} {unit} ({low:+.2f} to {high:+.2f})."
+            f"by {_text(best.difference, unit)} on the images that chose."
         )
 
     def _margin(self) -> str:
@@ -122,6 +129,12 @@ class Fold:
             return f"{margin} {unit}"
         points = f"{POINTS} points or " if self.metric.unit == "%" else ""
         return f"{points}one standard error of the difference{', whichever is larger' * bool(points)}"
+
+
+def _text(difference: Difference, unit: str = "") -> str:
+    """Format a difference and its interval."""
+    low, high = difference.span
+    return f"{difference.value:+.2f}{' ' * bool(unit)}{unit} ({low:+.2f} to {high:+.2f})"
 
 
 def blocks_text(scheme: ConnectionScheme) -> str:

@@ -29,13 +29,14 @@ def test_a_folded_network_is_shown_on_the_images_that_chose_and_on_others(tmp_pa
         ("chosen", "10,000 validation images", "65.00", "64.90", "-0.10 (-0.59 to +0.39)"),
         ("folded", "5,000 test images", "66.00", "65.80", "-0.20 (-0.69 to +0.29)"),
     ]
-    assert [row["constant"] for row in found.rows] == ["stage 1, block 2; stage 2, block 1", *["stage 1, block 2"] * 2]
+    assert [row["constant"] for row in found.rows] == ["2 of 2", "1 of 2", "1 of 2"]
     assert {(row["network"], row["data"], row["record"]) for row in found.rows} == {
         ("ResNet-20 SE", "CIFAR-100", "fold"),
     }
     assert found.note.endswith(
         f"ResNet-20 SE `{BASE}` on CIFAR-100 (`epoch_24.pth`), margin 0.5 points: 1 of 2 gates became constant (stage "
-        "1, block 2)."
+        "1, block 2); the network differs by -0.10 points (-0.59 to +0.39) on the images that chose, and by -0.20 "
+        "points (-0.69 to +0.29) on the others."
     )
 
 
@@ -44,10 +45,11 @@ def test_a_network_that_needs_all_its_gates_says_the_loss_of_the_best_constant(t
     save_fold(tmp_path / "fold", front, {"computed": (BASE, 66.0, 0.0)}, source={"name": "ean", "scheme": BASE})
     found = section(tmp_path)
     assert [row["result"] for row in found.rows] == [*["beyond the margin"] * 2, *["all gates computed"] * 2]
-    assert found.rows[-1]["constant"] == "none"
+    assert found.rows[-1]["constant"] == "0 of 2"
     assert found.note.endswith(
         f"(`ean`), margin 0.2 points or one standard error of the difference, whichever is larger: none of 2 gates "
-        f"became constant; the best scheme with a constant gate, `{FOLDED}`, differs by -1.00 points (-1.49 to -0.51)."
+        f"became constant; the best scheme with a constant gate, `{FOLDED}`, differs by -1.00 points (-1.49 to -0.51) "
+        "on the images that chose."
     )
 
 
