@@ -11,7 +11,7 @@ A counter is a zoo model, a checkpoint or the folder of a run. Per counter, on i
 - ``x 0.75``, ``x 1.5``: MAE and bias of images scaled by that factor;
 - counts in black, white and noise images of 768 x 1024, which show nobody.
 
-Writes benchmarks/results/crowd_consistency.json.
+Writes benchmarks/results/crowd_consistency.json, which keeps counters that were measured before on the same images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ean_core.common.progress import Progress
-from ean_core.common.record import write_record
+from ean_core.common.record import read_record, write_record
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
 from tasks.crowd_counting.metrics import mean_interval
@@ -133,16 +133,17 @@ def main() -> None:
     items = [dataset[n] for n in range(number)]
     images = [(item["inputs"].permute(1, 2, 0).numpy(), len(item["points"])) for item in items]
     results = {name: measure(name, images, arguments.tile) for name in arguments.counters}
-    write_record(
-        arguments.out,
-        kind="crowd consistency",
-        split=arguments.split,
-        part=arguments.part,
-        images=number,
-        people=[people for _, people in images],
-        tile=list(arguments.tile),
-        results=results,
-    )
+    shown = {
+        "kind": "crowd consistency",
+        "split": arguments.split,
+        "part": arguments.part,
+        "images": number,
+        "people": [people for _, people in images],
+        "tile": list(arguments.tile),
+    }
+    before = read_record(arguments.out) if arguments.out.is_file() else {}
+    kept = before["results"] if shown.items() <= before.items() else {}  # other counters on the same images
+    write_record(arguments.out, **shown, results={**kept, **results})
     titles = ("counter", "whole: MAE (bias) [95 %]", "tiles", "border", "gray", "x 0.75", "x 1.5", "black/white/noise")
     print(" | ".join(titles))
     for name, found in results.items():
