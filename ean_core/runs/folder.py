@@ -86,8 +86,8 @@ class Run:
 
     @cached_property
     def progress(self) -> Mapping[str, Any] | None:
-        """``progress.json``, kept from the start by :class:`~ean_core.runs.hooks.ProgressFileHook`; None if the config
-        lacks that hook or the run predates it.
+        """``progress.json``, kept from the start by :class:`~ean_core.runs.progress_file.ProgressFileHook`; None if the
+        config lacks that hook or the run predates it.
 
         Raises:
             ValueError: if the file is damaged or was written by another program.

@@ -68,7 +68,7 @@ def checkpoint_to_load(source: str) -> str:
 
 
 def _without_downloads(config: Config) -> str | None:
-    """Return the packaged config of a smaller network for the same data and attention whose weights are no download."""
+    """Return the packaged config of another depth, for the same data and attention, that downloads no weights."""
     name = config_name(config) or ""
     alike = sorted(other for other in packaged_configs() if _DEPTH.sub("", other) == _DEPTH.sub("", name))
     return next((other for other in alike if other != name and not _downloads(load_config(other))), None)

@@ -28,7 +28,8 @@ from ean_core.data.split import Split, check_split
 
 from .annotations import OWN
 from .density import is_inside, last_below, resample
-from .prepare import read_manifest, read_prepared
+from .prepare import read_manifest
+from .prepared_file import read_prepared
 
 
 @DATASETS.register_module()

@@ -20,7 +20,7 @@ from tasks.showing import HEAT
 from .counter import Counter
 from .dataset import CrowdDataset
 from .overlay import LEAST, display_density, people
-from .prepare import read_prepared
+from .prepared_file import read_prepared
 
 WHOLE = (slice(None), slice(None))
 

@@ -6,8 +6,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from ean_core.common.interrupts import held_interrupts
 from ean_core.common.memory import keep_freed_memory
 from ean_core.common.record import write_text
 from ean_core.common.text import csv_line, visible
-from ean_core.common.writing import open_new, replacing, temporary
-from ean_core.data.images import MAX_PIXELS, read_image
+from ean_core.common.writing import open_new, temporary
+from ean_core.data.images import read_image
 from tasks.pictures import save_picture
 from tasks.sources import OVERLAY, content_of, find_sources, printable, problem_of
 from tasks.trained import engine_note
@@ -31,11 +30,10 @@ from tasks.trained import engine_note
 from .counter import Counter, Prediction, is_familiar
 from .overlay import UNFAMILIAR, Heat, display_density, draw_overlay, people, people_within, round_top
 from .region import Region
+from .video import USUAL_FPS, above_limit, annotated, quiet_opencv, read_frames
 
 #: Time constant for smoothing the counts of a video, in seconds.
 SMOOTHING_S = 1.0
-#: Frame rate assumed for a webcam that does not report one.
-USUAL_FPS = 25.0
 #: Problem of a video interrupted by Ctrl-C.
 STOPPED = "stopped before its end"
 
@@ -205,7 +203,7 @@ class Predictor:
         live = source.isdecimal() and not path.is_file()
         if not live and content_of(path) != "video":
             return Counted(source, problem="cannot be read as a video")
-        with _quiet_opencv():
+        with quiet_opencv():
             capture = cv2.VideoCapture(int(source) if live else str(path))
         try:
             if not capture.isOpened():
@@ -213,7 +211,7 @@ class Predictor:
                     source, problem=f"webcam {source} cannot be opened" if live else "cannot be read as a video"
                 )
             sides = (int(capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-            problem = _above_limit(*sides)
+            problem = above_limit(*sides)
             return Counted(source, problem=problem) if problem else self._frames(capture, source, name, live)
         finally:
             capture.release()
@@ -232,16 +230,16 @@ class Predictor:
         start = time.monotonic()
         with (
             open_new(table, newline="", encoding="utf-8") as file,
-            _annotated(self.out / overlay, fps) as annotate,
+            annotated(self.out / overlay, fps) as annotate,
         ):
             file.write(csv_line(("frame", "seconds", "count", "smoothed", "strangeness")))
             try:
-                for number, frame in enumerate(_read_frames(capture)):
+                for number, frame in enumerate(read_frames(capture)):
                     at = time.monotonic() - start if live else number / fps
                     if self.seconds is not None and at >= self.seconds and counts:
                         break
                     height, width = frame.shape[:2]
-                    problem = _above_limit(width, height)
+                    problem = above_limit(width, height)
                     if not problem and self.region:
                         problem = self.region.problem_with((height, width))
                     if problem:  # the size may change between frames
@@ -289,70 +287,8 @@ class Predictor:
         )
 
 
-def _read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
-    while True:
-        good, frame = capture.read()
-        if not good:
-            return
-        yield frame  # type: ignore[misc]  # OpenCV's type is wider than that of video frames
-
-
-@contextmanager
-def _annotated(path: Path, fps: float) -> Iterator[Callable[[Image.Image], None]]:
-    """Write frames to an MP4 that gets its name when it is complete; without frames, none is written."""
-    writer: cv2.VideoWriter | None = None
-    with ExitStack() as stack:
-
-        def annotate(drawn: Image.Image) -> None:
-            nonlocal writer
-            if writer is None:
-                partial = stack.enter_context(replacing(path, suffix=True))
-                writer = _video_writer(partial, path, fps, drawn.size)
-                stack.callback(writer.release)
-            writer.write(_even(np.asarray(drawn))[:, :, ::-1])
-
-        yield annotate
-        with held_interrupts():
-            stack.close()
-
-
-def _video_writer(partial: Path, path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    width, height = size
-    even = (width - width % 2, height - height % 2)  # codecs need even sides
-    fps = fps if fps < 65 else round(fps, 1)  # MPEG-4 limits numerator and denominator to 65535
-    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, even)
-    if not writer.isOpened():
-        raise OSError(f"{path} cannot be written: this OpenCV build has no MP4 writer, or the folder is not writable")
-    return writer
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Silence OpenCV, which prints half a dozen lines about a missing camera."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
-
-
-def _above_limit(width: int, height: int) -> str:
-    """The problem of frames with more pixels than an image may have; empty if they have not."""
-    if width * height <= MAX_PIXELS:
-        return ""
-    return (
-        f"has frames of {width} x {height}, {width * height / 1e6:.1f} million pixels, more than the limit of "
-        f"{MAX_PIXELS / 1e6:.1f} million; scale it down"
-    )
-
-
 def _too_large(width: int, height: int) -> str:
     return f"is too large for this machine's memory: {width} x {height} pixels"
-
-
-def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    return np.ascontiguousarray(pixels[: height - height % 2, : width - width % 2])
 
 
 # ---------------------------------------------------------------- command

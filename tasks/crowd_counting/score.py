@@ -15,7 +15,7 @@ from ean_core.search.scorer import MeanScorer, Rows
 
 from .metrics import count_errors
 from .network import CrowdCounter
-from .prepare import read_prepared
+from .prepared_file import read_prepared
 
 
 class CounterScorer(MeanScorer):

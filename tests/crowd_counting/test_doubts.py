@@ -8,7 +8,8 @@ from PIL import ExifTags, Image
 
 from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own
-from tasks.crowd_counting.prepare import prepare, read_prepared
+from tasks.crowd_counting.prepare import prepare
+from tasks.crowd_counting.prepared_file import read_prepared
 
 from .annotated import coco, labelme, write_images, write_json
 

@@ -22,6 +22,7 @@ from ean_core.inference import engine
 from ean_core.weights.files import save_weights
 from tasks.cli import main
 from tasks.crowd_counting import predict
+from tasks.crowd_counting import video as frames_of
 from tasks.crowd_counting.counter import Counter, Prediction
 from tasks.crowd_counting.drawing import draw_crowd
 from tasks.crowd_counting.familiar import LEAST_IMAGES, Pooled, errors_of, statistics_of
@@ -482,17 +483,17 @@ def test_videos_that_cannot_be_read_are_skipped_and_those_cut_off_are_counted_as
 def test_videos_have_the_pixel_limit_of_images(capsys, tmp_path, counter_file, monkeypatch):
     """A video of 8,000 x 8,000 pixels may have 100 KB. The size may change on the way, or be other than was said."""
     read = []
-    usual = predict._read_frames
-    monkeypatch.setattr(predict, "_read_frames", lambda capture: (read.append(capture), usual(capture))[1])
-    monkeypatch.setattr(predict, "MAX_PIXELS", 48 * 64 - 1)
+    usual = predict.read_frames
+    monkeypatch.setattr(predict, "read_frames", lambda capture: (read.append(capture), usual(capture))[1])
+    monkeypatch.setattr(frames_of, "MAX_PIXELS", 48 * 64 - 1)
     video, out = write_video(tmp_path / "a.avi"), tmp_path / "out"
     code, _, err = run(capsys, video, "--model", counter_file, "--out", out)
     assert code == 1
     assert f"{video}: has frames of 64 x 48, 0.0 million pixels, more than the limit of 0.0 million; scale it" in err
     assert not read
     frames = [np.zeros((4, 4, 3), np.uint8), np.zeros((60, 60, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)]
-    monkeypatch.setattr(predict, "_read_frames", lambda capture: iter(frames))
-    monkeypatch.setattr(predict, "MAX_PIXELS", 48 * 64)
+    monkeypatch.setattr(predict, "read_frames", lambda capture: iter(frames))
+    monkeypatch.setattr(frames_of, "MAX_PIXELS", 48 * 64)
     assert run(capsys, video, "--model", counter_file, "--out", out)[0] == 0
     result = counted(out)[str(video)]
     assert result["frames"] == 1
@@ -776,7 +777,7 @@ def test_ctrl_c_during_a_video_leaves_whole_files_and_ends_the_command(tmp_path,
 def test_ctrl_c_while_a_frame_is_written_leaves_as_many_lines_as_frames(
     capsys, tmp_path, counter_file, monkeypatch, interrupts, step
 ):
-    usual, steps = getattr(predict, step), []
+    usual, steps = getattr(frames_of, step), []
 
     def interrupted(*arguments):
         steps.append(step)
@@ -784,7 +785,7 @@ def test_ctrl_c_while_a_frame_is_written_leaves_as_many_lines_as_frames(
             interrupts()
         return usual(*arguments)
 
-    monkeypatch.setattr(predict, step, interrupted)
+    monkeypatch.setattr(frames_of, step, interrupted)
     video, out = write_video(tmp_path / "a.avi", frames=6), tmp_path / "out"
     code, printed, _ = run(capsys, video, "--model", counter_file, "--out", out)
     assert code == 130

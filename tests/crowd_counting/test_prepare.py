@@ -16,7 +16,8 @@ from tasks.cli import main
 from tasks.crowd_counting.annotations import find_own, find_shanghaitech
 from tasks.crowd_counting.dataset import CrowdDataset
 from tasks.crowd_counting.density import density_map
-from tasks.crowd_counting.prepare import Kernel, prepare, read_manifest, read_prepared
+from tasks.crowd_counting.prepare import Kernel, prepare, read_manifest
+from tasks.crowd_counting.prepared_file import read_prepared
 
 from .drawn import write_part, write_pictures, write_truth
 

@@ -94,7 +94,7 @@ def _mask(path):
 
 
 def _hdf5(path):
-    from tasks.crowd_counting.prepare import read_prepared
+    from tasks.crowd_counting.prepared_file import read_prepared
 
     read_prepared(path, (slice(0, 64), slice(0, 64)))
 

@@ -28,7 +28,7 @@ from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.annotations import read_mat
 from tasks.crowd_counting.cli import prepare
 from tasks.crowd_counting.formats import Pictures, read_annotations
-from tasks.crowd_counting.prepare import read_prepared
+from tasks.crowd_counting.prepared_file import read_prepared
 from zoo.index import Index
 from zoo.publish import publish
 

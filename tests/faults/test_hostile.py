@@ -28,7 +28,7 @@ from ean_core.runs.training import run_test, run_training
 from ean_core.weights.files import read_state_dict, save_weights
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
-from tasks.crowd_counting.prepare import read_prepared
+from tasks.crowd_counting.prepared_file import read_prepared
 from tasks.trained import load_network
 from zoo.download import DownloadError, Patience, fetch
 from zoo.files import locate

@@ -31,7 +31,8 @@ from ean_core.weights.addresses import read_metadata
 from ean_core.weights.files import read_state_dict, save_weights
 from ean_core.weights.loading import check_fit
 from tasks.crowd_counting.formats import Pictures, read_annotations
-from tasks.crowd_counting.prepare import read_manifest, read_prepared
+from tasks.crowd_counting.prepare import read_manifest
+from tasks.crowd_counting.prepared_file import read_prepared
 from tasks.trained import load_network
 from zoo.index import Index, published
 from zoo.publish import publish
