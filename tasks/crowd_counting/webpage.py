@@ -152,7 +152,7 @@ def describe(counted: Counted | None) -> str:
     if counted is None:
         return _figures(_figure("", "No count yet", "Upload an image, or click an example.", "picture"))
     height, width = counted.shape
-    error = f", ± {counted.error:,}" if counted.error is not None else ""
+    error = f", ±\u00a0{counted.error:,}" if counted.error is not None else ""
     details = f"{width:,} × {height:,} px · {counted.seconds:.2f} s"
     warning = "Unlike the training images of this counter: do not rely on this." if counted.familiar is False else ""
     whole = _figure(f"{round(counted.count):,}", _in("image", counted.count) + error, details, "picture", warning)

@@ -86,7 +86,7 @@ def test_counts_in_words_agree_with_their_number(tmp_path):
 def test_a_familiar_image_has_an_error_and_an_unfamiliar_one_a_warning(tmp_path):
     path = save(tmp_path / "a.png", shape=(400, 500))
     familiar, strange = (count_picture(Fake(strangeness=value), path, Limits()) for value in (0.9, 1.1))
-    assert "people in the image, ± 7" in describe(familiar)
+    assert "people in the image, ±\u00a07" in describe(familiar)
     assert "do not rely on this" not in describe(familiar)
     assert "±" not in describe(strange)
     assert 'role="alert">Unlike the training images of this counter: do not rely on this.<' in describe(strange)
