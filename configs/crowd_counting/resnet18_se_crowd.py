@@ -5,7 +5,8 @@ _base_ = [
     '../_base_/counter_runtime.py',
 ]
 # Starts from the ShanghaiTech B counter of the same network, with the scheme found for SE there. To start from ImageNet's features instead:
-# load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=torchvision://resnet18
+# load_from=None model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained
+# model.backbone.init_cfg.checkpoint=torchvision://resnet18
 model = dict(
     backbone=dict(attention=dict(type='SE', identity_start=True, window=(256, 320)), scheme='ean:shanghaitech_b', init_cfg=None))
 optim_wrapper = dict(optimizer=dict(lr=2e-4))

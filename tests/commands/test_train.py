@@ -97,8 +97,10 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_what_needs_no_netwo
     monkeypatch.setenv("EAN_OFFLINE", offline)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
     monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies of its first use
-    code, out = ean("train", "resnet18_se_crowd")
     entry = "model.backbone.init_cfg"
+    imagenet = ("_delete_=True", "type=Pretrained", "checkpoint=torchvision://resnet18")
+    options = ("load_from=None", *(f"{entry}.{option}" for option in imagenet))
+    code, out = ean("train", "resnet18_se_crowd", "--cfg-options", *options)
     assert code.startswith(f"ean train: {entry}: torchvision://resnet18 cannot be downloaded (")
     assert code.endswith(
         f"; without network access, give a file with --cfg-options {entry}.checkpoint=FILE (from "
