@@ -211,7 +211,7 @@ def _folding(fold: Mapping[str, Any]) -> str:
 
 def _initial_weights(model: Mapping[str, Any]) -> str | None:
     """Return the checkpoint that training started from; None if it started from random weights."""
-    for part in (model.get("backbone") or {}, model):
+    for part in (model, model.get("backbone") or {}):  # the network's own weights are loaded last
         given = part.get("init_cfg")
         for each in given if isinstance(given, list) else [given]:
             if isinstance(each, Mapping) and each.get("checkpoint"):

@@ -76,8 +76,8 @@ def publish(
         timing: record of ``ean time`` that includes the network.
         best: whether the network is the one with the best accuracy regardless of cost.
         replace: replace another network of the same name.
-        half: store the weights of convolutions and linear layers in fp16. The recorded metrics are those before;
-            ``ean zoo verify NAME --metrics`` tells whether they changed.
+        half: store the weights of convolutions and linear layers in fp16. The recorded metrics were measured before
+            rounding; ``ean zoo verify NAME --metrics`` tells whether they changed by more than 0.05.
 
     Returns:
         The entry.

@@ -110,7 +110,7 @@ class Engine:
         return not self._failed and (parameter.device.type, parameter.dtype) == ("cpu", torch.float32)
 
     def _weights(self) -> Weights:
-        """What changes with the network's weights: the place of each tensor, and how often it was written to."""
+        """Place of each tensor, and how often it was written to: these change with the network's weights."""
         tensors = (*self.network.parameters(), *self.network.buffers())
         return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
 

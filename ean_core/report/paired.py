@@ -78,7 +78,7 @@ def over_seeds(gaps: Sequence[float]) -> Interval | None:
         >>> over_seeds([1.0]) is None
         True
     """
-    if len({*gaps}) < 2:
+    if len({round(gap, 9) for gap in gaps}) < 2:
         return None
     mean = statistics.fmean(gaps)
     half = _half_width(statistics.stdev(gaps), len(gaps))

@@ -99,6 +99,7 @@ def _row(
         return
     difference = mean_interval([ours[name] - theirs[name] for name in ours])
     letters = dict.fromkeys(recipes.letter(each) for each in (first, second))
+    same = recipes.text(first) == recipes.text(second)
     yield {
         "network": f"{first.network} {first.attention}",
         "compared": f"{first.connection} against {second.connection}",
@@ -106,7 +107,7 @@ def _row(
         f"difference ({metric.unit})": points_text(difference),
         f"{metric.label} of the first": f"{np.mean([*ours.values()]):.2f}",
         "of the second": f"{np.mean([*theirs.values()]):.2f}",
-        "verdict": told_apart(difference, len(ours)),
+        "verdict": told_apart(difference, len(ours)) if same else "recipes differ",
         "trainings": f"{len(first.runs)} and {len(second.runs)}",
         "measured on": measured_text(first),
         "recipe": " and ".join(filter(None, letters)),

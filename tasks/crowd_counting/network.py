@@ -31,8 +31,9 @@ CELLS = 100.0
 
 
 class LiftedReLU(nn.ReLU):
-    """ReLU whose gradient also passes where it raises a negative input, so that a map that is zero everywhere can
-    recover. The Bayesian loss, whose background pushes most cells down, ends there otherwise."""
+    """ReLU of maps of any shape whose gradient in training also passes where it raises a negative input, so that a map
+    that is zero everywhere can recover: not that of the loss, but one that points the same way. The Bayesian loss,
+    whose background pushes most cells down, ends there otherwise."""
 
     def forward(self, input: Tensor) -> Tensor:
         rectified = super().forward(input)

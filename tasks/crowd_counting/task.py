@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ean_core.common.tasks import Dataset, Metric, Task
 
-#: The default counter: the one with the lowest validation error, of those not selected on these images.
+#: The default counter: the one with the lowest validation error, of those that are the last epoch of their training.
 MODEL = "ean_resnet18_se.shanghaitech_b"
 
 TASK = Task(
