@@ -72,7 +72,7 @@ EXAMPLES: dict[str, str] = {
     "report": "work_dirs --out report",
     "export": "resnet20_se_digits work_dirs/resnet20_se_digits network.onnx",
     "crowd evaluate": "resnet20_se_shanghaitech_b work_dirs/resnet20_se_shanghaitech_b",
-    "crowd characterize": "resnet20_se_crowd work_dirs/resnet20_se_crowd",
+    "crowd characterize": "resnet18_se_crowd work_dirs/resnet18_se_crowd",
     "crowd predict": "photo.jpg video.mp4 --out counted",
     "seg evaluate": "resnet20_se_voc2012 work_dirs/resnet20_se_voc2012",
     "seg predict": "photo.jpg --out segmented",
@@ -93,7 +93,7 @@ ENTRIES: dict[str, str] = {
 
 #: Commands that users of similar tools try, and what to type instead.
 INSTEAD: dict[str, str] = {
-    "crowd train": "ean train resnet20_se_crowd",
+    "crowd train": "ean train resnet18_se_crowd",
     "crowd test": "ean crowd evaluate",
     "seg train": "ean train resnet20_se_voc2012",
     "seg test": "ean seg evaluate",

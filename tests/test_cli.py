@@ -77,7 +77,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys, word, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["crowd", "train"], "ean: no command 'crowd train'; use `ean train resnet20_se_crowd`."),
+        (["crowd", "train"], "ean: no command 'crowd train'; use `ean train resnet18_se_crowd`."),
         (["seg", "train", "x"], "ean: no command 'seg train'; use `ean train resnet20_se_voc2012`."),
         (["search", "comapre"], "ean: no command 'search comapre'; did you mean `ean search compare`?"),
         (["search", "corelate", "x"], "ean: no command 'search corelate'; did you mean `ean search correlate`?"),

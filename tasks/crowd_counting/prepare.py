@@ -264,7 +264,7 @@ def _suggest_training(manifest: Mapping[str, Any], out: Path, *, chosen: bool) -
     part = next((part for part in sorted(splits) if {"train", "val"} <= splits[part]), None)
     if part is None:
         return
-    config = "resnet20_se_crowd" if part == OWN else f"resnet18_se_shanghaitech_{part.lower()}"
+    config = "resnet18_se_crowd" if part == OWN else f"resnet18_se_shanghaitech_{part.lower()}"
     roots = [f"{name}_dataloader.dataset.root={out.resolve()}" for name in ("train", "val", "test")]
     suggest("train a counter", "ean", "train", config, cfg_options=roots if chosen else None)
 

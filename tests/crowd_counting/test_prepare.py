@@ -169,7 +169,7 @@ def test_own_pictures_are_prepared_by_the_same_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "own images: train 9 images" in printed
     roots = " ".join(f"{name}_dataloader.dataset.root={tmp_path / 'out'}" for name in ("train", "val", "test"))
-    assert printed.splitlines()[-1] == f"train a counter: ean train resnet20_se_crowd --cfg-options {roots}"
+    assert printed.splitlines()[-1] == f"train a counter: ean train resnet18_se_crowd --cfg-options {roots}"
     manifest = read_manifest(tmp_path / "out")
     assert {entry["image"]: entry["heads"] for entry in manifest["images"]} == {n: len(h) for n, h in listed.items()}
     _, density = read_prepared(tmp_path / "out/own/1.png.h5", WHOLE)
