@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ean_core.common.intervals import mean_interval
 from ean_core.common.progress import Progress
 from ean_core.common.record import read_record, write_record
 from tasks.crowd_counting.counter import Counter
 from tasks.crowd_counting.dataset import CrowdDataset
-from tasks.crowd_counting.metrics import mean_interval
 
 RESULT = Path(__file__).parent / "results" / "crowd_consistency.json"
 SIZE = (768, 1024)
@@ -141,8 +141,11 @@ def main() -> None:
         "people": [people for _, people in images],
         "tile": list(arguments.tile),
     }
+    kept = {}
     before = read_record(arguments.out) if arguments.out.is_file() else {}
-    kept = before["results"] if shown.items() <= before.items() else {}  # other counters on the same images
+    if shown.items() <= before.items():  # other counters on the same images
+        run = {key: before[key] for key in ("command", "finished", "environment")}
+        kept = {name: {**run, **found} for name, found in before["results"].items()}
     write_record(arguments.out, **shown, results={**kept, **results})
     titles = ("counter", "whole: MAE (bias) [95 %]", "tiles", "border", "gray", "x 0.75", "x 1.5", "black/white/noise")
     print(" | ".join(titles))

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ean_core.common.config import load_config
+from ean_core.common.intervals import mean_interval
 from ean_core.common.record import write_record, write_text
 from ean_core.runs.folder import Run
 from ean_core.show.table import print_table
-from tasks.crowd_counting.metrics import CountMetric, mean_interval
+from tasks.crowd_counting.metrics import CountMetric
 
 RESULT = Path(__file__).parent / "results" / "crowd_losses.json"
 RUNS = Path("work_dirs") / "crowd_losses"
