@@ -6,4 +6,4 @@ _base_ = [
 ]
 # Share-full until a search has found a scheme: set it with --cfg-options model.backbone.scheme=...
 model = dict(backbone=dict(attention='DIA', scheme='full'))
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=16)
