@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -35,6 +36,16 @@ class EANRunner(Runner):
 
     #: Whether a training is about to take its first step: its settings were accepted, and its weights loaded.
     _begins = False
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """As in mmengine, which names the folder of a start's logs after the second of the start.
+
+        A start in the second of an earlier one, such as a test right after a short training, waits for the next second,
+        so that it does not write over the other's logs and settings.
+        """
+        while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S")).exists():
+            time.sleep(0.05)
+        super().setup_env(env_cfg)
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -70,7 +81,7 @@ class EANRunner(Runner):
         Raises:
             LinkError: if it is a link, or holds one.
         """
-        folder = Path(self.log_dir)  # named after the second of the start, so usually new
+        folder = Path(self.log_dir)  # named after the second of the start
         for path in (folder, *folder.rglob("*")):
             refuse_link(path)
         logger = super().build_logger(*args, **kwargs)
