@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +11,7 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from ean_core.common.errors import unknown_name
+from ean_core.windows import join_cores, windows_of
 
 #: Attention modules by name. ``@ATTENTION.register_module()`` on a class is all that a new module needs.
 ATTENTION = Registry("attention", scope="ean_core", locations=["ean_core.attention"])
@@ -36,8 +34,8 @@ class Attention(nn.Module, ABC):
             that a connected block starts as if it had no attention. For networks that start from weights without
             attention: a fresh gate would shrink their residual branches, and features with them.
         window: height and width, in positions of the feature map, of the regions that have gates of their own; see
-            :func:`windows_of`. The ``attention`` option of a backbone gives them in pixels of the image. None: one gate
-            for the whole image.
+            :func:`~ean_core.windows.windows_of`. The ``attention`` option of a backbone gives them in pixels of the
+            image. None: one gate for the whole image.
     """
 
     #: The gate of a module that is initialized with ``identity_start``, before the division.
@@ -105,84 +103,6 @@ class Attention(nn.Module, ABC):
         gates = zip(windows, gate.chunk(len(windows)), strict=True)
         cores = [self.recalibrate(window.core_of(residual), window.inner(each)) for window, each in gates]
         return join_cores(windows, cores), advanced
-
-
-@dataclass(frozen=True)
-class Window:
-    """A region of a feature map whose statistics give a gate, and its core, the positions that the gate scales.
-
-    Args:
-        top, left, bottom, right: first and past-the-last row and column of the region.
-        core: the same of its core.
-    """
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-    core: tuple[int, int, int, int]
-
-    def of(self, x: Tensor) -> Tensor:
-        """The region of a map ``(N, C, H, W)``."""
-        return x[:, :, self.top : self.bottom, self.left : self.right]
-
-    def core_of(self, x: Tensor) -> Tensor:
-        """The core in a map ``(N, C, H, W)``."""
-        top, left, bottom, right = self.core
-        return x[:, :, top:bottom, left:right]
-
-    def inner(self, gate: Tensor) -> Tensor:
-        """The core's part of the region's gate: all of it, unless it has one value per position ``(N, G, h, w)``."""
-        if gate.dim() != 4 or gate.shape[2:].numel() == 1:
-            return gate
-        top, left, bottom, right = self.core
-        return gate[:, :, top - self.top : bottom - self.top, left - self.left : right - self.left]
-
-
-def windows_of(size: Sequence[int], window: tuple[int, int]) -> list[Window]:
-    """Cover a feature map with overlapping windows; a map that is not larger than one is a single window.
-
-    Gates computed from crops of one size do not fit larger images: their means over positions vary less. With windows
-    of the size of the training crops, an image of any size is recalibrated as its crops were ("Improving Image
-    Restoration by Revisiting Global Information Aggregation", Chu et al., ECCV 2022, who pool around each position).
-    Neighbors overlap by about a half, and a position belongs to the core of the window whose center is nearest.
-
-    Args:
-        size: height and width of the map.
-        window: height and width of a window.
-
-    Returns:
-        Windows of equal size, row by row.
-
-    Examples:
-        >>> [(w.left, w.right, w.core[1], w.core[3]) for w in windows_of((4, 10), (4, 4))]
-        [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 7), (6, 10, 7, 10)]
-    """
-    rows, columns = (_spans(length, side) for length, side in zip(size, window, strict=True))
-    return [
-        Window(top, left, bottom, right, (first, before, last, after))
-        for top, bottom, first, last in rows
-        for left, right, before, after in columns
-    ]
-
-
-def _spans(length: int, side: int) -> list[tuple[int, int, int, int]]:
-    """Start and end of each window along one axis, and of its core."""
-    if length <= side:
-        return [(0, length, 0, length)]
-    number = 1 + math.ceil((length - side) / max(1, side // 2))
-    starts = [round(i * (length - side) / (number - 1)) for i in range(number)]
-    middles = [(first + second + side + 1) // 2 for first, second in pairwise(starts)]
-    cores = zip([0, *middles], [*middles, length], strict=True)
-    return [(start, start + side, *core) for start, core in zip(starts, cores, strict=True)]
-
-
-def join_cores(windows: Sequence[Window], cores: Sequence[Tensor]) -> Tensor:
-    """Put the cores ``(N, C, h, w)`` of all windows together: ``(N, C, H, W)``."""
-    rows: dict[int, list[Tensor]] = {}
-    for window, core in zip(windows, cores, strict=True):
-        rows.setdefault(window.top, []).append(core)
-    return torch.cat([torch.cat(row, 3) for row in rows.values()], 2)
 
 
 def attention_class(name: str) -> type[Attention]:

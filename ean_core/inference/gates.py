@@ -9,6 +9,7 @@ the module's matrices with ``W`` are precomputed here; nothing is approximated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ean_core.attention import Attention, State
-from ean_core.attention.base import join_cores, windows_of
 from ean_core.attention.dia import DIA
 from ean_core.attention.se import SE
 from ean_core.attention.sge import EPS, SGE
+from ean_core.windows import join_cores, spans_of, window_means, windows_of
 
 from . import kernels
-from .ops import may_overwrite, pool, use_kernels
+from .ops import Strips, may_overwrite, pool, precise, use_kernels
 
 
 class Gate(nn.Module):
@@ -48,6 +49,18 @@ class Gate(nn.Module):
         return None
 
 
+class PooledGate(Gate):
+    """A gate that depends on means over positions alone, and is one factor per channel."""
+
+    def from_means(self, pooled: Tensor, state: State) -> tuple[Tensor, State]:
+        """The factors ``(N, C)`` and the next state, from means ``(N, K)`` in at least fp32."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        gate, state = self.from_means(pool(z), state)
+        return gate.view(*gate.shape, 1, 1), state
+
+
 #: Gate class by attention class; looked up by exact type, since a subclass may compute something else.
 GATES: dict[type[Attention], type[Gate]] = {}
 
@@ -63,7 +76,7 @@ def register_gate(attention: type[Attention]) -> Callable[[type[Gate]], type[Gat
 
 
 @register_gate(SE)
-class SEGate(Gate):
+class SEGate(PooledGate):
     """``sigmoid(W2 relu(W1 mean(f)))`` as ``sigmoid(W2 relu((W1 W) mean(z)))``; biases likewise."""
 
     def __init__(self, module: SE, last: nn.Conv2d | None, groups_last: bool) -> None:
@@ -71,18 +84,15 @@ class SEGate(Gate):
         self.squeeze = before(module.fc1, last)
         self.excite = module.fc2
 
-    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        pooled = pool(z)  # (N, K)
+    def from_means(self, pooled: Tensor, state: State) -> tuple[Tensor, State]:
         if use_kernels(pooled):
             first, second = self.squeeze, self.excite
-            gate = kernels.se_gate(pooled, first.weight, first.bias, second.weight, second.bias)
-        else:
-            gate = self.excite(self.squeeze(pooled).relu_()).sigmoid_()  # (N, C)
-        return gate.view(*gate.shape, 1, 1), None
+            return kernels.se_gate(pooled, first.weight, first.bias, second.weight, second.bias), None
+        return self.excite(self.squeeze(pooled).relu_()).sigmoid_(), None  # (N, C)
 
 
 @register_gate(DIA)
-class DIAGate(Gate):
+class DIAGate(PooledGate):
     """DIA's cell, with the first matrix of its input map multiplied by the convolution's matrix.
 
     At a stage's start the hidden state is zero, so the output of the recurrent map is a constant.
@@ -96,8 +106,7 @@ class DIAGate(Gate):
         self.bias = nn.Parameter(self.second_ih.bias + self.second_hh.bias)
         self.first_bias = nn.Parameter(self.second_ih.bias + self.second_hh(self.first_hh.bias.relu()))
 
-    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        pooled = pool(z)  # (N, K)
+    def from_means(self, pooled: Tensor, state: State) -> tuple[Tensor, State]:
         if use_kernels(pooled):
             gate, cell = kernels.dia_gate(
                 pooled,
@@ -110,7 +119,7 @@ class DIAGate(Gate):
                 self.first_hh.bias,
                 self.second_hh.weight,
             )
-            return gate.view(*gate.shape, 1, 1), (gate, cell)
+            return gate, (gate, cell)
         hidden = self.squeeze(pooled).relu_()  # (N, C / r)
         if state is None:
             gates = F.linear(hidden, self.second_ih.weight, self.first_bias)
@@ -122,7 +131,7 @@ class DIAGate(Gate):
         g = gates.chunk(4, dim=1)[2].tanh()
         cell = i * g if state is None else torch.addcmul(f * state[1], i, g)
         gate = o * cell.sigmoid()
-        return gate.view(*gate.shape, 1, 1), (gate, cell)
+        return gate, (gate, cell)
 
 
 @register_gate(SGE)
@@ -184,7 +193,10 @@ class SGEGate(Gate):
 
 
 class WindowedGate(Gate):
-    """A gate per window of the feature map, see :func:`~ean_core.attention.base.windows_of`.
+    """A gate per window of the feature map, see :func:`~ean_core.windows.windows_of`.
+
+    Gates of means are computed for all windows at once, from one pass over the map, and the factors are kept by rows of
+    windows; others are computed window by window.
 
     Args:
         gate: the gate of one window.
@@ -195,21 +207,31 @@ class WindowedGate(Gate):
         nn.Module.__init__(self)
         self.gate, self.window = gate, window
 
-    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        windows = windows_of(z.shape[2:], self.window)
-        if len(windows) == 1:
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor | Strips, State]:
+        """As :class:`Gate`, with a map of factors or :class:`Strips` of them where there are several windows."""
+        rows, columns = spans_of(z.shape[2:], self.window)
+        if len(rows) == len(columns) == 1:
             return self.gate(z, state)
-        each = (
-            [None] * len(windows) if state is None else zip(*(part.chunk(len(windows)) for part in state), strict=True)
-        )
-        factors, states = [], []
-        for window, own in zip(windows, each, strict=True):
-            factor, advanced = self.gate(window.of(z), own)
+        if not isinstance(self.gate, PooledGate):
+            return self._one_by_one(z, state)
+        gate, state = self.gate.from_means(window_means(z, self.window, precise(z.dtype)), state)  # (windows N, C)
+        each = gate.view(len(rows), len(columns), len(z), -1)
+        of_position = [number for number, (_, _, first, last) in enumerate(columns) for _ in range(first, last)]
+        factors = each[:, torch.tensor(of_position, device=z.device)].permute(2, 3, 0, 1)  # (N, C, rows, W)
+        return Strips(factors, [(first, last) for _, _, first, last in rows]), state
+
+    def _one_by_one(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        windows = windows_of(z.shape[2:], self.window)
+        each: Any = repeat(None)
+        if state is not None:
+            each = zip(*(part.chunk(len(windows)) for part in state), strict=True)
+        factors, states = zip(*(self.gate(w.of(z), own) for w, own in zip(windows, each, strict=False)), strict=True)
+        advanced = None if states[0] is None else tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        cores = []
+        for window, factor in zip(windows, factors, strict=True):
             top, left, bottom, right = window.core
-            factors.append(window.inner(factor).expand(-1, -1, bottom - top, right - left))
-            states.append(advanced)
-        joined = None if states[0] is None else tuple(torch.cat(each) for each in zip(*states, strict=True))
-        return join_cores(windows, factors), joined
+            cores.append(window.inner(factor).expand(-1, -1, bottom - top, right - left))
+        return join_cores(windows, cores), advanced
 
 
 def before(linear: nn.Linear, last: nn.Conv2d | None) -> nn.Linear:

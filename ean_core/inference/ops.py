@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -63,8 +64,36 @@ def _are_alike(*maps: Tensor) -> bool:
     return all(x.dtype == maps[0].dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
 
+@dataclass(frozen=True)
+class Strips:
+    """Factors of a map whose rows are alike within horizontal strips, as those of windows are.
+
+    A map of factors would be as large as the branch that it scales, and be written and read once more.
+
+    Args:
+        values: ``(N, G, S, W)``, one row of factors for each strip.
+        rows: first and past-the-last row of each strip, top to bottom; they cover the map.
+    """
+
+    values: Tensor
+    rows: list[tuple[int, int]]
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """The rows of each strip, and their factors, ``(N, G, 1, W)``."""
+        for number, (first, last) in enumerate(self.rows):
+            yield slice(first, last), self.values[:, :, number : number + 1]
+
+    def times(self, number: float) -> Strips:
+        """The same strips with all factors multiplied by a number."""
+        return Strips(number * self.values, self.rows)
+
+    def map(self) -> Tensor:
+        """The factor of each position, ``(N, G, H, W)``."""
+        return torch.cat([factor.expand(-1, -1, rows.stop - rows.start, -1) for rows, factor in self], 2)
+
+
 def conv_scale_add_relu(
-    conv: nn.Module, z: Tensor, shortcut: Tensor, factor: Tensor | None = None, *, groups_last: bool = False
+    conv: nn.Module, z: Tensor, shortcut: Tensor, factor: Tensor | Strips | None = None, *, groups_last: bool = False
 ) -> Tensor:
     """``relu(shortcut + factor * conv(z))``; see :func:`scale_add_relu`.
 
@@ -79,6 +108,8 @@ def conv_scale_add_relu(
     matrix: Any = conv[0] if isinstance(conv, nn.Sequential) and len(conv) == 1 else conv
     if not (is_pointwise(matrix) and use_kernels(z, shortcut) and _are_alike(z, shortcut, matrix.weight)):
         return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
+    if isinstance(factor, Strips):
+        factor = factor.map()
 
     def fused() -> Tensor:
         weight, bias = matrix.weight, matrix.bias
@@ -115,21 +146,27 @@ def is_pointwise(conv: nn.Module) -> bool:
 
 
 def scale_add_relu(
-    residual: Tensor, shortcut: Tensor, factor: Tensor | None = None, *, groups_last: bool = False
+    residual: Tensor, shortcut: Tensor, factor: Tensor | Strips | None = None, *, groups_last: bool = False
 ) -> Tensor:
     """``relu(shortcut + factor * residual)``, the end of a residual block (Eqn 4).
 
     Args:
         residual: ``(N, C, H, W)``; its contents are undefined afterwards.
         shortcut: ``(N, C, H, W)``, not modified.
-        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)``, one for each of ``G`` channel groups, ``G`` dividing ``C``; None
-            for 1.
+        factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)``, one for each of ``G`` channel groups, ``G`` dividing ``C``; or
+            strips of the latter; None for 1.
         groups_last: channel ``c`` belongs to group ``c % G``, not ``c // (C / G)``. In channels-last memory, the
             factors of small groups are then read in runs of ``G``.
 
     Returns:
         ``(N, C, H, W)``.
     """
+    if isinstance(factor, Strips):
+        parts = [
+            scale_add_relu(residual[:, :, rows], shortcut[:, :, rows], values, groups_last=groups_last)
+            for rows, values in factor
+        ]
+        return residual if may_overwrite(residual, shortcut) else torch.cat(parts, 2)
     if use_kernels(residual, shortcut) and _are_alike(residual, shortcut):
         return kernels.scale_add_relu(residual, shortcut, factor, groups_last=groups_last)
     if factor is None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ean_core.attention import Attention
-from ean_core.attention.base import join_cores, windows_of
 from ean_core.backbone import EANResNet, find_backbone
 from ean_core.common.progress import Progress
+from ean_core.windows import join_cores, windows_of
 
 #: A gate is nearly constant if its spread across images is below this fraction of its mean.
 NEARLY_CONSTANT = 0.05

@@ -9,8 +9,8 @@ from torch import nn
 import ean_core.attention
 from ean_core import ATTENTION, Attention, EANResNet, EANResNetCIFAR
 from ean_core.attention import attention_class
-from ean_core.attention.base import join_cores, windows_of
 from ean_core.inference import deploy
+from ean_core.windows import windows_of
 
 NAMES = ["SE", "SGE", "DIA"]
 
@@ -276,22 +276,6 @@ def test_the_core_of_a_window_is_scaled_as_the_window_alone_would_be(name):
         gate, _ = module.process(module.extract(window.of(first)), state)
         expected = module.recalibrate(window.core_of(first), window.inner(gate))
         assert torch.allclose(window.core_of(second), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 9), (8, 12), (9, 12), (40, 41), (96, 128)])
-@pytest.mark.parametrize("side", [(8, 12), (1, 1), (7, 100)])
-def test_the_cores_of_windows_cover_a_map_once(size, side):
-    windows = windows_of(size, side)
-    seen = torch.zeros(1, 1, *size)
-    for window in windows:
-        window.core_of(seen).add_(1)
-        region = window.of(seen)
-        assert region.shape[2:] == (min(size[0], side[0]), min(size[1], side[1]))
-        assert window.top <= window.core[0] < window.core[2] <= window.bottom
-        assert window.left <= window.core[1] < window.core[3] <= window.right
-    assert (seen == 1).all()
-    places = torch.arange(size[0] * size[1]).view(1, 1, *size)
-    assert torch.equal(join_cores(windows, [window.core_of(places) for window in windows]), places)
 
 
 def test_a_window_is_in_pixels_of_the_image():

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ean_core import ConnectionScheme, EANResNet, EANResNetCIFAR, ImageClassifier
-from ean_core.attention.base import windows_of
 from ean_core.attention.se import SE
 from ean_core.attention.sge import SGE
 from ean_core.common.record import read_record
 from ean_core.inference.statistics import GateMoments, GateStatistics, gate_statistics, watched_gates
 from ean_core.report.gates import block_names, gates_figure
+from ean_core.windows import windows_of
 
 SCHEME = "010-110-001"
 
