@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ean_core.inference.ops import Strips, scale_add_relu
-from ean_core.windows import join_cores, window_means, windows_of
+from ean_core.inference.ops import scale_add_relu
+from ean_core.windows import at_positions, join_cores, window_means, windows_of
 
 SIZES = [(1, 1), (7, 9), (8, 12), (9, 12), (40, 41), (96, 128)]
 SIDES = [(8, 12), (1, 1), (7, 100)]
@@ -39,11 +39,13 @@ def test_means_of_windows_are_precise_for_maps_of_half_precision():
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("groups", [6, 2])
-def test_factors_by_strips_act_as_a_map_of_them_does(groups, grad):
-    strips = Strips(torch.rand(2, groups, 3, 5), [(0, 4), (4, 5), (5, 9)])
-    residual, shortcut = (torch.randn(2, 6, 9, 5).requires_grad_(grad) for _ in range(2))
-    each = strips.map().repeat_interleave(6 // groups, 1)
-    expected = (shortcut + each * residual).relu().detach()
-    assert strips.map().shape == (2, groups, 9, 5)
-    assert torch.allclose(scale_add_relu(residual, shortcut, strips), expected)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("side", SIDES[::2])
+def test_gates_of_windows_scale_their_cores(size, side, grad):
+    windows = windows_of(size, side)
+    gate = torch.rand(len(windows) * 2, 3, dtype=torch.float64)
+    residual, shortcut = (torch.randn(2, 3, *size, dtype=torch.float64).requires_grad_(grad) for _ in range(2))
+    each = zip(windows, gate.chunk(len(windows)), strict=True)
+    scaled = join_cores(windows, [own[:, :, None, None] * window.core_of(residual) for window, own in each])
+    expected = (shortcut + scaled).relu().detach()
+    assert torch.allclose(scale_add_relu(residual, shortcut, at_positions(gate, size, side)), expected)

@@ -25,7 +25,7 @@ from ean_core.layers import NORMS, PLAIN_CONVOLUTIONS, ResidualBlock, join
 
 from .gates import GATES, Gate, WindowedGate
 from .graphs import CUDAGraphs
-from .ops import Strips, conv_scale_add_relu, is_pointwise, may_overwrite, precise, scale_add_relu
+from .ops import conv_scale_add_relu, is_pointwise, may_overwrite, precise, scale_add_relu
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -293,7 +293,7 @@ class DeployedBlock(nn.Module):
         if self.form == "joined":
             factor, state = self.attention(residual, state)
             if self.gain != 1:
-                factor = factor.times(self.gain) if isinstance(factor, Strips) else self.gain * factor
+                factor = self.gain * factor
             return scale_add_relu(residual, shortcut, factor, groups_last=self.groups_last), state
         residual, state = self.attention(residual, state)  # the module may keep a reference to what it returns
         return join(residual, shortcut), state

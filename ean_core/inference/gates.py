@@ -20,10 +20,10 @@ from ean_core.attention import Attention, State
 from ean_core.attention.dia import DIA
 from ean_core.attention.se import SE
 from ean_core.attention.sge import EPS, SGE
-from ean_core.windows import join_cores, spans_of, window_means, windows_of
+from ean_core.windows import Window, at_positions, join_cores, window_means, windows_of
 
 from . import kernels
-from .ops import Strips, may_overwrite, pool, precise, use_kernels
+from .ops import may_overwrite, pool, precise, use_kernels
 
 
 class Gate(nn.Module):
@@ -195,8 +195,7 @@ class SGEGate(Gate):
 class WindowedGate(Gate):
     """A gate per window of the feature map, see :func:`~ean_core.windows.windows_of`.
 
-    Gates of means are computed for all windows at once, from one pass over the map, and the factors are kept by rows of
-    windows; others are computed window by window.
+    Gates of means are computed for all windows at once, from one pass over the map; others window by window.
 
     Args:
         gate: the gate of one window.
@@ -207,21 +206,17 @@ class WindowedGate(Gate):
         nn.Module.__init__(self)
         self.gate, self.window = gate, window
 
-    def forward(self, z: Tensor, state: State) -> tuple[Tensor | Strips, State]:
-        """As :class:`Gate`, with a map of factors or :class:`Strips` of them where there are several windows."""
-        rows, columns = spans_of(z.shape[2:], self.window)
-        if len(rows) == len(columns) == 1:
+    def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        """As :class:`Gate`; factors of rows that are alike may be given once, ``(N, C, H / r, 1, W)``."""
+        windows = windows_of(z.shape[2:], self.window)
+        if len(windows) == 1:
             return self.gate(z, state)
         if not isinstance(self.gate, PooledGate):
-            return self._one_by_one(z, state)
-        gate, state = self.gate.from_means(window_means(z, self.window, precise(z.dtype)), state)  # (windows N, C)
-        each = gate.view(len(rows), len(columns), len(z), -1)
-        of_position = [number for number, (_, _, first, last) in enumerate(columns) for _ in range(first, last)]
-        factors = each[:, torch.tensor(of_position, device=z.device)].permute(2, 3, 0, 1)  # (N, C, rows, W)
-        return Strips(factors, [(first, last) for _, _, first, last in rows]), state
+            return self._one_by_one(z, windows, state)
+        gate, state = self.gate.from_means(window_means(z, self.window, precise(z.dtype)), state)
+        return at_positions(gate, z.shape[2:], self.window), state
 
-    def _one_by_one(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        windows = windows_of(z.shape[2:], self.window)
+    def _one_by_one(self, z: Tensor, windows: list[Window], state: State) -> tuple[Tensor, State]:
         each: Any = repeat(None)
         if state is not None:
             each = zip(*(part.chunk(len(windows)) for part in state), strict=True)

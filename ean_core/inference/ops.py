@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,36 +63,8 @@ def _are_alike(*maps: Tensor) -> bool:
     return all(x.dtype == maps[0].dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
 
-@dataclass(frozen=True)
-class Strips:
-    """Factors of a map whose rows are alike within horizontal strips, as those of windows are.
-
-    A map of factors would be as large as the branch that it scales, and be written and read once more.
-
-    Args:
-        values: ``(N, G, S, W)``, one row of factors for each strip.
-        rows: first and past-the-last row of each strip, top to bottom; they cover the map.
-    """
-
-    values: Tensor
-    rows: list[tuple[int, int]]
-
-    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """The rows of each strip, and their factors, ``(N, G, 1, W)``."""
-        for number, (first, last) in enumerate(self.rows):
-            yield slice(first, last), self.values[:, :, number : number + 1]
-
-    def times(self, number: float) -> Strips:
-        """The same strips with all factors multiplied by a number."""
-        return Strips(number * self.values, self.rows)
-
-    def map(self) -> Tensor:
-        """The factor of each position, ``(N, G, H, W)``."""
-        return torch.cat([factor.expand(-1, -1, rows.stop - rows.start, -1) for rows, factor in self], 2)
-
-
 def conv_scale_add_relu(
-    conv: nn.Module, z: Tensor, shortcut: Tensor, factor: Tensor | Strips | None = None, *, groups_last: bool = False
+    conv: nn.Module, z: Tensor, shortcut: Tensor, factor: Tensor | None = None, *, groups_last: bool = False
 ) -> Tensor:
     """``relu(shortcut + factor * conv(z))``; see :func:`scale_add_relu`.
 
@@ -108,8 +79,6 @@ def conv_scale_add_relu(
     matrix: Any = conv[0] if isinstance(conv, nn.Sequential) and len(conv) == 1 else conv
     if not (is_pointwise(matrix) and use_kernels(z, shortcut) and _are_alike(z, shortcut, matrix.weight)):
         return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
-    if isinstance(factor, Strips):
-        factor = factor.map()
 
     def fused() -> Tensor:
         weight, bias = matrix.weight, matrix.bias
@@ -118,6 +87,7 @@ def conv_scale_add_relu(
     def in_two() -> Tensor:
         return scale_add_relu(conv(z), shortcut, factor, groups_last=groups_last)
 
+    factor = _map(factor, shortcut)
     positions = shortcut[:, 0].numel()  # sizes within a factor of two share a choice
     kind = None if factor is None else (factor.shape[1], factor.shape[2:].numel() > 1)
     key = (positions.bit_length(), matrix.weight.shape, z.dtype, kind, groups_last, z.device)
@@ -146,7 +116,7 @@ def is_pointwise(conv: nn.Module) -> bool:
 
 
 def scale_add_relu(
-    residual: Tensor, shortcut: Tensor, factor: Tensor | Strips | None = None, *, groups_last: bool = False
+    residual: Tensor, shortcut: Tensor, factor: Tensor | None = None, *, groups_last: bool = False
 ) -> Tensor:
     """``relu(shortcut + factor * residual)``, the end of a residual block (Eqn 4).
 
@@ -154,27 +124,25 @@ def scale_add_relu(
         residual: ``(N, C, H, W)``; its contents are undefined afterwards.
         shortcut: ``(N, C, H, W)``, not modified.
         factor: ``(N, G, 1, 1)`` or ``(N, G, H, W)``, one for each of ``G`` channel groups, ``G`` dividing ``C``; or
-            strips of the latter; None for 1.
+            ``(N, C, H / r, 1, W)``, where ``r`` rows have the same; None for 1.
         groups_last: channel ``c`` belongs to group ``c % G``, not ``c // (C / G)``. In channels-last memory, the
             factors of small groups are then read in runs of ``G``.
 
     Returns:
         ``(N, C, H, W)``.
     """
-    if isinstance(factor, Strips):
-        parts = [
-            scale_add_relu(residual[:, :, rows], shortcut[:, :, rows], values, groups_last=groups_last)
-            for rows, values in factor
-        ]
-        return residual if may_overwrite(residual, shortcut) else torch.cat(parts, 2)
     if use_kernels(residual, shortcut) and _are_alike(residual, shortcut):
+        factor = _map(factor, residual)
         return kernels.scale_add_relu(residual, shortcut, factor, groups_last=groups_last)
     if factor is None:
         a, b, f = residual, shortcut, None
     else:
         f = factor.to(residual.dtype)
         groups = f.shape[1]
-        if groups == residual.shape[1]:
+        if f.dim() == 5:
+            split = (f.shape[2], -1)
+            a, b = residual.unflatten(2, split), shortcut.unflatten(2, split)
+        elif groups == residual.shape[1]:
             a, b = residual, shortcut
         else:
             dim = 2 if groups_last else 1
@@ -188,4 +156,12 @@ def scale_add_relu(
         joined = a.add_(b).relu_()
     else:
         joined = torch.addcmul(b, f, a, out=a).relu_()
-    return joined if joined.dim() == 4 else joined.flatten(1, 2)
+    return joined if joined.dim() == 4 else joined.reshape(residual.shape)
+
+
+def _map(factor: Tensor | None, residual: Tensor) -> Tensor | None:
+    """The factor as kernels take it: of each position where rows that are alike share one."""
+    if factor is None or factor.dim() < 5:
+        return factor
+    rows = residual.shape[2] // factor.shape[2]
+    return factor.expand(-1, -1, -1, rows, -1).flatten(2, 3)
