@@ -150,9 +150,12 @@ def table() -> Iterator[Step]:
                     yield from network(f"resnet{depth}.cifar100", seed)
                 yield from network(f"full_resnet{depth}_{attention}.cifar100", seed)
                 yield from network(f"ean_resnet{depth}_{attention}.cifar100", seed)
-    for data in ("shanghaitech_b", "voc2012"):
+    for data, names in (
+        ("shanghaitech_b", ("resnet20",)),
+        ("voc2012", ("ean_resnet20_se", "resnet20", "full_resnet20_se")),
+    ):
         yield from timed(20, "se", data, "--batch 1 --rounds 50")
-        for name in ("ean_resnet20_se", "resnet20", "full_resnet20_se"):
+        for name in names:
             yield from network(f"{name}.{data}")
     for attention in ("se", "dia"):
         yield on_supernet("correlate", 20, attention, "--schemes 12 --epochs 5")

@@ -6,7 +6,8 @@ A counter is a zoo model, a checkpoint or the folder of a run. Per counter, on i
 
 - ``whole``: mean absolute error (MAE) and bias of whole images, with a 95 % bootstrap interval over images;
 - ``tiles``: of the sum over tiles of the training crop's size, each counted alone;
-- ``border``: mean relative change of the count in a mean-color border of half the width and height on each side;
+- ``border``: mean relative change of the count in a mean-color border of half the height and width on each side, and,
+  as shares of the count, the people counted in the border itself and the change more than 64 pixels inside the image;
 - ``gray``: mean relative change of the count, and its mean sign, in a gray copy;
 - ``x 0.75``, ``x 1.5``: MAE and bias of images scaled by that factor;
 - counts in black, white and noise images of 768 x 1024, which show nobody.
@@ -33,6 +34,8 @@ from tasks.crowd_counting.dataset import CrowdDataset
 
 RESULT = Path(__file__).parent / "results" / "crowd_consistency.json"
 SIZE = (768, 1024)
+#: Pixels of the image beside the border where counts may change with it.
+MARGIN = 64
 Pixels = NDArray[np.uint8]
 
 
@@ -47,6 +50,19 @@ def with_border(pixels: Pixels, color: Pixels) -> Pixels:
     framed = np.broadcast_to(color, (2 * height, 2 * width, 3)).copy()
     framed[height // 2 : height // 2 + height, width // 2 : width // 2 + width] = pixels
     return framed
+
+
+def places_of_change(density: NDArray[np.float32], framed: NDArray[np.float32]) -> tuple[float, float]:
+    """People counted in the border, and how many more far inside the image than without it.
+
+    Args:
+        density: people per pixel of the image, ``(H, W)``.
+        framed: the same with the border.
+    """
+    height, width = density.shape
+    image = framed[height // 2 : height // 2 + height, width // 2 : width // 2 + width]
+    far = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    return float(framed.sum() - image.sum()), float(image[far].sum() - density[far].sum())
 
 
 def gray(pixels: Pixels) -> Pixels:
@@ -76,10 +92,23 @@ def measure(name: str, images: Sequence[tuple[Pixels, int]], tile: Sequence[int]
     counter = Counter.load(name)
     color = mean_color(counter)
     truths = np.array([people for _, people in images], dtype=float)
+    maps: list[NDArray[np.float32]] = []
+    places: list[tuple[float, float]] = []
+
+    def alone(pixels: Pixels) -> float:
+        found = counter(pixels)
+        maps.append(found.density)
+        return found.count
+
+    def framed(pixels: Pixels) -> float:
+        found = counter(with_border(pixels, color))
+        places.append(places_of_change(maps.pop(), found.density))
+        return found.count
+
     ways: dict[str, Callable[[Pixels], float]] = {
-        "whole": lambda pixels: counter(pixels).count,
+        "whole": alone,
         "tiles": lambda pixels: sum(counter(part).count for part in tiles(pixels, *tile)),
-        "border": lambda pixels: counter(with_border(pixels, color)).count,
+        "border": framed,
         "gray": lambda pixels: counter(gray(pixels)).count,
         "x 0.75": lambda pixels: counter(scaled(pixels, 0.75)).count,
         "x 1.5": lambda pixels: counter(scaled(pixels, 1.5)).count,
@@ -100,6 +129,8 @@ def measure(name: str, images: Sequence[tuple[Pixels, int]], tile: Sequence[int]
     for way in ("border", "gray"):
         changes = (np.array(counts[way]) - whole) / np.maximum(whole, 1)
         result[way] = {"change": float(np.abs(changes).mean()), "signed": float(changes.mean())}
+    in_border, far_inside = np.abs(np.array(places)).T / np.maximum(whole, 1)
+    result["border"] |= {"in_border": float(in_border.mean()), "far_inside": float(far_inside.mean())}
     result["empty"] = {kind: counter(pixels).count for kind, pixels in empty_images().items()}
     result["counts"] = counts
     return result

@@ -194,6 +194,15 @@ def test_the_ways_to_show_a_crowd_keep_its_pixels():
     assert script["scaled"](pixels, 1.5).shape == (75, 105, 3)
 
 
+def test_people_in_a_border_are_told_from_a_change_far_inside_the_image():
+    script = runpy.run_path(str(BENCHMARKS / "crowd_consistency.py"))
+    alone, framed = np.zeros((200, 300), np.float32), np.zeros((400, 600), np.float32)
+    framed[0, 0] = framed[399, 300] = 1.5  # in the border
+    framed[101, 300] = 4  # in the image, beside it
+    framed[200, 300] = 2
+    assert script["places_of_change"](alone, framed) == (3, 2)
+
+
 @pytest.mark.slow
 def test_engines_are_compared_in_small_and_go_on_where_they_were(run, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")

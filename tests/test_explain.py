@@ -18,7 +18,7 @@ from .segmentation.drawn import draw
 
 pytest.importorskip("captum", reason="explaining needs Captum")
 
-COUNTERS = ("resnet20.shanghaitech_b", "ean_resnet20_se.shanghaitech_b")
+COUNTERS = ("resnet20.shanghaitech_b", "ean_resnet18_se.shanghaitech_b")
 
 
 @pytest.fixture

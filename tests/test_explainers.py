@@ -14,7 +14,7 @@ from tasks.explainers import MOST_PIXELS, grad_cam, within_memory
 
 pytest.importorskip("captum", reason="explaining needs Captum")
 
-COUNTER, SEGMENTOR = "ean_resnet20_se.shanghaitech_b", "ean_resnet20_se.voc2012"
+COUNTER, SEGMENTOR = "ean_resnet18_se.shanghaitech_b", "ean_resnet20_se.voc2012"
 
 
 @pytest.fixture(scope="module")

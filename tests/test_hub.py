@@ -125,9 +125,9 @@ def test_a_card_that_is_there_stays(tmp_path):
 
 
 def test_a_published_counter_brings_its_card(tmp_path):
-    network = zoo.get_model("ean_resnet20_se.shanghaitech_b", pretrained=True)
+    network = zoo.get_model("resnet20.shanghaitech_b", pretrained=True)
     network.save_pretrained(tmp_path)
-    assert "# ean_resnet20_se.shanghaitech_b" in (tmp_path / "README.md").read_text()
+    assert "# resnet20.shanghaitech_b" in (tmp_path / "README.md").read_text()
     assert all(
         map(torch.equal, CrowdCounter.from_pretrained(tmp_path).state_dict().values(), network.state_dict().values())
     )

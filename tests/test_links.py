@@ -23,7 +23,7 @@ from .crowd_counting.drawn import write_part
 
 SCHEME = "model.backbone.scheme=100-010-001"
 TRAINING = ("--cfg-options", SCHEME, "train_cfg.max_epochs=1")
-COUNTER = "ean_resnet20_se.shanghaitech_b"
+COUNTER = "resnet20.shanghaitech_b"
 #: In names of files that differ from run to run.
 TIMED = re.compile(r"\d{8}_\d{6}|tfevents")
 

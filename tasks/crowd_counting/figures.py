@@ -26,7 +26,7 @@ WHOLE = (slice(None), slice(None))
 
 
 def learning_curve(run: Run, path: Path, naive: float | None = None) -> None:
-    """Plot the validation errors of a training run by epoch, marking the chosen checkpoint.
+    """Plot the validation errors of a training run by epoch, marking the checkpoint that represents it.
 
     Args:
         run: a counter's training, which has ended, with validations.
@@ -42,7 +42,8 @@ def learning_curve(run: Run, path: Path, naive: float | None = None) -> None:
     if chosen := run.chosen_validation:
         point = (chosen["epoch"], chosen["count/MAE"])
         axes.plot(*point, "o", markersize=10, markerfacecolor="none", markeredgecolor=COLOURS[5])
-        axes.annotate(f"chosen: {point[1]:.1f}", point, (0, -16), textcoords="offset points", ha="center")
+        word = "last" if (run.record or {}).get("best") is None else "chosen"
+        axes.annotate(f"{word}: {point[1]:.1f}", point, (0, -16), textcoords="offset points", ha="center")
     if naive is not None:
         axes.axhline(naive, color="#777777", linestyle="--", linewidth=1)
         text = f"MAE of always predicting the training mean: {naive:.1f}"

@@ -169,9 +169,9 @@ def test_errors_on_too_few_images_are_not_expected_on_others():
 
 
 def test_a_published_counter_says_its_mean_error_and_where_it_was_measured():
-    counter = Counter.from_zoo("ean_resnet20_se.shanghaitech_b", device="cpu")
+    counter = Counter.from_zoo("resnet20.shanghaitech_b", device="cpu")
     if counter.errors is None:  # published before errors were stored
-        assert counter.reliability.startswith("the error of a single image is unknown; mean absolute error 13.5 on ")
+        assert counter.reliability.startswith("the error of a single image is unknown; mean absolute error 11.2 on ")
         assert "ShanghaiTech B, validation images; expect larger errors on other scenes" in counter.reliability
     assert counter.standing.data == "ShanghaiTech B"
 
@@ -181,7 +181,7 @@ def test_a_published_counter_says_its_mean_error_and_where_it_was_measured():
 
 def test_it_survives_files_deployment_and_half_precision(knowing, tensors, tmp_path):
     path = tmp_path / "counter.safetensors"
-    metadata = {"network": json.dumps(SETTINGS), "name": "ean_resnet20_se.shanghaitech_b"}
+    metadata = {"network": json.dumps(SETTINGS), "name": "resnet20.shanghaitech_b"}
     save_weights(knowing.state_dict(), path, metadata)
     torch.save({"state_dict": knowing.state_dict(), "meta": {}}, tmp_path / "counter.pth")
     for source in (path, tmp_path / "counter.pth"):

@@ -41,6 +41,12 @@ def test_a_learning_curve_is_drawn_with_and_without_the_answer_of_the_mean(tmp_p
     assert (tmp_path / "b.svg").read_text() == text
 
 
+def test_a_learning_curve_of_a_run_that_selected_nothing_marks_its_last_checkpoint(tmp_path):
+    write_record(tmp_path / "record.json", kind="training", epochs=6, validations=RECORD["validations"])
+    learning_curve(Run(tmp_path), tmp_path / "a.svg")
+    assert "last: 5.0" in (tmp_path / "a.svg").read_text()
+
+
 def test_the_answer_of_the_mean_is_measured_on_other_images(folder):
     training, measured = CrowdDataset("train", folder), CrowdDataset("test", folder)
     mean = np.mean([len(training[n]["points"]) for n in range(len(training))])

@@ -641,7 +641,7 @@ def knowing(counter_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("knowing") / "knowing.safetensors"
     network = load_network(str(counter_file))
     network.familiar.learn(found)
-    metadata = {"network": json.dumps(SETTINGS), "name": "ean_resnet20_se.shanghaitech_b"}
+    metadata = {"network": json.dumps(SETTINGS), "name": "resnet20.shanghaitech_b"}
     save_weights(network.state_dict(), path, metadata)
     return path
 

@@ -263,7 +263,7 @@ def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
     options = [*SMALL, "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=1e-9"]
     run_training(load_config("resnet20_se_crowd", options), tmp_path / "run")
     trained, published = (
-        Counter.load(model).network.state_dict() for model in (str(tmp_path / "run"), "ean_resnet20_se.shanghaitech_b")
+        Counter.load(model).network.state_dict() for model in (str(tmp_path / "run"), "resnet20.shanghaitech_b")
     )
     weights = [name for name in published if name.startswith("density") and name.endswith("weight")]
     assert len(weights) == 2

@@ -175,7 +175,7 @@ def test_predicting_into_a_full_folder(disk, tally, tmp_path):
     with tally.case():
         write_part(tmp_path / "crowd", images=(6, 1), size=(240, 320))
         pictures = tmp_path / "crowd/part_B/train_data/images"
-        words = ("crowd", "predict", pictures, "--model", "ean_resnet20_se.shanghaitech_b", "--out", "run")
+        words = ("crowd", "predict", pictures, "--model", "resnet20.shanghaitech_b", "--out", "run")
         code, said, kept = disk(1, *words, files={"filler": bytes(1_000_000)})
         says(code, said, "run/", FULL)
         assert not list(kept.rglob("*.part*"))

@@ -26,7 +26,7 @@ GROWTH = 300
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    server = Server("ean_resnet20_se.shanghaitech_b", folder, "--port", "0", "--max-mb", MAX_MB, "--max-pixels", "1")
+    server = Server("resnet20.shanghaitech_b", folder, "--port", "0", "--max-mb", MAX_MB, "--max-pixels", "1")
     yield server
     server.stop()
     assert "Traceback" not in server.err.read_text()

@@ -125,7 +125,5 @@ def test_where_weights_of_a_task_are_needed_only_such_models_are_suggested(name,
 
 
 def test_a_model_without_weights_is_answered_with_models_of_its_task():
-    with pytest.raises(
-        NoWeightsError, match=r"There are weights of ean_resnet18_se.shanghaitech_b and ean_resnet20_se.shanghaitech_b$"
-    ):
+    with pytest.raises(NoWeightsError, match=r"There are weights of ean_resnet18_se.shanghaitech_b"):
         find_entry("ean_resnet50_se.shanghaitech_b")
