@@ -29,6 +29,9 @@ from ean_core.weights.names import are_current
 from .folder import Run
 from .terminal import restrain
 
+#: In the folder of a start, the settings that it began with.
+SETTINGS = Path("vis_data/config.py")
+
 
 @RUNNERS.register_module()
 class EANRunner(Runner):
@@ -43,7 +46,7 @@ class EANRunner(Runner):
         A start in the second of an earlier one, such as a test right after a short training, waits for the next second,
         so that it does not write over the other's logs and settings.
         """
-        while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S")).exists():
+        while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S") / SETTINGS).exists():
             time.sleep(0.05)
         super().setup_env(env_cfg)
 
