@@ -29,6 +29,8 @@ PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "t
 FOLD = "fold.json"
 #: Name of the checkpoint of an epoch, or of an iteration where training counts no epochs.
 _REGULAR = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
+#: In the folder of each start, which is named after its second, the settings that it began with.
+START_SETTINGS = "vis_data/config.py"
 #: Settings that must not change when a run is resumed.
 RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")
 #: Settings that a network must share with the checkpoint it loads.
@@ -153,10 +155,10 @@ class Run:
         Raises:
             ValueError: if the file with the settings is damaged.
         """
-        starts = sorted(path.parents[1] for path in self.folder.glob("*/vis_data/config.py"))
+        starts = sorted(path.parents[1] for path in self.folder.glob(f"*/{START_SETTINGS}"))
         trained = [start for start in starts if not (start / f"{start.name}.json").exists()]  # which a test leaves
         if trained:
-            return read_settings(read_small(trained[-1] / "vis_data/config.py").decode("utf-8")).to_dict()
+            return read_settings(read_small(trained[-1] / START_SETTINGS).decode("utf-8")).to_dict()
         if self.record:
             return self.record["settings"]
         config = trained_config(self.latest) if self.latest else None

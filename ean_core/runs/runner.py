@@ -26,11 +26,8 @@ from ean_core.weights.files import refuse_expanding, weights_only
 from ean_core.weights.loading import load_weights
 from ean_core.weights.names import are_current
 
-from .folder import Run
+from .folder import START_SETTINGS, Run
 from .terminal import restrain
-
-#: In the folder of a start, the settings that it began with.
-SETTINGS = Path("vis_data/config.py")
 
 
 @RUNNERS.register_module()
@@ -46,7 +43,7 @@ class EANRunner(Runner):
         A start in the second of an earlier one, such as a test right after a short training, waits for the next second,
         so that it does not write over the other's logs and settings.
         """
-        while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S") / SETTINGS).exists():
+        while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S") / START_SETTINGS).exists():
             time.sleep(0.05)
         super().setup_env(env_cfg)
 
