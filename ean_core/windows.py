@@ -117,7 +117,7 @@ def window_means(x: Tensor, window: tuple[int, int], dtype: torch.dtype | None =
     pooled = F.avg_pool2d(x if dtype is None else x.to(dtype), (each, 1))  # (N, C, H / each, W)
     of_row = _shares(columns, 1, pooled) @ pooled.permute(2, 0, 3, 1)  # (H / each, N, windows of a row, C)
     means = _shares(rows, each, pooled) @ of_row.flatten(1)  # (rows of windows, N * windows of a row * C)
-    return means.view(len(rows), len(x), len(columns), -1).transpose(1, 2).flatten(0, 2)
+    return means.view(len(rows), x.shape[0], len(columns), x.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def at_positions(gate: Tensor, size: Sequence[int], window: tuple[int, int]) -> Tensor:

@@ -30,13 +30,13 @@ def test_a_program_gives_people_per_cell(network, tmp_path):
 
 def test_the_command_writes_onnx_with_free_sizes(tmp_path, capsys):
     torch.manual_seed(0)
-    network = MODELS.build(load_config("resnet20_se_crowd").model).eval()
+    network = MODELS.build(load_config("resnet20_se_shanghaitech_b").model).eval()
     save_weights(network.state_dict(), tmp_path / "counter.safetensors", {})
     with pytest.raises(SystemExit) as ended:
-        main(["export", "resnet20_se_crowd", str(tmp_path / "counter.safetensors"), "--format", "onnx"])
+        main(["export", "resnet20_se_shanghaitech_b", str(tmp_path / "counter.safetensors"), "--format", "onnx"])
     assert ended.value.code == 0
     assert "output: density, people per cell of 8 x 8 pixels" in capsys.readouterr().out
-    session = onnxruntime.InferenceSession(tmp_path / "resnet20_se_crowd.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(tmp_path / "resnet20_se_shanghaitech_b.onnx", providers=["CPUExecutionProvider"])
     (images,), (density,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.shape) == ("images", ["batch", 3, "height", "width"])
     assert (density.name, density.shape) == ("density", ["batch", 1, "rows", "columns"])

@@ -270,16 +270,17 @@ def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
     assert all(torch.allclose(trained[name], published[name], atol=1e-5) for name in weights)
 
 
-@pytest.mark.parametrize("network", ["resnet18", "resnet20"])
-def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_network(network, tmp_path, caplog):
-    """Or from the classifier's features while there is none; weights of the data set's config fit without a remark."""
+@pytest.mark.parametrize(
+    ("network", "counter"), [("resnet18", "ean_resnet18_se.shanghaitech_b"), ("resnet20", "resnet20.shanghaitech_b")]
+)
+def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_network(
+    network, counter, tmp_path, caplog
+):
+    """And weights of the data set's config fit without a remark, if they are of the same scheme."""
     config, trainer = load_config(f"{network}_se_crowd"), load_config(f"{network}_se_shanghaitech_b")
-    counter = f"ean_{network}_se.shanghaitech_b"
-    start = config.model.backbone.init_cfg
-    if counter in zoo.list_models(pretrained=True):
-        assert (config.load_from, start) == (f"ean://{counter}", None)
-    else:
-        assert (config.get("load_from"), start) == (None, trainer.model.backbone.init_cfg)
+    assert counter in zoo.list_models(pretrained=True)
+    assert (config.load_from, config.model.backbone.init_cfg) == (f"ean://{counter}", None)
+    trainer.model.backbone.scheme = config.model.backbone.scheme
     trained, own = (MODELS.build({**each.model, "init_cfg": None}).eval() for each in (trainer, config))
     save_weights(trained.state_dict(), tmp_path / "counter.safetensors", describe(trained.backbone))
     with caplog.at_level(logging.WARNING):

@@ -168,7 +168,7 @@ def test_a_published_run_is_a_seed_of_those_beside_it():
     folders = {
         each.title: [run.folder.relative_to(ROOT).parts[0] for run in each.runs]
         for each in found
-        if each.data == "CIFAR-100"
+        if (each.data, each.network) == ("CIFAR-100", "ResNet-20")
     }
     assert folders["vanilla"] == folders["Share-full SE"] == ["zoo", "benchmarks"]
 
