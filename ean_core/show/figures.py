@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -122,18 +123,22 @@ def trade_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 5.6), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1))
     draw_trade(rows, above)
-    above.set_title(title, loc="left")
+    _head(figure, title)
     draw_schemes({row.name: row.scheme for row in rows}, below)
     save(figure, path)
 
 
 def increment_figure(rows: Sequence[NetworkRow], title: str, path: Path) -> None:
     """Write a figure of each row's increment with its 95 % interval, one line per network, first row on top."""
-    figure = Figure(figsize=(7, 0.9 + 0.32 * len(rows)), layout="constrained", dpi=150)
-    axes = figure.subplots()
-    draw_increments(rows, axes)
-    axes.set_title(title, loc="left", fontsize=10)
+    figure = Figure(figsize=(7, 1.1 + 0.32 * len(rows)), layout="constrained", dpi=150)
+    draw_increments(rows, figure.subplots())
+    _head(figure, title)
     save(figure, path)
+
+
+def _head(figure: Figure, title: str) -> None:
+    """Write the title of a figure of 7 inches, in as many lines as it needs."""
+    figure.suptitle(fill(title, 90), x=0.01, ha="left", fontsize=10)
 
 
 def draw_increments(rows: Sequence[NetworkRow], axes: Axes) -> None:

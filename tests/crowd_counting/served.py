@@ -64,18 +64,29 @@ class Server:
             return error.code, error.read().decode()
 
 
-def direct():
+def direct(*handlers):
     """Requests that no proxy of the environment sees."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)
+
+
+class From(urllib.request.HTTPHandler):
+    """Requests from this address of the machine; every address of 127.0.0.0/8 is one on Linux."""
+
+    def __init__(self, address):
+        super().__init__()
+        self.address = address
+
+    def http_open(self, request):
+        return self.do_open(http.client.HTTPConnection, request, source_address=(self.address, 0))
 
 
 class Visitor:
     """A visitor with a cookie, as a browser keeps it, and a session."""
 
-    def __init__(self, server):
+    def __init__(self, server, address="127.0.0.1"):
         self.server, self.session = server, uuid.uuid4().hex
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
+        self.opener = direct(jar, From(address))
         self.ask("/")
 
     def ask(self, path, data=None, headers=(), method=None):
