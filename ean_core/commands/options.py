@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ import typer
 from ean_core.common.choices import Format
 from ean_core.common.config import config_name, load_config
 from ean_core.common.errors import unknown_name, writing
-from ean_core.common.output import printing, say, without_deprecations
+from ean_core.common.output import printing, say
 from ean_core.common.places import SCHEME
 from ean_core.common.plain import read_plain_files_only
 from ean_core.common.tasks import known_datasets
@@ -117,7 +118,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     The declared function has the arguments, options and help of the command, and its body refuses wrong arguments
     without importing anything that is slow to import. Then ``target`` is called with all arguments, those that were not
     given at their declared defaults. The options ``verbose`` and ``quiet``, if the function declares them, set the
-    output meanwhile and are not passed on; without them, warnings about OpenMMLab's own code are hidden.
+    output meanwhile and are not passed on; other commands print no header.
 
     Args:
         target: ``module:function`` with the same parameters, without defaults.
@@ -131,11 +132,12 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             given = signature.bind(*arguments, **options)
             given.apply_defaults()
             flags = {name: given.arguments.pop(name) for name in ("verbose", "quiet") if name in given.arguments}
-            with printing(**flags) if flags else without_deprecations():
+            with printing(**flags, header=bool(flags)):
                 check(*arguments, **options)
-                if flags:
+                work = pkgutil.resolve_name(target)
+                if "mmengine.logging" in sys.modules:
                     import_module("ean_core.runs.terminal").restrain()
-                pkgutil.resolve_name(target)(**given.arguments)
+                work(**given.arguments)
 
         command.done_by = target  # type: ignore[attr-defined]
         return command

@@ -51,17 +51,13 @@ def progress_only() -> Iterator[None]:
 
 
 @contextmanager
-def without_deprecations(*, verbose: bool = False) -> Iterator[None]:
-    """Hide Python's warnings about OpenMMLab's own code, unless ``verbose``."""
-    with warnings.catch_warnings():
-        if not verbose:
-            warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
-        yield
-
-
-@contextmanager
-def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
+def printing(*, verbose: bool = False, quiet: bool = False, header: bool = True) -> Iterator[None]:
     """Set the output of a command by its flags; only verbose ones show Python's warnings about OpenMMLab's own code.
+
+    Args:
+        verbose: print all that mmengine logs.
+        quiet: print the result only.
+        header: with neither, begin with a short header.
 
     Raises:
         ValueError: if both are set.
@@ -73,9 +69,12 @@ def printing(*, verbose: bool, quiet: bool) -> Iterator[None]:
     """
     if verbose and quiet:
         raise ValueError("--verbose and --quiet exclude each other; give one of them, or neither")
-    _chosen.append(Output.verbose if verbose else Output.quiet if quiet else Output.short)
+    without = Output.short if header else Output.progress
+    _chosen.append(Output.verbose if verbose else Output.quiet if quiet else without)
     try:
-        with without_deprecations(verbose=verbose):
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.filterwarnings("ignore", module=r"mm[a-z]+\.")
             yield
     finally:
         _chosen.pop()

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from ean_core.common.output import Output, chosen, printing, progress_only, say, without_deprecations
+from ean_core.common.output import Output, chosen, printing, progress_only, say
 
 
 def warn(module):
@@ -14,7 +14,7 @@ def test_deprecations_of_openmmlab_are_shown_if_verbose(recwarn, verbose):
     with printing(verbose=verbose, quiet=False):
         warn("mmseg.models.builder")
         warn("tasks.segmentation.network")
-    with without_deprecations():  # of a command without --verbose
+    with printing(header=False):  # a command without --verbose
         warn("mmseg.models.builder")
     warn("mmengine.runner.loops")
     shown = [str(each.message) for each in recwarn]
@@ -50,6 +50,7 @@ def test_what_is_said_is_seen_unless_quiet_and_cannot_act_on_the_terminal(capsys
         ({"verbose": False, "quiet": False}, Output.progress),
         ({"verbose": True, "quiet": False}, Output.verbose),
         ({"verbose": False, "quiet": True}, Output.quiet),
+        ({"header": False}, Output.progress),
     ],
 )
 def test_a_step_of_a_command_has_progress_only_unless_more_or_less_was_asked_for(flags, inside):
