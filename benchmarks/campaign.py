@@ -72,7 +72,11 @@ KEPT += ("*/seed_*/search.json", "*/seed_*/ledger.jsonl")
 #: For each depth, the supernet's last epoch, which names its checkpoint, and the options of its search.
 SEARCHES = {
     20: (15, "--strategy exhaustive"),
-    56: (16, "--strategy local --cfg-options search.precision={bf16}"),
+    56: (
+        16,
+        "--strategy local --cfg-options search.precision={bf16} search.strategy.evaluations=150 "
+        "search.finalists.count=4",
+    ),
     164: (150, "--strategy local --cfg-options search.strategy.evaluations=3000"),
 }
 TESTS = {"Image Classification": "test", "Crowd Counting": "count", "Semantic Segmentation": "segment"}

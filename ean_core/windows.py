@@ -123,8 +123,8 @@ def window_means(x: Tensor, window: tuple[int, int], dtype: torch.dtype | None =
 def at_positions(gate: Tensor, size: Sequence[int], window: tuple[int, int]) -> Tensor:
     """The gate of each position: that of the window whose core it belongs to.
 
-    Rows whose positions belong to the same windows are not repeated: a map of gates would be as large as the branch
-    that it scales, and be written and read once more.
+    Identical rows, whose positions belong to the same windows, are given once: a map of gates would be as large as the
+    branch that it scales, and be written and read once more.
 
     Args:
         gate: ``(windows * N, C)``, in the order of :func:`window_means`.
@@ -137,15 +137,24 @@ def at_positions(gate: Tensor, size: Sequence[int], window: tuple[int, int]) -> 
     height, _ = size
     rows, columns = spans_of(size, window)
     each = math.gcd(height, *(last for *_, last in rows))
-    row = [number for number, (*_, first, last) in enumerate(rows) for _ in range(first, last, each)]
-    column = [number for number, (*_, first, last) in enumerate(columns) for _ in range(first, last)]
-    gates = gate.unflatten(0, (len(rows), len(columns), -1))[torch.tensor(row, device=gate.device)]
-    return gates[:, torch.tensor(column, device=gate.device)].permute(2, 3, 0, 1).unsqueeze(3)
+    gates = gate.unflatten(0, (len(rows), len(columns), -1))  # (rows of windows, windows of a row, N, C)
+    gates = _repeated(gates, 0, [(last - first) // each for *_, first, last in rows])
+    return _repeated(gates, 1, [last - first for *_, first, last in columns]).permute(2, 3, 0, 1).unsqueeze(3)
+
+
+# Neither builds a tensor from Python numbers, which on a GPU is a copy that waits, and that no CUDA graph can hold.
+
+
+def _repeated(x: Tensor, dim: int, times: Sequence[int]) -> Tensor:
+    """Each slice of a dimension as many times in a row as given for it."""
+    shape = [-1] * x.dim()
+    return torch.cat(
+        [x.narrow(dim, n, 1).expand(*shape[:dim], many, *shape[dim + 1 :]) for n, many in enumerate(times)], dim
+    )
 
 
 def _shares(spans: Sequence[Span], each: int, like: Tensor) -> Tensor:
     """Weights of the mean over each span, of the ``each``-long parts of an axis; ``(spans, parts)``."""
-    ends = torch.tensor([span[:2] for span in spans], device=like.device)
-    parts = torch.arange(0, spans[-1][1], each, device=like.device)
-    inside = (ends[:, :1] <= parts) & (parts < ends[:, 1:])
-    return inside.to(like.dtype) * (each / (spans[0][1] - spans[0][0]))
+    side, parts = spans[0][1] // each, spans[-1][1] // each
+    share = like.new_full((side,), 1 / side)
+    return torch.stack([F.pad(share, (start // each, parts - end // each)) for start, end, *_ in spans])

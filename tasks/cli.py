@@ -71,7 +71,7 @@ EXAMPLES: dict[str, str] = {
     "fold": "resnet20_se_digits work_dirs/resnet20_se_digits",
     "report": "work_dirs --out report",
     "export": "resnet20_se_digits work_dirs/resnet20_se_digits network.onnx",
-    "crowd evaluate": "resnet20_se_shanghaitech_b work_dirs/resnet20_se_shanghaitech_b",
+    "crowd evaluate": "resnet18_se_shanghaitech_b work_dirs/resnet18_se_shanghaitech_b",
     "crowd characterize": "resnet18_se_crowd work_dirs/resnet18_se_crowd",
     "crowd predict": "photo.jpg video.mp4 --out counted",
     "seg evaluate": "resnet20_se_voc2012 work_dirs/resnet20_se_voc2012",

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/counter_onecycle.py',
     '../_base_/counter_runtime.py',
 ]
-# Starts from the ShanghaiTech B counter of the same network, without attention, which made counts of ResNet-20 worse. To start from the
+# Starts from the ShanghaiTech B counter of the same network, without attention: with it, a border changed counts more. To start from the
 # classifier instead: load_from=None model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained
 # model.backbone.init_cfg.checkpoint=ean://resnet20.cifar100
 model = dict(backbone=dict(attention='SE', scheme='none', init_cfg=None))

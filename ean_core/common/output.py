@@ -27,7 +27,7 @@ _chosen: list[Output] = []
 
 
 def chosen() -> Output | None:
-    """Return the output of the running command; None outside of commands that let one choose, such as in a script."""
+    """Return the output of the running command; None outside of commands, such as in a script."""
     return _chosen[-1] if _chosen else None
 
 

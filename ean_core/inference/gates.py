@@ -207,7 +207,7 @@ class WindowedGate(Gate):
         self.gate, self.window = gate, window
 
     def forward(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        """As :class:`Gate`; factors of rows that are alike may be given once, ``(N, C, H / r, 1, W)``."""
+        """As :class:`Gate`; factors of identical rows may be given once, ``(N, C, H / r, 1, W)``."""
         windows = windows_of(z.shape[2:], self.window)
         if len(windows) == 1:
             return self.gate(z, state)

@@ -160,7 +160,7 @@ def scale_add_relu(
 
 
 def _map(factor: Tensor | None, residual: Tensor) -> Tensor | None:
-    """The factor as kernels take it: of each position where rows that are alike share one."""
+    """The factor as kernels take it: of each position where identical rows share one."""
     if factor is None or factor.dim() < 5:
         return factor
     rows = residual.shape[2] // factor.shape[2]

@@ -29,7 +29,7 @@ PROGRESS, RECORD, TEST, TIMING = "progress.json", "record.json", "test.json", "t
 FOLD = "fold.json"
 #: Name of the checkpoint of an epoch, or of an iteration where training counts no epochs.
 _REGULAR = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
-#: In the folder of each start, which is named after its second, the settings that it began with.
+#: Settings that a start begins with, relative to its folder, which is named after its second.
 START_SETTINGS = "vis_data/config.py"
 #: Settings that must not change when a run is resumed.
 RUN_SETTINGS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "randomness")

@@ -1,4 +1,4 @@
-"""``progress.json``: how far a training is, for ``ean watch``."""
+"""``progress.json``: training progress, for ``ean watch``."""
 
 from __future__ import annotations
 

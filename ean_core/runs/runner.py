@@ -40,8 +40,8 @@ class EANRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """As in mmengine, which names the folder of a start's logs after the second of the start.
 
-        A start in the second of an earlier one, such as a test right after a short training, waits for the next second,
-        so that it does not write over the other's logs and settings.
+        A run that starts within the same second as an earlier one, such as a test right after a short training, waits
+        for the next second, so that it does not write over the other's logs and settings.
         """
         while is_main_process() and (Path(self.work_dir) / time.strftime("%Y%m%d_%H%M%S") / START_SETTINGS).exists():
             time.sleep(0.05)

@@ -32,8 +32,8 @@ CELLS = 100.0
 
 class LiftedReLU(nn.ReLU):
     """ReLU of maps of any shape whose gradient in training also passes where it raises a negative input, so that a map
-    that is zero everywhere can recover: not that of the loss, but one that points the same way. The Bayesian loss,
-    whose background pushes most cells down, ends there otherwise."""
+    that is zero everywhere can recover. It is not the gradient of the loss, but has its sign. The Bayesian loss, whose
+    background pushes most cells down, ends there otherwise."""
 
     def forward(self, input: Tensor) -> Tensor:
         rectified = super().forward(input)

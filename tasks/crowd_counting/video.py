@@ -77,7 +77,7 @@ def quiet_opencv() -> Iterator[None]:
 
 
 def above_limit(width: int, height: int) -> str:
-    """The problem of frames with more pixels than an image may have; empty if they have not."""
+    """The problem of frames with more pixels than an image may have; empty otherwise."""
     if width * height <= MAX_PIXELS:
         return ""
     return (

@@ -36,7 +36,8 @@ def test_the_command_writes_onnx_with_free_sizes(tmp_path, capsys):
         main(["export", "resnet20_se_shanghaitech_b", str(tmp_path / "counter.safetensors"), "--format", "onnx"])
     assert ended.value.code == 0
     assert "output: density, people per cell of 8 x 8 pixels" in capsys.readouterr().out
-    session = onnxruntime.InferenceSession(tmp_path / "resnet20_se_shanghaitech_b.onnx", providers=["CPUExecutionProvider"])
+    exported = tmp_path / "resnet20_se_shanghaitech_b.onnx"
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     (images,), (density,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.shape) == ("images", ["batch", 3, "height", "width"])
     assert (density.name, density.shape) == ("density", ["batch", 1, "rows", "columns"])

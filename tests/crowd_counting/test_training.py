@@ -273,9 +273,7 @@ def test_a_counter_of_own_pictures_goes_on_from_the_zoos(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("network", "counter"), [("resnet18", "ean_resnet18_se.shanghaitech_b"), ("resnet20", "resnet20.shanghaitech_b")]
 )
-def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_network(
-    network, counter, tmp_path, caplog
-):
+def test_a_config_of_own_pictures_starts_from_the_published_counter_of_its_network(network, counter, tmp_path, caplog):
     """And weights of the data set's config fit without a remark, if they are of the same scheme."""
     config, trainer = load_config(f"{network}_se_crowd"), load_config(f"{network}_se_shanghaitech_b")
     assert counter in zoo.list_models(pretrained=True)

@@ -53,7 +53,7 @@ def test_replays_compute_what_the_network_does(mode):
 
 
 @needs_gpu
-@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 16}])
+@pytest.mark.parametrize("attention", ["SE", "DIA", {"type": "SGE", "groups": 16}, {"type": "SE", "window": (24, 40)}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("kind", [EANResNetCIFAR, EANResNet])
 def test_bottleneck_networks_agree_on_a_gpu_with_kernels_and_recorded(kind, dtype, attention):

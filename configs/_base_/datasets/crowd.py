@@ -1,6 +1,6 @@
 # Custom images, prepared by `ean crowd prepare`: a tenth of the training images are for validation; the test images are read only by
 # `ean test`.
-image_size = (768, 1024)  # height and width in pixels, for timing
+image_size = (768, 1024)  # height and width in pixels, for timing and export
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
