@@ -144,8 +144,10 @@ def row(name: str, found: dict[str, Any]) -> str:
         return f"{100 * found[way]['change']:.1f} % ({100 * found[way]['signed']:+.1f})"
 
     low, high = found["whole"]["interval"]
+    shares = [f"{100 * found['border'][where]:.1f} % {where}" for where in ("in_border", "far_inside")]
+    border = ", ".join([change("border"), *shares]).replace("_", " ")
     empty = " / ".join(f"{found['empty'][kind]:.1f}" for kind in ("black", "white", "noise"))
-    cells = [f"{error('whole')} [{low:.1f}, {high:.1f}]", error("tiles"), change("border"), change("gray")]
+    cells = [f"{error('whole')} [{low:.1f}, {high:.1f}]", error("tiles"), border, change("gray")]
     return " | ".join([name, *cells, error("x 0.75"), error("x 1.5"), empty])
 
 
