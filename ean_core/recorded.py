@@ -53,8 +53,8 @@ def find_recorded(family: str, depth: int, attention: str, data: str | None = No
 
 
 _FOUND = (
-    "benchmarks/results/campaign/search_resnet20_{}.cifar100, an exhaustive search: the finalist of highest reward "
-    "that connects some blocks but not all"
+    "benchmarks/results/campaign/search_resnet{}_{}.cifar100, {} search: the finalist of highest reward that connects "
+    "some blocks but not all"
 )
 
 #: Data sets whose schemes serve a family's networks on data without a scheme of its own.
@@ -82,9 +82,30 @@ RECORDED: dict[tuple[str, int, str, str], RecordedScheme] = {
         ),
         ("imagenet", 50, "SGE", _entry("100-1011-010011-011", "published", "the authors' code", "imagenet")),
         ("imagenet", 50, "DIA", _entry("110-0011-110010-011", "published", "the authors' code", "imagenet")),
-        ("cifar", 20, "SE", _entry("010-100-000", "found here", _FOUND.format("se"), "cifar100")),
-        ("cifar", 20, "DIA", _entry("010-100-000", "found here", _FOUND.format("dia"), "cifar100")),
-        ("cifar", 20, "SGE", _entry("010-100-000", "found here", _FOUND.format("sge"), "cifar100")),
+        ("cifar", 20, "SE", _entry("010-100-000", "found here", _FOUND.format(20, "se", "an exhaustive"), "cifar100")),
+        (
+            "cifar",
+            20,
+            "DIA",
+            _entry("010-100-000", "found here", _FOUND.format(20, "dia", "an exhaustive"), "cifar100"),
+        ),
+        (
+            "cifar",
+            20,
+            "SGE",
+            _entry("010-100-000", "found here", _FOUND.format(20, "sge", "an exhaustive"), "cifar100"),
+        ),
+        (
+            "cifar",
+            56,
+            "SE",
+            _entry(
+                "110001110-100000101-100000000",
+                "found here",
+                _FOUND.format(56, "se", "a local"),
+                "cifar100",
+            ),
+        ),
         (
             "cifar",
             164,
