@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from ean_core.common.places import data_root
-from ean_core.common.record import write_record
+from ean_core.common.record import read_record, write_record
 from ean_core.data.images import read_image
 from ean_core.show.table import print_table
 from tasks.crowd_counting.counter import Counter
@@ -131,6 +131,13 @@ def kinds(limit: int | None) -> dict[str, Callable[[], Iterator[Pixels]]]:
     }
 
 
+def others(record: Path, measured: Container[str]) -> list[dict[str, Any]]:
+    """Rows of counters that were measured before and not now, with the run that measured them."""
+    before = read_record(record) if record.is_file() else {"rows": []}
+    run = {key: before[key] for key in ("command", "finished", "environment") if key in before}
+    return [{**run, **row} for row in before["rows"] if row["counter"] not in measured]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="counters: zoo models, checkpoints, run folders")
@@ -174,7 +181,7 @@ def main() -> None:
                 }
             )
             print(f"{counter.name}, {kind}: {cells[-1]['marked']}", file=sys.stderr, flush=True)
-    write_record(options.out, kind="strangeness", rows=rows)
+    write_record(options.out, kind="strangeness", rows=[*others(options.out, {row["counter"] for row in rows}), *rows])
     print_table(cells, title="Images marked as unlike the training images")
 
 
