@@ -23,7 +23,7 @@ from ean_core.common.config import check_config
 from ean_core.common.tasks import find_metric, headline
 from ean_core.common.text import visible
 from ean_core.common.writing import check_folder, replacing
-from ean_core.show.table import Cells, print_table
+from ean_core.show.table import Cells, print_table, size_text
 
 from .index import PACKAGED, Entry, Index, find_entry, published
 from .listing import get_weights, list_models
@@ -76,9 +76,11 @@ def info(name: Annotated[str, typer.Argument(help="Name of a model.")], as_json:
         names = meta["categories"]
         meta["categories"] = f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
     for row in timing:
-        meta[f"time, {row['Form']}"] = f"{row['Latency (ms)']:.2f} ms, {row['Increment (%)']:+.1f} %, {row['Device']}"
+        more = "" if row["Interval (%)"] == [0.0, 0.0] else f"{row['Increment (%)']:+.1f} % over no attention, "
+        images = f"batch {row['Batch Size']} at {size_text(row['Image Size'])} pixels"
+        meta[f"time, {row['Form']}"] = f"{row['Latency (ms)']:.2f} ms, {more}{images}, {row['Device']}"
     facts = {**meta, "size": f"{meta['size'] / 1e6:.2f} MB", "weights": _place(weights.entry), **training}
-    print_table([{"what": key, "value": _text(value)} for key, value in facts.items()], title=name)
+    print_table([{"field": key, "value": _text(value)} for key, value in facts.items()], title=name)
 
 
 def download(

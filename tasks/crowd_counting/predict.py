@@ -344,9 +344,9 @@ def predict_command(
         else:
             where = f"{table} of an earlier run was kept"
     typer.echo(f"{len(good)} of {len(listed)} counted by {counter.name}{engine_note(counter)}: {where}")
-    if good and within is None:
+    if within is None and any(one.familiar != "no" for one in good):
         typer.echo(visible(counter.reliability).replace("±", "+-"))
-    elif good:
+    elif within is not None and good:
         typer.echo("errors were measured on whole images; the error in a region is unknown")
     strange = [one for one in good if one.familiar == "no"]
     if strange:
