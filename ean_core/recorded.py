@@ -52,10 +52,13 @@ def find_recorded(family: str, depth: int, attention: str, data: str | None = No
     return own or RECORDED.get((family, depth, attention, FAMILY_DATA[family]))
 
 
-_FOUND = (
-    "benchmarks/results/campaign/search_resnet{}_{}.cifar100, {} search: the finalist of highest reward that connects "
-    "some blocks but not all"
-)
+def _found(depth: int, attention: str, search: str, text: str) -> tuple[str, int, str, RecordedScheme]:
+    source = (
+        f"benchmarks/results/campaign/search_resnet{depth}_{attention.lower()}.cifar100, {search} search: the finalist "
+        "of highest reward that connects some blocks but not all"
+    )
+    return "cifar", depth, attention, _entry(text, "found here", source, "cifar100")
+
 
 #: Data sets whose schemes serve a family's networks on data without a scheme of its own.
 FAMILY_DATA = {"imagenet": "imagenet", "cifar": "cifar100"}
@@ -82,30 +85,10 @@ RECORDED: dict[tuple[str, int, str, str], RecordedScheme] = {
         ),
         ("imagenet", 50, "SGE", _entry("100-1011-010011-011", "published", "the authors' code", "imagenet")),
         ("imagenet", 50, "DIA", _entry("110-0011-110010-011", "published", "the authors' code", "imagenet")),
-        ("cifar", 20, "SE", _entry("010-100-000", "found here", _FOUND.format(20, "se", "an exhaustive"), "cifar100")),
-        (
-            "cifar",
-            20,
-            "DIA",
-            _entry("010-100-000", "found here", _FOUND.format(20, "dia", "an exhaustive"), "cifar100"),
-        ),
-        (
-            "cifar",
-            20,
-            "SGE",
-            _entry("010-100-000", "found here", _FOUND.format(20, "sge", "an exhaustive"), "cifar100"),
-        ),
-        (
-            "cifar",
-            56,
-            "SE",
-            _entry(
-                "110001110-100000101-100000000",
-                "found here",
-                _FOUND.format(56, "se", "a local"),
-                "cifar100",
-            ),
-        ),
+        _found(20, "SE", "an exhaustive", "010-100-000"),
+        _found(20, "DIA", "an exhaustive", "010-100-000"),
+        _found(20, "SGE", "an exhaustive", "010-100-000"),
+        _found(56, "SE", "a local", "110001110-100000101-100000000"),
         (
             "cifar",
             164,

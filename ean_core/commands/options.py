@@ -135,7 +135,7 @@ def done_by(target: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             with printing(**flags, header=bool(flags)):
                 check(*arguments, **options)
                 work = pkgutil.resolve_name(target)
-                if "mmengine.logging" in sys.modules:
+                if "mmengine.logging" in sys.modules:  # work that logs imports it with its own module
                     import_module("ean_core.runs.terminal").restrain()
                 work(**given.arguments)
 
